@@ -1,0 +1,150 @@
+"""Every exception that tomowire raises, in one tree.
+
+    TomowireError
+    ├── WireError                 bytes that break the standard's encoding
+    │   ├── PduError              in a PDU, an item or a PDV; knows the A-ABORT reason it means
+    │   ├── CommandSetError       in a DIMSE command set
+    │   │   └── UnknownCommand    a command field that PS3.7 does not define
+    │   ├── FileFormatError       in the preamble or file meta information of a Part 10 file
+    │   │   └── IncompleteFileMeta   well formed so far, but more bytes are needed
+    │   └── DataSetError          in a data set: cut short, or not to be parsed
+    ├── InvalidUid                text that is not a UID (also a ValueError)
+    ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    ├── AssociationError          there is no association, or none any more
+    │   ├── ConnectFailed         the transport connection was not opened (also a ConnectionError)
+    │   ├── AssociationRejected   the peer answered A-ASSOCIATE-RJ
+    │   ├── AssociationAborted    A-ABORT, by the peer or by our own provider
+    │   ├── AssociationLost       the connection went away without a word (also a ConnectionError)
+    │   └── AssociationReleased   the association has been released; nothing more can be sent
+    ├── NoAcceptedContext         the peer accepted no presentation context for what is to be sent
+    ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
+    ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
+    └── StoreFailed               an object could not be kept; knows the C-STORE status it means
+
+A failure *status* in a response is a value and not an exception: see `tomowire.status`.
+"""
+
+from __future__ import annotations
+
+
+class TomowireError(Exception):
+    """The root: `except TomowireError` catches all that tomowire raises by design."""
+
+
+class WireError(TomowireError):
+    """Bytes that break the encoding of the standard. `offset` is the byte, counted from the start of the unit named in the text."""
+
+    def __init__(self, message: str, *, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.offset = offset
+
+
+class PduError(WireError):
+    """A PDU, an item in it or a PDV breaks PS3.8 9.3. `reason` is the A-ABORT reason/diag. of PS3.8 Table 9-26 that fits."""
+
+    def __init__(self, message: str, *, offset: int | None = None, reason: int = 6) -> None:
+        super().__init__(message, offset=offset)
+        self.reason = reason
+
+
+class CommandSetError(WireError):
+    """A command set breaks PS3.7 6.3. What could be read of it stands in the attributes, so that a lenient SCP can answer."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        offset: int | None = None,
+        command_field: int | None = None,
+        message_id: int | None = None,
+        has_data_set: bool | None = None,
+    ) -> None:
+        super().__init__(message, offset=offset)
+        self.command_field = command_field
+        self.message_id = message_id
+        self.has_data_set = has_data_set
+
+
+class UnknownCommand(CommandSetError):
+    """The command field is none of PS3.7 E.1-1: an SCP answers 0211H, unrecognized operation."""
+
+
+class FileFormatError(WireError):
+    """Not a DICOM file (PS3.10 7.1), or one whose file meta information cannot be read."""
+
+
+class IncompleteFileMeta(FileFormatError):
+    """The bytes given end before the file meta information does; at least `needed` bytes from the start of the file are needed."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(f"the file meta information needs at least {needed} bytes")
+        self.needed = needed
+
+
+class DataSetError(WireError):
+    """A data set is cut short, or breaks PS3.5 so that it cannot be read further."""
+
+
+class InvalidUid(TomowireError, ValueError):
+    """Text that PS3.5 9.1 does not allow as a UID."""
+
+
+class UsageError(TomowireError, RuntimeError):
+    """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class AssociationError(TomowireError):
+    """There is no association to work with, or none any more."""
+
+
+class ConnectFailed(AssociationError, ConnectionError):
+    """The transport connection could not be opened: name not found, refused, unreachable, TLS."""
+
+
+class AssociationRejected(AssociationError):
+    """The peer sent A-ASSOCIATE-RJ; `result`, `source` and `reason` are those of PS3.8 Table 9-21."""
+
+    def __init__(self, message: str, *, result: int, source: int, reason: int) -> None:
+        super().__init__(message)
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+
+class AssociationAborted(AssociationError):
+    """A-ABORT; `source` and `reason` are those of PS3.8 Table 9-26, `by_peer` says who sent it."""
+
+    def __init__(self, message: str, *, source: int, reason: int, by_peer: bool) -> None:
+        super().__init__(message)
+        self.source = source
+        self.reason = reason
+        self.by_peer = by_peer
+
+
+class AssociationLost(AssociationError, ConnectionError):
+    """The connection was closed or broke without an A-ABORT or a release (A-P-ABORT, PS3.8 AA-4)."""
+
+
+class AssociationReleased(AssociationError):
+    """The association has been released by one of the two sides; nothing more can be sent on it."""
+
+
+class NoAcceptedContext(TomowireError):
+    """The peer accepted no presentation context for the SOP class and transfer syntax of what is to be sent."""
+
+
+class PeerMisbehaved(TomowireError):
+    """The peer's fault: a DIMSE message that breaks PS3.7, such as a response to a Message ID that was never used."""
+
+
+class OperationTimeout(TomowireError, TimeoutError):
+    """No progress within the time allowed; the text names the operation and the seconds."""
+
+
+class StoreFailed(TomowireError):
+    """An object could not be kept. `status` is the C-STORE status to answer (PS3.4 B.2.3), the text the error comment."""
+
+    def __init__(self, status: int, comment: str) -> None:
+        super().__init__(comment)
+        self.status = status
+        self.comment = comment
