@@ -1,7 +1,7 @@
 """The UIDs that the network side of DICOM needs to know by itself.
 
-pydicom's dictionary names UIDs too, but importing pydicom costs more than a whole `tomowire echo`, and it does not say which
-SOP classes belong to the Storage Service Class. The tests compare these tables with it.
+pydicom's dictionary names UIDs too, but importing pydicom costs more than a whole `tomowire echo`, and it does not say
+which SOP classes belong to the Storage Service Class. The tests compare these tables with it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_ALPHANUMERIC: Final = re.compile("[^0-9a-z]")
 
 
 def is_valid_uid(text: str) -> bool:
-    """Whether `text` is a UID by PS3.5 9.1: 1 to 64 characters, numbers without leading zeros, joined by single dots."""
+    """Whether `text` is a UID by PS3.5 9.1: 1 to 64 characters; numbers without leading zeros, joined by dots."""
     return len(text) <= _MAXIMUM_UID_LENGTH and _UID.fullmatch(text) is not None
 
 
@@ -55,8 +55,8 @@ def name_of(uid: str) -> str:
 def storage(name_or_uid: str) -> str:
     """The UID of a storage SOP class, given its name in PS3.6 or the UID.
 
-    Case, spaces, punctuation and a trailing "Storage" do not matter: `"CT Image Storage"`, `"CTImageStorage"` and `"ct image"`
-    are the same. Any UID is taken as it is, so that private SOP classes work.
+    Case, spaces, punctuation and a trailing "Storage" do not matter: `"CT Image Storage"`, `"CTImageStorage"` and
+    `"ct image"` are the same. Any UID is taken as it is, so that private SOP classes work.
 
     Raises `InvalidUid` for what is neither; the text proposes the nearest names.
     """
@@ -324,7 +324,7 @@ TRANSFER_SYNTAXES: Final[Mapping[str, str]] = {
     "1.2.840.10008.1.2.4.64": "JPEG Full Progression, Hierarchical (Process 25 and 27) (Retired)",
     "1.2.840.10008.1.2.4.65": "JPEG Lossless, Hierarchical (Process 28) (Retired)",
     "1.2.840.10008.1.2.4.66": "JPEG Lossless, Hierarchical (Process 29) (Retired)",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])",  # noqa: E501
     "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless Image Compression",
     "1.2.840.10008.1.2.4.81": "JPEG-LS Lossy (Near-Lossless) Image Compression",
     "1.2.840.10008.1.2.4.90": "JPEG 2000 Image Compression (Lossless Only)",
