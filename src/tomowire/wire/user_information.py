@@ -1,0 +1,283 @@
+"""The User Information item of A-ASSOCIATE-RQ and -AC and all its sub-items (PS3.8 D.1, PS3.7 D.3.3).
+
+Of most kinds "only one Sub-Item shall be present" (as D.3.3.7.1 says it for the user identity); what a receiver does with a second
+one is left open. The last one wins here, as in DCMTK, so that both ends believe in the same value; aborting would cost an
+association for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from struct import Struct
+from struct import error as StructError
+from typing import Any, Final
+
+from tomowire.errors import PduError, UsageError
+from tomowire.wire.items import (
+    USER_INFORMATION_ITEM,
+    Item,
+    UnknownItem,
+    decode_text,
+    encode_item,
+    encode_text,
+    encode_unknown,
+    split_items,
+)
+
+MAXIMUM_LENGTH: Final = 0x51
+IMPLEMENTATION_CLASS_UID: Final = 0x52
+ASYNCHRONOUS_OPERATIONS_WINDOW: Final = 0x53
+ROLE_SELECTION: Final = 0x54
+IMPLEMENTATION_VERSION_NAME: Final = 0x55
+EXTENDED_NEGOTIATION: Final = 0x56
+COMMON_EXTENDED_NEGOTIATION: Final = 0x57
+USER_IDENTITY_RQ: Final = 0x58
+USER_IDENTITY_AC: Final = 0x59
+
+_U32: Final = Struct(">I")
+_U16: Final = Struct(">H")
+_TWO_U16: Final = Struct(">HH")
+
+
+@dataclass(frozen=True, slots=True)
+class AsynchronousOperationsWindow:
+    """How many operations may be outstanding in each direction (PS3.7 D.3.3.3); 0 means unlimited."""
+
+    maximum_invoked: int
+    maximum_performed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSelection:
+    """In the RQ the roles that the requestor proposes for itself, in the AC those that are accepted (PS3.7 D.3.3.4)."""
+
+    sop_class_uid: str
+    scu: bool
+    scp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedNegotiation:
+    """Service-class application information for one SOP class (PS3.7 D.3.3.5); what it means stands in PS3.4."""
+
+    sop_class_uid: str
+    application_information: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommonExtendedNegotiation:
+    """Service class and related general SOP classes of one SOP class (PS3.7 D.3.3.6); only in the RQ."""
+
+    sop_class_uid: str
+    service_class_uid: str
+    related_general_sop_class_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentityRQ:
+    """Who the user is (PS3.7 D.3.3.7.1). Types: 1 user name, 2 user name and passcode, 3 Kerberos, 4 SAML, 5 JSON web token."""
+
+    identity_type: int
+    primary_field: bytes
+    secondary_field: bytes = b""
+    positive_response_requested: bool = False
+
+    def __repr__(self) -> str:
+        # Passcodes and tickets must not get into logs by way of a traceback or a debug line.
+        return f"UserIdentityRQ(identity_type={self.identity_type}, ...)"
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentityAC:
+    """The acceptor's answer, sent only when a positive response was requested (PS3.7 D.3.3.7.2)."""
+
+    server_response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UserInformation:
+    """All that one side says in its User Information item.
+
+    `maximum_length` is the longest P-DATA-TF variable field that the sender of this item wants to receive; 0, which also stands
+    for an absent sub-item, means unlimited (PS3.8 D.1).
+    """
+
+    maximum_length: int = 0
+    implementation_class_uid: str | None = None
+    implementation_version_name: str | None = None
+    asynchronous_operations_window: AsynchronousOperationsWindow | None = None
+    role_selections: tuple[RoleSelection, ...] = ()
+    extended_negotiations: tuple[ExtendedNegotiation, ...] = ()
+    common_extended_negotiations: tuple[CommonExtendedNegotiation, ...] = ()
+    user_identity: UserIdentityRQ | None = None
+    user_identity_response: UserIdentityAC | None = None
+    unknown_items: tuple[UnknownItem, ...] = ()
+
+
+def encode_user_information(information: UserInformation) -> bytes:
+    """The whole item, header included. Raises `UsageError` for a value that does not fit its field."""
+    window = information.asynchronous_operations_window
+    identity = information.user_identity
+    response = information.user_identity_response
+    parts = [encode_item(MAXIMUM_LENGTH, _pack(_U32, information.maximum_length))]
+    if information.implementation_class_uid is not None:
+        parts.append(encode_item(IMPLEMENTATION_CLASS_UID, encode_text(information.implementation_class_uid)))
+    if window is not None:
+        body = _pack(_TWO_U16, window.maximum_invoked, window.maximum_performed)
+        parts.append(encode_item(ASYNCHRONOUS_OPERATIONS_WINDOW, body))
+    parts += (encode_item(ROLE_SELECTION, _encode_role_selection(role)) for role in information.role_selections)
+    if information.implementation_version_name is not None:
+        parts.append(encode_item(IMPLEMENTATION_VERSION_NAME, encode_text(information.implementation_version_name)))
+    parts += (
+        encode_item(EXTENDED_NEGOTIATION, _uid_field(each.sop_class_uid) + each.application_information)
+        for each in information.extended_negotiations
+    )
+    parts += (
+        encode_item(COMMON_EXTENDED_NEGOTIATION, _encode_common_extended_negotiation(each))
+        for each in information.common_extended_negotiations
+    )
+    if identity is not None:
+        parts.append(encode_item(USER_IDENTITY_RQ, _encode_user_identity(identity)))
+    if response is not None:
+        parts.append(encode_item(USER_IDENTITY_AC, _field(response.server_response)))
+    parts.append(encode_unknown(information.unknown_items))
+    return encode_item(USER_INFORMATION_ITEM, b"".join(parts))
+
+
+def decode_user_information(item: Item) -> UserInformation:
+    """Raises `PduError` when a sub-item is cut short or holds a value that the standard does not allow."""
+    values: dict[str, Any] = {}
+    for sub_item in split_items(item.body, item.offset):
+        if single := _SINGLE.get(sub_item.item_type):
+            name, decode = single
+            values[name] = decode(_Fields(sub_item))
+        elif repeated := _REPEATED.get(sub_item.item_type):
+            name, decode = repeated
+            values[name] = (*values.get(name, ()), decode(_Fields(sub_item)))
+        else:
+            values["unknown_items"] = (*values.get("unknown_items", ()), sub_item.unknown())
+    return UserInformation(**values)
+
+
+class _Fields:
+    """Takes the fields of one sub-item in turn. Bytes after the last known field are left alone, as a later edition may add some."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+        self._position = 0
+
+    def more(self) -> bool:
+        return self._position < len(self._item.body)
+
+    def take(self, length: int) -> memoryview:
+        start = self._position
+        if length > len(self._item.body) - start:
+            raise self._error(f"a field of {length} bytes goes past its end")
+        self._position = start + length
+        return self._item.body[start : start + length]
+
+    def rest(self) -> memoryview:
+        return self.take(len(self._item.body) - self._position)
+
+    def text(self) -> str:
+        return decode_text(self.rest())
+
+    def u8(self) -> int:
+        return self.take(1)[0]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+    def field(self) -> memoryview:
+        return self.take(self.u16())
+
+    def sub_fields(self) -> _Fields:
+        body = self.field()
+        return _Fields(Item(self._item.item_type, body, self._item.offset + self._position - len(body)))
+
+    def uid(self) -> str:
+        return decode_text(self.field())
+
+    def flag(self) -> bool:
+        value = self.u8()
+        if value > 1:
+            raise self._error(f"{value} where only 0 and 1 are defined")
+        return bool(value)
+
+    def _error(self, problem: str) -> PduError:
+        return PduError(f"sub-item {self._item.item_type:02X}H: {problem}", offset=self._item.offset + self._position)
+
+
+def _encode_role_selection(role: RoleSelection) -> bytes:
+    return _uid_field(role.sop_class_uid) + bytes((role.scu, role.scp))
+
+
+def _encode_common_extended_negotiation(negotiation: CommonExtendedNegotiation) -> bytes:
+    related = b"".join(_uid_field(uid) for uid in negotiation.related_general_sop_class_uids)
+    return _uid_field(negotiation.sop_class_uid) + _uid_field(negotiation.service_class_uid) + _field(related)
+
+
+def _encode_user_identity(identity: UserIdentityRQ) -> bytes:
+    if not 0 <= identity.identity_type <= 0xFF:
+        raise UsageError(f"{identity.identity_type} is not a user identity type")
+    head = bytes((identity.identity_type, identity.positive_response_requested))
+    return head + _field(identity.primary_field) + _field(identity.secondary_field)
+
+
+def _field(data: bytes) -> bytes:
+    return _pack(_U16, len(data)) + data
+
+
+def _uid_field(uid: str) -> bytes:
+    return _field(encode_text(uid))
+
+
+def _pack(layout: Struct, *numbers: int) -> bytes:
+    try:
+        return layout.pack(*numbers)
+    except StructError:
+        raise UsageError(
+            f"{', '.join(map(str, numbers))}: too large for a field of a user information sub-item"
+        ) from None
+
+
+def _decode_common_extended_negotiation(fields: _Fields) -> CommonExtendedNegotiation:
+    sop_class_uid, service_class_uid = fields.uid(), fields.uid()
+    related = fields.sub_fields()
+    uids: list[str] = []
+    while related.more():
+        uids.append(related.uid())
+    # What follows is reserved for later versions of this sub-item (PS3.7 Table D.3-12).
+    return CommonExtendedNegotiation(sop_class_uid, service_class_uid, tuple(uids))
+
+
+def _decode_user_identity(fields: _Fields) -> UserIdentityRQ:
+    identity_type = fields.u8()
+    positive_response_requested = fields.flag()
+    return UserIdentityRQ(identity_type, bytes(fields.field()), bytes(fields.field()), positive_response_requested)
+
+
+_SINGLE: Final[Mapping[int, tuple[str, Callable[[_Fields], Any]]]] = {
+    MAXIMUM_LENGTH: ("maximum_length", _Fields.u32),
+    IMPLEMENTATION_CLASS_UID: ("implementation_class_uid", _Fields.text),
+    ASYNCHRONOUS_OPERATIONS_WINDOW: (
+        "asynchronous_operations_window",
+        lambda fields: AsynchronousOperationsWindow(fields.u16(), fields.u16()),
+    ),
+    IMPLEMENTATION_VERSION_NAME: ("implementation_version_name", _Fields.text),
+    USER_IDENTITY_RQ: ("user_identity", _decode_user_identity),
+    USER_IDENTITY_AC: ("user_identity_response", lambda fields: UserIdentityAC(bytes(fields.field()))),
+}
+
+_REPEATED: Final[Mapping[int, tuple[str, Callable[[_Fields], Any]]]] = {
+    ROLE_SELECTION: ("role_selections", lambda fields: RoleSelection(fields.uid(), fields.flag(), fields.flag())),
+    EXTENDED_NEGOTIATION: (
+        "extended_negotiations",
+        lambda fields: ExtendedNegotiation(fields.uid(), bytes(fields.rest())),
+    ),
+    COMMON_EXTENDED_NEGOTIATION: ("common_extended_negotiations", _decode_common_extended_negotiation),
+}
