@@ -324,7 +324,7 @@ TRANSFER_SYNTAXES: Final[Mapping[str, str]] = {
     "1.2.840.10008.1.2.4.64": "JPEG Full Progression, Hierarchical (Process 25 and 27) (Retired)",
     "1.2.840.10008.1.2.4.65": "JPEG Lossless, Hierarchical (Process 28) (Retired)",
     "1.2.840.10008.1.2.4.66": "JPEG Lossless, Hierarchical (Process 29) (Retired)",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])",  # noqa: E501
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])",
     "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless Image Compression",
     "1.2.840.10008.1.2.4.81": "JPEG-LS Lossy (Near-Lossless) Image Compression",
     "1.2.840.10008.1.2.4.90": "JPEG 2000 Image Compression (Lossless Only)",
