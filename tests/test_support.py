@@ -1,0 +1,107 @@
+"""The helpers that other tests trust must themselves notice what they are there to notice."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support import leaks, requirements
+from support.leaks import Resources, leaks_since
+from support.network import free_port, listening_process
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "SECONDS_TO_SETTLE", 0.05)
+
+
+async def test_a_task_left_running_is_noticed() -> None:
+    before = Resources.now()
+    task = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
+    assert [line for line in await leaks_since(before) if line.startswith("task forgotten")]
+    task.cancel()
+    assert await leaks_since(before) == []
+
+
+async def test_a_timer_left_running_is_noticed() -> None:
+    before = Resources.now()
+    timer = asyncio.get_running_loop().call_later(3600, print)
+    assert [line for line in await leaks_since(before) if line.startswith("timer")]
+    timer.cancel()
+    assert await leaks_since(before) == []
+
+
+async def test_a_thread_left_running_is_noticed() -> None:
+    before = Resources.now()
+    finish = threading.Event()
+    thread = threading.Thread(target=finish.wait, name="forgotten")
+    thread.start()
+    assert await leaks_since(before) == ["thread forgotten"]
+    finish.set()
+    thread.join()
+    assert await leaks_since(before) == []
+
+
+@pytest.mark.skipif(not leaks.DESCRIPTORS.is_dir(), reason="this system does not list open descriptors")
+async def test_a_descriptor_left_open_is_noticed_though_its_number_was_open_before() -> None:
+    first = socket.socket()
+    before = Resources.now()
+    number = first.fileno()
+    first.close()
+    with socket.socket() as second:
+        assert second.fileno() == number
+        (line,) = await leaks_since(before)
+        assert line.startswith(f"file descriptor {number}: socket:")
+    assert await leaks_since(before) == []
+
+
+async def test_worker_threads_of_the_loop_are_no_leak(no_leaks: None) -> None:
+    await asyncio.to_thread(threading.current_thread)
+
+
+def test_a_missing_requirement_skips_and_in_ci_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="nonesuch is not installed"):
+        requirements.system_program("nonesuch", package="nothing")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="nonesuch is not installed"):
+        requirements.system_program("nonesuch", package="nothing")
+
+
+def test_shared_data_is_looked_for_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TOMOWIRE_SHARED_DATA", str(tmp_path))
+    with pytest.raises(pytest.skip.Exception):
+        requirements.shared_data_directory()
+    (tmp_path / "MANIFEST.tsv").touch()
+    assert requirements.shared_data_directory() == tmp_path
+
+
+def test_dcmtk_tools_are_those_of_the_system(dcmtk: Callable[[str], Path]) -> None:
+    assert not dcmtk("storescu").is_relative_to(sys.prefix)
+
+
+def test_a_listening_process_is_there_inside_the_block_and_gone_after_it(tmp_path: Path) -> None:
+    port = free_port()
+    serve = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    with listening_process(serve, port, log=tmp_path / "log", cwd=tmp_path):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_process_that_ends_before_it_listens_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="ended with 3") as caught,
+        listening_process(
+            [sys.executable, "-c", "print('no licence'); raise SystemExit(3)"], free_port(), log=tmp_path / "log"
+        ),
+    ):
+        pass
+    assert "no licence" in caught.value.__notes__[0]
