@@ -19,6 +19,7 @@
     ├── NoAcceptedContext         the peer accepted no presentation context for what is to be sent
     ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
+    ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
     └── StoreFailed               an object could not be kept; knows the C-STORE status it means
 
 A failure *status* in a response is a value and not an exception: see `tomowire.status`.
@@ -139,6 +140,18 @@ class PeerMisbehaved(TomowireError):
 
 class OperationTimeout(TomowireError, TimeoutError):
     """No progress within the time allowed; the text names the operation and the seconds."""
+
+
+class IndexUnavailable(TomowireError):
+    """The archive's index cannot be used now; the text says why.
+
+    `in_doubt` is set when a commit failed in such a way that it may still come to light after a crash: writing the log worked
+    and syncing it did not.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
 
 
 class StoreFailed(TomowireError):
