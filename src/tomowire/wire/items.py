@@ -7,12 +7,12 @@ unknown items, padded UIDs. It is strict about structure: an item length never r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import Final
 
 from tomowire.errors import PduError, UsageError
+from tomowire.wire.value import value
 
 ITEM_HEADER: Final = Struct(">BxH")
 """Item type, item length: the frame of every item and sub-item (PS3.8 9.3.1)."""
@@ -40,7 +40,7 @@ class ContextResult(IntEnum):
     TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class UnknownItem:
     """An item of a type that the standard does not define for its place: ignored (PS3.8 9.3.1), and kept for who wants to look."""
 
@@ -48,7 +48,7 @@ class UnknownItem:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PresentationContextRQ:
     """One proposal: an abstract syntax and the transfer syntaxes on offer for it (PS3.8 9.3.2.2). `context_id` is odd, 1 to 255."""
 
@@ -58,7 +58,7 @@ class PresentationContextRQ:
     unknown_items: tuple[UnknownItem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PresentationContextAC:
     """The answer to one proposal (PS3.8 9.3.3.2). `transfer_syntax` means something only when `result` is acceptance."""
 
@@ -68,7 +68,7 @@ class PresentationContextAC:
     unknown_items: tuple[UnknownItem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Item:
     """An item as it stands in its parent. `offset` is where `body` starts, counted from the first byte of the PDU."""
 

@@ -6,22 +6,23 @@ elements it then has depends on the status and not on the service: they stand in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from tomowire.wire.command_set import AE, AT, DATA_SET_PRESENT, LO, UI, US, Message, element
+from tomowire.wire.elements import AE, AT, DATA_SET_PRESENT, LO, UI, US, Message, element
+from tomowire.wire.value import value
 
 LOW, MEDIUM, HIGH = 0x0002, 0x0000, 0x0001
 """Values of `priority`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Request(Message):
     """What invokes an operation or notification and expects a response."""
 
     message_id: int = field(metadata=element(0x0110, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Response(Message):
     """What answers a request. `status` is one of PS3.7 annex C or of the service class (PS3.4)."""
 
@@ -33,7 +34,7 @@ class Response(Message):
     error_id: int | None = field(default=None, metadata=element(0x0903, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CStoreRQ(Request, command_field=0x0001):
     """PS3.7 9.3.1.1. The move originator is told when a C-MOVE is the cause."""
 
@@ -45,14 +46,14 @@ class CStoreRQ(Request, command_field=0x0001):
     data_set_type: int = field(default=DATA_SET_PRESENT, metadata=element(0x0800, US, required=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CStoreRSP(Response, command_field=0x8001):
     """PS3.7 9.3.1.2."""
 
     affected_sop_instance_uid: str | None = field(default=None, metadata=element(0x1000, UI))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CFindRQ(Request, command_field=0x0020):
     """PS3.7 9.3.2.1. The data set is the identifier."""
 
@@ -61,12 +62,12 @@ class CFindRQ(Request, command_field=0x0020):
     data_set_type: int = field(default=DATA_SET_PRESENT, metadata=element(0x0800, US, required=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CFindRSP(Response, command_field=0x8020):
     """PS3.7 9.3.2.2. Pending responses have an identifier, the final one has none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CGetRQ(Request, command_field=0x0010):
     """PS3.7 9.3.3.1. The data set is the identifier."""
 
@@ -75,7 +76,7 @@ class CGetRQ(Request, command_field=0x0010):
     data_set_type: int = field(default=DATA_SET_PRESENT, metadata=element(0x0800, US, required=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class _RetrieveRSP(Response):
     """The counts that C-GET and C-MOVE share. The identifier, if there is one, lists the failed SOP instances."""
 
@@ -85,12 +86,12 @@ class _RetrieveRSP(Response):
     number_of_warning_suboperations: int | None = field(default=None, metadata=element(0x1023, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CGetRSP(_RetrieveRSP, command_field=0x8010):
     """PS3.7 9.3.3.2."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CMoveRQ(Request, command_field=0x0021):
     """PS3.7 9.3.4.1. The data set is the identifier."""
 
@@ -100,31 +101,31 @@ class CMoveRQ(Request, command_field=0x0021):
     data_set_type: int = field(default=DATA_SET_PRESENT, metadata=element(0x0800, US, required=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CMoveRSP(_RetrieveRSP, command_field=0x8021):
     """PS3.7 9.3.4.2."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CEchoRQ(Request, command_field=0x0030):
     """PS3.7 9.3.5.1."""
 
     affected_sop_class_uid: str = field(metadata=element(0x0002, UI))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CEchoRSP(Response, command_field=0x8030):
     """PS3.7 9.3.5.2."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CCancelRQ(Message, command_field=0x0FFF):
-    """PS3.7 9.3.2.3, 9.3.3.3, 9.3.4.3: cancels the C-FIND, C-GET or C-MOVE of that Message ID. It has no Message ID and no response."""
+    """PS3.7 9.3.2.3, 9.3.3.3, 9.3.4.3: cancels the C-FIND, C-GET or C-MOVE of that Message ID. It has no ID of its own."""
 
     message_id_being_responded_to: int = field(metadata=element(0x0120, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NEventReportRQ(Request, command_field=0x0100):
     """PS3.7 10.3.1.1."""
 
@@ -133,7 +134,7 @@ class NEventReportRQ(Request, command_field=0x0100):
     event_type_id: int = field(metadata=element(0x1002, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NEventReportRSP(Response, command_field=0x8100):
     """PS3.7 10.3.1.2."""
 
@@ -141,7 +142,7 @@ class NEventReportRSP(Response, command_field=0x8100):
     event_type_id: int | None = field(default=None, metadata=element(0x1002, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NGetRQ(Request, command_field=0x0110):
     """PS3.7 10.3.2.1. No attribute identifiers means all attributes."""
 
@@ -150,7 +151,7 @@ class NGetRQ(Request, command_field=0x0110):
     attribute_identifier_list: tuple[int, ...] = field(default=(), metadata=element(0x1005, AT))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NGetRSP(Response, command_field=0x8110):
     """PS3.7 10.3.2.2. The list names attributes that were not recognized (PS3.7 C.4.2)."""
 
@@ -158,7 +159,7 @@ class NGetRSP(Response, command_field=0x8110):
     attribute_identifier_list: tuple[int, ...] = field(default=(), metadata=element(0x1005, AT))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NSetRQ(Request, command_field=0x0120):
     """PS3.7 10.3.3.1. The data set is the modification list."""
 
@@ -167,7 +168,7 @@ class NSetRQ(Request, command_field=0x0120):
     data_set_type: int = field(default=DATA_SET_PRESENT, metadata=element(0x0800, US, required=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NSetRSP(Response, command_field=0x8120):
     """PS3.7 10.3.3.2. The list names attributes that are missing or were not recognized (PS3.7 C.4.2, C.5)."""
 
@@ -175,7 +176,7 @@ class NSetRSP(Response, command_field=0x8120):
     attribute_identifier_list: tuple[int, ...] = field(default=(), metadata=element(0x1005, AT))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NActionRQ(Request, command_field=0x0130):
     """PS3.7 10.3.4.1."""
 
@@ -184,7 +185,7 @@ class NActionRQ(Request, command_field=0x0130):
     action_type_id: int = field(metadata=element(0x1008, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NActionRSP(Response, command_field=0x8130):
     """PS3.7 10.3.4.2."""
 
@@ -192,7 +193,7 @@ class NActionRSP(Response, command_field=0x8130):
     action_type_id: int | None = field(default=None, metadata=element(0x1008, US))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NCreateRQ(Request, command_field=0x0140):
     """PS3.7 10.3.5.1. Without an instance UID the SCP makes one."""
 
@@ -200,7 +201,7 @@ class NCreateRQ(Request, command_field=0x0140):
     affected_sop_instance_uid: str | None = field(default=None, metadata=element(0x1000, UI))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NCreateRSP(Response, command_field=0x8140):
     """PS3.7 10.3.5.2. The list names attributes that are missing or were not recognized (PS3.7 C.4.2, C.5)."""
 
@@ -208,7 +209,7 @@ class NCreateRSP(Response, command_field=0x8140):
     attribute_identifier_list: tuple[int, ...] = field(default=(), metadata=element(0x1005, AT))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NDeleteRQ(Request, command_field=0x0150):
     """PS3.7 10.3.6.1."""
 
@@ -216,7 +217,7 @@ class NDeleteRQ(Request, command_field=0x0150):
     requested_sop_instance_uid: str = field(metadata=element(0x1001, UI))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NDeleteRSP(Response, command_field=0x8150):
     """PS3.7 10.3.6.2."""
 

@@ -7,7 +7,6 @@ reason the A-ABORT that answers it must carry. A P-DATA-TF with a large fragment
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import Any, Final, TypeAlias
@@ -35,6 +34,7 @@ from tomowire.wire.items import (
 )
 from tomowire.wire.pdv import Pdv, decode_pdvs, encode_pdvs
 from tomowire.wire.user_information import UserInformation, decode_user_information, encode_user_information
+from tomowire.wire.value import value
 
 PDU_HEADER: Final = Struct(">BxI")
 """PDU type, PDU length (of what follows the header)."""
@@ -58,7 +58,7 @@ class PduType(IntEnum):
     A_ABORT = 7
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AAssociateRQ:
     """PS3.8 9.3.2. An absent application context item reads as an empty name, which no acceptor supports."""
 
@@ -71,7 +71,7 @@ class AAssociateRQ:
     unknown_items: tuple[UnknownItem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AAssociateAC:
     """PS3.8 9.3.3. The AE titles are those of the request, sent back in fields that no requestor tests."""
 
@@ -84,7 +84,7 @@ class AAssociateAC:
     unknown_items: tuple[UnknownItem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AAssociateRJ:
     """PS3.8 9.3.4; the numbers are those of Table 9-21."""
 
@@ -93,24 +93,24 @@ class AAssociateRJ:
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PDataTF:
     """PS3.8 9.3.5."""
 
     pdvs: tuple[Pdv, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AReleaseRQ:
     """PS3.8 9.3.6."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AReleaseRP:
     """PS3.8 9.3.7."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AAbort:
     """PS3.8 9.3.8; the numbers are those of Table 9-26."""
 

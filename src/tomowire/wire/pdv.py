@@ -7,11 +7,11 @@ are for command sets, which are small, and for PDUs at rest.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from tomowire.errors import PduError, UsageError
+from tomowire.wire.value import value
 
 PDV_HEADER: Final = Struct(">IBB")
 """Item length, presentation context ID, message control header. The length counts the last two and the data."""
@@ -29,7 +29,7 @@ MINIMUM_LENGTH: Final = 2
 """The least item length that is possible: context ID and message control header, no data."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Pdv:
     """One fragment. `data` is what was handed in: on decoding a slice of the PDU's own buffer, no copy."""
 

@@ -8,7 +8,6 @@ association for nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Final
@@ -24,6 +23,7 @@ from tomowire.wire.items import (
     encode_unknown,
     split_items,
 )
+from tomowire.wire.value import value
 
 MAXIMUM_LENGTH: Final = 0x51
 IMPLEMENTATION_CLASS_UID: Final = 0x52
@@ -40,7 +40,7 @@ _U16: Final = Struct(">H")
 _TWO_U16: Final = Struct(">HH")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AsynchronousOperationsWindow:
     """How many operations may be outstanding in each direction (PS3.7 D.3.3.3); 0 means unlimited."""
 
@@ -48,7 +48,7 @@ class AsynchronousOperationsWindow:
     maximum_performed: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RoleSelection:
     """In the RQ the roles that the requestor proposes for itself, in the AC those that are accepted (PS3.7 D.3.3.4)."""
 
@@ -57,7 +57,7 @@ class RoleSelection:
     scp: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ExtendedNegotiation:
     """Service-class application information for one SOP class (PS3.7 D.3.3.5); what it means stands in PS3.4."""
 
@@ -65,7 +65,7 @@ class ExtendedNegotiation:
     application_information: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class CommonExtendedNegotiation:
     """Service class and related general SOP classes of one SOP class (PS3.7 D.3.3.6); only in the RQ."""
 
@@ -74,7 +74,7 @@ class CommonExtendedNegotiation:
     related_general_sop_class_uids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class UserIdentityRQ:
     """Who the user is (PS3.7 D.3.3.7.1). Types: 1 user name, 2 user name and passcode, 3 Kerberos, 4 SAML, 5 JSON web token."""
 
@@ -88,14 +88,14 @@ class UserIdentityRQ:
         return f"UserIdentityRQ(identity_type={self.identity_type}, ...)"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class UserIdentityAC:
     """The acceptor's answer, sent only when a positive response was requested (PS3.7 D.3.3.7.2)."""
 
     server_response: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class UserInformation:
     """All that one side says in its User Information item.
 
@@ -161,7 +161,7 @@ def decode_user_information(item: Item) -> UserInformation:
 
 
 class _Fields:
-    """Takes the fields of one sub-item in turn. Bytes after the last known field are left alone, as a later edition may add some."""
+    """Takes the fields of one sub-item in turn. Bytes after the last known field are left alone: a later edition may add some."""
 
     def __init__(self, item: Item) -> None:
         self._item = item
