@@ -147,17 +147,18 @@ def encode_user_information(information: UserInformation) -> bytes:
 
 def decode_user_information(item: Item) -> UserInformation:
     """Raises `PduError` when a sub-item is cut short or holds a value that the standard does not allow."""
-    values: dict[str, Any] = {}
+    single: dict[str, Any] = {}
+    repeated: dict[str, list[Any]] = {}
     for sub_item in split_items(item.body, item.offset):
-        if single := _SINGLE.get(sub_item.item_type):
-            name, decode = single
-            values[name] = decode(_Fields(sub_item))
-        elif repeated := _REPEATED.get(sub_item.item_type):
-            name, decode = repeated
-            values[name] = (*values.get(name, ()), decode(_Fields(sub_item)))
+        if kind := _SINGLE.get(sub_item.item_type):
+            name, decode = kind
+            single[name] = decode(_Fields(sub_item))
+        elif kind := _REPEATED.get(sub_item.item_type):
+            name, decode = kind
+            repeated.setdefault(name, []).append(decode(_Fields(sub_item)))
         else:
-            values["unknown_items"] = (*values.get("unknown_items", ()), sub_item.unknown())
-    return UserInformation(**values)
+            repeated.setdefault("unknown_items", []).append(sub_item.unknown())
+    return UserInformation(**(single | {name: tuple(values) for name, values in repeated.items()}))
 
 
 class _Fields:
