@@ -10,14 +10,15 @@ say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
+may_be_root() {
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
     else
-        say "cannot run as root: $*"
-        return 1
+        sudo "$@"
     fi
 }
 
@@ -32,8 +33,8 @@ debian_packages() {
         is_installed "$name" || missing+=("$name")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
-    if ! command -v apt-get >/dev/null; then
-        say "not a Debian system; please install by hand: ${missing[*]}"
+    if ! command -v apt-get >/dev/null || ! may_be_root; then
+        say "please install by hand (this is not Debian, or needs root): ${missing[*]}"
         return 1
     fi
     say "installing ${missing[*]}"
