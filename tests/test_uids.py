@@ -146,29 +146,29 @@ def test_names_are_found_and_unknown_uids_stand_for_themselves(uid: str, name: s
 
 @pytest.mark.parametrize("uid", ALL_STORAGE)
 def test_every_storage_class_is_found_by_name_keyword_and_uid(uid: str) -> None:
-    assert uids.storage(ALL_STORAGE[uid]) == uid
-    assert uids.storage(uid) == uid
+    assert uids.storage_uid(ALL_STORAGE[uid]) == uid
+    assert uids.storage_uid(uid) == uid
     _, _, _, retired, keyword = UID_dictionary.get(uid, ("", "", "", "Retired", ""))
     if not retired and keyword not in KEYWORDS_UNLIKE_THEIR_NAMES:
-        assert uids.storage(keyword) == uid
+        assert uids.storage_uid(keyword) == uid
 
 
 @pytest.mark.parametrize("name", ["ct image", "CT  IMAGE storage", "CTImage", "ct-image-storage"])
 def test_a_storage_name_may_be_written_loosely(name: str) -> None:
-    assert uids.storage(name) == "1.2.840.10008.5.1.4.1.1.2"
+    assert uids.storage_uid(name) == "1.2.840.10008.5.1.4.1.1.2"
 
 
 def test_a_private_sop_class_is_taken_as_it_is() -> None:
-    assert uids.storage("1.2.840.113619.4.30") == "1.2.840.113619.4.30"
+    assert uids.storage_uid("1.2.840.113619.4.30") == "1.2.840.113619.4.30"
 
 
 def test_a_misspelt_name_gets_a_proposal() -> None:
     with pytest.raises(InvalidUid, match=r"'CT Imge Storage' is neither .* near it are .*\bCT Image Storage\b"):
-        uids.storage("CT Imge Storage")
+        uids.storage_uid("CT Imge Storage")
 
 
 @pytest.mark.parametrize("name", ["", "storage", "nothing like it at all"])
 def test_a_name_like_no_other_gets_none(name: str) -> None:
     with pytest.raises(InvalidUid) as caught:
-        uids.storage(name)
+        uids.storage_uid(name)
     assert "near it" not in str(caught.value)

@@ -52,7 +52,7 @@ def name_of(uid: str) -> str:
     )
 
 
-def storage(name_or_uid: str) -> str:
+def storage_uid(name_or_uid: str) -> str:
     """The UID of a storage SOP class, given its name in PS3.6 or the UID.
 
     Case, spaces, punctuation and a trailing "Storage" do not matter: `"CT Image Storage"`, `"CTImageStorage"` and
@@ -62,14 +62,14 @@ def storage(name_or_uid: str) -> str:
     """
     if is_valid_uid(name_or_uid):
         return name_or_uid
-    names, wanted = _storage_uids(), _folded(name_or_uid)
+    names, wanted = _uids_by_name(), _folded(name_or_uid)
     if wanted in names:
         return names[wanted]
     raise InvalidUid(f"{name_or_uid!r} is neither a UID nor the name of a storage SOP class{_nearest(wanted, names)}")
 
 
 @cache
-def _storage_uids() -> Mapping[str, str]:
+def _uids_by_name() -> Mapping[str, str]:
     return {_folded(name): uid for table in _STORAGE_TABLES for uid, name in table.items()}
 
 
