@@ -1,0 +1,269 @@
+"""One batch of objects made durable and indexed: all the steps, in an order that a crash at any point of them forgives.
+
+    1. ask the index which of the objects it has          -> identical, kept first, rejected: nothing to write
+    2. journal   the paths of the files to come, and of those to be superseded           (durable)
+    3. files     write all, sync all, sync each folder once                              (durable)
+    4. index     the rows of the batch in one transaction                                (durable: now the objects are stored)
+    5. remove    the superseded files, and the part files
+
+Killed before the end of 4, the next start finds the journal's files without rows and removes them; killed after it, the superseded
+ones. Writing all files before syncing the first lets the file system put them into one of its own transactions.
+
+An object that fails does not fail the others. When the transaction fails, none of the batch is stored, and its files go.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from tomowire.errors import IndexUnavailable, StoreFailed
+from tomowire.server.failures import DUPLICATE_SOP_INSTANCE, failure_of, store_failed
+from tomowire.server.files import DataDirectory, ObjectName, object_file_name, series_folder
+from tomowire.server.folders import SeriesFolders, write_all
+from tomowire.server.incoming import DuplicatePolicy, NewObject, Outcome, Stored
+from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
+from tomowire.server.journal import Intent, Journal
+
+Result = Stored | StoreFailed
+
+logger: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """An object of the batch, on its way through the steps. It is done when it has a result."""
+
+    new: NewObject
+    uid: str
+    result: Result | None = None
+    sha256: bytes = b""
+    folder: str = ""
+    file_name: str = ""
+    generation: int = 0
+    replaces: IndexedObject | None = None
+    descriptor: int = -1
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{self.file_name}"
+
+
+class BatchWriter:
+    """Stores batches; for one thread. `policy` says what becomes of an object that the archive has with other content."""
+
+    def __init__(self, directory: DataDirectory, index: IndexWriter, *, policy: DuplicatePolicy) -> None:
+        self._index = index
+        self._policy = policy
+        self._fsync = directory.fsync
+        self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
+        self._journal = Journal(directory.journal_path, fsync=directory.fsync)
+        self._leftovers: list[str] = []
+        """Files that could not be removed, or not yet: named in each journal until they are gone."""
+
+    def write(self, batch: Sequence[NewObject]) -> list[Result]:
+        """Store `batch`; gives what became of each object, in the same order."""
+        waiting = [_Item(new, new.record.instance.sop_instance_uid) for new in batch]
+        items = tuple(waiting)
+        while waiting:
+            # Of two objects with one UID the second waits until the first is stored, and meets it as any later duplicate does.
+            turn: dict[str, _Item] = {}
+            for item in waiting:
+                turn.setdefault(item.uid, item)
+            self._store(list(turn.values()))
+            waiting = [item for item in waiting if item.result is None]
+        self._folders.trim()
+        return [item.result for item in items if item.result is not None]
+
+    def close(self) -> None:
+        self._folders.close()
+        self._journal.close()
+
+    def _store(self, turn: list[_Item]) -> None:
+        """All steps for objects of different UIDs; each has its result afterwards."""
+        try:
+            known = self._index.find([item.uid for item in turn])
+            for item in turn:
+                self._plan(item, known.get(item.uid))
+            items = [item for item in turn if item.result is None]
+            if items:
+                self._announce(items)
+        except (OSError, IndexUnavailable) as error:
+            for item in turn:
+                item.result = item.result or failure_of(error)
+            return
+        for item in items:
+            self._write(item)
+        items = self._sync([item for item in items if item.result is None])
+        if items:
+            self._insert(items)
+
+    def _plan(self, item: _Item, known: IndexedObject | None) -> None:
+        """Say where the object goes, or what becomes of it if it goes nowhere."""
+        new = item.new
+        item.sha256 = new.sha256 or _sha256(new)
+        if known is not None:
+            item.result = self._meet_duplicate(item, known)
+            if item.result is not None:
+                return
+            item.replaces = known
+        record = new.record
+        try:
+            item.folder = series_folder(record.study.study_instance_uid, record.series.series_instance_uid)
+            for item.generation in itertools.count():
+                item.file_name = object_file_name(item.uid, item.generation)
+                # A file that is there is the one to be replaced, or one that the index does not know: neither is touched.
+                if not self._folders.exists(item.folder, item.file_name):
+                    break
+        except (OSError, ValueError) as error:
+            item.result = failure_of(error)
+
+    def _meet_duplicate(self, item: _Item, known: IndexedObject) -> Result | None:
+        """What becomes of an object whose UID is stored already; None if it is to replace the one that is there."""
+        stored_syntax, syntax = known.transfer_syntax_uid, item.new.record.transfer_syntax_uid
+        if known.sha256 == item.sha256 and stored_syntax == syntax:
+            return Stored(item.uid, Outcome.IDENTICAL, known.name.path)
+        logger.warning(
+            "%s from %s is stored already with other content (policy: %s)",
+            item.uid,
+            item.new.received_from,
+            self._policy.value,
+        )
+        match self._policy:
+            case DuplicatePolicy.KEEP:
+                return Stored(item.uid, Outcome.KEPT_FIRST, known.name.path)
+            case DuplicatePolicy.REJECT:
+                return store_failed(DUPLICATE_SOP_INSTANCE, "Duplicate SOP instance with other content")
+            case DuplicatePolicy.REPLACE:
+                return None
+
+    def _announce(self, items: list[_Item]) -> None:
+        paths = [item.path for item in items]
+        superseded = [item.replaces.name.path for item in items if item.replaces is not None]
+        batch = self._index.last_batch + 1
+        self._journal.write(Intent(self._index.archive_id, batch, (*paths, *superseded, *self._leftovers)))
+
+    def _write(self, item: _Item) -> None:
+        new = item.new
+        try:
+            if new.part is not None:
+                self._folders.adopt(new.part, item.folder, item.file_name)
+            else:
+                item.descriptor = self._folders.create(item.folder, item.file_name)
+                write_all(item.descriptor, (new.header, *new.data_set))
+        except OSError as error:
+            self._undo(item, error)
+
+    def _sync(self, items: list[_Item]) -> list[_Item]:
+        """Make the files durable, and then their entries in the folders; gives the objects for which that worked."""
+        for item in items:
+            try:
+                self._sync_file(item)
+            except OSError as error:
+                self._undo(item, error)
+        for folder in {item.folder for item in items if item.result is None}:
+            try:
+                self._folders.sync(folder)
+            except OSError as error:
+                for item in items:
+                    if item.folder == folder and item.result is None:
+                        self._undo(item, error)
+        return [item for item in items if item.result is None]
+
+    def _sync_file(self, item: _Item) -> None:
+        if item.descriptor >= 0:
+            if self._fsync:
+                os.fsync(item.descriptor)
+            descriptor, item.descriptor = item.descriptor, -1
+            os.close(descriptor)
+
+    def _insert(self, items: list[_Item]) -> None:
+        now = time.time_ns() // 1000
+        try:
+            self._index.insert(self._index.last_batch + 1, [_row(item, now) for item in items])
+        except IndexUnavailable as error:
+            for item in items:
+                self._undo(item, error, keep_file=error.in_doubt)
+        except Exception as error:  # one row that the database does not take: the others are tried alone
+            if len(items) == 1:
+                logger.exception("%s cannot be indexed", items[0].uid)
+                self._undo(items[0], error)
+            else:
+                for item in items:
+                    self._insert([item])
+        else:
+            self._finish(items)
+
+    def _finish(self, items: list[_Item]) -> None:
+        for item in items:
+            item.result = Stored(item.uid, Outcome.STORED if item.replaces is None else Outcome.REPLACED, item.path)
+            if item.replaces is not None:
+                self._remove(item.replaces.name.path)
+            if item.new.part is not None:
+                _unlink_part(item.new.part)
+        if self._leftovers:
+            self._sweep()
+
+    def _undo(self, item: _Item, error: Exception, *, keep_file: bool = False) -> None:
+        """Leave nothing of an object that failed. `keep_file`: not before it is certain that its row does not come back."""
+        item.result = failure_of(error)
+        if item.descriptor >= 0:
+            os.close(item.descriptor)
+            item.descriptor = -1
+        if keep_file:
+            self._leftovers.append(item.path)
+        else:
+            self._remove(item.path)
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._folders.remove(path)
+        except OSError as error:
+            logger.warning("%s cannot be removed now: %s", path, error)
+            self._leftovers.append(path)
+
+    def _sweep(self) -> None:
+        """Remove what could not be removed before, but for what turned out to be indexed."""
+        leftovers, self._leftovers = self._leftovers, []
+        for path in leftovers:
+            name = ObjectName.parse(path)
+            if name is None:
+                continue
+            known = self._index.find([name.sop_instance_uid]).get(name.sop_instance_uid)
+            if known is None or known.name != name:
+                self._remove(path)
+
+
+def _row(item: _Item, now: int) -> NewRow:
+    new = item.new
+    return NewRow(
+        record=new.record,
+        generation=item.generation,
+        header_size=new.header_size,
+        data_set_size=new.data_set_size,
+        sha256=item.sha256,
+        received_at=now,
+        received_from=new.received_from,
+        replaces=item.replaces,
+    )
+
+
+def _sha256(new: NewObject) -> bytes:
+    digest = sha256()
+    for buffer in new.data_set:
+        digest.update(buffer)
+    return digest.digest()
+
+
+def _unlink_part(part: Path) -> None:
+    try:
+        part.unlink(missing_ok=True)
+    except OSError as error:  # the object is stored all the same
+        logger.warning("%s is left until the next start: %s", part, error)

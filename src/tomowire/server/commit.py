@@ -1,0 +1,108 @@
+"""Group commit: objects from all associations, made durable together by one thread.
+
+While a batch is written the next one gathers; nobody waits for company. One object at a time costs one hand-over to the thread
+and one back; sixteen in flight cost the same, and share the syncs. The event loop is called once for a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final
+
+from tomowire.errors import UsageError
+from tomowire.server.batch import BatchWriter, Result
+from tomowire.server.failures import failure_of
+from tomowire.server.incoming import NewObject, Stored
+from tomowire.server.threads import finished
+
+logger: Final = logging.getLogger(__name__)
+
+_MOST_IN_A_BATCH: Final = 128
+"""Each has a file open until the batch is synced."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    new: NewObject
+    settled: asyncio.Future[Result | None]
+    over: bool = False
+    """The thread has let go of it."""
+
+    abandoned: bool = False
+    """Nobody waits for the result any more: the object is not written, if it has not been by then."""
+
+
+class GroupCommit:
+    """The thread that stores. Made and used inside the event loop; `close` ends the thread."""
+
+    def __init__(self, writer: BatchWriter) -> None:
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._closed = False
+        self._thread = Thread(target=self._run, name="tomowire-commit", daemon=True)
+        self._thread.start()
+
+    async def store(self, new: NewObject) -> Stored:
+        """Returns when `new` is durable and indexed. Raises `StoreFailed`.
+
+        When cancelled it still waits until the thread has let go of the object's memory, which is only borrowed.
+        """
+        if self._closed:
+            raise UsageError("the archive is closed")
+        waiting = _Waiting(new, self._loop.create_future())
+        self._queue.put(waiting)
+        try:
+            result = await waiting.settled
+        except asyncio.CancelledError:
+            await self._abandon(waiting)
+            raise
+        if isinstance(result, Stored):
+            return result
+        raise result if result is not None else asyncio.CancelledError
+
+    async def close(self) -> None:
+        """Store what is waiting, and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def _abandon(self, waiting: _Waiting) -> None:
+        if not waiting.over:
+            waiting.abandoned = True
+            waiting.settled = self._loop.create_future()  # the first one was cancelled with the task
+            await finished(waiting.settled)
+
+    def _run(self) -> None:
+        queue = self._queue
+        while True:
+            batch = [queue.get()]
+            while len(batch) < _MOST_IN_A_BATCH and not queue.empty():
+                batch.append(queue.get())
+            todo = [waiting for waiting in batch if waiting is not None]
+            if todo:
+                self._loop.call_soon_threadsafe(_settle, todo, self._write(todo))
+            if len(todo) < len(batch):  # the None that `close` has put
+                return
+
+    def _write(self, batch: Sequence[_Waiting]) -> Sequence[Result | None]:
+        wanted = [None if waiting.abandoned else waiting.new for waiting in batch]
+        try:
+            results = iter(self._writer.write([new for new in wanted if new is not None]))
+            return [None if new is None else next(results) for new in wanted]
+        except Exception as error:
+            logger.exception("a batch of %d objects was not stored", len(batch))
+            return [failure_of(error)] * len(batch)
+
+
+def _settle(batch: Sequence[_Waiting], results: Sequence[Result | None]) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        waiting.over = True
+        if not waiting.settled.done():  # unless its task is being cancelled
+            waiting.settled.set_result(result)

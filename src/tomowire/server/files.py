@@ -1,0 +1,184 @@
+"""Where the bytes of stored objects live on disk.
+
+    <data directory>/
+        lock                                                   held (flock) for as long as a process uses the directory
+        index.sqlite                                           what is known about the objects
+        incoming/journal, incoming/<n>.part                    what is not stored yet: see `journal` and `recovery`
+        objects/<ab>/<study>/<series>/<instance>[-<n>].dcm     the objects: Part 10 files (PS3.10 7.1)
+
+`<ab>` are the first two hexadecimal digits of the SHA-256 of the Study Instance UID: 256 folders, so that none of them gets
+too many entries. The names are made of UIDs that PS3.5 9.1 allows and of nothing else: digits and dots cannot leave the folder.
+`<n>` is the generation, written from 1 on: an object that replaces another one gets a name of its own, so that a file never
+changes once it has its name. (A dash, since `1.2.3.dcm` could be 1.2.3 as well as the third of 1.2.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tomowire.errors import InvalidUid, UsageError
+from tomowire.uids import is_valid_uid
+
+OBJECTS: Final = "objects"
+INCOMING: Final = "incoming"
+
+_OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
+_PART_SUFFIX: Final = ".part"
+_DIRECTORY_MODE: Final = 0o750
+_FILE_MODE: Final = 0o640
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """What the name of an object's file is made of."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    generation: int = 0
+
+    @property
+    def path(self) -> str:
+        """The path of the file, relative to the data directory. Raises `InvalidUid`."""
+        folder = series_folder(self.study_instance_uid, self.series_instance_uid)
+        return f"{folder}/{object_file_name(self.sop_instance_uid, self.generation)}"
+
+    @classmethod
+    def parse(cls, path: str) -> ObjectName | None:
+        """The name whose `path` this is, or None if the archive would never write such a path."""
+        match = _OBJECT_PATH.fullmatch(path)
+        if match is None:
+            return None
+        study, series, instance, generation = match.groups()
+        name = cls(study, series, instance, int(generation or 0))
+        try:
+            return name if name.path == path else None
+        except InvalidUid:
+            return None
+
+
+@lru_cache(maxsize=4096)
+def series_folder(study_instance_uid: str, series_instance_uid: str) -> str:
+    """The folder of a series, relative to the data directory. Raises `InvalidUid`."""
+    for uid in (study_instance_uid, series_instance_uid):
+        if not is_valid_uid(uid):
+            raise InvalidUid(f"{uid!r} is not a UID: no folder is made of it")
+    fan_out = sha256(study_instance_uid.encode("ascii")).hexdigest()[:2]
+    return f"{OBJECTS}/{fan_out}/{study_instance_uid}/{series_instance_uid}"
+
+
+def object_file_name(sop_instance_uid: str, generation: int = 0) -> str:
+    """The name of an object's file in the folder of its series. Raises `InvalidUid`."""
+    if not is_valid_uid(sop_instance_uid):
+        raise InvalidUid(f"{sop_instance_uid!r} is not a UID: no file name is made of it")
+    return f"{sop_instance_uid}-{generation}.dcm" if generation else f"{sop_instance_uid}.dcm"
+
+
+class DataDirectory:
+    """The directory that one archive lives in, locked for this process.
+
+    `fsync=False` gives up the promise that an object which got Success survives a power cut (a killed process does not matter):
+    for tests and throw-away archives. Nothing in the package sets it by itself.
+    """
+
+    def __init__(self, root: Path, lock: int, *, fsync: bool) -> None:
+        self.root = root
+        self.fsync = fsync
+        self._lock = lock
+        self._next_part = 0
+
+    @classmethod
+    def open(cls, root: Path | str, *, fsync: bool = True) -> DataDirectory:
+        """Make the directory if there is none, and lock it.
+
+        Raises `UsageError` if another process uses it, `OSError` if it cannot be made or written to.
+        """
+        root = Path(root).absolute()
+        for folder in (root, root / OBJECTS, root / INCOMING):
+            folder.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        lock = _lock(root / "lock")
+        if fsync:
+            for folder in (root.parent, root):
+                sync_directory(folder)
+        return cls(root, lock, fsync=fsync)
+
+    def close(self) -> None:
+        """Let go of the lock; the file stays (removing it would let two processes lock two files of one name)."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def index_path(self) -> Path:
+        return self.root / "index.sqlite"
+
+    @property
+    def journal_path(self) -> Path:
+        return self.root / INCOMING / "journal"
+
+    def create_part(self) -> tuple[int, Path]:
+        """Open a new part file for writing; gives its file descriptor and its path. Raises `OSError`."""
+        while True:
+            self._next_part += 1
+            path = self.root / INCOMING / f"{self._next_part}{_PART_SUFFIX}"
+            try:
+                return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE), path
+            except FileExistsError:  # left by a process whose recovery could not remove it
+                continue
+
+    def parts(self) -> Iterator[Path]:
+        """The part files that are there: those being received, and at the start what a killed process left."""
+        return (self.root / INCOMING).glob(f"*{_PART_SUFFIX}")
+
+    def object_files(self) -> Iterator[str]:
+        """The paths, relative to the data directory, of all files below `objects/`, whatever their names; never all in memory."""
+        return _walk(self.root, OBJECTS)
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise UsageError(f"the data directory {path.parent} is in use by another process (PID {holder})") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+    return lock
+
+
+def _walk(root: Path, folder: str) -> Iterator[str]:
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            path = f"{folder}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, path)
+            else:
+                yield path
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable (POSIX: a file's own fsync need not do it)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

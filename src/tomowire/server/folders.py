@@ -1,0 +1,124 @@
+"""The folders of series: made when they are first needed, kept open, made durable, removed when they are empty again.
+
+Only the writer thread uses them. An open folder saves the kernel from walking a path of 200 characters for every file, and is
+what `fsync` needs anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tomowire.server.files import OBJECTS, sync_directory
+
+_OPEN_FOLDERS: Final = 256
+_DIRECTORY_MODE: Final = 0o750
+_FILE_MODE: Final = 0o640
+_BUFFERS_PER_CALL: Final = 1024
+"""IOV_MAX on Linux and the BSDs."""
+
+
+class SeriesFolders:
+    """The folders below `objects/`. `folder` is always a path relative to the data directory."""
+
+    def __init__(self, root: Path, *, fsync: bool = True) -> None:
+        self._root = root
+        self._fsync = fsync
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def create(self, folder: str, file_name: str) -> int:
+        """Open a new file for writing, making its folder if need be. Raises `FileExistsError` and other `OSError`s."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(file_name, flags, _FILE_MODE, dir_fd=self._descriptor(folder))
+        except FileNotFoundError:  # somebody removed the folder behind our back
+            self._forget(folder)
+            return os.open(file_name, flags, _FILE_MODE, dir_fd=self._descriptor(folder))
+
+    def exists(self, folder: str, file_name: str) -> bool:
+        """Whether there is such a file; makes the folder if need be. Raises `OSError`."""
+        return os.access(file_name, os.F_OK, dir_fd=self._descriptor(folder))
+
+    def adopt(self, part: Path, folder: str, file_name: str) -> None:
+        """Give a part file its name in the store. Raises `FileExistsError` and other `OSError`s; never replaces a file."""
+        try:
+            os.link(part, file_name, dst_dir_fd=self._descriptor(folder))
+        except FileNotFoundError:
+            self._forget(folder)
+            os.link(part, file_name, dst_dir_fd=self._descriptor(folder))
+
+    def sync(self, folder: str) -> None:
+        """Make the entries of `folder` durable."""
+        if self._fsync:
+            os.fsync(self._descriptor(folder))
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there, and the folders above it that this leaves empty. Raises `OSError`."""
+        folder = path.rpartition("/")[0]
+        try:
+            os.unlink(self._root / path)
+        except FileNotFoundError:
+            pass
+        self._prune(folder)
+
+    def trim(self) -> None:
+        """Close the folders not used for longest; to be called between batches only."""
+        while len(self._open) > _OPEN_FOLDERS:
+            os.close(self._open.popitem(last=False)[1])
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _descriptor(self, folder: str) -> int:
+        descriptor = self._open.get(folder)
+        if descriptor is None:
+            os.makedirs(self._root / folder, _DIRECTORY_MODE, exist_ok=True)
+            self._sync_parents(folder)
+            descriptor = os.open(self._root / folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._open[folder] = descriptor
+        else:
+            self._open.move_to_end(folder)
+        return descriptor
+
+    def _sync_parents(self, folder: str) -> None:
+        """Make the folder's own entry durable, whoever made it: a process that was killed before this line may have."""
+        while self._fsync and folder != OBJECTS:
+            folder = folder.rpartition("/")[0]
+            sync_directory(self._root / folder)
+
+    def _prune(self, folder: str) -> None:
+        while folder != OBJECTS:
+            try:
+                os.rmdir(self._root / folder)
+            except OSError:  # not empty, in nearly all cases; an empty folder does no harm in the others
+                return
+            self._forget(folder)
+            folder = folder.rpartition("/")[0]
+
+    def _forget(self, folder: str) -> None:
+        descriptor = self._open.pop(folder, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> None:
+    """Write all of `buffers` at the end of a file, in as few calls as the system allows. Raises `OSError`."""
+    for first in range(0, len(buffers), _BUFFERS_PER_CALL):
+        group = buffers[first : first + _BUFFERS_PER_CALL]
+        missing = sum(map(len, group)) - os.writev(descriptor, group)
+        if missing:
+            _write_rest(descriptor, group, missing)
+
+
+def _write_rest(descriptor: int, buffers: Sequence[bytes | memoryview], missing: int) -> None:
+    """After a short write: the disk is full, and the next call says so; or it was more than the 2 GiB that Linux writes at once."""
+    skip = sum(map(len, buffers)) - missing
+    for buffer in buffers:
+        view = memoryview(buffer)[skip:]
+        skip = max(0, skip - len(buffer))
+        while view:
+            view = view[os.write(descriptor, view) :]

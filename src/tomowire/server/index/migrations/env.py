@@ -1,0 +1,10 @@
+"""Alembic's environment: runs in the transaction that `tomowire.server.index.versions` has begun."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from tomowire.server.index.schema import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True)
+context.run_migrations()

@@ -1,0 +1,64 @@
+"""What goes into the index with an object, and what comes back: the same for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tomowire.server.files import ObjectName
+    from tomowire.server.index.attributes import InstanceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedObject:
+    """An object that the index knows, as far as files are concerned."""
+
+    instance_id: int
+    name: ObjectName
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    header_size: int
+    """Bytes before the data set in the file."""
+
+    data_set_size: int
+    sha256: bytes
+    """Of the data set as received."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """An object to be indexed. Its file is durable."""
+
+    record: InstanceRecord
+    generation: int
+    header_size: int
+    data_set_size: int
+    sha256: bytes
+    received_at: int
+    """Microseconds since 1970, UTC."""
+
+    received_from: str
+    """The AE title of the sender."""
+
+    replaces: IndexedObject | None = None
+
+
+class IndexWriter(Protocol):
+    """The one writer of an index; to be used by one thread at a time."""
+
+    @property
+    def archive_id(self) -> str:
+        """Names this index; a rebuilt one gets another."""
+
+    @property
+    def last_batch(self) -> int:
+        """The number given with the last batch that was committed."""
+
+    def find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
+        """Those of the objects that are indexed, by SOP Instance UID."""
+
+    def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
+        """Index all of `rows`, or none of them: durable on return. Rows that `replaces` names go in the same step."""

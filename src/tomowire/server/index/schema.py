@@ -1,0 +1,147 @@
+"""The tables of the index: patients, studies, series, instances (PS3.4 C.6), and one row about the archive itself.
+
+The columns for attributes are those that `attributes` declares: text is "" if absent, numbers are NULL, a sequence is a JSON list
+of its items. To these come the keys, and for instances what the archive needs to find and to verify the file.
+
+Keys are integers. Of the UIDs only those that name a row are indexed: at ten million instances each index on a UID is most of a
+gigabyte. What a study or a series counts or spans is worked out when it is asked for: rows that every new instance rewrote would
+be what all writers wait for.
+
+This module needs SQLAlchemy, whose import takes as long as storing a thousand objects; storing does without: see `statements`.
+So does the first start, which makes its tables from `schema.sql`. That file is this module's output:
+`python -m tomowire.server.index.schema > src/tomowire/server/index/schema.sql`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import Field, fields
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.types import TypeEngine
+
+from tomowire.server.index.attributes import (
+    InstanceAttributes,
+    PatientAttributes,
+    SeriesAttributes,
+    StudyAttributes,
+    attribute_of,
+)
+
+_NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata: Final = MetaData(naming_convention=_NAMES)
+
+# SQLite gives out its own row numbers, of 64 bits, only for a column whose type is spelled INTEGER.
+_KEY: Final = Integer().with_variant(BigInteger(), "postgresql")
+
+
+def _attribute_column(declared: Field[Any]) -> Column[Any]:
+    attribute = attribute_of(declared)
+    kinds: dict[str, TypeEngine[Any]] = {"IS": BigInteger(), "US": Integer(), "DS": Float()}
+    if attribute is not None and attribute.vr in kinds:
+        return Column(declared.name, kinds[attribute.vr])
+    return Column(declared.name, Text(), nullable=False)
+
+
+def _attribute_columns(level: type[Any]) -> list[Column[Any]]:
+    return [_attribute_column(declared) for declared in fields(level)]
+
+
+archive: Final = Table(
+    "archive",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("archive_id", Text, nullable=False),
+    Column("last_batch", BigInteger, nullable=False),
+)
+
+patients: Final = Table(
+    "patients",
+    metadata,
+    Column("patient_key", _KEY, primary_key=True),
+    Column("identity", Text, nullable=False),  # see `statements.patient_identity`
+    *_attribute_columns(PatientAttributes),
+    UniqueConstraint("identity"),
+    Index(None, "patient_id"),
+    Index(None, "patient_name_normalized"),
+    Index(None, "patient_birth_date"),
+)
+
+studies: Final = Table(
+    "studies",
+    metadata,
+    Column("study_key", _KEY, primary_key=True),
+    Column("patient_key", _KEY, ForeignKey("patients.patient_key"), nullable=False),
+    *_attribute_columns(StudyAttributes),
+    UniqueConstraint("study_instance_uid"),
+    Index(None, "patient_key"),
+    Index(None, "study_date", "study_time"),
+    Index(None, "accession_number"),
+    Index(None, "study_id"),
+)
+
+series: Final = Table(
+    "series",
+    metadata,
+    Column("series_key", _KEY, primary_key=True),
+    Column("study_key", _KEY, ForeignKey("studies.study_key"), nullable=False),
+    *_attribute_columns(SeriesAttributes),
+    # A Series Instance UID ought to be unique by itself; senders that use one in two studies exist.
+    UniqueConstraint("series_instance_uid", "study_key"),
+    Index(None, "study_key", "modality"),
+    Index(None, "modality"),
+    Index(None, "performed_procedure_step_start_date"),
+)
+
+instances: Final = Table(
+    "instances",
+    metadata,
+    Column("instance_key", _KEY, primary_key=True),
+    Column("series_key", _KEY, ForeignKey("series.series_key"), nullable=False),
+    *_attribute_columns(InstanceAttributes),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("generation", Integer, nullable=False),  # with the UIDs, the file's name: see `server.files`
+    Column("header_size", Integer, nullable=False),
+    Column("data_set_size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
+    Column("received_from", Text, nullable=False),
+    UniqueConstraint("sop_instance_uid"),
+    Index(None, "series_key"),
+)
+
+
+def sqlite_ddl() -> str:
+    """The statements that make an empty SQLite database what all migrations together make of it, but for Alembic's own table."""
+    dialect = SQLiteDialect()
+    statements: list[str] = []
+    for table in metadata.sorted_tables:
+        statements.append(str(CreateTable(table).compile(dialect=dialect)))
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)
+    lines = (line.rstrip() for line in ";\n".join(statement.strip() for statement in statements).splitlines())
+    return "-- Generated: python -m tomowire.server.index.schema\n" + "\n".join(lines) + ";\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(sqlite_ddl())

@@ -1,0 +1,104 @@
+"""The reading side of an index in SQLite, as far as files are concerned: one connection, for one thread at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tomowire.errors import UsageError
+from tomowire.server.index import statements
+from tomowire.server.index.connect import BUSY_TIMEOUT, connect_reader
+from tomowire.server.index.rows import IndexedObject
+from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
+from tomowire.server.index.versions import CURRENT, require_current
+
+_PAGE: Final = 1000
+
+_INSTANCE: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid = ?"
+_OBJECTS: Final = statements.FIND_OBJECT + " WHERE instance_key > ? ORDER BY instance_key LIMIT ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows there are at each level."""
+
+    patients: int
+    studies: int
+    series: int
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the archive holds."""
+
+    counts: Counts
+    data_set_bytes: int
+    """All data sets together, without the headers of the files."""
+
+
+class SqliteReader:
+    """Answers questions. Raises `IndexUnavailable` for whatever the database says it cannot do."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> Self:
+        """Open the index at `path`. Raises `UsageError` if it is not of this program's version, `IndexUnavailable`."""
+        with sqlite_errors():
+            connection = connect_reader(path, busy_timeout=busy_timeout)
+            try:
+                version = require_current(connection)
+                if version != CURRENT:
+                    raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def instance(self, sop_instance_uid: str) -> IndexedObject | None:
+        """The object with this UID."""
+        with sqlite_errors():
+            row = self._connection.execute(_INSTANCE, (sop_instance_uid,)).fetchone()
+        return None if row is None else indexed_object(row)
+
+    def page(self, after: int = 0, size: int = _PAGE) -> list[IndexedObject]:
+        """Up to `size` objects whose `instance_id` is greater than `after`, in the order of those."""
+        with sqlite_errors():
+            return [indexed_object(row) for row in self._connection.execute(_OBJECTS, (after, size))]
+
+    def objects(self) -> Iterator[IndexedObject]:
+        """All objects, a page at a time: no transaction is held open meanwhile, and what comes later is included."""
+        page = self.page()
+        while page:
+            yield from page
+            page = self.page(after=page[-1].instance_id)
+
+    def counts(self) -> Counts:
+        """Rows at each level. Takes a walk over an index of each table: a second or so for ten million instances."""
+        tables = ("patients", "studies", "series", "instances")
+        with sqlite_errors():
+            select = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
+            return Counts(*self._connection.execute(f"SELECT {select}").fetchone())
+
+    def statistics(self) -> Statistics:
+        """Counts, and bytes. Walks over all instances."""
+        with sqlite_errors():
+            (size,) = self._connection.execute("SELECT coalesce(sum(data_set_size), 0) FROM instances").fetchone()
+        return Statistics(self.counts(), size)

@@ -1,0 +1,133 @@
+"""The writer of an index in SQLite: one connection, one transaction for each batch."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tomowire.server.index import statements
+from tomowire.server.index.attributes import InstanceRecord
+from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
+from tomowire.server.index.rows import IndexedObject, NewRow
+from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
+from tomowire.server.index.versions import CURRENT, create_schema, require_current, upgrade
+
+logger: Final = logging.getLogger(__name__)
+
+_KNOWN_SERIES: Final = 10_000
+
+_FIND: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid = ?"
+
+
+class SqliteWriter:
+    """The `IndexWriter` of an SQLite index. Raises `IndexUnavailable` for whatever the database says it cannot do."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        row = connection.execute("SELECT archive_id, last_batch FROM archive WHERE id = 1").fetchone()
+        self.archive_id: str = row[0]
+        self.last_batch: int = row[1]
+        # Nearly all objects belong to a series that was there a moment ago. With the patient in the key, an object that names
+        # another patient than its study has is noticed once for each series.
+        self._known_series: dict[tuple[str, str, str], int] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, fsync: bool = True, busy_timeout: float = BUSY_TIMEOUT) -> SqliteWriter:
+        """Open the index at `path`, made if there is none and upgraded if it is old.
+
+        Raises `UsageError` if it is no index or one of a newer program, `IndexUnavailable`.
+        """
+        with sqlite_errors():
+            connection = connect_writer(path, fsync=fsync, busy_timeout=busy_timeout)
+            try:
+                version = require_current(connection)
+                if version is None:
+                    create_schema(connection)
+                elif version != CURRENT:
+                    logger.info("the index has schema %s, and is upgraded to %s", version, CURRENT)
+                    upgrade(path)
+                return cls(connection)
+            except BaseException:
+                connection.close()
+                raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
+        found: dict[str, IndexedObject] = {}
+        execute = self._connection.execute
+        with sqlite_errors():
+            for uid in sop_instance_uids:
+                row = execute(_FIND, (uid,)).fetchone()
+                if row is not None:
+                    found[uid] = indexed_object(row)
+        return found
+
+    def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
+        execute = self._connection.execute
+        with sqlite_errors():
+            try:
+                execute("BEGIN IMMEDIATE")
+                for row in rows:
+                    if row.replaces is not None:
+                        self._delete(row.replaces.instance_id)
+                values = [statements.instance_row(self._series_key(row.record), row) for row in rows]
+                self._connection.executemany(statements.INSERT_INSTANCE, values)
+                execute("UPDATE archive SET last_batch = ? WHERE id = 1", (batch,))
+                execute("COMMIT")
+            except BaseException:
+                self._known_series.clear()
+                if self._connection.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        self.last_batch = batch
+
+    def _series_key(self, record: InstanceRecord) -> int:
+        """The series of an object, with what is above it; made if it is new."""
+        identity = statements.patient_identity(record.patient)
+        known = (record.series.series_instance_uid, record.study.study_instance_uid, identity)
+        key = self._known_series.get(known)
+        if key is None:
+            study_key = self._study_key(record, identity)
+            key = self._key(
+                (statements.FIND_SERIES, (record.series.series_instance_uid, study_key)),
+                (statements.INSERT_SERIES, (study_key, *statements.series_values(record.series))),
+            )
+            if len(self._known_series) >= _KNOWN_SERIES:
+                self._known_series.pop(next(iter(self._known_series)))
+            self._known_series[known] = key
+        return key
+
+    def _study_key(self, record: InstanceRecord, identity: str) -> int:
+        uid = record.study.study_instance_uid
+        row = self._connection.execute(statements.FIND_STUDY, (uid,)).fetchone()
+        if row is not None:
+            if row[1] != identity:
+                logger.warning("study %s has come under another patient before, and stays there", uid)
+            return int(row[0])
+        patient_key = self._key(
+            (statements.FIND_PATIENT, (identity,)),
+            (statements.INSERT_PATIENT, (identity, *statements.patient_values(record.patient))),
+        )
+        return self._key(None, (statements.INSERT_STUDY, (patient_key, *statements.study_values(record.study))))
+
+    def _key(self, find: tuple[str, statements.Row] | None, insert: tuple[str, statements.Row]) -> int:
+        if find is not None and (row := self._connection.execute(*find).fetchone()) is not None:
+            return int(row[0])
+        key = self._connection.execute(*insert).lastrowid
+        assert key is not None  # after an INSERT of one row
+        return key
+
+    def _delete(self, instance_key: int) -> None:
+        """Remove an instance, and the series, the study and the patient that this leaves empty."""
+        self._known_series.clear()
+        key = instance_key
+        for statement in statements.DELETE_UPWARDS:
+            row = self._connection.execute(statement, {"key": key}).fetchone()
+            if row is None:  # it has other children
+                break
+            key = row[0]

@@ -1,0 +1,103 @@
+"""The version of the index's schema: made new, found current, or brought up to date.
+
+Alembic and SQLAlchemy are imported only when there is something to migrate: a start with a current or a new index takes
+neither. That the shortcut for a new index gives what the migrations give is for the tests to show.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from tomowire.errors import UsageError
+from tomowire.server.index.connect import connect_writer
+
+CURRENT: Final = "0001"
+"""The last migration in `migrations/versions`."""
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+_VERSION_TABLE: Final = (
+    "CREATE TABLE alembic_version ("
+    "version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
+
+
+def schema_version(connection: sqlite3.Connection) -> str | None:
+    """The schema of a database; None if it is empty. Raises `UsageError` if it is no index, and `sqlite3.Error`."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return None
+    if "alembic_version" not in tables or "archive" not in tables:
+        raise UsageError("the database is not an index of tomowire")
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(row[0])
+
+
+def create_schema(connection: sqlite3.Connection) -> None:
+    """Make the tables in an empty database, in one transaction. Raises `sqlite3.Error`."""
+    ddl = resources.files("tomowire.server.index").joinpath("schema.sql").read_text("ascii")
+    statements = [statement for statement in ddl.split(";\n") if statement.strip()]
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(_VERSION_TABLE)
+        connection.execute("INSERT INTO alembic_version VALUES (?)", (CURRENT,))
+        connection.execute("INSERT INTO archive (id, archive_id, last_batch) VALUES (1, ?, 0)", (uuid.uuid4().hex,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str | None]:
+    """Bring the database at `path` to the current schema, in one transaction; gives the version before and the one after.
+
+    Raises `UsageError` if it is newer than this program or no index, and what SQLAlchemy raises if it cannot be changed.
+    """
+    before = _version_at(path)
+    if before != CURRENT or migrations != MIGRATIONS:
+        _migrate(path, migrations)
+    return before, _version_at(path)
+
+
+def require_current(connection: sqlite3.Connection) -> str | None:
+    """The version found: current, older (to be upgraded), or None for an empty database.
+
+    Raises `UsageError` for an index that a later tomowire has made.
+    """
+    version = schema_version(connection)
+    if version is not None and version > CURRENT:
+        raise UsageError(f"the index has schema {version}, and this program knows only {CURRENT}: use a newer tomowire")
+    return version
+
+
+def _version_at(path: Path) -> str | None:
+    connection = connect_writer(path)
+    try:
+        return require_current(connection)
+    finally:
+        connection.close()
+
+
+def _migrate(path: Path, migrations: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine("sqlite://", creator=lambda: connect_writer(path), poolclass=NullPool)
+    # Python's driver does not begin a transaction for DDL of its own accord, SQLAlchemy leaves that to it, and a migration
+    # that fails half-way must leave nothing.
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,143 @@
+"""The one way in: an object is received, checked against what was announced, and stored, or nothing of it is.
+
+Small objects arrive in one chunk and wait for the commit thread in the memory they were received into. Larger ones are written to
+a part file in worker threads, chunk by chunk, and are durable there before the commit thread gives them their name: it has to be
+quick for everybody, and syncing a gigabyte is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+
+from tomowire.aio.streams import Chunk
+from tomowire.errors import DataSetError
+from tomowire.server.commit import GroupCommit
+from tomowire.server.failures import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_DOES_NOT_MATCH,
+    INVALID_SOP_INSTANCE,
+    failure_of,
+    store_failed,
+)
+from tomowire.server.files import DataDirectory
+from tomowire.server.incoming import Incoming, NewObject, Stored
+from tomowire.server.index.attributes import InstanceRecord
+from tomowire.server.index.extraction import instance_record
+from tomowire.server.index.scanner import ScannedHeader, scan
+from tomowire.server.part import PartFile
+from tomowire.server.threads import finished
+from tomowire.uids import is_valid_uid
+from tomowire.wire.part10 import FileMeta, encode_file_meta
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger(__name__)
+
+SMALL: Final = 64 * 1024
+"""Bytes up to which an object is left to the commit thread: writing and hashing it there takes less than handing it over twice."""
+
+
+class Ingest:
+    """Takes objects from any number of associations at once, in one event loop."""
+
+    def __init__(self, directory: DataDirectory, commit: GroupCommit, workers: ThreadPoolExecutor) -> None:
+        self._directory = directory
+        self._commit = commit
+        self._workers = workers
+
+    async def receive(self, incoming: Incoming, chunks: AsyncIterator[Chunk]) -> Stored:
+        """Store the object whose data set `chunks` gives; durable and indexed on return.
+
+        Raises `StoreFailed`, possibly before all chunks were asked for; and whatever `chunks` raises. Then, and when it is
+        cancelled, nothing of the object is left. The last chunk's memory is used until this returns.
+        """
+        if not is_valid_uid(incoming.sop_instance_uid):
+            raise store_failed(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a UID")
+        if not is_valid_uid(incoming.sop_class_uid):
+            raise store_failed(DATA_SET_DOES_NOT_MATCH, "Affected SOP Class UID is not a UID")
+        header = _file_header(incoming)
+        first = await anext(chunks, None)
+        if first is None:
+            raise store_failed(CANNOT_UNDERSTAND, "Cannot understand: no data set")
+        if first.last and first.nbytes <= SMALL:
+            return await self._store_small(incoming, header, first)
+        return await self._store_large(incoming, header, first, chunks)
+
+    async def _store_small(self, incoming: Incoming, header: bytes, chunk: Chunk) -> Stored:
+        try:
+            record = _checked_record(incoming, scan(incoming.transfer_syntax_uid, chunk.buffers))
+        except DataSetError as error:
+            raise failure_of(error) from error
+        new = NewObject(
+            record, incoming.calling_ae_title, len(header), chunk.nbytes, header=header, data_set=chunk.buffers
+        )
+        return await self._commit.store(new)
+
+    async def _store_large(
+        self, incoming: Incoming, header: bytes, first: Chunk, chunks: AsyncIterator[Chunk]
+    ) -> Stored:
+        part = PartFile(self._directory, header, incoming.transfer_syntax_uid)
+        stored: Stored | None = None
+        try:
+            record = _checked_record(incoming, await self._write_part(part, first, chunks))
+            sender = incoming.calling_ae_title
+            new = NewObject(record, sender, len(header), part.size, part=part.path, sha256=part.sha256)
+            stored = await self._commit.store(new)
+        except (OSError, DataSetError) as error:
+            raise failure_of(error) from error
+        finally:
+            if stored is None or not stored.is_new:
+                await self._discard(part)
+        return stored
+
+    async def _write_part(self, part: PartFile, first: Chunk, chunks: AsyncIterator[Chunk]) -> ScannedHeader:
+        chunk = first
+        while (scanned := await self._in_worker(partial(part.write, chunk.buffers, last=chunk.last))) is None:
+            try:
+                chunk = await anext(chunks)
+            except StopAsyncIteration:
+                raise DataSetError("the data set ends early") from None
+        return scanned
+
+    async def _discard(self, part: PartFile) -> None:
+        try:
+            await self._in_worker(part.discard)
+        except OSError as error:
+            logger.warning("%s is left until the next start: %s", part.path, error)
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        return await finished(asyncio.get_running_loop().run_in_executor(self._workers, work))
+
+
+def _file_header(incoming: Incoming) -> bytes:
+    return encode_file_meta(
+        FileMeta(
+            incoming.sop_class_uid,
+            incoming.sop_instance_uid,
+            incoming.transfer_syntax_uid,
+            source_application_entity_title=incoming.calling_ae_title,
+            receiving_application_entity_title=incoming.called_ae_title,
+        )
+    )
+
+
+def _checked_record(incoming: Incoming, scanned: ScannedHeader) -> InstanceRecord:
+    """What the index keeps of the object. Raises `StoreFailed` if it is not the one that was announced, or has no place."""
+    record = instance_record(scanned)
+    comment = None
+    if record.instance.sop_class_uid != incoming.sop_class_uid:
+        comment = "SOP Class UID of data set and command differ"
+    elif record.instance.sop_instance_uid != incoming.sop_instance_uid:
+        comment = "SOP Instance UID of data set and command differ"
+    elif not is_valid_uid(record.study.study_instance_uid):
+        comment = "Study Instance UID missing or not a UID"
+    elif not is_valid_uid(record.series.series_instance_uid):
+        comment = "Series Instance UID missing or not a UID"
+    if comment is not None:
+        raise store_failed(DATA_SET_DOES_NOT_MATCH, comment)
+    return record
