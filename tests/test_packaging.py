@@ -20,7 +20,7 @@ SOURCE = REPOSITORY / "src" / "tomowire"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
-# DESIGN: what the library and the quick commands must not pay for when they start.
+# What the library and the quick commands must not pay for when they start.
 HEAVY = {"alembic", "numpy", "pydantic", "pydicom", "rich", "sqlalchemy"}
 
 
