@@ -15,7 +15,7 @@ from tomowire.server.index.attributes import (
     StudyAttributes,
     attributes_of,
 )
-from tomowire.server.index.layout import TO_BE_DETECTED
+from tomowire.server.index.layout import SAID_TO_BE_IMPLICIT
 from tomowire.server.index.numbers import number
 from tomowire.server.index.scanner import ScannedHeader
 from tomowire.server.index.sequences import read_items
@@ -102,7 +102,7 @@ class _Reader:
         item = ATTRIBUTES[tag].item
         assert item is not None
         # PS3.5 6.2.2: within UN all is implicit VR little endian.
-        layout = TO_BE_DETECTED if self._header.odd_vrs.get(tag) == "UN" else self._header.layout
+        layout = SAID_TO_BE_IMPLICIT if self._header.odd_vrs.get(tag) == "UN" else self._header.layout
         return tuple([self._item(item, values) for values in read_items(raw, layout, WANTED_IN_ITEMS[item])])
 
     def _item(self, item: type[Any], values: Mapping[int, bytes]) -> Any:

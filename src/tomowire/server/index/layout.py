@@ -30,10 +30,14 @@ def _code(vr: str, order: Literal["little", "big"]) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """One encoding. `header` reads tag, VR and 16 bit length; with implicit VR, tag and 32 bit length."""
+    """One encoding. `header` reads tag, VR and 16 bit length; with implicit VR, tag and 32 bit length.
+
+    `uncertain` is what the transfer syntax or a VR of UN says, before the first element has shown whether it is true.
+    """
 
     name: str
     implicit: bool
+    uncertain: bool
     order: Literal["little", "big"]
     header: Callable[[bytes, int], tuple[Any, ...]]
     tag_and_length: Callable[[bytes, int], tuple[Any, ...]]
@@ -60,7 +64,7 @@ class Layout:
         return code.to_bytes(2, self.order).decode("latin-1")
 
 
-def _layout(name: str, *, implicit: bool, order: Literal["little", "big"]) -> Layout:
+def _layout(name: str, *, implicit: bool, order: Literal["little", "big"], uncertain: bool = False) -> Layout:
     mark = "<" if order == "little" else ">"
     item, item_delimiter, sequence_delimiter = (
         int.from_bytes(group.to_bytes(2, order) + element.to_bytes(2, order), order)
@@ -69,6 +73,7 @@ def _layout(name: str, *, implicit: bool, order: Literal["little", "big"]) -> La
     return Layout(
         name=name,
         implicit=implicit,
+        uncertain=uncertain,
         order=order,
         header=struct.Struct(mark + ("II" if implicit else "IHH")).unpack_from,
         tag_and_length=struct.Struct(mark + "II").unpack_from,
@@ -87,9 +92,9 @@ def _layout(name: str, *, implicit: bool, order: Literal["little", "big"]) -> La
 IMPLICIT_LITTLE: Final = _layout("Implicit VR Little Endian", implicit=True, order="little")
 EXPLICIT_LITTLE: Final = _layout("Explicit VR Little Endian", implicit=False, order="little")
 EXPLICIT_BIG: Final = _layout("Explicit VR Big Endian", implicit=False, order="big")
-# Said to be implicit VR, but some writers use explicit VR there (Implicit VR transfer syntax, value of VR UN): the first
-# element tells, as pydicom does it.
-TO_BE_DETECTED: Final = _layout("Implicit or Explicit VR Little Endian", implicit=True, order="little")
+# Some writers name the one transfer syntax and use the other, or use explicit VR in a value of VR UN.
+SAID_TO_BE_IMPLICIT: Final = _layout("Implicit VR, it is said", implicit=True, order="little", uncertain=True)
+SAID_TO_BE_EXPLICIT: Final = _layout("Explicit VR, it is said", implicit=False, order="little", uncertain=True)
 
 _IMPLICIT_TRANSFER_SYNTAXES: Final = frozenset({
     uids.IMPLICIT_VR_LITTLE_ENDIAN,
@@ -106,8 +111,8 @@ _DEFLATED_TRANSFER_SYNTAXES: Final = frozenset({
 def layout_of(transfer_syntax: str) -> Layout:
     """The layout of a transfer syntax; explicit VR little endian for all that are not named (PS3.5 A.4, and private ones)."""
     if transfer_syntax in _IMPLICIT_TRANSFER_SYNTAXES:
-        return TO_BE_DETECTED
-    return EXPLICIT_BIG if transfer_syntax == uids.EXPLICIT_VR_BIG_ENDIAN else EXPLICIT_LITTLE
+        return SAID_TO_BE_IMPLICIT
+    return EXPLICIT_BIG if transfer_syntax == uids.EXPLICIT_VR_BIG_ENDIAN else SAID_TO_BE_EXPLICIT
 
 
 def is_deflated(transfer_syntax: str) -> bool:

@@ -22,7 +22,7 @@ from tomowire.server.index.layout import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     NO_VR,
-    TO_BE_DETECTED,
+    SAID_TO_BE_IMPLICIT,
     UNDEFINED_LENGTH,
     Layout,
     WantedTags,
@@ -67,8 +67,8 @@ class Walker:
         frames = self.frames
         while pos < size and not self.need and frames:
             kind, layout = frames[-1]
-            if layout is TO_BE_DETECTED and kind <= ITEM:
-                self._detect(window, pos, kind)
+            if layout.uncertain and kind <= ITEM:
+                self._detect(window, pos, kind, layout)
             elif kind > ITEM:
                 pos = self._items(window, pos, kind, layout)
             elif layout.implicit:
@@ -159,7 +159,8 @@ class Walker:
             elif tag == layout.item_delimiter:  # behind an item that has a length: needless, but seen
                 pos += _ELEMENT_HEADER
             else:
-                raise self._error(f"{_written(layout.tag(tag))} where an item is due", pos)
+                what = "a fragment of undefined length" if tag == layout.item else _written(layout.tag(tag))
+                raise self._error(f"{what} where an item is due", pos)
         return self._stop(pos, size)
 
     def _open(self, tag: int, vr: int, start: int, layout: Layout) -> int:
@@ -174,7 +175,7 @@ class Walker:
             self.frames.append((FRAGMENTS, layout))
         elif vr == layout.unknown_vr or (vr == NO_VR and not layout.implicit):
             # PS3.5 6.2.2: the value of UN of undefined length is a sequence in implicit VR little endian.
-            self.frames.append((SEQUENCE, TO_BE_DETECTED))
+            self.frames.append((SEQUENCE, SAID_TO_BE_IMPLICIT))
         else:
             self.frames.append((SEQUENCE, layout))
         return start
@@ -208,10 +209,11 @@ class Walker:
             return *self._delimiter(tag, pos, layout), NO_VR
         start = pos + _ELEMENT_HEADER
         first, second = window[pos + 4], window[pos + 5]
-        if vr in layout.long_vrs or (0x41 <= first <= 0x5A and 0x41 <= second <= 0x5A and length == 0):
+        letters = _are_letters(first, second)
+        if vr in layout.long_vrs or (letters and length == 0):
             # PS3.5 6.2: VRs to come have the 32 bit form, in which these two bytes are 0.
             return self._long_form(window, pos, tag, vr, layout)
-        if 0x41 <= first <= 0x5A and 0x41 <= second <= 0x5A:
+        if letters:
             return start, length, vr
         if first in _BLANK and second in _BLANK and length:
             return start, length, NO_VR  # VR left blank: DCMTK reads a 16 bit length as well
@@ -231,13 +233,14 @@ class Walker:
             return self._open(tag, vr, start, layout), _NOT_AN_ELEMENT, vr
         return start, length, vr
 
-    def _detect(self, window: bytes, pos: int, kind: int) -> None:
-        """Implicit VR, unless the first element has a VR: its length would have to be above 16 kB to look like one."""
+    def _detect(self, window: bytes, pos: int, kind: int, said: Layout) -> None:
+        """Look at the first element. A length that looks like a VR would have to be above 16 kB, and be one of few."""
         if len(window) - pos < _ELEMENT_HEADER:
             self.need = _ELEMENT_HEADER
             return
         _, vr, _ = EXPLICIT_LITTLE.header(window, pos)
-        explicit = vr in EXPLICIT_LITTLE.short_vrs or vr in EXPLICIT_LITTLE.long_vrs
+        known = vr in EXPLICIT_LITTLE.short_vrs or vr in EXPLICIT_LITTLE.long_vrs
+        explicit = known or (not said.implicit and _are_letters(window[pos + 4], window[pos + 5]))
         self.frames[-1] = (kind, EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE)
 
     def _wanted_in(self, layout: Layout) -> Mapping[int, tuple[int, int]]:
@@ -258,6 +261,10 @@ class Walker:
 
     def _error(self, message: str, pos: int) -> DataSetError:
         return DataSetError(message, offset=self.base + pos)
+
+
+def _are_letters(first: int, second: int) -> bool:
+    return 0x41 <= first <= 0x5A and 0x41 <= second <= 0x5A
 
 
 def _written(tag: int) -> str:
