@@ -1,0 +1,95 @@
+"""The requestor: open a connection, propose, and hand out the association."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from tomowire.aio.address import PeerAddress, check_ae_title
+from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
+from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.errors import AssociationLost, ConnectFailed, OperationTimeout
+from tomowire.protocol.negotiation import propose
+from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
+from tomowire.wire.user_information import AsynchronousOperationsWindow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from ssl import SSLContext
+
+    from tomowire.protocol.negotiation import ProposedContext
+
+DEFAULT_AE_TITLE: Final = "TOMOWIRE"
+DEFAULT_CONNECT_TIMEOUT: Final = 10.0
+DEFAULT_ASSOCIATION_TIMEOUT: Final = 30.0
+
+
+@asynccontextmanager
+async def associate(
+    peer: str | PeerAddress,
+    contexts: Sequence[ProposedContext],
+    *,
+    aet: str = DEFAULT_AE_TITLE,
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+    association_timeout: float = DEFAULT_ASSOCIATION_TIMEOUT,
+    release_timeout: float = DEFAULT_RELEASE_TIMEOUT,
+    artim_timeout: float = DEFAULT_ARTIM,
+    maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
+    window: int = DEFAULT_WINDOW,
+    ssl: SSLContext | None = None,
+) -> AsyncIterator[Association]:
+    """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
+
+    `peer` is `AET@host:port` or a `PeerAddress`, `aet` one's own AE title, `contexts` up to 128 presentation contexts. `window` is
+    the number of our requests that may be outstanding, if the peer agrees; 1 proposes nothing (PS3.7 D.3.3.3). Times are in seconds.
+
+    Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
+    """
+    address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
+    proposal = propose(
+        called_ae_title=address.ae_title,
+        calling_ae_title=check_ae_title(aet),
+        contexts=contexts,
+        maximum_length=maximum_length,
+        window=AsynchronousOperationsWindow(window, 1) if window != 1 else None,
+    )
+    upper = UpperLayer(is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout)
+    association = Association(upper, called_ae_title=address.ae_title, calling_ae_title=check_ae_title(aet))
+    upper.associate(proposal, asyncio.get_running_loop().time())
+    await _open(association, address, connect_timeout, ssl)
+    try:
+        await _establish(association, address, association_timeout)
+        yield association
+        await association.release(timeout=release_timeout)
+    finally:
+        await association.close()
+
+
+async def _open(association: Association, address: PeerAddress, timeout: float, ssl: SSLContext | None) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            await loop.create_connection(lambda: association.connection, address.host, address.port, ssl=ssl)
+    except TimeoutError:
+        raise ConnectFailed(f"cannot connect to {address}: no answer within {timeout:g} s") from None
+    except socket.gaierror as error:
+        raise ConnectFailed(
+            f"cannot connect to {address}: the host name cannot be resolved ({error.strerror})"
+        ) from error
+    except ConnectionRefusedError as error:
+        raise ConnectFailed(f"cannot connect to {address}: refused; nothing listens there") from error
+    except OSError as error:
+        raise ConnectFailed(f"cannot connect to {address}: {error.strerror or error}") from error
+
+
+async def _establish(association: Association, address: PeerAddress, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await association.wait_established()
+    except TimeoutError:
+        raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
+    except AssociationLost as error:
+        text = f"{address} closed the connection instead of answering the association request; is it a DICOM server?"
+        raise AssociationLost(text) from error

@@ -1,0 +1,219 @@
+"""The asyncio end of one transport connection: moves bytes between the socket and the automaton, and keeps its timer.
+
+It takes no protocol decision. What the automaton says goes to `owner`; what it wants sent is sent; when it wants the connection
+closed, it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Protocol, cast
+
+from tomowire.aio.blocks import BlockPool
+from tomowire.aio.writing import direct_descriptor, write_buffers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tomowire.aio.blocks import Block
+    from tomowire.protocol.events import ProtocolEvent
+    from tomowire.protocol.upper_layer import UpperLayer
+
+logger = logging.getLogger("tomowire.connection")
+
+
+class Owner(Protocol):
+    """Who is told what happens on a connection."""
+
+    def on_connected(self) -> None:
+        """The connection is open and known to the automaton."""
+
+    def on_events(self, events: Iterable[ProtocolEvent], block: Block | None) -> None:
+        """The automaton has news; `DataReceived` slices lie in `block`."""
+
+    def on_no_room(self) -> None:
+        """All receive blocks are lent out: whoever gathers should let go."""
+
+    def on_closed(self) -> None:
+        """The connection is closed, and nothing more will come."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One transport connection with its automaton. `flush` sends what the automaton has to say."""
+
+    def __init__(self, upper: UpperLayer, owner: Owner) -> None:
+        self._upper = upper
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._descriptor: int | None = None
+        self._pool = BlockPool(self._on_room)
+        self._holds: set[str] = set()  # why reading is paused
+        self._drained: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        self._flush_scheduled = False
+        self._ended_by_peer = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.peer_address = ""
+        self.last_received = 0.0
+        """When bytes came last, in the loop's time."""
+
+    # From asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=0)
+        self._descriptor = direct_descriptor(self._transport)
+        self.peer_address = _printable_address(transport.get_extra_info("peername"))
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Without TCP_NODELAY a peer's delayed ACK costs 40 ms for every message; keep-alive finds peers that are switched off.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.last_received = self._loop.time()
+        self._upper.connection_made(self.last_received)
+        self._owner.on_connected()
+        self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._pool.has_room()
+        return self._pool.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._pool.received(nbytes)
+        self.last_received = now = self._loop.time()
+        events = self._upper.receive(data, now)
+        if events:
+            self._owner.on_events(events, self._pool.current)
+        self.flush()
+        if not self._pool.has_room():
+            self.hold_reading("memory")
+            self._owner.on_no_room()
+
+    def eof_received(self) -> bool:
+        # A peer may ask for release, close its sending side and still read: the answer is sent before the connection is closed.
+        # (TLS has no half-closed connections.)
+        self._ended_by_peer = True
+        return self._upper.awaits_release_response and self._descriptor is not None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        events = self._upper.connection_lost(self._loop.time(), exc)
+        self._transport = None
+        self._descriptor = None
+        self._set_timer()
+        self.stop_draining()
+        self._owner.on_events(events, None)
+        self._owner.on_closed()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self.stop_draining()
+
+    # For the owner
+
+    def flush(self) -> None:
+        """Send what the automaton has to say, now."""
+        upper = self._upper
+        transport = self._transport
+        output = upper.take_output()
+        if transport is not None:
+            if output:
+                write_buffers(transport, self._descriptor, output)
+            if upper.close_requested or (self._ended_by_peer and not upper.awaits_release_response):
+                transport.close()
+        if upper.deadline is not None or self._timer is not None:
+            self._set_timer()
+
+    def flush_soon(self) -> None:
+        """Send what the automaton has to say when the loop has run what is ready: answers that come together leave together."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._scheduled_flush)
+
+    async def drain(self) -> None:
+        """Wait until all that was written has been handed to the kernel, or the connection is closed."""
+        if self._writing_paused and self._transport is not None:
+            if self._drained is None or self._drained.done():
+                self._drained = self._loop.create_future()
+            # Shared by all who wait: one that is cancelled must not cancel it for the others.
+            await asyncio.shield(self._drained)
+
+    def stop_draining(self) -> None:
+        """Let go whoever waits in `drain`: the bytes are out, or the association is over."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def use_large_blocks(self) -> None:
+        """There is an association now: receive into blocks of full size."""
+        self._pool.grow()
+
+    def hold_reading(self, why: str) -> None:
+        """Stop reading until `allow_reading` was called for each reason."""
+        if not self._holds and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._holds.add(why)
+
+    def allow_reading(self, why: str) -> None:
+        if why in self._holds:
+            self._holds.discard(why)
+            if not self._holds and self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the connection when what was written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def kill(self) -> None:
+        """Close the connection now, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def is_writing_paused(self) -> bool:
+        """Whether bytes wait for the kernel to take them."""
+        return self._writing_paused
+
+    @property
+    def is_closed(self) -> bool:
+        return self._transport is None
+
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def _on_room(self) -> None:
+        self.allow_reading("memory")
+
+    def _set_timer(self) -> None:
+        """Keep one timer for the automaton's deadline, or none."""
+        deadline = self._upper.deadline if self._transport is not None else None
+        if self._timer is not None:
+            if deadline is not None and self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        # The loop's clock may call a hair early; the deadline itself is the time that has come.
+        self._upper.handle_timeout(max(self._loop.time(), self._upper.deadline or 0.0))
+        if self._upper.close_requested:
+            # ARTIM has expired: a peer that did not close in time does not get to delay it with unsent data either.
+            self.kill()
+        self._owner.on_events(self._upper.take_events(), None)
+        self.flush()
+
+
+def _printable_address(peername: object) -> str:
+    if isinstance(peername, tuple) and len(peername) >= 2:
+        host, port = peername[0], peername[1]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return str(peername or "")

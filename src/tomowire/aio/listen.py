@@ -1,0 +1,212 @@
+"""The acceptor: a server socket, its associations, and their orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.aio.address import check_ae_title
+from tomowire.aio.association import Association
+from tomowire.aio.serving import Dispatcher
+from tomowire.errors import ConnectFailed, UsageError
+from tomowire.protocol.negotiation import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
+from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
+    from ssl import SSLContext
+
+    from tomowire.aio.serving import ServiceProvider
+    from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+
+logger = logging.getLogger("tomowire.listen")
+
+DEFAULT_MAXIMUM_LENGTH: Final = 256 * 1024
+"""The P-DATA-TF length that is announced: header costs vanish, and a peer that buffers whole PDUs is not asked for much."""
+DEFAULT_MAXIMUM_ASSOCIATIONS: Final = 200
+DEFAULT_WINDOW: Final = 16
+DEFAULT_IDLE_TIMEOUT: Final = 600.0
+
+
+class _Supported:
+    """What a list of providers supports, as the negotiation asks for it."""
+
+    def __init__(self, providers: Sequence[ServiceProvider]) -> None:
+        self._providers = providers
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        for provider in self._providers:
+            supported = provider.transfer_syntaxes(abstract_syntax)
+            if supported is not None:
+                return supported
+        return None
+
+    def may_be_scp(self, abstract_syntax: str) -> bool:
+        return False
+
+    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
+        for provider in self._providers:
+            if provider.transfer_syntaxes(abstract_syntax) is not None:
+                return provider.extended_negotiation(abstract_syntax, proposed)
+        return None
+
+
+class Server:
+    """A listening acceptor: `async with listen(...) as server`. Times are in seconds."""
+
+    def __init__(
+        self,
+        host: str | Sequence[str] | None,
+        port: int,
+        *,
+        services: Sequence[ServiceProvider],
+        ae_titles: frozenset[str] | None,
+        calling_ae_titles: frozenset[str] | None,
+        maximum_length: int,
+        maximum_associations: int,
+        window: int,
+        artim_timeout: float,
+        idle_timeout: float | None,
+        shutdown_grace: float,
+        ssl: SSLContext | None,
+        options: dict[str, Any],
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._services = tuple(services)
+        self._policy = AcceptorPolicy(_Supported(self._services), ae_titles, calling_ae_titles, maximum_length, window)
+        self._maximum_associations = maximum_associations
+        self._artim_timeout = artim_timeout
+        self._idle_timeout = idle_timeout
+        self._shutdown_grace = shutdown_grace
+        self._ssl = ssl
+        self._options = options
+        self._server: asyncio.Server | None = None
+        self._connections: set[Association] = set()
+        self._closed = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; where 0 was asked for, the one the system chose."""
+        return self.addresses[0][1]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each listening socket."""
+        if self._server is None or not self._server.sockets:
+            raise UsageError("the server is not listening")
+        return [sock.getsockname()[:2] for sock in self._server.sockets]
+
+    @property
+    def associations(self) -> list[Association]:
+        """The associations that are established now."""
+        return [each for each in self._connections if each.is_established]
+
+    async def start(self) -> None:
+        """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._accept, self._host, self._port, ssl=self._ssl, backlog=512, **self._options
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConnectFailed(
+                f"cannot listen on {self._host or 'any address'}, port {self._port}: {reason}"
+            ) from error
+
+    async def close(self, *, grace: float | None = None) -> None:
+        """Stop listening, wait up to `grace` seconds (default: `shutdown_grace`) for the associations in progress, then abort them."""
+        if self._server is not None:
+            self._server.close()
+        limit = self._shutdown_grace if grace is None else grace
+        waiting = {asyncio.ensure_future(each.wait_closed()) for each in self._connections if each.is_established}
+        if waiting and limit > 0:
+            await asyncio.wait(waiting, timeout=limit)
+        for future in waiting:
+            future.cancel()
+        if self._connections:
+            await asyncio.gather(*(each.close() for each in list(self._connections)))
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until someone has called `close`, and all associations are over."""
+        await self._closed.wait()
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _accept(self) -> asyncio.BufferedProtocol:
+        upper = UpperLayer(
+            is_requestor=False,
+            maximum_length=self._policy.maximum_length,
+            lenient=True,
+            artim_timeout=self._artim_timeout,
+        )
+        association = Association(
+            upper,
+            dispatcher=Dispatcher(self._services, self._admit),
+            idle_timeout=self._idle_timeout,
+            on_gone=self._gone,
+        )
+        self._connections.add(association)
+        return association.connection
+
+    def _gone(self, association: Association) -> None:
+        self._connections.discard(association)
+
+    def _admit(self, association: Association, request: AAssociateRQ) -> AAssociateAC | AAssociateRJ:
+        if len(self.associations) >= self._maximum_associations:
+            return REJECT_LOCAL_LIMIT
+        return answer(request, self._policy)
+
+
+def listen(
+    host: str | Sequence[str] | None = "127.0.0.1",
+    port: int = 11112,
+    *,
+    services: Sequence[ServiceProvider],
+    aet: str | Iterable[str] | None = None,
+    calling_aets: Iterable[str] | None = None,
+    maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
+    maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS,
+    window: int = DEFAULT_WINDOW,
+    artim_timeout: float = DEFAULT_ARTIM,
+    idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
+    shutdown_grace: float = 10.0,
+    ssl: SSLContext | None = None,
+    **options: Any,
+) -> Server:
+    """An acceptor for `services`, to be used as `async with listen(...) as server`.
+
+    `aet` is the AE title, or several, that callers must call; None answers to any. `calling_aets` are the callers that are let in;
+    None lets in any. `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may
+    have outstanding on one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit). Times are in seconds:
+    `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which nothing
+    comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
+
+    Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
+    """
+    titles = [aet] if isinstance(aet, str) else aet
+    return Server(
+        host,
+        port,
+        services=services,
+        ae_titles=frozenset(check_ae_title(title) for title in titles) if titles is not None else None,
+        calling_ae_titles=frozenset(check_ae_title(title) for title in calling_aets)
+        if calling_aets is not None
+        else None,
+        maximum_length=maximum_length,
+        maximum_associations=maximum_associations,
+        window=window,
+        artim_timeout=artim_timeout,
+        idle_timeout=idle_timeout,
+        shutdown_grace=shutdown_grace,
+        ssl=ssl,
+        options=options,
+    )

@@ -1,0 +1,171 @@
+"""The acceptor's side of DIMSE: which provider serves which request, and the tasks that do it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+from tomowire.errors import AssociationError, AssociationReleased
+from tomowire.protocol.reasons import describe_rejection
+from tomowire.protocol.responses import refusal
+from tomowire.protocol.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION
+from tomowire.wire.messages import Request, Response
+from tomowire.wire.pdu import AAssociateRJ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Sequence
+
+    from tomowire.aio.association import Association
+    from tomowire.aio.streams import DataStream
+    from tomowire.protocol.negotiation import AcceptedContext
+    from tomowire.protocol.upper_layer import UpperLayer
+    from tomowire.wire.command_set import Message
+    from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
+
+logger = logging.getLogger("tomowire.serving")
+
+# A peer may send requests faster than they are served, with a negotiated window or without one. Beyond this many on one
+# association nothing more is read until some are done.
+_MOST_RUNNING: Final = 64
+
+
+class ServiceProvider(Protocol):
+    """An SCP: what it supports, and what it does with a request. One object may serve many associations at once."""
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        """The transfer syntaxes accepted for an abstract syntax, or None if this provider does not serve it."""
+
+    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
+        """The answer to a SOP class extended negotiation item (PS3.7 D.3.3.5); None for no answer."""
+
+    async def handle(self, request: IncomingRequest) -> None:
+        """Serve one request: read `request.data` if there is one, and `respond`. An exception becomes status 0110H."""
+
+
+class IncomingRequest:
+    """A request of the peer: its command set, its presentation context, and its data set as a stream (None if it has none)."""
+
+    __slots__ = ("association", "cancelled", "context", "data", "message", "responded")
+
+    def __init__(
+        self, association: Association, context: AcceptedContext, message: Message, data: DataStream | None
+    ) -> None:
+        self.association: Final = association
+        self.context: Final = context
+        self.message: Final = message
+        self.data: Final = data
+        self.cancelled = False
+        """Whether the peer has sent C-CANCEL for this request."""
+        self.responded = False
+        """Whether a final response has been sent."""
+
+    async def respond(self, response: Response, data: bytes | None = None) -> None:
+        """Send a response. When the association is over it goes nowhere: the `AssociationError` that ended it is raised."""
+        await self.association.send(self.context.context_id, response, data)
+        self.responded = True
+
+    async def refuse(self, status: int, comment: str | None = None) -> None:
+        """Send the response to this kind of request with a failure status, and a comment of which 64 characters are sent."""
+        await self.respond(refusal(self.message, status, comment))
+
+
+class Dispatcher:
+    """Serves the requests of one association with the providers of a server."""
+
+    def __init__(
+        self,
+        providers: Sequence[ServiceProvider],
+        admit: Callable[[Association, AAssociateRQ], AAssociateAC | AAssociateRJ],
+    ) -> None:
+        self._providers = providers
+        self._admit = admit
+        self._by_syntax: dict[str, ServiceProvider] = {}
+        self._running: dict[asyncio.Task[None], IncomingRequest] = {}
+        self._association: Association | None = None
+
+    def provider_for(self, abstract_syntax: str) -> ServiceProvider | None:
+        """The first provider that supports an abstract syntax."""
+        found = self._by_syntax.get(abstract_syntax)
+        if found is None:
+            for provider in self._providers:
+                if provider.transfer_syntaxes(abstract_syntax) is not None:
+                    self._by_syntax[abstract_syntax] = provider
+                    return provider
+        return found
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being served."""
+        return not self._running
+
+    def on_associate(self, association: Association, request: AAssociateRQ, upper: UpperLayer) -> None:
+        """Answer an A-ASSOCIATE-RQ: by the server's limit first, then by its policy."""
+        self._association = association
+        now = asyncio.get_running_loop().time()
+        response = self._admit(association, request)
+        if isinstance(response, AAssociateRJ):
+            upper.reject(response, now)
+            reason = describe_rejection(response.result, response.source, response.reason)
+            logger.info("%s: rejected: %s", association.title, reason)
+        else:
+            upper.accept(request, response, now)
+            logger.info("%s: association accepted", association.title)
+
+    def on_request(
+        self, association: Association, context: AcceptedContext, message: Message, stream: DataStream | None
+    ) -> None:
+        """Start serving a request; its data set may still be arriving."""
+        request = IncomingRequest(association, context, message, stream)
+        task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._running[task] = request
+        task.add_done_callback(self._done)
+        if len(self._running) >= _MOST_RUNNING:
+            association.connection.hold_reading("requests")
+
+    def on_cancel(self, message_id: int) -> None:
+        """PS3.7 9.3.2.3: a C-CANCEL for what is not running, or not any more, is passed over."""
+        for request in self._running.values():
+            if isinstance(request.message, Request) and request.message.message_id == message_id:
+                request.cancelled = True
+
+    def on_association_over(self, error: AssociationError) -> None:
+        """PS3.8 AA-3, AA-4: nobody waits for the answers any more; what runs is cancelled."""
+        if not isinstance(error, AssociationReleased):
+            for task in self._running:
+                task.cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait until no request is being served; cancelled ones are waited for too."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def _serve(self, request: IncomingRequest) -> None:
+        message = request.message
+        try:
+            provider = self.provider_for(request.context.abstract_syntax)
+            if provider is None or not isinstance(message, Request):
+                await request.refuse(UNRECOGNIZED_OPERATION)
+            else:
+                await provider.handle(request)
+        except AssociationError as error:
+            logger.debug("%s: %s ended early: %s", request.association.title, type(message).__name__, error)
+        except Exception:
+            logger.exception("%s: the handler of %s failed", request.association.title, type(message).__name__)
+            if not request.responded:
+                try:
+                    await request.refuse(PROCESSING_FAILURE, "internal error")
+                except AssociationError as error:
+                    logger.debug("%s: and could not be told so: %s", request.association.title, error)
+        finally:
+            if request.data is not None:
+                request.data.close()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        association = self._association
+        if association is not None:
+            if len(self._running) == _MOST_RUNNING // 2:
+                association.connection.allow_reading("requests")
+            if not self._running:
+                association.on_all_served()

@@ -1,0 +1,144 @@
+"""A data set as it arrives: chunks of borrowed memory, in an async iterator with backpressure."""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tomowire.aio.blocks import Block
+
+GATHER: Final = 1 << 20
+"""Bytes that are gathered before a chunk of an unfinished data set is handed out: smaller data sets arrive whole."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some bytes of a data set, where they were received.
+
+    `buffers` are slices of receive blocks, in order. They are borrowed: valid until the next chunk is asked for; those of the
+    last chunk until the handler has returned. Whoever wants to keep them longer copies them.
+    """
+
+    buffers: tuple[memoryview, ...]
+    last: bool
+    nbytes: int
+
+
+class DataStream:
+    """The data set of one message. `async for chunk in stream` gives one or more chunks, exactly one of which, the last, is `last`.
+
+    A data set that is no larger than `GATHER` comes as a single chunk. When the association ends before the data set does, the
+    iteration raises the `AssociationError` that says why.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_closed",
+        "_complete",
+        "_error",
+        "_finished",
+        "_hurry",
+        "_lent",
+        "_parts",
+        "_size",
+        "_waiter",
+        "received",
+    )
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Bytes that have arrived so far."""
+        self._parts: list[memoryview] = []
+        self._blocks: list[Block] = []
+        self._lent: list[Block] = []
+        self._size = 0
+        self._complete = False  # the last byte has arrived
+        self._finished = False  # the last chunk has been handed out
+        self._closed = False
+        self._hurry = False
+        self._error: Exception | None = None
+        self._waiter: Future[None] | None = None
+
+    def __aiter__(self) -> DataStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._finished or self._closed:
+            raise StopAsyncIteration
+        self._give_back()
+        while not self._ready():
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            self._waiter = get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._take()
+
+    async def read(self) -> bytes:
+        """All that is left of the data set, as a copy. For handlers of small data sets, such as identifiers."""
+        parts = [bytes(buffer) async for chunk in self for buffer in chunk.buffers]
+        return b"".join(parts)
+
+    def push(self, data: memoryview, block: Block, *, last: bool) -> None:
+        """Add received bytes that lie in `block`. After `close` they are passed over."""
+        if self._closed:
+            return
+        if data:
+            self._parts.append(data)
+            if not self._blocks or self._blocks[-1] is not block:
+                block.pins += 1
+                self._blocks.append(block)
+            self._size += len(data)
+            self.received += len(data)
+        self._complete = last
+        self._wake()
+
+    def hurry(self) -> None:
+        """Hand out what there is without gathering more: there is no memory left to gather in."""
+        self._hurry = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The rest will never come."""
+        if not self._complete and not self._closed:
+            self._error = error
+            self._parts.clear()
+            self._size = 0
+            self._release(self._blocks)
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Give all memory back; what still arrives is passed over."""
+        self._closed = True
+        self._parts.clear()
+        self._release(self._blocks)
+        self._release(self._lent)
+
+    def _ready(self) -> bool:
+        return self._complete or self._size >= GATHER or (self._hurry and self._size > 0)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done() and self._ready():
+            self._waiter.set_result(None)
+
+    def _take(self) -> Chunk:
+        chunk = Chunk(tuple(self._parts), self._complete, self._size)
+        self._lent, self._blocks = self._blocks, []
+        self._parts = []
+        self._size = 0
+        self._hurry = False
+        self._finished = self._complete
+        return chunk
+
+    def _give_back(self) -> None:
+        self._release(self._lent)
+
+    @staticmethod
+    def _release(blocks: list[Block]) -> None:
+        while blocks:
+            blocks.pop().release()

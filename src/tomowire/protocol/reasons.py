@@ -1,0 +1,56 @@
+"""The codes of A-ASSOCIATE-RJ and A-ABORT in words (PS3.8 Tables 9-21 and 9-26), with what to do about them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVICE_USER: Final = 0
+SERVICE_PROVIDER: Final = 2
+
+UNRECOGNIZED_PDU: Final = 1
+UNEXPECTED_PDU: Final = 2
+UNEXPECTED_PDU_PARAMETER: Final = 5
+INVALID_PDU_PARAMETER: Final = 6
+
+_ABORT_REASONS: Final = {
+    0: "reason not specified",
+    1: "it does not know the PDU that we sent",
+    2: "it did not expect the PDU that we sent",
+    4: "it does not know a parameter of the PDU that we sent",
+    5: "it did not expect a parameter of the PDU that we sent",
+    6: "it found an invalid value in the PDU that we sent",
+}
+
+_RESULTS: Final = {1: "for good", 2: "for now"}
+
+_REJECTIONS: Final = {
+    (1, 1): ("no reason given", "ask the peer's operator, or look into its log"),
+    (1, 2): ("application context name not supported", "the peer does not speak DICOM's application context"),
+    (1, 3): (
+        "calling AE title not recognized",
+        "set --aet to a title that the peer knows, or add this one to its configuration",
+    ),
+    (1, 7): ("called AE title not recognized", "check the AE title of the peer: it answers to another one"),
+    (2, 1): ("no reason given by its protocol machine (ACSE)", "ask the peer's operator, or look into its log"),
+    (2, 2): ("protocol version not supported", "the peer does not support version 1 of the Upper Layer protocol"),
+    (3, 1): ("temporary congestion", "try again later"),
+    (3, 2): ("its limit of associations is reached", "try again later, or use fewer associations"),
+}
+
+
+def describe_abort(source: int, reason: int) -> str:
+    """What an A-ABORT says, in words, with its codes; unknown codes are named as such."""
+    if source == SERVICE_USER:
+        return f"by its application (source {source}, reason {reason})"
+    if source == SERVICE_PROVIDER:
+        return f"by its protocol machine, {_ABORT_REASONS.get(reason, 'reason unknown')} (source {source}, reason {reason})"
+    return f"by a source that the standard does not define (source {source}, reason {reason})"
+
+
+def describe_rejection(result: int, source: int, reason: int) -> str:
+    """What an A-ASSOCIATE-RJ says and what to do, in words, with its codes."""
+    what, advice = _REJECTIONS.get(
+        (source, reason), ("a reason that the standard does not define", "ask the peer's operator")
+    )
+    how_long = _RESULTS.get(result, "with an unknown result")
+    return f"the peer rejected the association {how_long}: {what} (result {result}, source {source}, reason {reason}); {advice}"

@@ -1,0 +1,233 @@
+"""The Storage service class (PS3.4 Annex B): C-STORE, both sides.
+
+A data set passes through here as bytes: the SCU sends what stands in the file, the SCP hands on what came.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from asyncio import to_thread
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import AssociationError, StoreFailed
+from tomowire.protocol.negotiation import ProposedContext
+from tomowire.protocol.status import (
+    CANNOT_UNDERSTAND,
+    INVALID_SOP_INSTANCE,
+    SOP_CLASS_NOT_SUPPORTED,
+    SUCCESS,
+    UNRECOGNIZED_OPERATION,
+    Status,
+)
+from tomowire.services.dicom_file import DicomFile, inspect
+from tomowire.services.reading import read_pieces
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION, storage_uid
+from tomowire.wire.messages import CStoreRQ, CStoreRSP
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Container, Iterable
+    from os import PathLike
+
+    from tomowire.aio.association import Association
+    from tomowire.aio.operation import Operation
+    from tomowire.aio.serving import IncomingRequest
+    from tomowire.aio.streams import DataStream
+    from tomowire.protocol.negotiation import AcceptedContext
+
+logger = logging.getLogger("tomowire.storage")
+
+DEFAULT_STORE_TIMEOUT: Final = 30.0
+
+# What may become part of a file name or a key. PS3.5 9.1 is stricter (no leading zeros), but many real devices are not, and
+# their objects harm nobody.
+_TOLERABLE_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_LENGTH: Final = 64
+
+
+def is_tolerable_uid(uid: str) -> bool:
+    """Whether `uid` is made like a UID, leading zeros allowed: digits and dots, no empty component, 1 to 64 characters."""
+    return len(uid) <= _UID_LENGTH and _TOLERABLE_UID.fullmatch(uid) is not None
+
+
+def storage(sop_class: str, transfer_syntaxes: Iterable[str] = (IMPLICIT_VR_LITTLE_ENDIAN,)) -> ProposedContext:
+    """The presentation context to propose for a storage SOP class, by name ("CT Image Storage") or UID."""
+    return ProposedContext(storage_uid(sop_class), tuple(transfer_syntaxes))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResponse:
+    """What became of one C-STORE: the peer's answer (PS3.7 9.1.1)."""
+
+    status: Status
+    sop_class_uid: str
+    sop_instance_uid: str
+    error_comment: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.status.is_success
+
+    @property
+    def is_warning(self) -> bool:
+        return self.status.is_warning
+
+    @property
+    def is_failure(self) -> bool:
+        return self.status.is_failure
+
+
+class CStoreScu:
+    """C-STORE on an association. Several `send` may run at once: as many are outstanding as the negotiated window allows."""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+
+    async def send(
+        self,
+        source: DicomFile | str | PathLike[str],
+        *,
+        content: bytes | None = None,
+        timeout: float = DEFAULT_STORE_TIMEOUT,
+        progress: Callable[[int], None] | None = None,
+    ) -> StoreResponse:
+        """Send the object in a DICOM file (PS3.7 9.1.1); the file is streamed and never held as a whole.
+
+        `content` is the data set, for callers who have read it already. `progress` is called with the number of bytes after each
+        piece sent. Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if the file
+        cannot be read, `OperationTimeout` when no byte moved for `timeout` seconds, and what else ends an association.
+        A failure status is not an exception: see `StoreResponse`.
+        """
+        association = self._association
+        file = source if isinstance(source, DicomFile) else await to_thread(inspect, Path(source))
+        context = association.context(file.sop_class_uid, file.transfer_syntax_uid)
+        request = CStoreRQ(
+            message_id=association.next_message_id(),
+            affected_sop_class_uid=file.sop_class_uid,
+            affected_sop_instance_uid=file.sop_instance_uid,
+        )
+        operation = association.begin(request, timeout=timeout, name=f"C-STORE of {file.sop_instance_uid}")
+        complete = False
+        try:
+            if content is not None:
+                await association.send(context.context_id, request, content)
+                if progress is not None:
+                    progress(len(content))
+            else:
+                await self._stream(context, request, operation, file, progress)
+            response, _ = await operation.next_response()
+            complete = True
+        except AssociationError as error:
+            raise (operation.error or error) from None
+        finally:
+            association.finish(operation, complete=complete)
+        return StoreResponse(
+            Status(response.status), file.sop_class_uid, file.sop_instance_uid, response.error_comment or None
+        )
+
+    async def _stream(
+        self,
+        context: AcceptedContext,
+        request: CStoreRQ,
+        operation: Operation,
+        file: DicomFile,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        association = self._association
+        async with (
+            read_pieces(file.path, file.offset, file.size, association.payload_maximum) as pieces,
+            association.sending(context.context_id, request, operation) as sender,
+        ):
+            async for piece, last in pieces:
+                await sender.write(piece, last=last)
+                if progress is not None:
+                    progress(len(piece))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """One incoming C-STORE, as its handler sees it. `data` gives the data set; who calls stands in `association`."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    association: Association
+    message: CStoreRQ
+    data: DataStream
+
+
+class Storage:
+    """The Storage SCP: `keep` is called for every object and returns its status, or raises `StoreFailed`.
+
+    It serves the storage SOP classes of the standard, or those in `sop_classes`; with `any_sop_class` every abstract syntax but
+    Verification, private and future ones too. All transfer syntaxes are taken as bytes, or those in `transfer_syntaxes`.
+    """
+
+    def __init__(
+        self,
+        keep: Callable[[StoreRequest], Awaitable[int]],
+        *,
+        sop_classes: Container[str] = STORAGE_SOP_CLASSES,
+        transfer_syntaxes: Container[str] = TRANSFER_SYNTAXES,
+        any_sop_class: bool = False,
+    ) -> None:
+        self._keep = keep
+        self._sop_classes = sop_classes
+        self._transfer_syntaxes = transfer_syntaxes
+        self._any_sop_class = any_sop_class
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        if abstract_syntax in self._sop_classes or (self._any_sop_class and abstract_syntax != VERIFICATION):
+            return self._transfer_syntaxes
+        return None
+
+    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
+        """PS3.4 B.3.1: level of support 2 (all attributes are kept), no digital signatures beyond that, no coercion."""
+        return b"\x02\x00\x00\x00\x00\x00"
+
+    async def handle(self, request: IncomingRequest) -> None:
+        message = request.message
+        if not isinstance(message, CStoreRQ):
+            await request.refuse(UNRECOGNIZED_OPERATION)
+            return
+        try:
+            status = await self._store(request, message)
+            comment = None
+        except StoreFailed as failure:
+            status, comment = failure.status, failure.comment
+            logger.warning(
+                "%s: %s not stored: %s", request.association.title, message.affected_sop_instance_uid, failure
+            )
+        await request.respond(
+            CStoreRSP(
+                message_id_being_responded_to=message.message_id,
+                affected_sop_class_uid=message.affected_sop_class_uid,
+                affected_sop_instance_uid=message.affected_sop_instance_uid,
+                status=status,
+                error_comment=comment,
+            )
+        )
+
+    async def _store(self, request: IncomingRequest, message: CStoreRQ) -> int:
+        context = request.context
+        if message.affected_sop_class_uid != context.abstract_syntax:
+            raise StoreFailed(SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
+        if not is_tolerable_uid(message.affected_sop_instance_uid):
+            raise StoreFailed(INVALID_SOP_INSTANCE, "the SOP instance UID is not a UID")
+        if request.data is None:
+            raise StoreFailed(CANNOT_UNDERSTAND, "the request has no data set")
+        return (
+            await self._keep(
+                StoreRequest(
+                    message.affected_sop_class_uid,
+                    message.affected_sop_instance_uid,
+                    context.transfer_syntax,
+                    request.association,
+                    message,
+                    request.data,
+                )
+            )
+            or SUCCESS
+        )
