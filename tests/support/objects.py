@@ -7,8 +7,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tomowire.aio.streams import Chunk
-from tomowire.server.incoming import Incoming
+from tomowire.server.files import DataDirectory
+from tomowire.server.incoming import Incoming, NewObject
+from tomowire.server.index.attributes import InstanceRecord
+from tomowire.server.index.extraction import instance_record
+from tomowire.server.index.scanner import scan
+from tomowire.server.part import PartFile
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.part10 import FileMeta, encode_file_meta
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ROOT = "1.2.826.0.1.3680043.10.1234"
@@ -27,13 +33,15 @@ def element(tag: int, vr: str, value: bytes | str) -> bytes:
 
 @dataclass(frozen=True)
 class Sample:
-    """An object of number `number` in series `series` of study `study`; `pixels` is what is told apart by content."""
+    """An object: its UIDs are made of the numbers. Two samples with the same UID differ in content if `content` differs."""
 
     number: int = 1
     series: int = 1
     study: int = 1
     patient_id: str = "P1"
-    pixels: bytes = b"\1\2\3\4"
+    content: str = "first"
+    size: int = 64
+    """Bytes of pixel data."""
     transfer_syntax_uid: str = EXPLICIT_VR_LITTLE_ENDIAN
     overrides: dict[int, tuple[str, str]] = field(default_factory=dict)
 
@@ -64,8 +72,28 @@ class Sample:
             0x0020000E: ("UI", self.series_uid),
             0x00200013: ("IS", str(self.number)),
         } | self.overrides
+        pixels = self.content.encode().ljust(self.size, b"\0")
         head = b"".join(element(tag, vr, value) for tag, (vr, value) in sorted(elements.items()))
-        return head + element(0x7FE00010, "OB", self.pixels)
+        return head + element(0x7FE00010, "OB", pixels)
+
+    @property
+    def record(self) -> InstanceRecord:
+        return instance_record(scan(self.transfer_syntax_uid, [self.data_set]))
+
+    @property
+    def header(self) -> bytes:
+        return encode_file_meta(FileMeta(SECONDARY_CAPTURE, self.uid, self.transfer_syntax_uid))
+
+    def new_object(self) -> NewObject:
+        """Received whole, in memory."""
+        data, header = self.data_set, self.header
+        return NewObject(self.record, "MODALITY", len(header), len(data), header=header, data_set=(memoryview(data),))
+
+    def new_part(self, directory: DataDirectory) -> NewObject:
+        """Received whole, in a part file."""
+        part = PartFile(directory, self.header, self.transfer_syntax_uid)
+        part.write((memoryview(self.data_set),), last=True)
+        return NewObject(self.record, "MODALITY", len(self.header), part.size, part=part.path, sha256=part.sha256)
 
     def incoming(self, **changes: str) -> Incoming:
         """What the command set and the association say of the object."""

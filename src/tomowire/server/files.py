@@ -32,6 +32,7 @@ OBJECTS: Final = "objects"
 INCOMING: Final = "incoming"
 
 _OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
+_LOCK: Final = "lock"
 _PART_SUFFIX: Final = ".part"
 _DIRECTORY_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640
@@ -90,14 +91,14 @@ class DataDirectory:
     for tests and throw-away archives. Nothing in the package sets it by itself.
     """
 
-    def __init__(self, root: Path, lock: int, *, fsync: bool) -> None:
+    def __init__(self, root: Path, lock: int | None, *, fsync: bool = True) -> None:
         self.root = root
         self.fsync = fsync
         self._lock = lock
         self._next_part = 0
 
     @classmethod
-    def open(cls, root: Path | str, *, fsync: bool = True) -> DataDirectory:
+    def open(cls, root: Path | str, *, fsync: bool = True) -> Self:
         """Make the directory if there is none, and lock it.
 
         Raises `UsageError` if another process uses it, `OSError` if it cannot be made or written to.
@@ -105,17 +106,35 @@ class DataDirectory:
         root = Path(root).absolute()
         for folder in (root, root / OBJECTS, root / INCOMING):
             folder.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        lock = _lock(root / "lock")
+        lock = _lock(root / _LOCK)
+        if lock is None:
+            raise UsageError(f"the data directory {root} is in use by another process (PID {_holder(root / _LOCK)})")
         if fsync:
             for folder in (root.parent, root):
                 sync_directory(folder)
         return cls(root, lock, fsync=fsync)
 
+    @classmethod
+    def inspect(cls, root: Path | str) -> Self:
+        """Open a directory that is there, to look at it; locked if no other process has locked it (see `is_locked`).
+
+        Raises `UsageError` if there is no archive in it, `OSError`.
+        """
+        root = Path(root).absolute()
+        if not (root / OBJECTS).is_dir():
+            raise UsageError(f"{root} is not the data directory of an archive: it has no folder '{OBJECTS}'")
+        return cls(root, _lock(root / _LOCK))
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether this process is the only one to use the directory."""
+        return self._lock is not None
+
     def close(self) -> None:
         """Let go of the lock; the file stays (removing it would let two processes lock two files of one name)."""
-        if self._lock >= 0:
+        if self._lock is not None:
             os.close(self._lock)
-            self._lock = -1
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -152,17 +171,20 @@ class DataDirectory:
         return _walk(self.root, OBJECTS)
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> int | None:
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
         os.close(lock)
-        raise UsageError(f"the data directory {path.parent} is in use by another process (PID {holder})") from None
+        return None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
     return lock
+
+
+def _holder(path: Path) -> str:
+    return path.read_bytes().decode("ascii", "replace").strip()
 
 
 def _walk(root: Path, folder: str) -> Iterator[str]:

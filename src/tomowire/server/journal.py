@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from tomowire.server.files import sync_directory
+
 _HEADER: Final = struct.Struct(">8sII")
 """Magic number, length and CRC-32 of what follows."""
 
@@ -42,6 +44,8 @@ class Journal:
     def __init__(self, path: Path, *, fsync: bool = True) -> None:
         self._fsync = fsync
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if fsync:
+            sync_directory(path.parent)  # a journal that the power cut makes nameless says nothing
 
     def write(self, intent: Intent) -> None:
         """Make `intent` durable in place of the one before. Raises `OSError`; then no file may be made."""

@@ -23,6 +23,7 @@ def finish_swap(directory: DataDirectory) -> bool:
     if not ready.exists():
         return False
     remove_logs(directory.index_path)
+    directory.journal_path.unlink(missing_ok=True)  # it is about the old index
     sync_directory(directory.root)
     os.replace(ready, directory.index_path)
     sync_directory(directory.root)

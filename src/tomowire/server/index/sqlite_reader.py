@@ -45,7 +45,7 @@ class SqliteReader:
     """Answers questions. Raises `IndexUnavailable` for whatever the database says it cannot do."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     @classmethod
     def open(cls, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> Self:
@@ -62,7 +62,7 @@ class SqliteReader:
         return cls(connection)
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -75,13 +75,13 @@ class SqliteReader:
     def instance(self, sop_instance_uid: str) -> IndexedObject | None:
         """The object with this UID."""
         with sqlite_errors():
-            row = self._connection.execute(_INSTANCE, (sop_instance_uid,)).fetchone()
+            row = self.connection.execute(_INSTANCE, (sop_instance_uid,)).fetchone()
         return None if row is None else indexed_object(row)
 
     def page(self, after: int = 0, size: int = _PAGE) -> list[IndexedObject]:
         """Up to `size` objects whose `instance_id` is greater than `after`, in the order of those."""
         with sqlite_errors():
-            return [indexed_object(row) for row in self._connection.execute(_OBJECTS, (after, size))]
+            return [indexed_object(row) for row in self.connection.execute(_OBJECTS, (after, size))]
 
     def objects(self) -> Iterator[IndexedObject]:
         """All objects, a page at a time: no transaction is held open meanwhile, and what comes later is included."""
@@ -95,10 +95,10 @@ class SqliteReader:
         tables = ("patients", "studies", "series", "instances")
         with sqlite_errors():
             select = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
-            return Counts(*self._connection.execute(f"SELECT {select}").fetchone())
+            return Counts(*self.connection.execute(f"SELECT {select}").fetchone())
 
     def statistics(self) -> Statistics:
         """Counts, and bytes. Walks over all instances."""
         with sqlite_errors():
-            (size,) = self._connection.execute("SELECT coalesce(sum(data_set_size), 0) FROM instances").fetchone()
+            (size,) = self.connection.execute("SELECT coalesce(sum(data_set_size), 0) FROM instances").fetchone()
         return Statistics(self.counts(), size)

@@ -86,6 +86,11 @@ class SqliteWriter:
                 raise
         self.last_batch = batch
 
+    def fold(self) -> None:
+        """Put the write-ahead log into the database file, which is then all there is."""
+        with sqlite_errors():
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+
     def _series_key(self, record: InstanceRecord) -> int:
         """The series of an object, with what is above it; made if it is new."""
         identity = statements.patient_identity(record.patient)

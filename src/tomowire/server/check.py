@@ -1,0 +1,136 @@
+"""`tomowire db check`: does the index say what the files say? Nothing is changed.
+
+An archive that is running may be checked: what is on its way in is passed over, and what looks wrong is looked at again.
+Without a running one, what a killed process left is found too; the next start removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tomowire.errors import IndexUnavailable, InvalidUid, WireError
+from tomowire.server.files import DataDirectory, ObjectName
+from tomowire.server.findings import Finding, FindingKind, Progress
+from tomowire.server.index import integrity
+from tomowire.server.index.rows import IndexedObject
+from tomowire.server.index.sqlite_errors import sqlite_errors
+from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.journal import read_journal
+from tomowire.server.parallel import in_parallel
+from tomowire.server.stored_file import read_stored_file
+
+_THREADS: Final = 4
+_EVERY: Final = 100
+
+
+def check(
+    root: Path | str, *, content: bool = True, threads: int = _THREADS, progress: Progress | None = None
+) -> Iterator[Finding]:
+    """Compare the index of the archive in `root` with its files, in memory that does not grow with them.
+
+    `content=False` looks at names and sizes only; otherwise every byte is read, in `threads` threads.
+    Raises `UsageError` if there is no archive, or one of another version; `OSError`.
+    """
+    with ExitStack() as stack:
+        directory = stack.enter_context(DataDirectory.inspect(root))
+        reader = stack.enter_context(SqliteReader.open(directory.index_path))
+        try:
+            with sqlite_errors():
+                yield from _check_index(directory, reader)
+            yield from _check_rows(directory, reader, content=content, threads=threads, progress=progress)
+            yield from _check_files(directory, reader)
+        except (IndexUnavailable, sqlite3.Error) as error:
+            yield Finding(FindingKind.INDEX_DAMAGED, directory.index_path.name, str(error))
+
+
+def _check_index(directory: DataDirectory, reader: SqliteReader) -> Iterator[Finding]:
+    name = directory.index_path.name
+    for message in integrity.damage(reader.connection):
+        yield Finding(FindingKind.INDEX_DAMAGED, name, message)
+    for message in integrity.lonely_rows(reader.connection):
+        yield Finding(FindingKind.LONELY_ROW, name, message)
+
+
+def _check_rows(
+    directory: DataDirectory, reader: SqliteReader, *, content: bool, threads: int, progress: Progress | None
+) -> Iterator[Finding]:
+    total = reader.counts().instances if progress is not None else 0
+    work = partial(_check_object, directory.root, content=content)
+    for number, (row, finding) in enumerate(in_parallel(work, reader.objects(), threads=threads), start=1):
+        # The object may have been replaced since its row was read; its new row is read later on.
+        if finding is not None and reader.instance(row.name.sop_instance_uid) == row:
+            yield finding
+        if progress is not None and number % _EVERY == 0:
+            progress(number, total)
+    if progress is not None:
+        progress(total, total)
+
+
+def _check_object(root: Path, row: IndexedObject, *, content: bool) -> tuple[IndexedObject, Finding | None]:
+    try:
+        path = row.name.path
+    except InvalidUid as error:
+        return row, Finding(FindingKind.UIDS_DIFFER, "", str(error))
+    try:
+        problem = _compare(root / path, row, content=content)
+    except FileNotFoundError:
+        problem = FindingKind.FILE_MISSING, "the index has it, but there is no such file"
+    except (OSError, WireError) as error:
+        problem = FindingKind.UNREADABLE, str(error)
+    return row, None if problem is None else Finding(problem[0], path, problem[1])
+
+
+def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingKind, str] | None:
+    size, expected = path.stat().st_size, row.header_size + row.data_set_size
+    if size != expected:
+        return FindingKind.SIZE_DIFFERS, f"{size} bytes, and not {expected}"
+    if not content:
+        return None
+    file = read_stored_file(path, scan=False)
+    meta = file.meta
+    if (file.header_size, file.sha256) != (row.header_size, row.sha256):
+        return FindingKind.CONTENT_DIFFERS, "the SHA-256 of the data set is not that of what was received"
+    if meta.media_storage_sop_instance_uid != row.name.sop_instance_uid:
+        return FindingKind.UIDS_DIFFER, f"the file says that it is {meta.media_storage_sop_instance_uid}"
+    if meta.transfer_syntax_uid != row.transfer_syntax_uid:
+        return FindingKind.UIDS_DIFFER, f"the file says that its transfer syntax is {meta.transfer_syntax_uid}"
+    return None
+
+
+def _check_files(directory: DataDirectory, reader: SqliteReader) -> Iterator[Finding]:
+    for path in directory.object_files():
+        name = ObjectName.parse(path)
+        if name is None:
+            yield Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")
+        elif not _is_indexed(reader, name):
+            yield from _unknown_file(directory, reader, name)
+    if directory.is_locked:
+        for part in directory.parts():
+            path = os.path.relpath(part, directory.root)
+            yield Finding(FindingKind.UNFINISHED, path, "an object that was being received when the archive stopped")
+
+
+def _unknown_file(directory: DataDirectory, reader: SqliteReader, name: ObjectName) -> Iterator[Finding]:
+    """A file that the index did not have a moment ago. It may be of the batch at work: those are named in the journal.
+
+    If it is not, its batch is over, and then the index has it or never will. The order of the three questions matters.
+    """
+    intent = read_journal(directory.journal_path)
+    announced = intent is not None and name.path in intent.paths
+    if _is_indexed(reader, name) or not (directory.root / name.path).exists():
+        return
+    if not announced:
+        yield Finding(FindingKind.NOT_INDEXED, name.path, "the index does not have it")
+    elif directory.is_locked:
+        yield Finding(FindingKind.UNFINISHED, name.path, "an object that was being stored when the archive stopped")
+
+
+def _is_indexed(reader: SqliteReader, name: ObjectName) -> bool:
+    known = reader.instance(name.sop_instance_uid)
+    return known is not None and known.name == name

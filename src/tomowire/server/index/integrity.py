@@ -1,0 +1,32 @@
+"""What can be wrong within the index itself, without looking at files."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Final
+
+_WITHOUT: Final = "SELECT {uid} FROM {table} AS row WHERE NOT EXISTS (SELECT 1 FROM {other} WHERE {key} = row.{key})"
+
+_RELATIONS: Final = (
+    ("patients", "patient_id", "patient_key", "studies", "patient {!r} has no study"),
+    ("studies", "study_instance_uid", "study_key", "series", "study {} has no series"),
+    ("studies", "study_instance_uid", "patient_key", "patients", "study {} has no patient"),
+    ("series", "series_instance_uid", "series_key", "instances", "series {} has no instance"),
+    ("series", "series_instance_uid", "study_key", "studies", "series {} has no study"),
+    ("instances", "sop_instance_uid", "series_key", "series", "instance {} has no series"),
+)
+
+
+def damage(connection: sqlite3.Connection) -> Iterator[str]:
+    """What SQLite finds wrong with its own pages and indexes; nothing, if all is well. Raises `sqlite3.Error`."""
+    for (message,) in connection.execute("PRAGMA quick_check"):
+        if message != "ok":
+            yield str(message)
+
+
+def lonely_rows(connection: sqlite3.Connection) -> Iterator[str]:
+    """Rows without a row above or below them: no transaction of the archive leaves one. Raises `sqlite3.Error`."""
+    for table, uid, key, other, text in _RELATIONS:
+        for (name,) in connection.execute(_WITHOUT.format(table=table, uid=uid, key=key, other=other)):
+            yield text.format(name)

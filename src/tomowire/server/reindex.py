@@ -1,0 +1,211 @@
+"""`tomowire db reindex`: the index made anew from the files, which are the truth.
+
+The new index is built beside the old one and takes its place in one step: killed at any moment, there is the one or the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tomowire.errors import IndexUnavailable, UsageError, WireError
+from tomowire.server.files import DataDirectory, ObjectName
+from tomowire.server.findings import Finding, FindingKind, Progress
+from tomowire.server.index.attributes import InstanceRecord
+from tomowire.server.index.extraction import instance_record
+from tomowire.server.index.rows import IndexedObject, NewRow
+from tomowire.server.index.sqlite_writer import SqliteWriter
+from tomowire.server.parallel import in_parallel
+from tomowire.server.recovery import recover
+from tomowire.server.stored_file import read_stored_file
+from tomowire.server.swap import finish_swap, ready_path, remove_logs
+from tomowire.wire.part10 import FileMeta
+
+_THREADS: Final = 4
+_ROWS_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file, and the row it deserves."""
+
+    name: ObjectName
+    modified: int
+    """Nanoseconds since 1970: when it was stored."""
+
+    row: NewRow
+
+
+def reindex(
+    root: Path | str,
+    *,
+    report: Callable[[Finding], None] = lambda finding: None,
+    threads: int = _THREADS,
+    progress: Progress | None = None,
+) -> int:
+    """Build the index of the archive in `root` again; gives the number of objects in it.
+
+    `report` gets what cannot be indexed; those files stay where they are. Memory does not grow with the number of objects.
+    Raises `UsageError` if there is no archive or a process uses it, `IndexUnavailable`, `OSError`; then the old index stays.
+    """
+    with DataDirectory.inspect(root) as directory:
+        if not directory.is_locked:
+            raise UsageError(f"the data directory {directory.root} is in use by another process: stop it first")
+        finish_swap(directory)
+        _forget_unfinished(directory)
+        building = directory.index_path.with_name("index.sqlite.building")
+        building.unlink(missing_ok=True)
+        remove_logs(building)
+        count = _build(building, directory, report, threads=threads, progress=progress)
+        _sync_file(building)
+        os.replace(building, ready_path(directory))
+        finish_swap(directory)
+    return count
+
+
+def _forget_unfinished(directory: DataDirectory) -> None:
+    """What was being stored when the archive was killed must not be indexed. Only the old index knows what that is."""
+    if directory.index_path.exists():
+        try:
+            index = SqliteWriter.open(directory.index_path)
+        except (IndexUnavailable, UsageError):  # that is why it is to be rebuilt
+            return
+        try:
+            recover(directory, index)
+        except IndexUnavailable:
+            return
+        finally:
+            index.close()
+
+
+class _Builder:
+    """Fills an empty index."""
+
+    def __init__(self, writer: SqliteWriter, directory: DataDirectory, report: Callable[[Finding], None]) -> None:
+        self.count = 0
+        self._writer = writer
+        self._root = directory.root
+        self._report = report
+        self._batch: dict[str, _Found] = {}
+
+    def add(self, found: _Found | Finding) -> None:
+        if isinstance(found, Finding):
+            self._report(found)
+            return
+        if found.name.sop_instance_uid in self._batch or len(self._batch) >= _ROWS_AT_ONCE:
+            self.flush()
+        self._batch[found.name.sop_instance_uid] = found
+
+    def flush(self) -> None:
+        known = self._writer.find(list(self._batch))
+        rows = [
+            row
+            for uid, found in self._batch.items()
+            if (row := self._preferred(found, known[uid]) if uid in known else found.row) is not None
+        ]
+        self._batch.clear()
+        self._insert(rows)
+
+    def _preferred(self, found: _Found, known: IndexedObject) -> NewRow | None:
+        """Of two files with one SOP instance the one that was stored last is indexed: the row to insert, if that is `found`."""
+        modified = (self._root / known.name.path).stat().st_mtime_ns
+        is_newer = (modified, known.name.generation) < (found.modified, found.name.generation)
+        loser, winner = (known.name, found.name) if is_newer else (found.name, known.name)
+        self._report(Finding(FindingKind.DUPLICATE, loser.path, f"{winner.path} is indexed instead"))
+        return replace(found.row, replaces=known) if is_newer else None
+
+    def _insert(self, rows: list[NewRow]) -> None:
+        try:
+            self._writer.insert(0, rows)
+        except IndexUnavailable:
+            raise
+        except Exception as error:  # one row that the database does not take: the others are tried alone
+            if len(rows) == 1:
+                self._report(Finding(FindingKind.UNREADABLE, _path(rows[0]), f"cannot be indexed: {error}"))
+            else:
+                for row in rows:
+                    self._insert([row])
+        else:
+            self.count += sum(row.replaces is None for row in rows)
+
+
+def _build(
+    path: Path,
+    directory: DataDirectory,
+    report: Callable[[Finding], None],
+    *,
+    threads: int,
+    progress: Progress | None,
+) -> int:
+    writer = SqliteWriter.open(path, fsync=False)  # nothing to lose before the end: the file is synced as a whole
+    try:
+        builder = _Builder(writer, directory, report)
+        number = 0
+        work = partial(_examine, directory.root)
+        for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):
+            builder.add(found)
+            if progress is not None and number % _ROWS_AT_ONCE == 0:
+                progress(number, None)
+        builder.flush()
+        if progress is not None:
+            progress(number, number)
+        writer.fold()
+    finally:
+        writer.close()
+    return builder.count
+
+
+def _examine(root: Path, path: str) -> _Found | Finding:
+    name = ObjectName.parse(path)
+    if name is None:
+        return Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")
+    try:
+        modified = (root / path).stat().st_mtime_ns
+        file = read_stored_file(root / path, scan=True)
+    except (OSError, WireError) as error:
+        return Finding(FindingKind.UNREADABLE, path, str(error))
+    assert file.scanned is not None  # it was asked for
+    record = instance_record(file.scanned)
+    if (problem := _contradiction(name, file.meta, record)) is not None:
+        return Finding(FindingKind.UIDS_DIFFER, path, problem)
+    row = NewRow(
+        record=record,
+        generation=name.generation,
+        header_size=file.header_size,
+        data_set_size=file.data_set_size,
+        sha256=file.sha256,
+        received_at=modified // 1000,
+        received_from=file.meta.source_application_entity_title or "",
+    )
+    return _Found(name, modified, row)
+
+
+def _contradiction(name: ObjectName, meta: FileMeta, record: InstanceRecord) -> str | None:
+    """In what the file is not what its name says, or its header not what its data set says."""
+    pairs = (
+        ("Study Instance UID", name.study_instance_uid, record.study.study_instance_uid),
+        ("Series Instance UID", name.series_instance_uid, record.series.series_instance_uid),
+        ("SOP Instance UID", name.sop_instance_uid, record.instance.sop_instance_uid),
+        ("Media Storage SOP Instance UID", name.sop_instance_uid, meta.media_storage_sop_instance_uid),
+        ("Media Storage SOP Class UID", record.instance.sop_class_uid, meta.media_storage_sop_class_uid),
+    )
+    for what, expected, found in pairs:
+        if expected != found:
+            return f"{what} is {found!r}, and ought to be {expected}"
+    return None
+
+
+def _path(row: NewRow) -> str:
+    record = row.record
+    study, series, instance = record.study, record.series, record.instance
+    name = ObjectName(study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, row.generation)
+    return name.path
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,67 @@
+"""Reading back what was stored: a whole file, in blocks, for those who verify it or index it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from tomowire.errors import FileFormatError, IncompleteFileMeta
+from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
+from tomowire.wire.part10 import FileMeta, decode_file_meta
+
+_BLOCK: Final = 1 << 20
+_FIRST: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is in a Part 10 file."""
+
+    meta: FileMeta
+    header_size: int
+    """Bytes before the data set."""
+
+    data_set_size: int
+    sha256: bytes
+    """Of the data set."""
+
+    scanned: ScannedHeader | None
+    """The attributes, if they were asked for."""
+
+
+def read_stored_file(path: Path, *, scan: bool) -> StoredFile:
+    """Read a file to its end, a block at a time, hash it, and `scan` it for attributes if asked to.
+
+    Raises `OSError`; `FileFormatError` if it is no DICOM file; `DataSetError` if it is scanned and broken.
+    """
+    with path.open("rb", buffering=0) as file:
+        prefix = file.read(_FIRST)
+        meta, header_size, prefix = _decode_meta(file, prefix)
+        scanner = HeaderScanner(meta.transfer_syntax_uid) if scan else None
+        digest = sha256()
+        size = 0
+        block = memoryview(bytearray(_BLOCK))
+        data = memoryview(prefix)[header_size:]
+        while True:
+            digest.update(data)
+            if scanner is not None:
+                scanner.feed(data)
+            size += len(data)
+            count = file.readinto(block)
+            if not count:
+                break
+            data = block[:count]
+    return StoredFile(meta, header_size, size, digest.digest(), scanner.finish() if scanner is not None else None)
+
+
+def _decode_meta(file: BinaryIO, prefix: bytes) -> tuple[FileMeta, int, bytes]:
+    while True:
+        try:
+            return *decode_file_meta(prefix), prefix
+        except IncompleteFileMeta as error:
+            more = file.read(max(error.needed - len(prefix), _FIRST))
+            if not more:
+                raise FileFormatError("the file ends within its file meta information") from error
+            prefix += more

@@ -1,0 +1,160 @@
+"""A process that stores objects, and is killed while it does: at any step that is asked for.
+
+`CrashServer` (in `support.crashes`) talks to it: a line of JSON in, one out. For each job it forks, so that nothing but the disk
+remembers what happened; a job takes some ten milliseconds. Run as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.objects import Sample
+from tomowire.server.batch import BatchWriter
+from tomowire.server.files import DataDirectory
+from tomowire.server.incoming import DuplicatePolicy, Stored
+from tomowire.server.index import sqlite_writer
+from tomowire.server.index.sqlite_writer import SqliteWriter
+from tomowire.server.recovery import recover
+from tomowire.server.swap import finish_swap
+
+STEPS = (
+    "open",
+    "write",
+    "writev",
+    "pwrite",
+    "fsync",
+    "fdatasync",
+    "close",
+    "link",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "replace",
+)
+
+
+class Disk:
+    """Counts the steps that reach the disk, and knows what of them a power cut would undo."""
+
+    def __init__(self, kill_at: int, *, power_cut: bool) -> None:
+        self.steps = 0
+        self._kill_at = kill_at
+        self._power_cut = power_cut
+        self._volatile_data: set[str] = set()
+        self._volatile_names: set[str] = set()
+        self._real = {name: getattr(os, name) for name in STEPS}
+        for name in STEPS:
+            setattr(os, name, self._counted(name, self._real[name]))
+        connect = sqlite_writer.connect_writer
+
+        def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(lambda statement: self._step("sql", (statement,)))
+            return connection
+
+        sqlite_writer.connect_writer = traced
+
+    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            self._step(name, arguments)
+            before = self._before(name, arguments)
+            result = real(*arguments, **options)
+            self._after(name, arguments, options, result, before)
+            return result
+
+        return step
+
+    def _step(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.steps += 1
+        if self.steps == self._kill_at:
+            if name == "writev" and arguments[1]:  # killed in the middle of it
+                self._real["writev"](arguments[0], [memoryview(arguments[1][0])[:100]])
+            if self._power_cut:
+                self._lose_what_is_volatile()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _before(self, name: str, arguments: tuple[Any, ...]) -> str | None:
+        return _path_of(arguments[0]) if name in {"close", "fsync", "fdatasync", "write", "writev", "pwrite"} else None
+
+    def _after(
+        self, name: str, arguments: tuple[Any, ...], options: dict[str, Any], result: Any, before: str | None
+    ) -> None:
+        if name == "mkdir":
+            self._volatile_names.add(os.path.abspath(arguments[0]))
+        elif name == "open" and arguments[1] & os.O_CREAT and (path := _path_of(result)) is not None:
+            self._volatile_names.add(path)
+        elif name == "link":
+            folder = _path_of(options["dst_dir_fd"])
+            self._volatile_names.add(f"{folder}/{arguments[1]}")
+        elif name in {"write", "writev", "pwrite"} and before is not None:
+            self._volatile_data.add(before)
+        elif name in {"fsync", "fdatasync"} and before is not None:
+            self._volatile_data.discard(before)
+            self._volatile_names = {path for path in self._volatile_names if os.path.dirname(path) != before}
+
+    def _lose_what_is_volatile(self) -> None:
+        for path in self._volatile_data:
+            if os.path.exists(path):
+                os.truncate(path, 0)
+        for path in self._volatile_names:
+            if os.path.isdir(path):
+                subprocess.run(["rm", "-r", path], check=True)
+            elif os.path.exists(path):
+                self._real["unlink"](path)
+
+
+def _path_of(descriptor: int) -> str | None:
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    return path if path.startswith("/") and not path.endswith("(deleted)") else None
+
+
+def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
+    """Open the archive as a start does, and store the batches; what became of each is told as soon as it is known."""
+    disk = Disk(job["kill_at"], power_cut=job["power_cut"])
+    directory = DataDirectory.open(Path(job["root"]))
+    finish_swap(directory)
+    index = SqliteWriter.open(directory.index_path)
+    recover(directory, index)
+    writer = BatchWriter(directory, index, policy=DuplicatePolicy(job["policy"]))
+    for batch in job["batches"]:
+        objects = [
+            sample.new_part(directory) if large else sample.new_object()
+            for sample, large in ((Sample(**fields), large) for fields, large in batch)
+        ]
+        for new, result in zip(objects, writer.write(objects), strict=True):
+            outcome = result.outcome.value if isinstance(result, Stored) else f"{result.status:04X}"
+            tell({"uid": new.record.instance.sop_instance_uid, "outcome": outcome})
+            if new.part is not None:
+                new.part.unlink(missing_ok=True)
+    writer.close()
+    index.close()
+    directory.close()
+    tell({"steps": disk.steps})
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        run(job, lambda told: os.write(writer, json.dumps(told).encode() + b"\n"))
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as answers:
+        told = [json.loads(line) for line in answers]
+    _, status = os.waitpid(child, 0)
+    return {"told": told, "killed": os.WIFSIGNALED(status), "failed": status != 0}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,29 @@
+"""Looking at what an archive holds, by its index and its files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tomowire.server.check import check
+from tomowire.server.findings import Finding
+from tomowire.server.index.sqlite_reader import SqliteReader
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """SOP Instance UID -> data set, for all that the index knows."""
+    with SqliteReader.open(root / "index.sqlite") as reader:
+        return {
+            row.name.sop_instance_uid: (root / row.name.path).read_bytes()[row.header_size :]
+            for row in reader.objects()
+        }
+
+
+def files_below(root: Path, folder: str = "objects") -> set[str]:
+    """All files in a folder of the data directory."""
+    return {os.path.relpath(os.path.join(at, name), root) for at, _, names in os.walk(root / folder) for name in names}
+
+
+def findings(root: Path) -> list[Finding]:
+    """What `tomowire db check` finds."""
+    return list(check(root))
