@@ -76,9 +76,12 @@ class _Reader:
         return without_padding(text) if "\\" in text or "\0" in text else text
 
     def name(self, tag: int, raw: bytes) -> str:
+        """PN; empty component groups at the end are left out, as they may be in the data set (PS3.5 6.2.1.1)."""
         if self._extended or not raw.isascii():
-            return without_padding(decode(raw, self._character_set, is_name=True))
-        return self.text(tag, raw)
+            text = without_padding(decode(raw, self._character_set, is_name=True))
+        else:
+            text = self.text(tag, raw)
+        return "\\".join([name.rstrip("=") for name in text.split("\\")]) if "=" in text else text
 
     def long_text(self, _tag: int, raw: bytes) -> str:
         """LT has one value, in which backslashes and leading spaces are text (PS3.5 6.2)."""

@@ -66,7 +66,7 @@ class HeaderScanner:
             self._inflater.finish()
         if self._skip:
             raise DataSetError(f"the data set ends {self._skip} bytes before the end of a value", offset=walker.base)
-        if self._held.strip(b"\0"):  # a few NULs are padding: no element begins with the tag (0000,0000)
+        if self._held and not self._is_padding(bytes(self._held)):
             raise DataSetError("the data set ends within an element", offset=walker.base)
         if len(walker.frames) != 1:
             raise DataSetError("the data set ends within a sequence", offset=walker.base)
@@ -111,6 +111,10 @@ class HeaderScanner:
         self._walker.base += end - at
         self._skip -= end - at
         return end
+
+    def _is_padding(self, rest: bytes) -> bool:
+        """NULs behind the last element are: none has the group 0000. One alone may begin a big endian tag."""
+        return not rest.strip(b"\0") and (len(rest) > 1 or self._walker.frames[0][1].order == "little")
 
     def _check_start(self, window: bytes) -> None:
         """A data set that begins with group 0002 is refused: readers of the stored file take that group for file meta

@@ -66,7 +66,9 @@ def normalize_person_name(name: str) -> str:
 def _normal(name: str) -> str:
     text = name.casefold()
     if not text.isascii():
-        text = _COMBINING.sub("", unicodedata.normalize("NFKD", text)).translate(_PLAIN_LETTERS)
+        # Case is folded again, as letters come out of letters: a bold A has no case before it is an A.
+        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+        text = _COMBINING.sub("", text).translate(_PLAIN_LETTERS)
         text = unicodedata.normalize("NFC", text)  # what was decomposed only to be looked at: hangul, kana
     groups = [" ".join(group.replace("^", " ").split()) for group in text.split("=")]
     return "=".join(groups).rstrip("=")
