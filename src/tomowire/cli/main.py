@@ -1,0 +1,48 @@
+"""`tomowire`: the commands by name. Each is loaded when it is called, so that none pays for what the others import."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+from tomowire._version import __version__
+
+_COMMANDS: Final = {
+    "db": "tomowire.cli.db",
+    "echo": "tomowire.cli.echo",
+    "listen": "tomowire.cli.listen",
+    "send": "tomowire.cli.send",
+    "serve": "tomowire.cli.serve",
+}
+
+_EPILOG: Final = """\b
+Exit codes, the same for all commands:
+  0  all well (warnings included)       4  association rejected or aborted
+  1  some operation failed              5  no accepted presentation context
+  2  usage                              6  timeout
+  3  cannot connect, TLS included       130  interrupted
+"""
+
+
+class _Commands(click.Group):
+    """A group whose commands are modules with a `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(_COMMANDS[cmd_name]).command
+        return command
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tomowire")
+def main() -> None:
+    """DICOM networking, and an archive.
+
+    A PEER is AET@host:port, or pacs://host:port with the AE title from --called-aet. Data goes to stdout, everything else to stderr.
+    """

@@ -1,0 +1,92 @@
+"""`tomowire serve`: the archive."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
+from tomowire.cli.listen import interrupted
+from tomowire.cli.options import AeTitle, verbose_option
+from tomowire.cli.running import ExitCode, run, set_up_logging
+
+DEFAULT_DATA_DIR = Path("tomowire-data")
+DEFAULT_AET = "TOMOWIRE"
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_DATA_DIR,
+    show_default=True,
+    help="Where objects and index live.",
+)
+
+
+@click.command
+@data_dir_option
+@click.option("--aet", type=AeTitle(), default=DEFAULT_AET, show_default=True, help="The archive's AE title; others are rejected.")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 or :: for all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(["keep", "replace", "reject"]),
+    default="keep",
+    show_default=True,
+    help="An object that is stored already, with other content: keep the first, replace it, or reject the second.",
+)
+@click.option("--any-sop-class", is_flag=True, help="Store private and unknown SOP classes too.")
+@click.option("--allow", type=AeTitle(), multiple=True, help="Calling AE title to let in; may be repeated.")
+@click.option("--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title.")
+@click.option(
+    "--max-associations",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAXIMUM_ASSOCIATIONS,
+    show_default=True,
+    help="Callers beyond this many are rejected.",
+)
+@verbose_option
+def command(
+    data_dir: Path,
+    aet: str,
+    bind: str,
+    port: int,
+    duplicates: str,
+    any_sop_class: bool,
+    allow: tuple[str, ...],
+    allow_unknown_callers: bool,
+    max_associations: int,
+    verbose: int,
+) -> None:
+    """Run the archive until interrupted: what gets Success is durable and indexed.
+
+    It listens on this machine only unless --bind says otherwise, and then lets in only the callers named with --allow.
+    """
+    from tomowire.server.app import Archive, Settings
+
+    set_up_logging(verbose)
+    settings = Settings(
+        data_dir=data_dir,
+        ae_title=aet,
+        bind=bind,
+        port=port,
+        duplicates=duplicates,
+        any_sop_class=any_sop_class,
+        allowed_callers=allow,
+        allow_unknown_callers=allow_unknown_callers,
+        maximum_associations=max_associations,
+    )
+    run(_serve(Archive(settings)))
+
+
+async def _serve(archive: object) -> int:
+    from tomowire.server.app import Archive
+
+    assert isinstance(archive, Archive)
+    async with archive:
+        print(archive.greeting(), file=sys.stderr, flush=True)
+        await interrupted()
+        print("tomowire: shutting down; associations in progress may finish", file=sys.stderr, flush=True)
+    return ExitCode.OK

@@ -1,0 +1,130 @@
+"""The archive: the only place where its parts are put together."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
+from tomowire.errors import UsageError
+from tomowire.protocol.status import SUCCESS, Status
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.incoming import DuplicatePolicy, Incoming
+from tomowire.services.storage import Storage, StoreRequest
+from tomowire.services.verification import Verification
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+logger: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an archive needs to know. An archive that listens on more than the loopback address lets in only `allowed_callers`,
+    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone."""
+
+    data_dir: Path
+    ae_title: str = "TOMOWIRE"
+    bind: str = "127.0.0.1"
+    port: int = 11112
+    duplicates: str = "keep"
+    any_sop_class: bool = False
+    allowed_callers: tuple[str, ...] = ()
+    allow_unknown_callers: bool = False
+    maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
+
+
+class Archive:
+    """`async with Archive(settings) as archive`: opens the storage, then the port; closes them in the other order.
+
+    Raises `UsageError` for settings that do not fit together or a data directory that cannot be used, `ConnectFailed` when the
+    port cannot be had.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if not (_is_loopback(settings.bind) or settings.allowed_callers or settings.allow_unknown_callers):
+            raise UsageError(
+                f"listening on {settings.bind} needs to know who may call: name the AE titles with --allow, "
+                "or let in everyone with --allow-unknown-callers"
+            )
+        self.settings: Final = settings
+        self._stack = AsyncExitStack()
+        self._storage: ArchiveStorage | None = None
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        settings = self.settings
+        callers = settings.allowed_callers or None
+        async with AsyncExitStack() as stack:
+            storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
+            self._storage = await stack.enter_async_context(storage)
+            self._server = await stack.enter_async_context(
+                listen(
+                    settings.bind,
+                    settings.port,
+                    services=[Verification(), Storage(self._keep, any_sop_class=settings.any_sop_class)],
+                    aet=settings.ae_title,
+                    calling_aets=None if settings.allow_unknown_callers else callers,
+                    maximum_associations=settings.maximum_associations,
+                )
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def port(self) -> int:
+        """The DICOM port that is listened on."""
+        assert self._server is not None
+        return self._server.port
+
+    def greeting(self) -> str:
+        """Where the archive is, and what to try next."""
+        assert self._server is not None
+        host, port = self._server.addresses[0]
+        shown = f"[{host}]" if ":" in host else host
+        peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
+        return "\n".join(
+            (
+                f"tomowire archive, data in {self.settings.data_dir.absolute()}",
+                f"  DICOM  {self.settings.ae_title} on {shown}:{port}",
+                "try, in another terminal:",
+                f"  tomowire echo {peer}",
+                f"  tomowire send {peer} FOLDER",
+                "end with Ctrl-C",
+            )
+        )
+
+    async def _keep(self, request: StoreRequest) -> Status:
+        assert self._storage is not None
+        association = request.association
+        await self._storage.ingest.receive(
+            Incoming(
+                request.sop_class_uid,
+                request.sop_instance_uid,
+                request.transfer_syntax_uid,
+                association.calling_ae_title,
+                association.called_ae_title,
+                association.peer_address,
+            ),
+            request.data,
+        )
+        return SUCCESS
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,92 @@
+"""From what a person names (files, folders, DICOMDIR) to DICOM files, and to a reason for everything that is left out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tomowire.errors import FileFormatError
+from tomowire.services.dicom_file import DicomFile, inspect
+from tomowire.uids import MEDIA_STORAGE_DIRECTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is not sent, and why. `is_error` when it was meant to be sent and cannot be read."""
+
+    path: Path
+    reason: str
+    is_error: bool
+
+
+def discover(
+    paths: Iterable[str | os.PathLike[str]], *, read_dicomdir: Callable[[Path], Iterable[Path]] | None = None
+) -> Iterator[DicomFile | Skipped]:
+    """Look at every file that `paths` name, folders with all that is below them in the order of their names.
+
+    A DICOMDIR that is named itself stands for the files it refers to, if `read_dicomdir` is given; one that is met in a folder is
+    passed over, since the files lie beside it. Blocking: it reads the beginning of each file. Nothing is raised for a single file.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from map(_of_folder, _walk(path))
+            continue
+        seen = _look_at(path)
+        if isinstance(seen, DicomFile) and seen.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+            yield from _of_directory(path, read_dicomdir)
+        else:
+            yield _named(seen)
+
+
+def _of_folder(found: Path | Skipped) -> DicomFile | Skipped:
+    seen = found if isinstance(found, Skipped) else _look_at(found)
+    if isinstance(seen, DicomFile) and seen.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+        return Skipped(seen.path, "a DICOMDIR: the files it refers to are looked for by themselves", is_error=False)
+    return seen
+
+
+def _named(seen: DicomFile | Skipped) -> DicomFile | Skipped:
+    """What a person named one by one was meant to be sent: that it is not DICOM is an error."""
+    return Skipped(seen.path, seen.reason, is_error=True) if isinstance(seen, Skipped) else seen
+
+
+def _walk(folder: Path) -> Iterator[Path | Skipped]:
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Skipped(folder, error.strerror or str(error), is_error=True)
+        return
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def _look_at(path: Path) -> DicomFile | Skipped:
+    try:
+        found = inspect(path)
+    except FileFormatError as error:
+        return Skipped(path, str(error), is_error=False)
+    except OSError as error:
+        return Skipped(path, error.strerror or str(error), is_error=True)
+    return found
+
+
+def _of_directory(path: Path, read_dicomdir: Callable[[Path], Iterable[Path]] | None) -> Iterator[DicomFile | Skipped]:
+    if read_dicomdir is None:
+        yield Skipped(path, "a DICOMDIR: name the folder it lies in", is_error=True)
+        return
+    try:
+        referred = list(read_dicomdir(path))
+    except Exception as error:  # a foreign parser on a foreign file
+        yield Skipped(path, f"the DICOMDIR cannot be read: {error}", is_error=True)
+        return
+    for each in referred:
+        yield _named(_look_at(each))

@@ -1,0 +1,169 @@
+"""Keeping received objects as DICOM files in a folder: the handler behind `tomowire listen`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import shutil
+import socket
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import StoreFailed, TomowireError
+from tomowire.protocol.status import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.wire.part10 import FileMeta, encode_file_meta
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tomowire.aio.streams import Chunk
+    from tomowire.services.storage import StoreRequest
+
+    NameOf = Callable[[StoreRequest, Chunk], str]
+
+_LACKS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_INCOMING: Final = ".incoming-"
+
+
+def by_instance_uid(request: StoreRequest, _: Chunk) -> str:
+    """`<SOP Instance UID>.dcm`, all in one folder."""
+    return f"{request.sop_instance_uid}.dcm"
+
+
+class Folder:
+    """`Storage(Folder("received").keep)`: every object becomes a file, whole or not at all.
+
+    `name` gives the path below the folder, from the request and the first chunk of its data set; a file of that name is replaced.
+    The file meta information is made from the command (PS3.10 7.1), the data set is written as it came. Files are not synced to
+    the disk: a power cut can take what came in the last seconds. `close` removes what the folder needed for its work.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, name: NameOf = by_instance_uid) -> None:
+        self.path: Final = Path(path)
+        self._name = name
+        self._numbers = itertools.count()
+        self.path.mkdir(parents=True, exist_ok=True)
+        host = "".join(letter for letter in socket.gethostname() if letter.isalnum())
+        _remove_leftovers(self.path, f"{_INCOMING}{host}-")
+        # On the same file system as the files, so that a rename is all it takes; hidden, so that nobody picks up half a file.
+        self._incoming = str(self.path / f"{_INCOMING}{host}-{os.getpid()}")
+        os.makedirs(self._incoming, exist_ok=True)
+
+    async def keep(self, request: StoreRequest) -> Status:
+        """Store one object. Raises `StoreFailed`, A700H when there is no room, and leaves nothing behind then."""
+        head = encode_file_meta(
+            FileMeta(
+                request.sop_class_uid,
+                request.sop_instance_uid,
+                request.transfer_syntax_uid,
+                source_application_entity_title=request.association.calling_ae_title or None,
+            )
+        )
+        part = f"{self._incoming}/{next(self._numbers)}"
+        try:
+            first = await anext(request.data)
+            name = self._name(request, first)
+            if first.last:
+                # One write into the page cache takes less than asking a thread to do it: measured, 25 us against 60.
+                _write(part, (head, *first.buffers))
+            else:
+                await self._write_large(part, head, first, request)
+            self._finish(part, name)
+        except BaseException as error:
+            _discard(part)
+            if isinstance(error, OSError) and not isinstance(error, TomowireError):
+                raise _failure(error) from error
+            raise
+        return SUCCESS
+
+    def close(self) -> None:
+        """Remove the place for unfinished files."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    async def _write_large(self, part: str, head: bytes, chunk: Chunk, request: StoreRequest) -> None:
+        loop = asyncio.get_running_loop()
+        with FileIO(part, "x") as file:
+            buffers: Sequence[bytes | memoryview] = (head, *chunk.buffers)
+            while True:
+                writing = loop.run_in_executor(None, _write_all, file, buffers)
+                try:
+                    await asyncio.shield(writing)
+                finally:
+                    # The thread uses the file and the buffers until it is done, whether anybody waits or not.
+                    if not writing.done():
+                        await asyncio.wait([writing])
+                if chunk.last:
+                    return
+                chunk = await anext(request.data)
+                buffers = chunk.buffers
+
+    def _finish(self, part: str, name: str) -> None:
+        target = f"{self.path}/{name}"
+        try:
+            os.replace(part, target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(part, target)
+
+
+def _write(path: str, buffers: Sequence[bytes | memoryview]) -> None:
+    with FileIO(path, "x") as file:
+        _write_all(file, buffers)
+
+
+def _write_all(file: FileIO, buffers: Sequence[bytes | memoryview]) -> None:
+    if hasattr(os, "writev") and len(buffers) <= 1024:
+        size = sum(map(len, buffers))
+        written = os.writev(file.fileno(), buffers)
+        if written == size:
+            return
+        buffers = _after(buffers, written)
+    for buffer in buffers:
+        view = memoryview(buffer)
+        while view:
+            view = view[file.write(view) :]
+
+
+def _after(buffers: Sequence[bytes | memoryview], written: int) -> list[memoryview]:
+    """What is left of `buffers` after their first `written` bytes."""
+    left = []
+    for buffer in buffers:
+        if written < len(buffer):
+            left.append(memoryview(buffer)[written:])
+        written = max(0, written - len(buffer))
+    return left
+
+
+def _discard(part: str) -> None:
+    try:
+        os.unlink(part)
+    except OSError:
+        return  # renamed, or never made
+
+
+def _failure(error: OSError) -> StoreFailed:
+    status = OUT_OF_RESOURCES if error.errno in _LACKS else PROCESSING_FAILURE
+    return StoreFailed(status, f"cannot write the file: {error.strerror or error}")
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove the unfinished files of processes of this machine that are no more."""
+    if os.name != "posix":
+        return  # there is no way to ask for a process that leaves it alone
+    for entry in folder.glob(f"{prefix}*"):
+        number = entry.name.removeprefix(prefix)
+        if number.isdigit() and int(number) != os.getpid() and not _is_running(int(number)):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

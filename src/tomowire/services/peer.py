@@ -1,0 +1,42 @@
+"""A peer by its address, and what one can ask of it: associations are opened, planned and closed behind the scenes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tomowire.aio.address import PeerAddress, check_ae_title
+from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.discovery import discover
+from tomowire.services.sending import Sent, send_files
+from tomowire.services.verification import CEchoScu, verification
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from os import PathLike
+
+    from tomowire.protocol.status import Status
+
+
+class Peer:
+    """A DICOM application at `AET@host:port`. `aet` is one's own AE title; `options` are those of `associate`, time-outs for example."""
+
+    def __init__(self, address: str | PeerAddress, *, aet: str = DEFAULT_AE_TITLE, **options: Any) -> None:
+        self.address = PeerAddress.parse(address) if isinstance(address, str) else address
+        self._options = {"aet": check_ae_title(aet), **options}
+
+    async def echo(self) -> Status:
+        """C-ECHO on an association of its own. Raises what keeps the peer from answering (`AssociationError`, `OperationTimeout`)."""
+        async with associate(self.address, [verification()], **self._options) as association:
+            return await CEchoScu(association).echo()
+
+    async def send(self, *paths: str | PathLike[str], associations: int = 1) -> AsyncIterator[Sent]:
+        """Send files, and folders with all that is below them; yield what became of each as soon as it is known.
+
+        What is not DICOM is passed over. A failure is a value (`Sent.response`, `Sent.error`) and never stops the others.
+        """
+        found = await asyncio.to_thread(lambda: list(discover(paths)))
+        files = [each for each in found if isinstance(each, DicomFile)]
+        async for sent in send_files(self.address, files, associations=associations, **self._options):
+            yield sent
