@@ -17,12 +17,18 @@ from tomowire.services.verification import CEchoScu, verification
 @peer_argument
 @requestor_options
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds for the answer."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds for the answer.",
 )
 @click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many times to ask.")
 @json_option
 @verbose_option
-def command(peer: str, called_aet: str | None, timeout: float, count: int, as_json: bool, verbose: int, **options: object) -> None:
+def command(
+    peer: str, called_aet: str | None, timeout: float, count: int, as_json: bool, verbose: int, **options: object
+) -> None:
     """Ask PEER for a C-ECHO, and print how long each answer took.
 
     PEER is AET@host:port, or pacs://host:port.
@@ -31,7 +37,9 @@ def command(peer: str, called_aet: str | None, timeout: float, count: int, as_js
     run(_echo(peer, called_aet, timeout, count, as_json, options))
 
 
-async def _echo(peer: str, called_aet: str | None, timeout: float, count: int, as_json: bool, options: dict[str, object]) -> int:
+async def _echo(
+    peer: str, called_aet: str | None, timeout: float, count: int, as_json: bool, options: dict[str, object]
+) -> int:
     address = peer_address(peer, called_aet)
     failed = False
     rows = []

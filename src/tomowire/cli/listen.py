@@ -38,9 +38,15 @@ logger = logging.getLogger("tomowire.listen")
     help="Folder for the files; made if it does not exist.",
 )
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 or :: for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one.")
-@click.option("--aet", type=AeTitle(), multiple=True, help="AE title that callers must call; may be repeated. Default: any.")
-@click.option("--allow", type=AeTitle(), multiple=True, help="Calling AE title to let in; may be repeated. Default: any.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one."
+)
+@click.option(
+    "--aet", type=AeTitle(), multiple=True, help="AE title that callers must call; may be repeated. Default: any."
+)
+@click.option(
+    "--allow", type=AeTitle(), multiple=True, help="Calling AE title to let in; may be repeated. Default: any."
+)
 @click.option(
     "--name",
     "template",

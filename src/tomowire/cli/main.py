@@ -44,5 +44,6 @@ class _Commands(click.Group):
 def main() -> None:
     """DICOM networking, and an archive.
 
-    A PEER is AET@host:port, or pacs://host:port with the AE title from --called-aet. Data goes to stdout, everything else to stderr.
+    A PEER is AET@host:port, or pacs://host:port with the AE title from --called-aet.
+    Data goes to stdout, everything else to stderr.
     """

@@ -36,7 +36,9 @@ def requestor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command that opens associations takes."""
     for option in (
         click.option("--aet", type=AeTitle(), default=DEFAULT_AE_TITLE, show_default=True, help="One's own AE title."),
-        click.option("--called-aet", type=AeTitle(), help="The peer's AE title, if it is not in PEER (default: ANY-SCP)."),
+        click.option(
+            "--called-aet", type=AeTitle(), help="The peer's AE title, if it is not in PEER (default: ANY-SCP)."
+        ),
         click.option(
             "--connect-timeout",
             type=click.FloatRange(min=0, min_open=True),

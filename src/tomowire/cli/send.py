@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
 @requestor_options
 @click.option(
-    "-j", "--associations", type=click.IntRange(1, 64), default=1, show_default=True, help="Associations at the same time."
+    "-j",
+    "--associations",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Associations at the same time.",
 )
 @click.option(
     "--window",
@@ -80,7 +85,12 @@ def command(
 
 
 async def _send(
-    address: PeerAddress, paths: Iterable[Path], resume: Path | None, dry_run: bool, report: Report, options: dict[str, Any]
+    address: PeerAddress,
+    paths: Iterable[Path],
+    resume: Path | None,
+    dry_run: bool,
+    report: Report,
+    options: dict[str, Any],
 ) -> int:
     files: list[DicomFile] = []
     for found in discover(paths, read_dicomdir=referenced_files):
@@ -158,7 +168,10 @@ class Report:
         """For a dry run: what would be sent, with which presentation contexts."""
         groups = plan(files)
         if self.as_json:
-            rows = [{"path": str(file.path), "sop_instance_uid": file.sop_instance_uid, "bytes": file.size} for file in files]
+            rows = [
+                {"path": str(file.path), "sop_instance_uid": file.sop_instance_uid, "bytes": file.size}
+                for file in files
+            ]
             click.echo(json.dumps({"would_send": rows, "associations": len(groups), "skipped": self._rows}))
         else:
             for file in files:

@@ -27,9 +27,13 @@ data_dir_option = click.option(
 
 @click.command
 @data_dir_option
-@click.option("--aet", type=AeTitle(), default=DEFAULT_AET, show_default=True, help="The archive's AE title; others are rejected.")
+@click.option(
+    "--aet", type=AeTitle(), default=DEFAULT_AET, show_default=True, help="The archive's AE title; others are rejected."
+)
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 or :: for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one."
+)
 @click.option(
     "--duplicates",
     type=click.Choice(["keep", "replace", "reject"]),
@@ -39,7 +43,9 @@ data_dir_option = click.option(
 )
 @click.option("--any-sop-class", is_flag=True, help="Store private and unknown SOP classes too.")
 @click.option("--allow", type=AeTitle(), multiple=True, help="Calling AE title to let in; may be repeated.")
-@click.option("--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title.")
+@click.option(
+    "--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title."
+)
 @click.option(
     "--max-associations",
     type=click.IntRange(min=1),
