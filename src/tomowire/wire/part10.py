@@ -1,7 +1,8 @@
 """The preamble and file meta information of a DICOM file (PS3.10 7.1): what stands before the data set.
 
 It is always Explicit VR Little Endian. Reading needs the first bytes of the file only, and says when it needs more. It accepts
-what other readers accept and real files have: a group length that is wrong or missing, missing elements, Implicit VR.
+what other readers accept and real files have: a group length that is wrong or missing, missing elements, Implicit VR, no
+preamble.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ MAXIMUM_LENGTH: Final = 1 << 20
 """No file meta information is read that is longer: a lying length must not make a reader fetch a whole file."""
 
 _START: Final = PREAMBLE_LENGTH + len(PREFIX)
+# Tag and VR of what follows an element. More bytes are always asked for with these, so that a reader who brings just what was
+# asked for is never cut off where a wrong group length seems to be right.
+_LOOK_AHEAD: Final = 6
 _GROUP: Final = 0x0002
 _SHORT: Final = Struct("<HH2sH")
 _LONG: Final = Struct("<HH2sxxI")
 _IMPLICIT: Final = Struct("<HHI")
 _GROUP_LENGTH: Final = Struct("<HH2sHI")
-_LONG_VRS: Final = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
+# The VRs with a length of 16 bits (PS3.5 Table 7.1-2); all others, future ones too, have 32 bits.
+_SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _VERSION_ELEMENT: Final = _LONG.pack(_GROUP, 0x0001, b"OB", 2) + b"\x00\x01"
 
 # Element, field, VR; ascending, as they are written.
@@ -97,10 +100,9 @@ def decode_file_meta(prefix: bytes | memoryview) -> tuple[FileMeta, int]:
     information cannot be read or is longer than `MAXIMUM_LENGTH`.
     """
     view = memoryview(prefix)
-    _check_prefix(view)
     values: dict[str, Any] = {}
     declared_end = -1
-    position = _START
+    position = _start(view)
     while not _ends(view, position, declared_end):
         number, start, end = _element(view, position)
         data = bytes(view[start:end])
@@ -126,12 +128,16 @@ def _encode_text(number: int, vr: bytes, text: str) -> bytes:
     return _SHORT.pack(_GROUP, number, vr, len(data)) + data
 
 
-def _check_prefix(view: memoryview) -> None:
+def _start(view: memoryview) -> int:
+    """Where the first element stands: after preamble and prefix, or at once in a file that was saved without them."""
     found = view[PREAMBLE_LENGTH:_START]
     if found != PREFIX[: len(found)]:
+        if bytes(view[:2]) == b"\x02\x00" and bytes(view[4:6]) in {b"UL", b"OB"}:
+            return 0
         raise FileFormatError("not a DICOM file: no DICM after the preamble", offset=PREAMBLE_LENGTH)
     if len(found) < len(PREFIX):
-        raise IncompleteFileMeta(_START + _GROUP_LENGTH.size)
+        raise IncompleteFileMeta(_START + _GROUP_LENGTH.size + _LOOK_AHEAD)
+    return _START
 
 
 def _ends(view: memoryview, position: int, declared_end: int) -> bool:
@@ -140,11 +146,11 @@ def _ends(view: memoryview, position: int, declared_end: int) -> bool:
     The group length is needed where the file ends with its file meta information, and where the data set is deflated, which may
     look like anything; it is not believed when a plain element of group 0002H follows.
     """
-    following = view[position : position + 6]
+    following = view[position : position + _LOOK_AHEAD]
     if len(following) < 2:
         if position == declared_end:
             return True
-        raise IncompleteFileMeta(position + _SHORT.size)
+        raise IncompleteFileMeta(position + _LOOK_AHEAD)
     if following[0] | following[1] << 8 != _GROUP:
         return True
     return position == declared_end and not _is_vr(bytes(following[4:6]))
@@ -156,20 +162,22 @@ def _is_vr(letters: bytes) -> bool:
 
 def _element(view: memoryview, position: int) -> tuple[int, int, int]:
     """Element number, start and end of the value field."""
-    if len(view) - position < _SHORT.size:
-        raise IncompleteFileMeta(position + _SHORT.size)
-    _, number, vr, length = _SHORT.unpack_from(view, position)
     start = position + _SHORT.size
-    if vr in _LONG_VRS:
+    if len(view) < start:
+        raise IncompleteFileMeta(start + _LOOK_AHEAD)
+    _, number, vr, length = _SHORT.unpack_from(view, position)
+    if _is_vr(vr) and vr not in _SHORT_VRS:
         start = position + _LONG.size
         if len(view) < start:
-            raise IncompleteFileMeta(start)
+            raise IncompleteFileMeta(start + _LOOK_AHEAD)
         length = _LONG.unpack_from(view, position)[3]
-    elif not _is_vr(vr):  # Implicit VR: not allowed here, but found
+    elif not _is_vr(vr) and not length:
+        # Implicit VR: not allowed here, but found. So are letters that are no VR, followed by a length of 16 bits; as Implicit VR
+        # that would be 64 KiB or more.
         length = _IMPLICIT.unpack_from(view, position)[2]
     end = start + length
     if end > MAXIMUM_LENGTH:
         raise FileFormatError(f"(0002,{number:04X}): length {length} is not believable", offset=position)
     if end > len(view):
-        raise IncompleteFileMeta(end)
+        raise IncompleteFileMeta(end + _LOOK_AHEAD)
     return number, start, end

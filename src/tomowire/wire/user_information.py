@@ -174,7 +174,7 @@ class _Fields:
     def take(self, length: int) -> memoryview:
         start = self._position
         if length > len(self._item.body) - start:
-            raise self._error(f"a field of {length} bytes goes past its end")
+            raise self._error(f"a field of {length} bytes goes past its end", start)
         self._position = start + length
         return self._item.body[start : start + length]
 
@@ -204,13 +204,14 @@ class _Fields:
         return decode_text(self.field())
 
     def flag(self) -> bool:
+        start = self._position
         value = self.u8()
         if value > 1:
-            raise self._error(f"{value} where only 0 and 1 are defined")
+            raise self._error(f"{value} where only 0 and 1 are defined", start)
         return bool(value)
 
-    def _error(self, problem: str) -> PduError:
-        return PduError(f"sub-item {self._item.item_type:02X}H: {problem}", offset=self._item.offset + self._position)
+    def _error(self, problem: str, position: int) -> PduError:
+        return PduError(f"sub-item {self._item.item_type:02X}H: {problem}", offset=self._item.offset + position)
 
 
 def _encode_role_selection(role: RoleSelection) -> bytes:

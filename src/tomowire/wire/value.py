@@ -23,9 +23,10 @@ def value(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
 
     def decorate(plain: type[T]) -> type[T]:
         made = dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(plain)
-        for name, method in {"__init__": _compile_init(made), **_METHODS}.items():
+        names = tuple(each.name for each in fields(made))  # type: ignore[arg-type]
+        for name, own in {"__init__": _compile_init(made), "_value_names": names, **_METHODS}.items():
             if name not in plain.__dict__:
-                setattr(made, name, method)
+                setattr(made, name, own)
         return made
 
     return decorate
@@ -48,11 +49,11 @@ def _compile_init(cls: type[Any]) -> Callable[..., None]:
 
 
 def _values(self: Any) -> tuple[Any, ...]:
-    return tuple([getattr(self, name) for name in self.__dataclass_fields__])
+    return tuple([getattr(self, name) for name in self._value_names])
 
 
 def _repr(self: Any) -> str:
-    shown = (f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+    shown = (f"{name}={getattr(self, name)!r}" for name in self._value_names)
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
@@ -74,7 +75,7 @@ def _reduce(self: Any) -> tuple[Any, ...]:
 
 def _restore(cls: type[Any], values: tuple[Any, ...]) -> Any:
     made = object.__new__(cls)
-    for name, each in zip(cls.__dataclass_fields__, values, strict=True):
+    for name, each in zip(cls._value_names, values, strict=True):
         object.__setattr__(made, name, each)
     return made
 
