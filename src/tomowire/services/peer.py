@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Peer:
-    """A DICOM application at `AET@host:port`. `aet` is one's own AE title; `options` are those of `associate`, such as time-outs."""
+    """A DICOM application at `AET@host:port`. `aet` is one's own AE title; `options` go to `associate`."""
 
     def __init__(self, address: str | PeerAddress, *, aet: str = DEFAULT_AE_TITLE, **options: Any) -> None:
         self.address = PeerAddress.parse(address) if isinstance(address, str) else address
         self._options = {"aet": check_ae_title(aet), **options}
 
     async def echo(self) -> Status:
-        """C-ECHO on an association of its own. Raises `AssociationError` or `OperationTimeout`: what keeps the peer from answering."""
+        """C-ECHO on an association of its own. Raises `AssociationError` or `OperationTimeout`."""
         async with associate(self.address, [verification()], **self._options) as association:
             return await CEchoScu(association).echo()
 
