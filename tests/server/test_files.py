@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.subprocesses import python_environment
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.files import DataDirectory, ObjectName, object_file_name, series_folder
 
@@ -86,7 +87,9 @@ def test_a_second_process_is_told_who_uses_the_directory(tmp_path: Path) -> None
         print("open", flush=True)
         sys.stdin.read()
     """
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=python_environment()) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
         with pytest.raises(UsageError, match=f"in use by another process .PID {other.pid}."):

@@ -117,9 +117,10 @@ class BatchWriter:
         record = new.record
         try:
             item.folder = series_folder(record.study.study_instance_uid, record.series.series_instance_uid)
-            for item.generation in itertools.count():
+            # A name is not used again: somebody may be about to read what it stood for.
+            for item.generation in itertools.count(0 if known is None else known.name.generation + 1):
                 item.file_name = object_file_name(item.uid, item.generation)
-                # A file that is there is the one to be replaced, or one that the index does not know: neither is touched.
+                # A file that is there all the same is one that the index does not know: it is not touched.
                 if not self._folders.exists(item.folder, item.file_name):
                     break
         except (OSError, ValueError) as error:

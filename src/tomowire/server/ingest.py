@@ -88,21 +88,22 @@ class Ingest:
             sender = incoming.calling_ae_title
             new = NewObject(record, sender, len(header), part.size, part=part.path, sha256=part.sha256)
             stored = await self._commit.store(new)
-        except (OSError, DataSetError) as error:
-            raise failure_of(error) from error
         finally:
             if stored is None or not stored.is_new:
                 await self._discard(part)
         return stored
 
     async def _write_part(self, part: PartFile, first: Chunk, chunks: AsyncIterator[Chunk]) -> ScannedHeader:
-        chunk = first
-        while (scanned := await self._in_worker(partial(part.write, chunk.buffers, last=chunk.last))) is None:
+        chunk: Chunk | None = first
+        while chunk is not None:
             try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                raise DataSetError("the data set ends early") from None
-        return scanned
+                scanned = await self._in_worker(partial(part.write, chunk.buffers, last=chunk.last))
+            except (OSError, DataSetError) as error:
+                raise failure_of(error) from error
+            if scanned is not None:
+                return scanned
+            chunk = await anext(chunks, None)  # not under the `try`: a lost connection is an OSError too
+        raise store_failed(CANNOT_UNDERSTAND, "Cannot understand: the data set ends early")
 
     async def _discard(self, part: PartFile) -> None:
         try:

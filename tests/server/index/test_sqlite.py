@@ -1,0 +1,207 @@
+"""What goes into the index comes out of it, and a batch goes in whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.objects import ROOT, Sample
+from tomowire.errors import IndexUnavailable
+from tomowire.server.files import ObjectName
+from tomowire.server.index.attributes import CodedConcept, InstanceRecord
+from tomowire.server.index.rows import IndexedObject, NewRow
+from tomowire.server.index.sqlite_reader import Counts, SqliteReader
+from tomowire.server.index.sqlite_writer import SqliteWriter
+
+
+def new_row(sample: Sample, **changes: object) -> NewRow:
+    row = NewRow(
+        record=sample.record,
+        generation=0,
+        header_size=340,
+        data_set_size=len(sample.data_set),
+        sha256=bytes(range(32)),
+        received_at=1_700_000_000_000_000,
+        received_from="MODALITY",
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "index.sqlite"
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[SqliteWriter]:
+    with closing(SqliteWriter.open(path, busy_timeout=0.05)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader(writer: SqliteWriter, path: Path) -> Iterator[SqliteReader]:
+    with SqliteReader.open(path) as opened:
+        yield opened
+
+
+def select(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_what_is_known_of_an_object(writer: SqliteWriter, reader: SqliteReader) -> None:
+    sample = Sample()
+    writer.insert(1, [new_row(sample, generation=2)])
+    expected = IndexedObject(
+        1,
+        ObjectName(sample.study_uid, sample.series_uid, sample.uid, 2),
+        "1.2.840.10008.5.1.4.1.1.7",
+        "1.2.840.10008.1.2.1",
+        340,
+        len(sample.data_set),
+        bytes(range(32)),
+    )
+    assert writer.find([sample.uid, "1.2.3"]) == {sample.uid: expected}
+    assert reader.instance(sample.uid) == expected
+    assert reader.instance("1.2.3") is None
+
+
+def test_every_attribute_is_kept(writer: SqliteWriter, path: Path) -> None:
+    concepts = (CodedConcept("113076", "DCM", code_meaning="Segmentation"), CodedConcept("1", "99X", "2", "Zwölf"))
+    record: InstanceRecord = Sample().record
+    record = replace(
+        record,
+        patient=replace(record.patient, patient_name="Łódź^Ägypten=山田", patient_sex="O"),
+        study=replace(record.study, patient_size=1.75, procedure_code_sequence=concepts),
+        instance=replace(record.instance, instance_number=-3, rows=None, concept_name_code_sequence=concepts[:1]),
+    )
+    writer.insert(1, [new_row(Sample(), record=record)])
+    assert select(path, "SELECT patient_name, patient_sex, patient_id FROM patients") == [
+        ("Łódź^Ägypten=山田", "O", "P1")
+    ]
+    assert select(path, "SELECT patient_size, study_date, patient_weight FROM studies") == [(1.75, "20240229", None)]
+    [(number, rows, modality)] = select(
+        path, "SELECT instance_number, rows, modality FROM instances JOIN series USING (series_key)"
+    )
+    assert (number, rows, modality) == (-3, None, "OT")
+    [(codes,)] = select(path, "SELECT procedure_code_sequence FROM studies")
+    assert json.loads(str(codes)) == [
+        {"code_value": "113076", "coding_scheme_designator": "DCM", "code_meaning": "Segmentation"},
+        {
+            "code_value": "1",
+            "coding_scheme_designator": "99X",
+            "coding_scheme_version": "2",
+            "code_meaning": "Zwölf",
+        },
+    ]
+    assert select(path, "SELECT request_attributes_sequence FROM series") == [("[]",)]
+    assert select(path, "SELECT received_at, received_from FROM instances") == [(1_700_000_000_000_000, "MODALITY")]
+
+
+def test_rows_above_an_instance_are_made_once(writer: SqliteWriter, reader: SqliteReader) -> None:
+    samples = [Sample(n, series=n % 4, study=n % 2) for n in range(20)]
+    for number, sample in enumerate(samples):
+        writer.insert(number, [new_row(sample)])
+    assert reader.counts() == Counts(patients=1, studies=2, series=4, instances=20)
+    assert reader.statistics().data_set_bytes == sum(len(sample.data_set) for sample in samples)
+
+
+def test_a_later_start_finds_the_rows_above(path: Path) -> None:
+    for number in (1, 2):
+        with closing(SqliteWriter.open(path)) as writer:
+            assert writer.last_batch == number - 1
+            writer.insert(number, [new_row(Sample(number))])
+    with SqliteReader.open(path) as reader:
+        assert reader.counts() == Counts(1, 1, 1, 2)
+
+
+def test_patients_without_an_id_are_not_one_patient(writer: SqliteWriter, reader: SqliteReader) -> None:
+    def nobody(number: int, name: str, birth_date: str) -> Sample:
+        overrides = {0x00100010: ("PN", name), 0x00100030: ("DA", birth_date)}
+        return Sample(number, study=number, patient_id="", overrides=overrides)
+
+    writer.insert(1, [new_row(nobody(1, "Doe^Jane", "")), new_row(nobody(2, "DOE^JANE", ""))])
+    assert reader.counts().patients == 1
+    writer.insert(2, [new_row(nobody(3, "Doe^John", "")), new_row(nobody(4, "Doe^Jane", "19700101"))])
+    assert reader.counts().patients == 3
+
+
+def test_the_same_id_of_two_issuers_is_two_patients(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.insert(1, [new_row(Sample(1)), new_row(Sample(2, study=2, overrides={0x00100021: ("LO", "HOSPITAL")}))])
+    assert reader.counts().patients == 2
+
+
+def test_a_study_stays_with_its_first_patient(
+    writer: SqliteWriter, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer.insert(1, [new_row(Sample(1))])
+    for number in (2, 3):
+        writer.insert(number, [new_row(Sample(number, patient_id="Roe"))])
+    assert select(path, "SELECT patient_id, count(*) FROM patients JOIN studies USING (patient_key)") == [("P1", 1)]
+    assert select(path, "SELECT count(*) FROM instances") == [(3,)]
+    warnings = [message for message in caplog.messages if Sample().study_uid in message]
+    assert len(warnings) == 1  # not for each object
+    assert "Roe" not in caplog.text
+    assert "P1" not in caplog.text
+
+
+def test_one_series_uid_in_two_studies_is_two_series(writer: SqliteWriter, reader: SqliteReader) -> None:
+    overrides = {0x0020000E: ("UI", f"{ROOT}.9")}
+    writer.insert(1, [new_row(Sample(n, study=n, overrides=overrides)) for n in (1, 2)])
+    assert reader.counts() == Counts(1, 2, 2, 2)
+
+
+def test_what_is_replaced_goes_with_all_that_it_leaves_empty(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.insert(1, [new_row(Sample(1)), new_row(Sample(2))])
+    for number, expected in ((1, Counts(2, 2, 2, 2)), (2, Counts(1, 1, 1, 2))):
+        moved = Sample(number, study=7, patient_id="Roe")
+        writer.insert(2, [new_row(moved, replaces=writer.find([moved.uid])[moved.uid])])
+        assert reader.counts() == expected
+        found = reader.instance(moved.uid)
+        assert found is not None
+        assert found.name.study_instance_uid == moved.study_uid
+    writer.insert(3, [new_row(Sample(3))])  # the first study, made anew
+    assert reader.counts() == Counts(2, 2, 2, 3)
+
+
+def test_a_row_that_cannot_be_stored_takes_its_batch_with_it(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.insert(1, [new_row(Sample(1))])
+    record = Sample(3, study=3).record
+    broken = replace(record, instance=replace(record.instance, instance_number=1 << 70))
+    with pytest.raises(OverflowError):
+        writer.insert(2, [new_row(Sample(2, study=2)), new_row(Sample(3, study=3), record=broken)])
+    assert reader.counts() == Counts(1, 1, 1, 1)
+    assert writer.last_batch == 1
+    writer.insert(2, [new_row(Sample(2, study=2))])  # what the batch had remembered of its series is forgotten
+    assert reader.counts() == Counts(1, 2, 2, 2)
+
+
+def test_a_locked_database_is_unavailable_and_nothing_is_lost(writer: SqliteWriter, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(IndexUnavailable, match="locked") as failure:
+            writer.insert(1, [new_row(Sample(1))])
+        assert not failure.value.in_doubt
+        other.execute("ROLLBACK")
+    writer.insert(1, [new_row(Sample(1))])
+    assert writer.last_batch == 1
+
+
+def test_readers_cannot_write(reader: SqliteReader) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.connection.execute("DELETE FROM instances")
+
+
+def test_objects_come_in_pages_while_others_are_stored(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.insert(1, [new_row(Sample(n)) for n in range(2500)])
+    objects = reader.objects()
+    seen = [next(objects)]
+    writer.insert(2, [new_row(Sample(2500))])
+    seen += objects
+    assert [found.name.sop_instance_uid for found in seen] == [Sample(n).uid for n in range(2501)]
