@@ -18,7 +18,6 @@ from support.data_sets import (
     ENCODERS,
     EXPLICIT,
     IMPLICIT,
-    UNDEFINED,
     Encoder,
     StoredDataSet,
     elements_of_an_image,
@@ -233,8 +232,9 @@ def test_a_sequence_within_an_item_does_not_hide_what_follows(encoder: Encoder, 
 
 def test_nonsense_in_a_wanted_sequence_is_not_indexed() -> None:
     good = EXPLICIT.item(EXPLICIT.element(0x00400009, "SH", b"SPS1"))
-    bad = EXPLICIT.item(EXPLICIT.element(0x00401001, "SH", b"RP1 ", length=UNDEFINED & 0xFFFF) + EXPLICIT.item(b""))
-    for nonsense in (bad, b"nonsense of some length", EXPLICIT.tag(0xFFFEE000) + b"\xff" * 4):
+    too_long = EXPLICIT.item(EXPLICIT.element(0x00401001, "SH", b"RP1 ", length=65535))
+    misplaced = EXPLICIT.item(EXPLICIT.item(b""))
+    for nonsense in (too_long, misplaced, b"nonsense of some length", EXPLICIT.tag(0xFFFEE000) + b"\xff" * 4):
         record = record_of(
             EXPLICIT, EXPLICIT.element(0x00400275, "SQ", good + nonsense), EXPLICIT.element(0x00100020, "LO", b"47")
         )

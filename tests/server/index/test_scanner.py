@@ -274,6 +274,15 @@ def test_a_wanted_sequence_without_end_costs_no_memory(encoder: Encoder) -> None
     assert scanner.finish().values == {}
 
 
+@by_encoder
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_wanted_sequence_is_kept_up_to_the_limit(encoder: Encoder, more: int) -> None:
+    content = MAXIMUM_VALUE - 8 - len(encoder.sequence_delimiter)
+    sequence = encoder.sequence(0x00400275, encoder.item(bytes(content + more)), defined=False)
+    values = scan(encoder.transfer_syntax, [sequence]).values
+    assert [len(value) for value in values.values()] == ([] if more else [MAXIMUM_VALUE])
+
+
 def test_a_deflate_bomb_costs_no_memory() -> None:
     size = 64 << 20
     stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
@@ -385,6 +394,7 @@ def test_unknown_value_representation_with_explicit_vr_inside() -> None:
     [
         EXPLICIT.tag(0x00091001) + b"ZZ\x04\0abcd",  # not a VR, 16 bit length: as pydicom reads it
         EXPLICIT.tag(0x00091001) + b"ZZ\0\0\x04\0\0\0abcd",  # a VR to come, 32 bit length: PS3.5 6.2
+        EXPLICIT.tag(0x00091001) + b"ZZ\0\0\xff\xff\xff\xff" + EXPLICIT.sequence_delimiter,
         EXPLICIT.tag(0x00091001) + b"  \x04\0abcd",  # left blank: as DCMTK reads it
         EXPLICIT.tag(0x00091001) + b"\0\0\x04\0abcd",
         EXPLICIT.tag(0x00091001) + b"\x04\0\0\0abcd",  # implicit VR: as pydicom reads it

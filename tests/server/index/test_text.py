@@ -55,6 +55,12 @@ def test_decode_never_raises(raw: bytes, character_set: str, is_name: bool) -> N
     decode(raw, character_set, is_name=is_name).encode("utf-8")
 
 
+def test_pydicom_may_be_set_to_be_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is the process's, and the caller's own code may want it; the archive still takes the object."""
+    monkeypatch.setattr(config.settings, "_reading_validation_mode", config.RAISE)
+    assert decode(b"A\x1b$Zx\xff", "\\ISO 2022 IR 87") == "A\x1b$Zx\ufffd"
+
+
 @given(
     st.text(st.characters(max_codepoint=127, exclude_characters="\x1b")),
     st.sampled_from(["", "ISO_IR 13", "ISO_IR 192", "GBK", "ISO_IR 166"]),

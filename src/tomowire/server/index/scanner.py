@@ -106,8 +106,7 @@ class HeaderScanner:
     def _pass_by(self, view: memoryview, at: int) -> int:
         """Skip what is to be skipped of `view`, from `at` on; return where that ends."""
         end = min(at + self._skip, len(view))
-        if self._walker.recording is not None:
-            self._walker.record(view[at:end])
+        self._walker.record(view[at:end])
         self._walker.base += end - at
         self._skip -= end - at
         return end
