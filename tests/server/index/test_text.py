@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import config
 
 from tomowire.server.index.text import decode, is_extended, normalize_person_name, without_padding
 
