@@ -13,8 +13,9 @@ from tomowire.wire.value import value
 
 
 @pytest.fixture
-def private_message() -> type[Message]:
+def private_message(monkeypatch: pytest.MonkeyPatch) -> type[Message]:
     """A message that the standard does not have: the codec knows nothing about messages but their declaration."""
+    monkeypatch.setitem(MESSAGES, 0x7FFF, Message)  # so that it is forgotten after the test
 
     @value(kw_only=True)
     class PrivateRQ(Request, command_field=0x7FFF):
@@ -22,13 +23,6 @@ def private_message() -> type[Message]:
         early: int = field(default=3, metadata=element(0x0003, US, required=True))
 
     return PrivateRQ
-
-
-@pytest.fixture(autouse=True)
-def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for command_field, message in MESSAGES.items():
-        monkeypatch.setitem(MESSAGES, command_field, message)
-    monkeypatch.setitem(MESSAGES, 0x7FFF, Message)
 
 
 def test_a_declaration_is_all_that_a_message_needs(private_message: type[Message]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +126,15 @@ def test_any_bytes_give_a_value_or_the_declared_error(body: bytes) -> None:
     else:
         (item,) = split_items(memoryview(encode_user_information(information)), 0)
         assert decode_user_information(item) == information
+
+
+@given(user_informations)
+def test_sub_items_ascend_by_type(information: UserInformation) -> None:
+    """Older applications might expect it (PS3.8 9.3.2.3)."""
+    (item,) = split_items(memoryview(encode_user_information(replace(information, unknown_items=()))), 0)
+    types = [sub_item.item_type for sub_item in split_items(item.body, 0)]
+    assert types == sorted(types)
+    assert types[0] == 0x51
 
 
 def test_nothing_at_all_is_tolerated() -> None:

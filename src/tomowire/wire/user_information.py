@@ -1,8 +1,8 @@
 """The User Information item of A-ASSOCIATE-RQ and -AC and all its sub-items (PS3.8 D.1, PS3.7 D.3.3).
 
-Of most kinds "only one Sub-Item shall be present" (as D.3.3.7.1 says it for the user identity); what a receiver does with a second
-one is left open. The last one wins here, as in DCMTK, so that both ends believe in the same value; aborting would cost an
-association for nothing.
+Of most kinds "only one" sub-item shall be present (PS3.7 D.3.3.2.3, D.3.3.3.2, D.3.3.7.2); what a receiver does with a second one
+is left open. The last one counts here, as in DCMTK, so that both ends believe in the same value; aborting would cost an
+association for nothing. Sub-items of unknown types must be ignored (PS3.8 D.2, note 2); they are kept for who wants to look.
 """
 
 from __future__ import annotations
@@ -116,7 +116,10 @@ class UserInformation:
 
 
 def encode_user_information(information: UserInformation) -> bytes:
-    """The whole item, header included. Raises `UsageError` for a value that does not fit its field."""
+    """The whole item, header included. Raises `UsageError` for a value that does not fit its field.
+
+    The order of sub-items means nothing, but "some older applications might expect" them to ascend by type (PS3.8 9.3.2.3).
+    """
     window = information.asynchronous_operations_window
     identity = information.user_identity
     response = information.user_identity_response
