@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from support.data_sets import (
 from tomowire.errors import DataSetError
 from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.inflate import Inflater
-from tomowire.server.index.scanner import WINDOW, HeaderScanner, scan
+from tomowire.server.index.scanner import WINDOW, HeaderScanner, ScannedHeader, scan
 from tomowire.server.index.walker import MAXIMUM_DEPTH, MAXIMUM_VALUE
 from tomowire.server.index.wanted import ATTRIBUTES
 
@@ -97,7 +97,7 @@ def test_every_shared_file_is_read_as_pydicom_reads_it(shared_data: Path, folder
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
-def pieces(data: bytes, cuts: list[int]) -> Iterator[memoryview]:
+def pieces(data: bytes | bytearray, cuts: list[int]) -> Iterator[memoryview]:
     """`data` cut at these places, in one buffer that is used again for each piece, as the receiving side does."""
     buffer = bytearray(len(data))
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
@@ -202,20 +202,34 @@ def test_padding_behind_the_last_element_is_not_an_element_cut_short() -> None:
 # --- damaged ----------------------------------------------------------------------------------------------------------
 
 
+def outcome(transfer_syntax: str, pieces: Iterable[memoryview]) -> ScannedHeader | None:
+    """None if the data set is refused."""
+    try:
+        header = scan(transfer_syntax, pieces)
+    except DataSetError as error:
+        assert error.offset is not None
+        return None
+    instance_record(header)
+    return header
+
+
 @by_sample
-@given(changes=st.lists(st.tuples(st.integers(min_value=0), st.binary(min_size=1, max_size=6)), min_size=1, max_size=6))
+@given(
+    changes=st.lists(st.tuples(st.integers(min_value=0), st.binary(min_size=1, max_size=6)), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(min_value=0), max_size=10),
+)
 def test_damage_raises_nothing_but_the_declared_error(
-    transfer_syntax: str, data: bytes, changes: list[tuple[int, bytes]]
+    transfer_syntax: str, data: bytes, changes: list[tuple[int, bytes]], cuts: list[int]
 ) -> None:
     damaged = bytearray(data)
     for place, value in changes:
         damaged[place % len(data) : place % len(data) + len(value)] = value
-    try:
-        header = scan(transfer_syntax, [damaged])
-    except DataSetError as error:
-        assert error.offset is not None
-    else:
-        instance_record(header)
+    assert outcome(transfer_syntax, pieces(damaged, cuts)) == outcome(transfer_syntax, [memoryview(damaged)])
+
+
+def test_a_length_that_looks_like_a_vr_is_read_alike_in_any_pieces() -> None:
+    data = EXPLICIT.tag(0xFFFEE000) + b"OB\0\0\x02\0\0\0ab"
+    assert outcome(EXPLICIT.transfer_syntax, pieces(data, [8])) == outcome(EXPLICIT.transfer_syntax, [memoryview(data)])
 
 
 @given(data=st.binary(max_size=200), transfer_syntax=st.sampled_from([sample[0] for sample in SAMPLES] + ["1.2.3", ""]))

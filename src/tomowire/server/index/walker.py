@@ -205,8 +205,6 @@ class Walker:
         A length of _NOT_AN_ELEMENT means: go on at `start`, a frame was opened or closed or the window is too short.
         """
         tag, vr, length = layout.header(window, pos)
-        if tag in layout.delimiters:
-            return *self._delimiter(tag, pos, layout), NO_VR
         start = pos + _ELEMENT_HEADER
         first, second = window[pos + 4], window[pos + 5]
         letters = _are_letters(first, second)
@@ -215,6 +213,8 @@ class Walker:
             return self._long_form(window, pos, tag, vr, layout)
         if letters:
             return start, length, vr
+        if tag in layout.delimiters:
+            return *self._delimiter(tag, pos, layout), NO_VR
         if first in _BLANK and second in _BLANK and length:
             return start, length, NO_VR  # VR left blank: DCMTK reads a 16 bit length as well
         # An element with implicit VR among explicit ones, as some writers leave them behind when they convert.
