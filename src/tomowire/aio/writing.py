@@ -24,10 +24,8 @@ def write_buffers(transport: Transport, descriptor: int | None, buffers: Sequenc
     """Send `buffers` in order. What the kernel does not take at once is left to the transport, which copies it or keeps a reference."""
     if descriptor is not None and not transport.get_write_buffer_size() and not transport.is_closing():
         buffers = _write_now(descriptor, buffers)
-    if len(buffers) == 1:
-        transport.write(buffers[0])
-    elif buffers:
-        transport.writelines(buffers)
+    for buffer in buffers:  # not `writelines`: before Python 3.12 it joins them first, a second copy
+        transport.write(buffer)
 
 
 def _write_now(descriptor: int, buffers: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:

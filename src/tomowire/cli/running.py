@@ -80,4 +80,8 @@ def set_up_logging(verbose: int) -> None:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    return asyncio.run(work)
+    try:
+        import uvloop  # the extra "fast"
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.services.sending import Sent
+
+# So many files with the same problem are named.
+_SAME_REASON = 3
 
 
 @click.command
@@ -125,10 +129,11 @@ class Report:
     _bytes: int = 0
     _skipped: int = 0
     _failures: list[ExitCode] = field(default_factory=list)
+    _reasons: Counter[str] = field(default_factory=Counter)
 
     def skipped(self, skipped: Skipped) -> None:
         """A file that is not sent."""
-        complain(f"{skipped.path}: {'' if skipped.is_error else 'skipped: '}{skipped.reason}")
+        self._complain(skipped.path, f"{'' if skipped.is_error else 'skipped: '}{skipped.reason}")
         if skipped.is_error:
             self._failures.append(ExitCode.FAILED)
         else:
@@ -152,7 +157,7 @@ class Report:
             comment = f": {response.error_comment}" if response.error_comment else ""
             reason = f"the peer answered {response.status}{comment}"
         if reason is not None:
-            complain(f"{file.path}: {reason}")
+            self._complain(file.path, reason)
         if self.as_json:
             outcome = "failed" if sent.is_failure else "warning" if reason is not None else "stored"
             row = {
@@ -164,8 +169,20 @@ class Report:
             }
             self._rows.append(row)
 
+    def _complain(self, path: Path, reason: str) -> None:
+        """Say what is wrong with a file, but not a thousand times the same: the rest is counted in the end."""
+        self._reasons[reason] += 1
+        if self._reasons[reason] <= _SAME_REASON:
+            complain(f"{path}: {reason}")
+
+    def _complain_of_the_rest(self) -> None:
+        for reason, count in self._reasons.items():
+            if count > _SAME_REASON:
+                complain(f"and {count - _SAME_REASON} more files: {reason}")
+
     def planned(self, files: list[DicomFile]) -> int:
         """For a dry run: what would be sent, with which presentation contexts."""
+        self._complain_of_the_rest()
         groups = plan(files)
         if self.as_json:
             rows = [
@@ -184,6 +201,7 @@ class Report:
 
     def finish(self, peer: str) -> int:
         """Print the summary; return the exit code."""
+        self._complain_of_the_rest()
         seconds = time.perf_counter() - self._began
         if self.as_json:
             summary = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -87,12 +89,17 @@ def command(
     run(_serve(Archive(settings)))
 
 
+def _program() -> str:
+    """How to call this program from where the person is: its name, if the shell finds it."""
+    return "tomowire" if shutil.which("tomowire") else os.path.relpath(sys.argv[0])
+
+
 async def _serve(archive: object) -> int:
     from tomowire.server.app import Archive
 
     assert isinstance(archive, Archive)
     async with archive:
-        print(archive.greeting(), file=sys.stderr, flush=True)
+        print(archive.greeting(_program()), file=sys.stderr, flush=True)
         await interrupted()
         print("tomowire: shutting down; associations in progress may finish", file=sys.stderr, flush=True)
     return ExitCode.OK

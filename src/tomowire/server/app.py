@@ -87,8 +87,8 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
-    def greeting(self) -> str:
-        """Where the archive is, and what to try next."""
+    def greeting(self, program: str = "tomowire") -> str:
+        """Where the archive is, and what to try next with `program`."""
         assert self._server is not None
         host, port = self._server.addresses[0]
         shown = f"[{host}]" if ":" in host else host
@@ -98,8 +98,8 @@ class Archive:
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}",
                 "try, in another terminal:",
-                f"  tomowire echo {peer}",
-                f"  tomowire send {peer} FOLDER",
+                f"  {program} echo {peer}",
+                f"  {program} send {peer} FOLDER",
                 "end with Ctrl-C",
             )
         )
