@@ -21,6 +21,7 @@ _FIRST_READ: Final = 1024
 _MOST_READ: Final = 1 << 20
 _IMPLICIT: Final = Struct("<HHI")
 _EXPLICIT: Final = Struct("<HH2sH")
+_FILE_META_GROUP: Final = b"\x02\x00"
 _IDENTIFYING_GROUP: Final = 0x0008
 _SOP_CLASS: Final = 0x0016
 _SOP_INSTANCE: Final = 0x0018
@@ -46,7 +47,8 @@ def inspect(path: Path) -> DicomFile:
     with FileIO(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_FIRST_READ)
-        if head[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(PREFIX)] != PREFIX:
+        # Some files have the file meta information without the preamble before it.
+        if head[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(PREFIX)] != PREFIX and head[:2] != _FILE_META_GROUP:
             return _bare_data_set(path, head, size)
         meta, offset = _read_meta(file, head)
     found = DicomFile(

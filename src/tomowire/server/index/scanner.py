@@ -59,6 +59,11 @@ class HeaderScanner:
             for piece in self._inflater.inflate(view):
                 self._feed(memoryview(piece))
 
+    @property
+    def values(self) -> dict[int, bytes]:
+        """What was found so far, of a data set that need not be whole: tag -> value with its padding."""
+        return self._walker.values
+
     def finish(self) -> ScannedHeader:
         """What was found; raises `DataSetError` if the data set is cut short."""
         walker = self._walker
