@@ -254,6 +254,14 @@ def test_a_file_saved_without_preamble_and_prefix_is_read(first: int) -> None:
     assert decode_file_meta(data) == (READ, len(data) - len(data_set))
 
 
+def test_a_file_of_nothing_but_a_transfer_syntax_and_a_data_set_is_read() -> None:
+    """As some encoders' test images are: PS3.10 wants more, but nothing about the object is in doubt."""
+    data = short(0x10, b"UI", b"1.2.840.10008.1.2.1\0") + DATA_SET * 10
+    meta, offset = decode_file_meta(data)
+    assert meta.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+    assert offset == 28
+
+
 def test_a_data_set_alone_is_no_dicom_file() -> None:
     with pytest.raises(FileFormatError):
         decode_file_meta(DATA_SET + b"\x02\x00\x01\x00OB" + bytes(200))

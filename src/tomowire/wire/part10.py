@@ -32,6 +32,9 @@ _IMPLICIT: Final = Struct("<HHI")
 _GROUP_LENGTH: Final = Struct("<HH2sHI")
 # The VRs with a length of 16 bits (PS3.5 Table 7.1-2); all others, future ones too, have 32 bits.
 _SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_FIRST_VRS: Final = frozenset(
+    (b"UL", b"OB", b"UI")
+)  # of the first element that such files have: group length, version, or a UID
 _VERSION_ELEMENT: Final = _LONG.pack(_GROUP, 0x0001, b"OB", 2) + b"\x00\x01"
 
 # Element, field, VR; ascending, as they are written.
@@ -132,7 +135,7 @@ def _start(view: memoryview) -> int:
     """Where the first element stands: after preamble and prefix, or at once in a file that was saved without them."""
     found = view[PREAMBLE_LENGTH:_START]
     if found != PREFIX[: len(found)]:
-        if bytes(view[:2]) == b"\x02\x00" and bytes(view[4:6]) in {b"UL", b"OB"}:
+        if bytes(view[:2]) == b"\x02\x00" and bytes(view[4:6]) in _FIRST_VRS:
             return 0
         raise FileFormatError("not a DICOM file: no DICM after the preamble", offset=PREAMBLE_LENGTH)
     if len(found) < len(PREFIX):
