@@ -23,6 +23,7 @@ from tomowire.server.incoming import DuplicatePolicy, Stored
 from tomowire.server.index import sqlite_writer
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.recovery import recover
+from tomowire.server.reindex import reindex
 from tomowire.server.swap import finish_swap
 
 STEPS = (
@@ -117,8 +118,15 @@ def _path_of(descriptor: int) -> str | None:
 
 
 def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
-    """Open the archive as a start does, and store the batches; what became of each is told as soon as it is known."""
+    """Open the archive as a start does, and store the batches; what became of each is told as soon as it is known.
+
+    Without batches the index is rebuilt instead.
+    """
     disk = Disk(job["kill_at"], power_cut=job["power_cut"])
+    if job["batches"] is None:
+        reindex(Path(job["root"]), threads=1)
+        tell({"steps": disk.steps})
+        return
     directory = DataDirectory.open(Path(job["root"]))
     finish_swap(directory)
     index = SqliteWriter.open(directory.index_path)

@@ -61,16 +61,21 @@ class CrashServer:
         power_cut: bool = False,
     ) -> Run:
         """Start, store `batches` one after the other, stop; or be killed just before step `kill_at` (from 1)."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         job = {
-            "root": str(root),
             "batches": [[(asdict(sample), large) for sample, large in batch] for batch in batches],
             "policy": policy.value,
-            "kill_at": kill_at,
             "power_cut": power_cut,
         }
-        self._process.stdin.write(json.dumps(job) + "\n")
+        return self._run(root, kill_at, job)
+
+    def reindex(self, root: Path, *, kill_at: int = NEVER) -> Run:
+        """Rebuild the index; or be killed just before step `kill_at` (from 1)."""
+        return self._run(root, kill_at, {"batches": None, "power_cut": False})
+
+    def _run(self, root: Path, kill_at: int, job: dict[str, object]) -> Run:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"root": str(root), "kill_at": kill_at, **job}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         assert answer["killed"] or not answer["failed"], "the process failed: see its standard error"

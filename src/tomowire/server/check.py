@@ -7,9 +7,7 @@ Without a running one, what a killed process left is found too; the next start r
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -37,15 +35,14 @@ def check(
     `content=False` looks at names and sizes only; otherwise every byte is read, in `threads` threads.
     Raises `UsageError` if there is no archive, or one of another version; `OSError`.
     """
-    with ExitStack() as stack:
-        directory = stack.enter_context(DataDirectory.inspect(root))
-        reader = stack.enter_context(SqliteReader.open(directory.index_path))
+    with DataDirectory.inspect(root) as directory:
         try:
-            with sqlite_errors():
-                yield from _check_index(directory, reader)
-            yield from _check_rows(directory, reader, content=content, threads=threads, progress=progress)
-            yield from _check_files(directory, reader)
-        except (IndexUnavailable, sqlite3.Error) as error:
+            with SqliteReader.open(directory.index_path) as reader:
+                with sqlite_errors():
+                    yield from _check_index(directory, reader)
+                yield from _check_rows(directory, reader, content=content, threads=threads, progress=progress)
+                yield from _check_files(directory, reader)
+        except IndexUnavailable as error:
             yield Finding(FindingKind.INDEX_DAMAGED, directory.index_path.name, str(error))
 
 

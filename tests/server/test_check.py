@@ -1,0 +1,185 @@
+"""What is wrong is found and named; what is not wrong is not, also while objects come in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.crashes import CrashServer
+from support.objects import Sample, chunks_of, stream
+from support.stored import files_below
+from tomowire.errors import UsageError
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.check import check
+from tomowire.server.files import ObjectName
+from tomowire.server.findings import Finding, FindingKind
+from tomowire.server.incoming import DuplicatePolicy
+
+ONE, TWO = Sample(1), Sample(2, series=2, size=200_000)
+
+
+def path_of(sample: Sample) -> str:
+    return ObjectName(sample.study_uid, sample.series_uid, sample.uid).path
+
+
+@pytest.fixture
+async def root(tmp_path: Path) -> Path:
+    async with ArchiveStorage(tmp_path) as storage:
+        for sample in (ONE, TWO):
+            await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
+    return tmp_path
+
+
+def kinds(root: Path, **options: bool) -> dict[str, FindingKind]:
+    return {finding.path: finding.kind for finding in check(root, **options)}
+
+
+def change_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def swap_files(root: Path) -> None:
+    one, two, other = root / path_of(ONE), root / path_of(TWO), root / "other"
+    one.rename(other)
+    two.rename(one)
+    other.rename(two)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda root: (root / path_of(ONE)).unlink(), {path_of(ONE): FindingKind.FILE_MISSING}),
+        (lambda root: change_byte(root / path_of(TWO), -1), {path_of(TWO): FindingKind.CONTENT_DIFFERS}),
+        (lambda root: change_byte(root / path_of(ONE), 129), {path_of(ONE): FindingKind.UNREADABLE}),
+        (lambda root: os.truncate(root / path_of(ONE), 400), {path_of(ONE): FindingKind.SIZE_DIFFERS}),
+        (lambda root: os.truncate(root / path_of(TWO), 0), {path_of(TWO): FindingKind.SIZE_DIFFERS}),
+        (swap_files, dict.fromkeys((path_of(ONE), path_of(TWO)), FindingKind.SIZE_DIFFERS)),
+        (
+            lambda root: shutil.copy(root / path_of(ONE), root / path_of(ONE).replace(ONE.uid, Sample(3).uid)),
+            {path_of(ONE).replace(ONE.uid, Sample(3).uid): FindingKind.NOT_INDEXED},
+        ),
+        (
+            lambda root: shutil.copy(root / path_of(ONE), root / path_of(ONE).replace(".dcm", "-1.dcm")),
+            {path_of(ONE).replace(".dcm", "-1.dcm"): FindingKind.NOT_INDEXED},
+        ),
+        (lambda root: (root / "objects/notes.txt").touch(), {"objects/notes.txt": FindingKind.FOREIGN_FILE}),
+        (lambda root: (root / "incoming/7.part").touch(), {"incoming/7.part": FindingKind.UNFINISHED}),
+    ],
+    ids=["missing", "changed", "no DICOM", "cut", "emptied", "swapped", "unknown", "generation", "foreign", "part"],
+)
+def test_damage_is_found(root: Path, damage: Callable[[Path], None], expected: dict[str, FindingKind]) -> None:
+    assert kinds(root) == {}
+    damage(root)
+    assert kinds(root) == expected
+
+
+def test_without_content_only_names_and_sizes_are_looked_at(root: Path) -> None:
+    change_byte(root / path_of(TWO), -1)
+    assert kinds(root, content=False) == {}
+    (root / path_of(ONE)).unlink()
+    assert kinds(root, content=False) == {path_of(ONE): FindingKind.FILE_MISSING}
+
+
+def test_a_header_of_another_object_is_found(root: Path) -> None:
+    path = root / path_of(ONE)
+    data = path.read_bytes()
+    start = data.index(ONE.uid.encode())
+    path.write_bytes(data[:start] + Sample(9).uid.encode() + data[start + len(ONE.uid) :])
+    [finding] = check(root)
+    assert (finding.kind, finding.path) == (FindingKind.UIDS_DIFFER, path_of(ONE))
+    assert Sample(9).uid in finding.explanation
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("DELETE FROM instances WHERE instance_key = 1", "has no instance"),
+        ("DELETE FROM series WHERE series_key = 1", "has no series"),
+        ("DELETE FROM studies", "has no study"),
+        ("DELETE FROM patients", "has no patient"),
+    ],
+)
+def test_rows_without_relatives_are_found(root: Path, statement: str, expected: str) -> None:
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        connection.execute(statement)
+        connection.commit()
+    lonely = [finding.explanation for finding in check(root) if finding.kind is FindingKind.LONELY_ROW]
+    assert any(expected in explanation for explanation in lonely)
+
+
+@pytest.mark.parametrize("first_page", [0, 1, 20])
+def test_a_damaged_database_is_found(root: Path, first_page: int) -> None:
+    path = root / "index.sqlite"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        for page in range(first_page, size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 16)
+    assert kinds(root)["index.sqlite"] is FindingKind.INDEX_DAMAGED
+
+
+def test_what_is_no_archive_is_not_checked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not the data directory"):
+        list(check(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+    async with ArchiveStorage(tmp_path) as storage:
+        samples = [Sample(n) for n in range(250)]
+        await asyncio.gather(*(storage.ingest.receive(s.incoming(), stream(chunks_of(s.data_set))) for s in samples))
+    seen: list[tuple[int, int | None]] = []
+    assert list(check(tmp_path, progress=lambda done, total: seen.append((done, total)))) == []
+    assert seen == [(100, 250), (200, 250), (250, 250)]
+
+
+async def test_a_running_archive_is_not_accused(tmp_path: Path) -> None:
+    """Objects come in, and replace each other, while the check runs over and over."""
+
+    async def fill(storage: ArchiveStorage, number: int) -> None:
+        for version in range(30):
+            sample = Sample(number, content=f"{version}", size=64 if version % 3 else 100_000)
+            await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
+
+    found: list[Finding] = []
+    async with ArchiveStorage(tmp_path, policy=DuplicatePolicy.REPLACE) as storage:
+        filling = asyncio.gather(*(fill(storage, number) for number in range(8)))
+        checks = 0
+        while not filling.done():
+            found += await asyncio.to_thread(lambda: list(check(tmp_path)))
+            checks += 1
+        await filling
+    assert found == []
+    assert checks > 1
+
+
+def test_what_a_killed_process_left_is_named_as_such(tmp_path: Path) -> None:
+    with CrashServer() as server:
+        batches = [[(ONE, False)], [(TWO, True), (Sample(3), False)]]
+        steps = server.store(tmp_path / "all", batches).steps
+        seen = set()
+        for kill_at in range(steps // 3, steps, 3):
+            root = tmp_path / str(kill_at)
+            run = server.store(root, batches, kill_at=kill_at)
+            held = kinds(root)
+            seen |= {(kind, path.partition("/")[0]) for path, kind in held.items()}
+            server.store(root, [])
+            assert run.killed
+            assert kinds(root) == {}
+    assert seen == {(FindingKind.UNFINISHED, "incoming"), (FindingKind.UNFINISHED, "objects")}
+
+
+def test_it_changes_nothing(root: Path) -> None:
+    (root / "incoming/7.part").touch()
+    before = files_below(root, ".")
+    list(check(root))
+    assert files_below(root, ".") - before <= {"index.sqlite-wal", "index.sqlite-shm"}

@@ -1,0 +1,197 @@
+"""The index is made again from the files, and a crash at any step leaves a whole one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.crashes import CrashServer
+from support.objects import Sample, chunks_of, stream
+from support.stored import contents, findings
+from tomowire.errors import UsageError
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.files import DataDirectory, ObjectName
+from tomowire.server.findings import Finding, FindingKind
+from tomowire.server.incoming import DuplicatePolicy
+from tomowire.server.reindex import reindex
+from tomowire.server.upgrade import upgrade
+
+SAMPLES = [Sample(n, series=n % 3, study=n % 2, size=64 if n % 4 else 200_000) for n in range(12)]
+
+
+async def store(root: Path, *samples: Sample, policy: DuplicatePolicy = DuplicatePolicy.KEEP) -> None:
+    async with ArchiveStorage(root, policy=policy) as storage:
+        for sample in samples:
+            await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    asyncio.run(store(tmp_path, *SAMPLES))
+    return tmp_path
+
+
+def rows(root: Path) -> list[list[tuple[object, ...]]]:
+    """Everything in the index but keys and times."""
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        found = []
+        for table in ("patients", "studies", "series", "instances"):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            kept = ", ".join(name for name in columns if not name.endswith("_key") and name != "received_at")
+            found.append(sorted(connection.execute(f"SELECT {kept} FROM {table}").fetchall(), key=repr))
+        return found
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda index: None,
+        lambda index: index.unlink(),
+        lambda index: os.truncate(index, 0),
+        lambda index: os.truncate(index, 5000),
+        lambda index: index.write_bytes(b"not a database, and long enough to look at" * 100),
+    ],
+    ids=["whole", "lost", "emptied", "cut", "overwritten"],
+)
+def test_the_index_is_what_it_was(root: Path, lose: Callable[[Path], None]) -> None:
+    before, held = rows(root), contents(root)
+    lose(root / "index.sqlite")
+    assert reindex(root) == len(SAMPLES)
+    assert rows(root) == before
+    assert contents(root) == held
+    assert findings(root) == []
+    assert {path.name for path in root.iterdir()} - {"index.sqlite-wal", "index.sqlite-shm"} == {
+        "index.sqlite",
+        "objects",
+        "incoming",
+        "lock",
+    }
+    asyncio.run(store(root, Sample(99)))
+    assert len(contents(root)) == len(SAMPLES) + 1
+
+
+def test_what_cannot_be_indexed_is_reported_and_left(root: Path) -> None:
+    first, second, third = (path_of(sample) for sample in SAMPLES[1:4])
+    os.truncate(root / first, 500)
+    (root / second).write_bytes(b"no DICOM")
+    moved = third.replace(SAMPLES[3].uid, Sample(77).uid)
+    (root / third).rename(root / moved)
+    (root / "objects" / "notes.txt").write_text("read me")
+    found: list[Finding] = []
+    assert reindex(root, report=found.append) == len(SAMPLES) - 3
+    assert {finding.path: finding.kind for finding in found} == {
+        first: FindingKind.UNREADABLE,
+        second: FindingKind.UNREADABLE,
+        moved: FindingKind.UIDS_DIFFER,
+        "objects/notes.txt": FindingKind.FOREIGN_FILE,
+    }
+    assert all((root / finding.path).exists() for finding in found)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_files_of_one_object_the_later_is_indexed(tmp_path: Path, order: int) -> None:
+    one = Sample(1)
+    other = replace(one, content="second", series=8)
+    await store(tmp_path, one)
+    shutil.copytree(tmp_path / "objects", tmp_path / "saved")
+    await store(tmp_path, other, policy=DuplicatePolicy.REPLACE)
+    shutil.copytree(tmp_path / "saved", tmp_path / "objects", dirs_exist_ok=True)
+    paths = [path_of(one), next(iter(contents_paths(tmp_path)))]
+    for number, path in enumerate(paths[::order]):
+        os.utime(tmp_path / path, (1_000_000 + number, 1_000_000 + number))
+    found: list[Finding] = []
+    (tmp_path / "index.sqlite").unlink()
+    assert reindex(tmp_path, report=found.append) == 1
+    winner = (one, other)[::order][1]
+    assert contents(tmp_path) == {one.uid: winner.data_set}
+    assert [(finding.kind, finding.path) for finding in found] == [(FindingKind.DUPLICATE, paths[::order][0])]
+
+
+def contents_paths(root: Path) -> Iterator[str]:
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        for study, series, instance, generation in connection.execute(
+            "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, generation FROM instances"
+            " JOIN series USING (series_key) JOIN studies USING (study_key)"
+        ):
+            yield ObjectName(study, series, instance, generation).path
+
+
+def path_of(sample: Sample) -> str:
+    return ObjectName(sample.study_uid, sample.series_uid, sample.uid).path
+
+
+def test_what_was_not_stored_when_the_process_was_killed_is_not_indexed(tmp_path: Path) -> None:
+    batches = [[(Sample(1), False)], [(Sample(2), False), (Sample(3), True)]]
+    with CrashServer() as server:
+        steps = server.store(tmp_path / "all", batches).steps
+        for kill_at in range(steps // 2, steps + 1, 4):
+            root = tmp_path / str(kill_at)
+            answered = server.store(root, batches, kill_at=kill_at).outcomes
+            committed = 3 if len(answered) > 1 else 1
+            assert reindex(root) in {len(answered), 1, 3}
+            assert reindex(root) >= (committed if answered else 0)
+            assert findings(root) == []
+
+
+def test_killed_at_each_step(root: Path, tmp_path: Path) -> None:
+    with CrashServer() as server:
+        saved = tmp_path / "saved"
+        saved.mkdir()
+        for name in ("objects", "incoming", "index.sqlite"):
+            (root / name).rename(saved / name)
+        expected = rows(saved)
+        shutil.copytree(saved, tmp_path / "all")
+        steps = server.reindex(tmp_path / "all").steps
+        assert steps > 10
+        for kill_at in range(1, steps + 1):
+            copy = tmp_path / str(kill_at)
+            shutil.copytree(saved, copy)
+            assert server.reindex(copy, kill_at=kill_at).killed
+            assert rows_after_a_start(server, copy) == expected
+            assert findings(copy) == []
+
+
+def rows_after_a_start(server: CrashServer, root: Path) -> list[list[tuple[object, ...]]]:
+    server.store(root, [])
+    return rows(root)
+
+
+def test_an_archive_in_use_is_not_touched(root: Path) -> None:
+    with DataDirectory.open(root):
+        for work in (reindex, upgrade):
+            with pytest.raises(UsageError, match="in use"):
+                work(root)
+
+
+def test_what_is_no_archive_is_not_made_one(tmp_path: Path) -> None:
+    for work in (reindex, upgrade):
+        with pytest.raises(UsageError, match="not the data directory"):
+            work(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_ends_at_the_total(root: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    reindex(root, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(SAMPLES), len(SAMPLES))
+
+
+def test_upgrading_what_is_current_changes_nothing(root: Path) -> None:
+    before = rows(root)
+    old, new = upgrade(root)
+    assert old == new
+    assert rows(root) == before
+
+
+def test_upgrading_nothing(root: Path) -> None:
+    (root / "index.sqlite").unlink()
+    with pytest.raises(UsageError, match="no index"):
+        upgrade(root)

@@ -1,0 +1,43 @@
+"""Places to store in that have something wrong with them: real file systems, and the kernel's own errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_NOBODY = 65534
+
+
+@contextmanager
+def tiny_disk(at: Path, size: int) -> Iterator[Path]:
+    """A RAM disk of `size` bytes; skips the test where one may not be mounted."""
+    at.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a RAM disk takes root")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+@contextmanager
+def directory_of_nobody() -> Iterator[Path]:
+    """A directory of a user to whom permissions mean something, and this process acts as that user meanwhile."""
+    path = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.chown(path, _NOBODY, -1)
+            os.seteuid(_NOBODY)
+        yield path
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(path)
