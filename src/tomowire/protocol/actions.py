@@ -202,17 +202,24 @@ def aa_6_ignore(_upper: UpperLayer, _: object) -> State:
 
 
 def aa_7_send_abort_again(upper: UpperLayer, argument: object) -> State:
-    reason = argument.reason if isinstance(argument, PduError) else UNEXPECTED_PDU
-    upper.write(encode_pdu(AAbort(source=SERVICE_PROVIDER, reason=reason)))
+    """Once: a peer that goes on sending requests and reads nothing must not fill our memory with aborts."""
+    if not upper.has_aborted_again:
+        upper.has_aborted_again = True
+        upper.write(encode_pdu(AAbort(source=SERVICE_PROVIDER, reason=_reason(argument))))
     return State.STA13_AWAITING_TRANSPORT_CLOSE
 
 
 def aa_8_abort_as_provider(upper: UpperLayer, argument: object) -> State:
-    reason = argument.reason if isinstance(argument, PduError) else UNEXPECTED_PDU
+    reason = _reason(argument)
     upper.write(encode_pdu(AAbort(source=SERVICE_PROVIDER, reason=reason)))
     upper.emit(AssociationEnded(_own_abort(argument, source=SERVICE_PROVIDER, reason=reason)))
     upper.start_artim()
     return State.STA13_AWAITING_TRANSPORT_CLOSE
+
+
+def _reason(argument: object) -> int:
+    """The reason of an abort by the provider: an error knows it, and a PDU was then not expected."""
+    return argument.reason if isinstance(argument, PduError) else UNEXPECTED_PDU
 
 
 def _own_abort(argument: object, *, source: int, reason: int) -> AssociationAborted:

@@ -13,10 +13,12 @@ from tomowire.errors import CommandSetError, PduError
 from tomowire.protocol.events import DataReceived, MalformedMessage, MessageReceived
 from tomowire.protocol.reasons import INVALID_PDU_PARAMETER, UNEXPECTED_PDU_PARAMETER
 from tomowire.wire.command_set import decode_command
-from tomowire.wire.pdv import PDATA_HEADER
+from tomowire.wire.messages import CCancelRQ
+from tomowire.wire.pdu import PduType
+from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDATA_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from tomowire.protocol.reader import Fragment
 
@@ -25,8 +27,12 @@ COMMAND_SET_CAP: Final = 256 * 1024
 # For a peer that sets no limit of its own (PS3.8 D.1: 0 means unlimited).
 UNLIMITED_PDU_LENGTH: Final = 1 << 20
 
+_P_DATA_TF: Final = int(PduType.P_DATA_TF)
 _PDV_OVERHEAD: Final = 6  # PDV length field (4), context ID (1), message control header (1)
 _SMALLEST_USABLE: Final = _PDV_OVERHEAD + 2
+# A fragment that is sent without a copy costs a header, a slice and two places in a list: some 250 bytes of memory. Smaller
+# ones are copied together, or a peer that asks for two bytes at a time would make a megabyte of data cost a hundred.
+_WORTH_A_SLICE: Final = 512
 
 
 class MessageAssembler:
@@ -40,6 +46,11 @@ class MessageAssembler:
         self._in_data_set = False
         self._discarding = False
 
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether a message has begun to arrive and is not whole yet."""
+        return self._context_id is not None
+
     def add(self, fragment: Fragment) -> MessageReceived | MalformedMessage | DataReceived | None:
         """Take one fragment. Raises `PduError` where the standard leaves nothing but an abort."""
         context_id = fragment.context_id
@@ -50,7 +61,7 @@ class MessageAssembler:
                 )
             self._context_id = context_id
         elif context_id != self._context_id:
-            # PS3.8 Annex E.1: the fragments of a message follow each other, in one context.
+            # PS3.8 E.1: the fragments of a message follow each other, in one context.
             raise PduError(
                 f"PDV of context {context_id} inside a message of context {self._context_id}",
                 reason=UNEXPECTED_PDU_PARAMETER,
@@ -82,57 +93,77 @@ class MessageAssembler:
         return self._decode(fragment.context_id, encoded)
 
     def _decode(self, context_id: int, encoded: bytes | memoryview) -> MessageReceived | MalformedMessage:
+        event: MessageReceived | MalformedMessage
         try:
             message = decode_command(encoded)
         except CommandSetError as error:
-            # Without its data set type nobody knows what comes next; without a Message ID nobody can answer.
-            if not self._lenient or error.has_data_set is None or error.message_id is None:
+            if not (self._lenient and _can_be_answered(error)):
                 raise PduError(f"command set: {error}", reason=INVALID_PDU_PARAMETER) from error
-            self._in_data_set = self._discarding = error.has_data_set
-            self._context_id = context_id if error.has_data_set else None
-            return MalformedMessage(context_id, error)
-        self._in_data_set = message.has_data_set
-        self._context_id = context_id if message.has_data_set else None
-        return MessageReceived(context_id, message)
+            has_data_set = self._discarding = bool(error.has_data_set)
+            event = MalformedMessage(context_id, error)
+        else:
+            has_data_set = message.has_data_set
+            event = MessageReceived(context_id, message)
+        self._in_data_set = has_data_set
+        if not has_data_set:
+            self._context_id = None
+        return event
+
+
+def _can_be_answered(error: CommandSetError) -> bool:
+    """Whether the association can go on after a command set that could not be read.
+
+    Without its data set type nobody knows what comes next, without a Message ID nobody can answer, and C-CANCEL has no response.
+    """
+    return (
+        error.has_data_set is not None
+        and error.message_id is not None
+        and error.command_field != CCancelRQ.command_field
+    )
 
 
 class Fragmenter:
-    """Cuts what is sent to the peer's maximum PDU length; `peer_maximum` 0 means that the peer sets no limit."""
+    """Cuts what is sent to the peer's maximum PDU length; `peer_maximum` 0 means that the peer sets no limit.
 
-    def __init__(self, peer_maximum: int, own_maximum: int = UNLIMITED_PDU_LENGTH) -> None:
-        maximum = min(peer_maximum or own_maximum, own_maximum)
+    Raises `PduError` for a maximum in which no data fits: nothing could ever be sent to such a peer.
+    """
+
+    def __init__(self, peer_maximum: int) -> None:
+        maximum = min(peer_maximum or UNLIMITED_PDU_LENGTH, UNLIMITED_PDU_LENGTH)
         if maximum < _SMALLEST_USABLE:
             raise PduError(
                 f"the peer's maximum PDU length of {peer_maximum} leaves no room for data", reason=INVALID_PDU_PARAMETER
             )
-        # Fragments are even, as PS3.8 Annex E.2 wants of all but nothing: data sets are even in length.
+        # "Each fragment of a message shall consist of an even number of bytes" (PS3.8 E.1).
         self.payload_maximum: Final = (maximum - _PDV_OVERHEAD) & ~1
 
     def command(self, context_id: int, encoded: bytes) -> bytes:
         """The P-DATA-TF PDUs of a command set, as one string."""
-        maximum = self.payload_maximum
-        if len(encoded) <= maximum:
-            return self.header(context_id, len(encoded), is_command=True, last=True) + encoded
-        parts: list[bytes] = []
-        for start in range(0, len(encoded), maximum):
-            piece = encoded[start : start + maximum]
-            parts += (self.header(context_id, len(piece), is_command=True, last=start + maximum >= len(encoded)), piece)
-        return b"".join(parts)
+        if len(encoded) <= self.payload_maximum:
+            return _header(context_id, len(encoded), COMMAND_BIT | LAST_BIT) + encoded
+        return b"".join(self._pieces(context_id, memoryview(encoded), COMMAND_BIT, last=True))
 
-    def data(self, context_id: int, data: memoryview, *, last: bool) -> Iterator[bytes | memoryview]:
-        """Headers and slices of `data`, in the order to be sent. Empty `data` with `last` is a valid end (case of an empty rest)."""
-        maximum, size = self.payload_maximum, len(data)
-        if size <= maximum:
-            yield self.header(context_id, size, is_command=False, last=last)
-            yield data
-            return
+    def data(self, context_id: int, data: memoryview, *, last: bool) -> Iterable[bytes | memoryview]:
+        """The P-DATA-TF PDUs of a piece of a data set, in the order to be sent: headers, and slices of `data` between them.
+
+        Empty `data` gives a fragment without content if it is the `last`, which ends a data set as well as any other.
+        """
+        if len(data) <= self.payload_maximum:
+            header = _header(context_id, len(data), LAST_BIT if last else 0)
+            return (header, data) if data else (header,) if last else ()
+        pieces = self._pieces(context_id, data, 0, last=last)
+        return pieces if self.payload_maximum >= _WORTH_A_SLICE else (b"".join(pieces),)
+
+    def _pieces(
+        self, context_id: int, content: memoryview, control: int, *, last: bool
+    ) -> Iterator[bytes | memoryview]:
+        maximum, size = self.payload_maximum, len(content)
         for start in range(0, size, maximum):
             end = min(start + maximum, size)
-            yield self.header(context_id, end - start, is_command=False, last=last and end == size)
-            yield data[start:end]
+            yield _header(context_id, end - start, control | LAST_BIT if last and end == size else control)
+            yield content[start:end]
 
-    @staticmethod
-    def header(context_id: int, size: int, *, is_command: bool, last: bool) -> bytes:
-        """The 12 bytes before a payload of `size` bytes: a P-DATA-TF header with the header of its one PDV."""
-        control = (1 if is_command else 0) | (2 if last else 0)
-        return PDATA_HEADER.pack(4, size + _PDV_OVERHEAD, size + 2, context_id, control)
+
+def _header(context_id: int, size: int, control: int) -> bytes:
+    """The 12 bytes before a payload of `size` bytes: a P-DATA-TF header with the header of its one PDV."""
+    return PDATA_HEADER.pack(_P_DATA_TF, size + _PDV_OVERHEAD, size + MINIMUM_LENGTH, context_id, control)

@@ -19,18 +19,22 @@ _RESULTS: Final[dict[int, str]] = {
 
 
 def explain_refusal(agreement: Agreement, abstract_syntax: str, transfer_syntax: str | None) -> str:
-    """What was proposed for a SOP class, what came of it, and whose fault it is."""
+    """What was proposed for a SOP class, what came of it, and whose fault it is. A transfer syntax of None stands for any."""
     what = name_of(abstract_syntax)
     if transfer_syntax is not None:
         what = f"{what} in {name_of(transfer_syntax)}"
-    accepted = [each for each in agreement.contexts.values() if each.abstract_syntax == abstract_syntax]
+    return f"no presentation context for {what}: {_why(agreement, abstract_syntax, transfer_syntax)}"
+
+
+def _why(agreement: Agreement, abstract_syntax: str, transfer_syntax: str | None) -> str:
+    proposed = [each for each in agreement.request.presentation_contexts if each.abstract_syntax == abstract_syntax]
+    if not proposed:
+        return "this SOP class was not proposed on this association"
+    fitting = {each.context_id for each in proposed if transfer_syntax in (None, *each.transfer_syntaxes)}
+    if not fitting:
+        return "this transfer syntax was not proposed for it on this association"
     for refused in agreement.refused:
-        if refused.abstract_syntax == abstract_syntax and transfer_syntax in (None, *refused.transfer_syntaxes):
-            result = _RESULTS.get(refused.result)
-            return (
-                f"no presentation context for {what}: {result or f'refused with the unknown result {refused.result}'}"
-            )
-    if accepted:
-        taken = ", ".join(name_of(each.transfer_syntax) for each in accepted)
-        return f"no presentation context for {what}: the peer chose {taken}"
-    return f"no presentation context for {what}: it was not proposed on this association"
+        if refused.context_id in fitting:
+            return _RESULTS.get(refused.result, f"the peer refused it with the unknown result {refused.result}")
+    chosen = ", ".join(name_of(agreement.contexts[context_id].transfer_syntax) for context_id in sorted(fitting))
+    return f"the peer chose {chosen}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tomowire.errors import UsageError
@@ -121,14 +121,15 @@ def propose(
     window: AsynchronousOperationsWindow | None = None,
     extended_negotiations: Iterable[ExtendedNegotiation] = (),
 ) -> AAssociateRQ:
-    """The A-ASSOCIATE-RQ for up to 128 presentation contexts. Raises `UsageError` for more, or for none."""
+    """The A-ASSOCIATE-RQ for up to 128 presentation contexts.
+
+    Raises `UsageError` for more, for none, and for one without a transfer syntax.
+    """
     if not 0 < len(contexts) <= MAXIMUM_CONTEXTS:
         raise UsageError(f"an association has 1 to {MAXIMUM_CONTEXTS} presentation contexts, not {len(contexts)}")
-    roles = {
-        context.abstract_syntax: RoleSelection(context.abstract_syntax, scu=context.scu, scp=context.scp)
-        for context in contexts
-        if context.scp or not context.scu
-    }
+    for context in contexts:
+        if not context.transfer_syntaxes:  # PS3.8 9.3.2.2: "one or more"
+            raise UsageError(f"no transfer syntax is proposed for {context.abstract_syntax}")
     return AAssociateRQ(
         called_ae_title=called_ae_title,
         calling_ae_title=calling_ae_title,
@@ -141,10 +142,23 @@ def propose(
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             asynchronous_operations_window=window,
-            role_selections=tuple(roles.values()),
+            role_selections=_wanted_roles(contexts),
             extended_negotiations=tuple(extended_negotiations),
         ),
     )
+
+
+def _wanted_roles(contexts: Iterable[ProposedContext]) -> tuple[RoleSelection, ...]:
+    """PS3.7 D.3.3.4: one item for each SOP class, so contexts of the same abstract syntax share the roles that any of them wants.
+
+    Where it is SCU alone, the default says so already.
+    """
+    roles: dict[str, RoleSelection] = {}
+    for context in contexts:
+        uid = context.abstract_syntax
+        before = roles.get(uid, RoleSelection(uid, scu=False, scp=False))
+        roles[uid] = RoleSelection(uid, scu=before.scu or context.scu, scp=before.scp or context.scp)
+    return tuple(role for role in roles.values() if role.scp or not role.scu)
 
 
 class SupportedSyntaxes(Protocol):
@@ -168,7 +182,7 @@ class AcceptorPolicy:
     called_ae_titles: frozenset[str] | None = None
     calling_ae_titles: frozenset[str] | None = None
     maximum_length: int = 0
-    maximum_performed: int = field(default=1)
+    maximum_performed: int = 1
 
 
 def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAssociateRJ:

@@ -30,7 +30,7 @@ _NAMES: Final = {
     0x0212: "mistyped argument",
     0x0213: "resource limitation",
     0xA801: "move destination unknown",
-    0xB000: "coercion of data elements",
+    0xB000: "coercion of data elements, or some sub-operations failed",
     0xB006: "elements discarded",
     0xB007: "data set does not match SOP class",
     0xFE00: "cancelled",

@@ -13,13 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import PduError, UsageError
-from tomowire.protocol.dimse import UNLIMITED_PDU_LENGTH, Fragmenter, MessageAssembler
+from tomowire.protocol.dimse import Fragmenter, MessageAssembler
 from tomowire.protocol.negotiation import Agreement
 from tomowire.protocol.reader import Fragment, PduReader
+from tomowire.protocol.reasons import UNEXPECTED_PDU
 from tomowire.protocol.states import Event, State
 from tomowire.protocol.transitions import TRANSITIONS
 from tomowire.wire.command_set import encode_command
-from tomowire.wire.pdu import AAssociateAC, AAssociateRQ, PduType, decode_pdu
+from tomowire.wire.pdu import AAssociateAC, AAssociateRQ, PduType, decode_pdu, encode_pdu
 
 if TYPE_CHECKING:
     from tomowire.protocol.events import ProtocolEvent
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ARTIM: Final = 30.0
 
-_EVENT_OF_PDU: Final = {
+_EVENT_OF_PDU: Final[dict[int, Event]] = {
     PduType.A_ASSOCIATE_RQ: Event.EVT6_ASSOCIATE_RQ_RECEIVED,
     PduType.A_ASSOCIATE_AC: Event.EVT3_ASSOCIATE_AC_RECEIVED,
     PduType.A_ASSOCIATE_RJ: Event.EVT4_ASSOCIATE_RJ_RECEIVED,
@@ -40,13 +41,20 @@ _EVENT_OF_PDU: Final = {
 _P_DATA_RECEIVED: Final = Event.EVT10_P_DATA_TF_RECEIVED
 _DATA_EXPECTED: Final = (State.STA6_DATA_TRANSFER, State.STA7_AWAITING_RELEASE_RP)
 _OVER: Final = (State.STA1_IDLE, State.STA13_AWAITING_TRANSPORT_CLOSE)
+_PEER_SAYS_ITS_MAXIMUM: Final = (
+    (State.STA2_AWAITING_ASSOCIATE_RQ, Event.EVT6_ASSOCIATE_RQ_RECEIVED),
+    (State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ, Event.EVT3_ASSOCIATE_AC_RECEIVED),
+)
 
 
 class UpperLayer:
-    """One end of one association (PS3.8 section 9 and PS3.7 section 8).
+    """One end of one association (PS3.8 section 9 and PS3.7 section 8); the next association needs another object.
 
     `maximum_length` is the P-DATA-TF length that this side announces, 0 for no limit; it must be what the A-ASSOCIATE PDU of
     this side says. `lenient` answers an unreadable command set instead of aborting. `artim_timeout` is in seconds.
+
+    What the peer sends never raises. A request of the local user that the state does not allow raises `UsageError` and
+    changes nothing; so does a message or a PDU that cannot be encoded.
     """
 
     def __init__(
@@ -66,6 +74,9 @@ class UpperLayer:
         self.agreement: Agreement | None = None
         """What was negotiated; None until the association is established."""
         self.pending_request: AAssociateRQ | None = None
+        """Our own A-ASSOCIATE-RQ, if we are the requestor and have asked."""
+        self.has_aborted_again = False
+        """Whether the abort of AA-7 has been sent."""
         self._artim_timeout = artim_timeout
         self._lenient = lenient
         self._now = 0.0
@@ -75,12 +86,15 @@ class UpperLayer:
         self._events: list[ProtocolEvent] = []
         self._output: list[bytes | memoryview] = []
         self._data_context: int | None = None  # of the data set that is being sent
+        self._held: list[bytes] = []  # command sets that wait for its end
 
     # The connection
 
     def connection_made(self, now: float) -> None:
         """The transport connection is open: Evt2 for the requestor (who has called `associate`), Evt5 for the acceptor."""
         self._now = now
+        if self.close_requested:
+            return  # the requestor has thought better of it while the connection was being opened
         if self.is_requestor:
             self._local(Event.EVT2_TRANSPORT_CONNECTED, None)
         else:
@@ -127,9 +141,13 @@ class UpperLayer:
 
     def associate(self, request: AAssociateRQ, now: float) -> None:
         """A-ASSOCIATE request; it is sent when the connection is made."""
+        if not self.is_requestor or self.pending_request is not None:
+            raise UsageError("only a requestor asks for an association, and once")
+        encode_pdu(
+            request
+        )  # what cannot be sent is the caller's mistake: it shows here, and not when the connection is open
         self._now = now
         self._local(Event.EVT1_ASSOCIATE_REQUEST, request)
-        self.pending_request = request
 
     def accept(self, request: AAssociateRQ, response: AAssociateAC, now: float) -> None:
         """A-ASSOCIATE response (accept) to the `AssociateRequested` that brought `request`."""
@@ -143,7 +161,9 @@ class UpperLayer:
         self._local(Event.EVT8_ASSOCIATE_RESPONSE_REJECT, response)
 
     def release(self, now: float) -> None:
-        """A-RELEASE request."""
+        """A-RELEASE request. A data set that is being sent must be complete: no P-DATA can follow (Sta7)."""
+        if self.is_sending_data:
+            raise UsageError("the data set of a message is still being sent")
         self._now = now
         self._local(Event.EVT11_RELEASE_REQUEST, None)
 
@@ -160,7 +180,7 @@ class UpperLayer:
 
     def send_message(self, context_id: int, message: Message, data: memoryview | None = None) -> None:
         """Send a command set and, if given, its whole data set. With `has_data_set` and no `data`, `send_data` must follow."""
-        if self._data_context is not None:
+        if self.is_sending_data:
             raise UsageError("the data set of another message is still being sent")
         if (data is not None) > message.has_data_set:
             raise UsageError(f"{type(message).__name__} says that it has no data set, but one was given")
@@ -171,19 +191,33 @@ class UpperLayer:
                 self.send_data(data, last=True)
 
     def send_command_set(self, context_id: int, encoded: bytes) -> None:
-        """Send a command set that is encoded already, and has no data set."""
+        """Send a command set that is encoded already, and has no data set.
+
+        While the data set of another message is being sent it waits for the end of that: messages must not be interleaved
+        (PS3.8 E.1).
+        """
         self._local(Event.EVT9_P_DATA_REQUEST, None)
-        self._output.append(self._fragmenter.command(context_id, encoded))
+        if self.agreement is None or context_id not in self.agreement.contexts:
+            raise UsageError(f"presentation context {context_id} was not accepted on this association")
+        output = self._output if self._data_context is None else self._held
+        output.append(self._fragmenter.command(context_id, encoded))
 
     def send_data(self, data: memoryview, *, last: bool) -> None:
-        """Send a piece of the data set of the message under way. The buffer must not change until it has been sent."""
+        """Send a piece of the data set of the message under way. The buffer must not change until it has been sent.
+
+        All pieces but the last must be even in length: each fragment of a message must be (PS3.8 E.1).
+        """
         context_id = self._data_context
         if context_id is None:
             raise UsageError("there is no message whose data set is due")
+        if len(data) % 2 and not last:
+            raise UsageError(f"a piece of {len(data)} bytes in the middle of a data set: it must be even")
         self._local(Event.EVT9_P_DATA_REQUEST, None)
         self._output += self._fragmenter.data(context_id, data, last=last)
         if last:
             self._data_context = None
+            self._output += self._held
+            self._held.clear()
 
     @property
     def is_established(self) -> bool:
@@ -246,7 +280,7 @@ class UpperLayer:
 
     def _on_fragment(self, fragment: Fragment) -> None:
         if self.state not in _DATA_EXPECTED:
-            self._remote(_P_DATA_RECEIVED, PduType.P_DATA_TF.name)
+            self._remote(_P_DATA_RECEIVED, "P-DATA-TF")
             return
         event = self._assembler.add(fragment)
         self._remote(_P_DATA_RECEIVED, None)
@@ -254,20 +288,23 @@ class UpperLayer:
             self._events.append(event)
 
     def _on_pdu(self, raw: RawPdu) -> None:
-        kind = PduType(raw.pdu_type)
-        event = _EVENT_OF_PDU[kind]
-        if self.state is State.STA13_AWAITING_TRANSPORT_CLOSE:
+        event = _EVENT_OF_PDU[raw.pdu_type]
+        if self.state in _OVER:
             self._remote(event, None)  # the content does not matter any more
             return
+        if event is Event.EVT12_RELEASE_RQ_RECEIVED and self._assembler.is_amid_message:
+            # PS3.8 Table 9-10 has no P-DATA after a release request: what has begun to arrive would be waited for in vain.
+            raise PduError("the peer asks for release in the middle of a message", reason=UNEXPECTED_PDU)
         pdu = decode_pdu(raw.pdu_type, raw.payload)
-        expected = self.state
+        if (self.state, event) in _PEER_SAYS_ITS_MAXIMUM:
+            assert isinstance(pdu, AAssociateRQ | AAssociateAC)
+            self._fragmenter = Fragmenter(pdu.user_information.maximum_length)
+        awaited_answer = self.state is State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ
         self._remote(event, pdu)
-        if kind is PduType.A_ASSOCIATE_AC and expected is State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ:
-            assert isinstance(pdu, AAssociateAC) and self.pending_request is not None
+        if awaited_answer and isinstance(pdu, AAssociateAC):
+            assert self.pending_request is not None
             self._establish(self.pending_request, pdu)
 
     def _establish(self, request: AAssociateRQ, response: AAssociateAC) -> None:
-        peer = response if self.is_requestor else request
         self.agreement = Agreement.of(request, response)
         self._assembler = MessageAssembler(self.agreement.contexts, lenient=self._lenient)
-        self._fragmenter = Fragmenter(peer.user_information.maximum_length, UNLIMITED_PDU_LENGTH)
