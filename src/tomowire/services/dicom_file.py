@@ -7,24 +7,35 @@ from dataclasses import dataclass
 from io import FileIO
 from struct import Struct
 from typing import TYPE_CHECKING, Final
+from zlib import MAX_WBITS, decompressobj
+from zlib import error as ZlibError
 
 from tomowire.errors import FileFormatError, IncompleteFileMeta
-from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX, decode_file_meta
+from tomowire.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX, FileMeta, decode_file_meta
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tomowire.wire.part10 import FileMeta
-
 _FIRST_READ: Final = 1024
 _MOST_READ: Final = 1 << 20
 _IMPLICIT: Final = Struct("<HHI")
-_EXPLICIT: Final = Struct("<HH2sH")
+_SHORT: Final = Struct("<HH2sH")
+_SHORT_BIG: Final = Struct(">HH2sH")
+_LONG: Final = Struct("<HH2sHI")
+_LONG_BIG: Final = Struct(">HH2sHI")
+_LONG_VRS: Final = frozenset([b"SQ", b"OB", b"OW", b"UN", b"UT", b"UC", b"UR"])
 _FILE_META_GROUP: Final = b"\x02\x00"
 _IDENTIFYING_GROUP: Final = 0x0008
 _SOP_CLASS: Final = 0x0016
 _SOP_INSTANCE: Final = 0x0018
+_UID_LENGTH: Final = 64
+_NO_META: Final = FileMeta("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +51,41 @@ class DicomFile:
 
 
 def inspect(path: Path) -> DicomFile:
-    """Read the file meta information of one file; for a file without it, the first elements of a bare data set.
+    """Find out which object is in a file, from its file meta information and the first elements of its data set.
+
+    The SOP Class and Instance UID of the data set count more than those of the file meta information: what edits files often
+    changes one of the two, and an SCP compares the command with the data set (PS3.4 B.2.3). Without file meta information all
+    comes from the data set.
 
     Raises `FileFormatError` for what is not DICOM, `OSError` for what cannot be read.
     """
     with FileIO(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_FIRST_READ)
-        # Some files have the file meta information without the preamble before it.
-        if head[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(PREFIX)] != PREFIX and head[:2] != _FILE_META_GROUP:
-            return _bare_data_set(path, head, size)
-        meta, offset = _read_meta(file, head)
-    found = DicomFile(
-        path,
-        meta.media_storage_sop_class_uid,
-        meta.media_storage_sop_instance_uid,
-        meta.transfer_syntax_uid,
-        offset,
-        size - offset,
-    )
-    if not found.transfer_syntax_uid:
-        raise FileFormatError("the file meta information names no transfer syntax")
-    if not (found.sop_class_uid and found.sop_instance_uid):
-        raise FileFormatError("the file meta information names no SOP class or no SOP instance")
-    return found
+        if head[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(PREFIX)] == PREFIX or head[:2] == _FILE_META_GROUP:
+            meta, offset, head = _read_meta(file, head)
+        else:
+            meta, offset = _NO_META, 0
+    syntax = meta.transfer_syntax_uid or _guessed_syntax(head, offset)
+    uids = _first_uids(head, offset, syntax)
+    sop_class = uids.get(_SOP_CLASS) or meta.media_storage_sop_class_uid
+    sop_instance = uids.get(_SOP_INSTANCE) or meta.media_storage_sop_instance_uid
+    if not (sop_class and sop_instance):
+        raise FileFormatError("neither file meta information nor data set names a SOP class and a SOP instance")
+    return DicomFile(path, sop_class, sop_instance, syntax, offset, size - offset)
 
 
-def _read_meta(file: FileIO, head: bytes) -> tuple[FileMeta, int]:
-    """The file meta information and the offset of the data set, reading on from `head` as far as needed."""
+def is_marked(path: Path) -> bool:
+    """Whether a file says of itself that it is DICOM (PS3.10 7.1), readable or not. Raises `OSError`."""
+    with FileIO(path) as file:
+        return file.read(PREAMBLE_LENGTH + len(PREFIX))[PREAMBLE_LENGTH:] == PREFIX
+
+
+def _read_meta(file: FileIO, head: bytes) -> tuple[FileMeta, int, bytes]:
+    """The file meta information, the offset of the data set, and what has been read: `head` and as much more as was needed."""
     while True:
         try:
-            return decode_file_meta(head)
+            return *decode_file_meta(head), head
         except IncompleteFileMeta as error:
             more = file.read(max(error.needed - len(head), _FIRST_READ))
             if not more or len(head) > _MOST_READ:
@@ -78,26 +93,48 @@ def _read_meta(file: FileIO, head: bytes) -> tuple[FileMeta, int]:
             head += more
 
 
-def _bare_data_set(path: Path, head: bytes, size: int) -> DicomFile:
-    """A data set without preamble and meta information, as old programs wrote them: it must begin with group 0008H.
+def _guessed_syntax(head: bytes, offset: int) -> str:
+    """The uncompressed transfer syntax of a data set that nothing names, as old programs wrote them.
 
-    Which of the two uncompressed little endian syntaxes it is shows in the first element: a VR is two capital letters.
+    The first element shows it: it must be of group 0008H, and a VR is two capital letters.
     """
-    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    group, vr = head[offset : offset + 2], head[offset + 4 : offset + 6]
+    has_vr = vr.isalpha() and vr.isupper()
+    if group == b"\x08\x00":
+        return EXPLICIT_VR_LITTLE_ENDIAN if has_vr else IMPLICIT_VR_LITTLE_ENDIAN
+    if group == b"\x00\x08" and has_vr:
+        return EXPLICIT_VR_BIG_ENDIAN
+    if offset:
+        raise FileFormatError("the file meta information names no transfer syntax, and the data set does not show it")
+    raise FileFormatError("not a DICOM file: no DICM prefix, and no data set at its beginning")
+
+
+def _first_uids(head: bytes, offset: int, syntax: str) -> dict[int, str]:
+    """SOP Class and Instance UID by element number, as far as they stand in `head`, in which the data set begins at `offset`."""
+    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        try:
+            head, offset = decompressobj(-MAX_WBITS).decompress(head[offset:], _FIRST_READ), 0
+        except ZlibError:
+            return {}
     uids: dict[int, str] = {}
-    position = 0
-    while position + 8 <= len(head):
-        if explicit:
-            group, element, _, length = _EXPLICIT.unpack_from(head, position)
-        else:
-            group, element, length = _IMPLICIT.unpack_from(head, position)
-        if group != _IDENTIFYING_GROUP or (explicit and not head[position + 4 : position + 6].isalpha()):
+    while offset + 12 <= len(head):
+        group, number, start, length = _element(head, offset, syntax)
+        if group != _IDENTIFYING_GROUP or number > _SOP_INSTANCE:
             break
-        value = head[position + 8 : position + 8 + length]
-        if element in (_SOP_CLASS, _SOP_INSTANCE):
-            uids[element] = value.rstrip(b"\0 ").decode("ascii", "replace")
-        position += 8 + length
-    if not (uids.get(_SOP_CLASS) and uids.get(_SOP_INSTANCE)):
-        raise FileFormatError("not a DICOM file: no DICM prefix, and no data set at its beginning")
-    syntax = EXPLICIT_VR_LITTLE_ENDIAN if explicit else IMPLICIT_VR_LITTLE_ENDIAN
-    return DicomFile(path, uids[_SOP_CLASS], uids[_SOP_INSTANCE], syntax, 0, size)
+        offset = start + length
+        # What is longer than a UID can be would make a command set that peers refuse to read.
+        if number >= _SOP_CLASS and offset <= len(head) and length <= _UID_LENGTH:
+            uids[number] = head[start:offset].decode("latin-1").strip("\0 ")
+    return uids
+
+
+def _element(head: bytes, position: int, syntax: str) -> tuple[int, int, int, int]:
+    """Group, number, start of the value and its length."""
+    if syntax == IMPLICIT_VR_LITTLE_ENDIAN:
+        group, number, length = _IMPLICIT.unpack_from(head, position)
+        return group, number, position + 8, length
+    short, long = (_SHORT_BIG, _LONG_BIG) if syntax == EXPLICIT_VR_BIG_ENDIAN else (_SHORT, _LONG)
+    group, number, vr, length = short.unpack_from(head, position)
+    if vr in _LONG_VRS:
+        return group, number, position + 12, long.unpack_from(head, position)[4]
+    return group, number, position + 8, length

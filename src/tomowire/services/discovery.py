@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tomowire.errors import FileFormatError
-from tomowire.services.dicom_file import DicomFile, inspect
+from tomowire.services.dicom_file import DicomFile, inspect, is_marked
 from tomowire.uids import MEDIA_STORAGE_DIRECTORY
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ def _walk(folder: Path) -> Iterator[Path | Skipped]:
 
 def _look_at(path: Path) -> DicomFile | Skipped:
     try:
-        found = inspect(path)
-    except FileFormatError as error:
-        return Skipped(path, str(error), is_error=False)
+        try:
+            return inspect(path)
+        except FileFormatError as error:
+            # A damaged DICOM file was meant to be sent; any other file just lies among them.
+            return Skipped(path, str(error), is_error=is_marked(path))
     except OSError as error:
         return Skipped(path, error.strerror or str(error), is_error=True)
-    return found
 
 
 def _of_directory(path: Path, read_dicomdir: Callable[[Path], Iterable[Path]] | None) -> Iterator[DicomFile | Skipped]:

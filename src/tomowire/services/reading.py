@@ -21,7 +21,8 @@ async def read_pieces(
     """Iterate over `(piece, is_last)` of a file from `offset`; a piece is valid until the next is asked for.
 
     Pieces are about 1 MiB, a multiple of `payload` bytes where that is possible, so that no PDU is cut short between two of them.
-    Raises `OSError`; a file that has become shorter than `size` is one too.
+    A data set of odd length gets the null byte that it lacks (see `even`). Raises `OSError`, also if the file has become shorter
+    than `size`.
     """
     length = max(_PIECE // payload, 1) * payload
     loop = asyncio.get_running_loop()
@@ -30,21 +31,22 @@ async def read_pieces(
     try:
         if offset:
             file.seek(offset)
-        buffers = [memoryview(bytearray(min(length, max(size, 1)))) for _ in range(2)]
+        buffers = [memoryview(bytearray(min(length, size) + 1)) for _ in range(2)]
 
         async def pieces() -> AsyncIterator[tuple[memoryview, bool]]:
             nonlocal pending
             left, turn = size, 0
-            pending = loop.run_in_executor(None, _fill, file, buffers[0][:left])
+            pending = loop.run_in_executor(None, _fill, file, buffers[0][: min(length, left)])
             while True:
                 got = await pending
                 left -= got
                 if not got and left:
                     raise OSError(f"{path} ended {left} bytes early")
-                piece = buffers[turn][:got]
+                buffers[turn][got] = 0
+                piece = buffers[turn][: got if left else got + got % 2]
                 turn = 1 - turn
                 if left:
-                    pending = loop.run_in_executor(None, _fill, file, buffers[turn][:left])
+                    pending = loop.run_in_executor(None, _fill, file, buffers[turn][: min(length, left)])
                 yield piece, not left
                 if not left:
                     return
@@ -55,6 +57,14 @@ async def read_pieces(
         if pending is not None and not pending.done():
             await asyncio.wait([pending])
         file.close()
+
+
+def even(data: bytes) -> bytes:
+    """`data` with a null byte more if its length is odd: a fragment has an even length (PS3.8 E.1), and so has a data set.
+
+    Deflated ones are padded in this way when they are sent (PS3.5 A.5), and not by everyone who writes files.
+    """
+    return data + b"\0" if len(data) % 2 else data
 
 
 def _fill(file: FileIO, buffer: memoryview) -> int:

@@ -23,7 +23,7 @@ from tomowire.protocol.status import (
     Status,
 )
 from tomowire.services.dicom_file import DicomFile, inspect
-from tomowire.services.reading import read_pieces
+from tomowire.services.reading import even, read_pieces
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION, storage_uid
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
 
@@ -112,7 +112,7 @@ class CStoreScu:
         complete = False
         try:
             if content is not None:
-                await association.send(context.context_id, request, content)
+                await association.send(context.context_id, request, even(content))
                 if progress is not None:
                     progress(len(content))
             else:
