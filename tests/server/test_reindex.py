@@ -96,6 +96,20 @@ def test_what_cannot_be_indexed_is_reported_and_left(root: Path) -> None:
     assert all((root / finding.path).exists() for finding in found)
 
 
+def test_the_log_of_the_old_index_is_not_played_into_the_new_one(tmp_path: Path) -> None:
+    batches = [[(sample, False)] for sample in SAMPLES]
+    with CrashServer() as server:
+        steps = server.store(tmp_path / "all", batches).steps
+        root = tmp_path / "killed"
+        assert server.store(root, batches, kill_at=steps - 8).killed
+    assert (root / "index.sqlite-wal").stat().st_size > 0
+    (root / "index.sqlite").unlink()
+    (root / path_of(SAMPLES[1])).unlink()
+    assert reindex(root) == len(SAMPLES) - 1
+    assert contents(root) == {sample.uid: sample.data_set for sample in SAMPLES if sample != SAMPLES[1]}
+    assert findings(root) == []
+
+
 @pytest.mark.parametrize("order", [1, -1])
 async def test_of_two_files_of_one_object_the_later_is_indexed(tmp_path: Path, order: int) -> None:
     one = Sample(1)
