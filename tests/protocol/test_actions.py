@@ -161,7 +161,7 @@ def ended(events: list[ProtocolEvent]) -> AssociationAborted:
         pytest.param(raw_pdu(0x47), (0, 0), id="unknown type"),
         pytest.param(raw_pdu(RELEASE_RQ), (0, 0), id="unexpected"),
         # Deliberate: what is wrong with the content of a PDU can only be said by a provider's abort.
-        pytest.param(raw_pdu(RQ, bytes(10)), (2, 6), id="invalid content"),
+        pytest.param(raw_pdu(RQ, bytes(68)), (2, 6), id="invalid content"),
     ],
 )
 def test_aa_1_tells_the_peer_what_it_can(bad: bytes, source_and_reason: tuple[int, int]) -> None:
@@ -215,9 +215,9 @@ def test_aa_4_tells_the_cause(cause: Exception | None) -> None:
 def test_aa_7_is_sent_once() -> None:
     """What a peer sends in Sta13 without reading must not pile up as aborts on our side."""
     upper = in_state(State.STA13_AWAITING_TRANSPORT_CLOSE, is_requestor=False)
-    receive(upper, raw_pdu(RQ) * 1000)
+    receive(upper, encode_pdu(proposal()) * 1000)
     assert sent(upper) == raw_pdu(ABORT, bytes((0, 0, 2, 2)))
-    receive(upper, raw_pdu(RQ), raw_pdu(0x42))
+    receive(upper, encode_pdu(proposal()), raw_pdu(0x42))
     assert sent(upper) == b""
 
 
@@ -230,7 +230,7 @@ def test_aa_7_gives_the_reason_of_an_invalid_pdu() -> None:
 @pytest.mark.parametrize(
     ("bad", "reason", "words"),
     [
-        pytest.param(raw_pdu(0x42), 1, "unknown PDU type 0x42", id="unrecognized"),
+        pytest.param(raw_pdu(0x42), 1, "PDU type 42H", id="unrecognized"),
         pytest.param(raw_pdu(RELEASE_RP), 2, "AReleaseRP", id="unexpected"),
         pytest.param(raw_pdu(P_DATA, b""), 6, "holds no PDV", id="invalid"),
     ],

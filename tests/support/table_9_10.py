@@ -67,7 +67,7 @@ _RECEIVED: Final = {
 }
 
 
-def let_happen(upper: UpperLayer, event: Event) -> list[ProtocolEvent]:  # noqa: C901, PLR0912 - one case for each row
+def let_happen(upper: UpperLayer, event: Event) -> list[ProtocolEvent]:  # noqa: C901 - one case for each row
     """Bring `event` about at time `NOW`, as the user, the peer, the connection or the timer does; return what the user is told."""
     if event in _RECEIVED:
         return receive(upper, _RECEIVED[event], now=NOW)

@@ -152,7 +152,12 @@ class Fragmenter:
             header = _header(context_id, len(data), LAST_BIT if last else 0)
             return (header, data) if data else (header,) if last else ()
         pieces = self._pieces(context_id, data, 0, last=last)
-        return pieces if self.payload_maximum >= _WORTH_A_SLICE else (b"".join(pieces),)
+        if self.payload_maximum >= _WORTH_A_SLICE:
+            return pieces
+        joined = bytearray()
+        for piece in pieces:  # not `join`, which makes a list of them first
+            joined += piece
+        return (memoryview(joined),)
 
     def _pieces(
         self, context_id: int, content: memoryview, control: int, *, last: bool

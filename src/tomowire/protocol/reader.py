@@ -6,13 +6,12 @@ and never copied. Every other PDU is gathered, under a hard cap that is checked 
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from tomowire.errors import PduError
 from tomowire.protocol.reasons import INVALID_PDU_PARAMETER, UNRECOGNIZED_PDU
 from tomowire.wire.pdu import PDU_HEADER, PduType
-from tomowire.wire.pdv import PDV_HEADER
+from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDV_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +19,21 @@ if TYPE_CHECKING:
 # 128 contexts with every transfer syntax of the standard each, and room for user identity (a SAML assertion is 64 KiB at most).
 ASSOCIATE_CAP: Final = 1 << 20
 
-_SHORT: Final = 4
+# Shortest and longest content. The fixed fields of A-ASSOCIATE-RQ and -AC are 68 bytes long (PS3.8 9.3.2, 9.3.3), the other PDUs
+# always 4 (9.3.4, 9.3.6 to 9.3.8).
+_LENGTHS: Final[dict[int, tuple[int, int]]] = {
+    PduType.A_ASSOCIATE_RQ: (68, ASSOCIATE_CAP),
+    PduType.A_ASSOCIATE_AC: (68, ASSOCIATE_CAP),
+    PduType.A_ASSOCIATE_RJ: (4, 4),
+    PduType.A_RELEASE_RQ: (4, 4),
+    PduType.A_RELEASE_RP: (4, 4),
+    PduType.A_ABORT: (4, 4),
+}
+_LENGTH_FIELD: Final = 4
 _P_DATA_TF: Final = int(PduType.P_DATA_TF)
-_PDU_HEADER_SIZE: Final = PDU_HEADER.size
-_PDV_HEADER_SIZE: Final = PDV_HEADER.size
-_LENGTH: Final = Struct(">I")
+# The headers of a PDU and of a PDV happen to be equally long.
+_HEADER_SIZE: Final = PDU_HEADER.size
+assert PDV_HEADER.size == _HEADER_SIZE
 
 
 class RawPdu(NamedTuple):
@@ -55,7 +64,7 @@ class PduReader:
     def __init__(self, maximum_length: int = 0) -> None:
         self._maximum_length = maximum_length
         self._partial = bytearray()  # a header, or a gathered PDU, not whole yet
-        self._payload_left = -1  # of a PDU that is being gathered; -1: none
+        self._payload_left = 0  # of the PDU that is being gathered
         self._pdu_type = 0
         self._pdata_left = 0  # of the P-DATA-TF being streamed
         self._pdv_left = 0  # of the PDV being streamed
@@ -81,91 +90,78 @@ class PduReader:
         finally:
             self._offset += end
 
+    def stop(self) -> None:
+        """Pass over everything from here on: what came made no sense one layer up."""
+        self._broken = True
+
     def _next(self, data: memoryview, position: int) -> tuple[Incoming | None, int]:
-        """Use up some of `data` from `position`, whichever part of a PDU is due."""
-        item: Incoming | None = None
+        """Use up some of `data` from `position`, whichever part of a PDU is due; return what is whole now, and where that ends."""
         if self._pdv_left:
             end = min(position + self._pdv_left, len(data))
             return self._fragment(data[position:end]), end
-        if self._pdata_left:
-            header, position = self._header(data, position, _PDV_HEADER_SIZE)
-            if header is not None:
-                item = self._begin_pdv(header, position)
-        elif self._payload_left >= 0:
+        if self._payload_left:
             end = min(position + self._payload_left, len(data))
-            self._partial += data[position:end]
-            self._payload_left -= end - position
-            position = end
-            if not self._payload_left:
-                item = self._whole_pdu()
-        else:
-            header, position = self._header(data, position, _PDU_HEADER_SIZE)
-            if header is not None:
-                self._begin_pdu(header, position)
-        return item, position
-
-    def stop(self) -> None:
-        """Pass over everything from here on: the association is over, or what came made no sense one layer up."""
-        self._broken = True
-
-    def _header(self, data: memoryview, position: int, size: int) -> tuple[memoryview | bytes | None, int]:
-        """The next `size` bytes: a slice where they lie together, else gathered over several calls."""
-        if not self._partial and len(data) - position >= size:
-            return data[position : position + size], position + size
-        take = min(size - len(self._partial), len(data) - position)
-        self._partial += data[position : position + take]
-        position += take
-        if len(self._partial) < size:
+            return self._gather(data[position:end]), end
+        header, position = self._header(data, position)
+        if header is None:
             return None, position
+        if self._pdata_left:
+            return self._begin_pdv(header, position), position
+        self._begin_pdu(header, position)
+        return None, position
+
+    def _header(self, data: memoryview, position: int) -> tuple[memoryview | bytes | None, int]:
+        """The header of a PDU or a PDV: a slice where it lies together, else gathered over several calls."""
+        end = position + _HEADER_SIZE - len(self._partial)
+        if not self._partial and end <= len(data):
+            return data[position:end], end
+        self._partial += data[position:end]
+        if len(self._partial) < _HEADER_SIZE:
+            return None, len(data)
         header = bytes(self._partial)
         self._partial.clear()
-        return header, position
+        return header, end
 
     def _begin_pdu(self, header: memoryview | bytes, position: int) -> None:
         pdu_type, length = PDU_HEADER.unpack(header)
         if pdu_type == _P_DATA_TF:
             self._begin_pdata(length, position)
             return
-        try:
-            kind = PduType(pdu_type)
-        except ValueError:
-            raise self._error(
-                f"unknown PDU type {pdu_type:#04x}", position - _PDU_HEADER_SIZE, UNRECOGNIZED_PDU
-            ) from None
-        associate = kind in (PduType.A_ASSOCIATE_RQ, PduType.A_ASSOCIATE_AC)
-        # PS3.8 9.3.4, 9.3.6 to 9.3.8: the others are exactly four bytes long.
-        if length > ASSOCIATE_CAP if associate else length != _SHORT:
-            raise self._error(f"a length of {length} bytes is impossible for {kind.name}", position - _SHORT)
+        if pdu_type not in _LENGTHS:
+            start = position - _HEADER_SIZE
+            raise self._error(f"PDU type {pdu_type:02X}H is not defined", start, UNRECOGNIZED_PDU)
+        shortest, longest = _LENGTHS[pdu_type]
+        if not shortest <= length <= longest:
+            name = PduType(pdu_type).name
+            raise self._error(f"a length of {length} bytes is impossible for {name}", position - _LENGTH_FIELD)
         self._pdu_type = pdu_type
         self._payload_left = length
-        if not length:
-            raise self._error(f"{kind.name} without content", position - _SHORT)
 
     def _begin_pdata(self, length: int, position: int) -> None:
-        if length < _PDV_HEADER_SIZE:
-            raise self._error(f"P-DATA-TF of {length} bytes holds no PDV", position - _SHORT)
+        if length < _HEADER_SIZE:
+            raise self._error(f"P-DATA-TF of {length} bytes holds no PDV", position - _LENGTH_FIELD)
         if self._maximum_length and length > self._maximum_length:
             limit = self._maximum_length
             raise self._error(
-                f"P-DATA-TF of {length} bytes, more than the maximum of {limit} announced", position - _SHORT
+                f"P-DATA-TF of {length} bytes, more than the maximum of {limit} announced", position - _LENGTH_FIELD
             )
         self._pdata_left = length
 
     def _begin_pdv(self, header: memoryview | bytes, position: int) -> Fragment | None:
         length, context_id, control = PDV_HEADER.unpack(header)
-        whole = length + _SHORT  # the length counts what follows it: context ID, control header and data
-        if length < 2 or whole > self._pdata_left:
+        whole = length + _LENGTH_FIELD  # the length counts what follows it: context ID, control header and data
+        if length < MINIMUM_LENGTH or whole > self._pdata_left:
             raise self._error(
                 f"PDV length {length} contradicts the {self._pdata_left} bytes left of its P-DATA-TF",
-                position - _PDV_HEADER_SIZE,
+                position - _HEADER_SIZE,
             )
         self._pdata_left -= whole
-        if 0 < self._pdata_left < _PDV_HEADER_SIZE:
-            raise self._error(f"{self._pdata_left} stray bytes after the last PDV", position - _PDV_HEADER_SIZE)
-        self._pdv_left = length - 2
+        if 0 < self._pdata_left < _HEADER_SIZE:
+            raise self._error(f"{self._pdata_left} stray bytes after the last PDV", position - _HEADER_SIZE)
+        self._pdv_left = length - MINIMUM_LENGTH
         self._context_id = context_id
-        self._is_command = bool(control & 1)
-        self._is_last = bool(control & 2)
+        self._is_command = bool(control & COMMAND_BIT)
+        self._is_last = bool(control & LAST_BIT)
         # A PDV without data has no bytes to wait for, and may be the valid end of a message.
         return self._fragment(memoryview(b"")) if not self._pdv_left else None
 
@@ -173,11 +169,14 @@ class PduReader:
         self._pdv_left -= len(data)
         return Fragment(self._context_id, self._is_command, data, self._is_last and not self._pdv_left)
 
-    def _whole_pdu(self) -> RawPdu:
+    def _gather(self, data: memoryview) -> RawPdu | None:
+        self._partial += data
+        self._payload_left -= len(data)
+        if self._payload_left:
+            return None
         payload = bytes(self._partial)
         self._partial.clear()
-        self._payload_left = -1
         return RawPdu(self._pdu_type, payload)
 
     def _error(self, message: str, position: int, reason: int = INVALID_PDU_PARAMETER) -> PduError:
-        return PduError(message, offset=max(0, self._offset + position), reason=reason)
+        return PduError(message, offset=self._offset + position, reason=reason)
