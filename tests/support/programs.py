@@ -1,0 +1,144 @@
+"""tomowire's commands as processes of their own, as a person starts them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from support.subprocesses import python_environment
+
+SECONDS_TO_START = 30.0
+SECONDS_TO_RUN = 60.0
+
+_ADDRESS = re.compile(r"(?:listening|DICOM +\S+) on (\S+):(\d+)")
+
+
+def command_line(*arguments: object) -> list[str]:
+    """`tomowire ARGUMENT...` with this Python."""
+    return [sys.executable, "-m", "tomowire", *map(str, arguments)]
+
+
+def run_tomowire(
+    *arguments: object, cwd: Path | None = None, timeout: float = SECONDS_TO_RUN, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. A failure is the caller's to look at."""
+    return subprocess.run(
+        command_line(*arguments),
+        cwd=cwd,
+        env={**python_environment(), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=timeout,
+        check=False,
+    )
+
+
+class Output:
+    """What a process writes to a pipe, read as it comes, so that the pipe never fills."""
+
+    def __init__(self, pipe: IO[str]) -> None:
+        self._pipe = pipe
+        self._lines: list[str] = []
+        self._ended = False
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        with self._news:
+            return "".join(self._lines)
+
+    def wait_for(self, pattern: str | re.Pattern[str], timeout: float = SECONDS_TO_START) -> re.Match[str]:
+        """The first match in all that has been written, waiting for it up to `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while True:
+                text = "".join(self._lines)
+                if match := re.search(pattern, text):
+                    return match
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    why = "the process ended" if self._ended else f"{timeout} s passed"
+                    raise TimeoutError(f"{why} without {pattern!r}:\n{text[-4000:]}")
+                self._news.wait(left)
+
+    def join(self) -> None:
+        """Wait for the end of the output, which comes with the end of the process."""
+        self._thread.join(10)
+
+    def _read(self) -> None:
+        with self._pipe:
+            for line in self._pipe:
+                with self._news:
+                    self._lines.append(line)
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+class Program:
+    """A running `serve` or `listen`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self.stdout = Output(process.stdout)
+        self.stderr = Output(process.stderr)
+        self.port = 0
+
+    def wait_until_listening(self) -> None:
+        self.port = int(self.stderr.wait_for(_ADDRESS)[2])
+
+    def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int:
+        """Send a signal, wait for the end, and give the exit code; killed after `timeout` seconds, which is an error."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self.stdout.join()
+        self.stderr.join()
+        return code
+
+
+def start(arguments: Sequence[object], *, cwd: Path | None = None, **options: Any) -> Program:
+    """Start a command and leave it running; `options` go to `Popen`."""
+    process = subprocess.Popen(
+        command_line(*arguments),
+        cwd=cwd,
+        env=python_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="surrogateescape",
+        **options,
+    )
+    return Program(process)
+
+
+@contextmanager
+def serving(*arguments: object, cwd: Path | None = None, **options: Any) -> Iterator[Program]:
+    """`tomowire serve` or `listen` on a free port, ready to be called; stopped at the end of the block."""
+    program = start([*arguments, "--port", "0"], cwd=cwd, **options)
+    try:
+        program.wait_until_listening()
+        yield program
+    finally:
+        program.end()
