@@ -1,0 +1,494 @@
+"""Proposing, answering and agreeing (PS3.8 9.3.2, 9.3.3; PS3.7 D.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.upper_layers import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    JPEG,
+    MR,
+    SUPPORTED,
+    VERIFICATION,
+    Supports,
+    proposal,
+)
+from tomowire.errors import UsageError
+from tomowire.protocol.negotiation import (
+    MAXIMUM_CONTEXTS,
+    REJECT_APPLICATION_CONTEXT,
+    REJECT_CALLED_AE_TITLE,
+    REJECT_CALLING_AE_TITLE,
+    REJECT_LOCAL_LIMIT,
+    AcceptedContext,
+    AcceptorPolicy,
+    Agreement,
+    ProposedContext,
+    answer,
+    propose,
+)
+from tomowire.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
+from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, decode_pdu, encode_pdu
+from tomowire.wire.user_information import (
+    AsynchronousOperationsWindow,
+    CommonExtendedNegotiation,
+    ExtendedNegotiation,
+    RoleSelection,
+    UserIdentityRQ,
+    UserInformation,
+)
+
+Window = AsynchronousOperationsWindow
+
+
+def acceptance(request: AAssociateRQ, supported: Supports = SUPPORTED, **policy: Any) -> AAssociateAC:
+    response = answer(request, AcceptorPolicy(supported, **policy))
+    assert isinstance(response, AAssociateAC)
+    return response
+
+
+def asking(*contexts: PresentationContextRQ, **information: Any) -> AAssociateRQ:
+    return AAssociateRQ("CALLED", "CALLING", contexts, UserInformation(**information))
+
+
+def granting(*contexts: PresentationContextAC, **information: Any) -> AAssociateAC:
+    return AAssociateAC("CALLED", "CALLING", contexts, UserInformation(**information))
+
+
+# Proposing
+
+
+def test_a_proposal_numbers_its_contexts_with_odd_ids() -> None:
+    request = proposal(ProposedContext(VERIFICATION, (IMPLICIT,)), ProposedContext(CT, (JPEG, EXPLICIT)))
+    assert request.presentation_contexts == (
+        PresentationContextRQ(1, VERIFICATION, (IMPLICIT,)),
+        PresentationContextRQ(3, CT, (JPEG, EXPLICIT)),
+    )
+
+
+def test_a_proposal_says_who_and_what_we_are() -> None:
+    request = proposal(called="THEM", calling="US", maximum_length=4096)
+    assert (request.called_ae_title, request.calling_ae_title) == ("THEM", "US")
+    # Required by PS3.8 D.1 and PS3.7 D.3.3.2; what was not asked for is absent.
+    assert request.user_information == UserInformation(
+        maximum_length=4096,
+        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+    )
+
+
+def test_a_proposal_passes_on_window_and_extended_negotiation() -> None:
+    extended = ExtendedNegotiation(CT, b"\2")
+    information = proposal(window=Window(5, 1), extended_negotiations=[extended]).user_information
+    assert information.asynchronous_operations_window == Window(5, 1)
+    assert information.extended_negotiations == (extended,)
+
+
+@pytest.mark.parametrize("count", [0, MAXIMUM_CONTEXTS + 1])
+def test_only_1_to_128_contexts_can_be_proposed(count: int) -> None:
+    with pytest.raises(UsageError, match=f"not {count}"):
+        proposal_of(count)
+
+
+def proposal_of(count: int) -> AAssociateRQ:
+    contexts = [ProposedContext(f"1.2.{number}", (IMPLICIT,)) for number in range(count)]
+    return propose(called_ae_title="A", calling_ae_title="B", contexts=contexts, maximum_length=0)
+
+
+def test_128_contexts_have_the_ids_1_to_255() -> None:
+    request = decode_pdu(1, encode_pdu(proposal_of(128))[6:])
+    assert isinstance(request, AAssociateRQ)
+    assert [context.context_id for context in request.presentation_contexts] == list(range(1, 256, 2))
+
+
+def test_a_context_needs_a_transfer_syntax() -> None:
+    with pytest.raises(UsageError, match=CT):
+        proposal(ProposedContext(CT, ()))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "items"),
+    [
+        pytest.param([(True, False)], [], id="SCU alone is the default"),
+        pytest.param([(False, True)], [(False, True)], id="SCP alone"),
+        pytest.param([(True, True)], [(True, True)], id="both"),
+        pytest.param([(True, False), (False, True)], [(True, True)], id="one context for each"),
+        pytest.param([(False, True), (True, False)], [(True, True)], id="one context for each, the other way round"),
+    ],
+)
+def test_there_is_one_role_selection_for_each_sop_class(
+    wanted: list[tuple[bool, bool]], items: list[tuple[bool, bool]]
+) -> None:
+    contexts = [ProposedContext(CT, (IMPLICIT,), scu=scu, scp=scp) for scu, scp in wanted]
+    roles = proposal(*contexts, ProposedContext(MR, (IMPLICIT,))).user_information.role_selections
+    assert [(role.sop_class_uid, role.scu, role.scp) for role in roles] == [(CT, *item) for item in items]
+
+
+# Answering: the association as a whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "rejection"),
+    [
+        ({"application_context_name": "1.2.3"}, {}, REJECT_APPLICATION_CONTEXT),
+        ({"application_context_name": ""}, {}, REJECT_APPLICATION_CONTEXT),
+        ({}, {"called_ae_titles": frozenset({"OTHER"})}, REJECT_CALLED_AE_TITLE),
+        ({}, {"calling_ae_titles": frozenset({"OTHER"})}, REJECT_CALLING_AE_TITLE),
+        ({}, {"calling_ae_titles": frozenset()}, REJECT_CALLING_AE_TITLE),
+    ],
+)
+def test_what_is_rejected(changes: dict[str, Any], policy: dict[str, Any], rejection: AAssociateRJ) -> None:
+    assert answer(replace(proposal(), **changes), AcceptorPolicy(SUPPORTED, **policy)) == rejection
+
+
+@pytest.mark.parametrize(
+    ("rejection", "numbers"),
+    [
+        (REJECT_APPLICATION_CONTEXT, (1, 1, 2)),
+        (REJECT_CALLING_AE_TITLE, (1, 1, 3)),
+        (REJECT_CALLED_AE_TITLE, (1, 1, 7)),
+        (REJECT_LOCAL_LIMIT, (2, 3, 2)),
+    ],
+)
+def test_rejections_have_the_numbers_of_table_9_21(rejection: AAssociateRJ, numbers: tuple[int, int, int]) -> None:
+    assert (rejection.result, rejection.source, rejection.reason) == numbers
+
+
+def test_known_titles_are_accepted_and_sent_back() -> None:
+    policy = {"called_ae_titles": frozenset({"THEM", "X"}), "calling_ae_titles": frozenset({"US"})}
+    response = acceptance(proposal(called="THEM", calling="US"), **policy)
+    assert (response.called_ae_title, response.calling_ae_title) == ("THEM", "US")
+
+
+def test_an_acceptance_says_who_we_are_and_what_we_take() -> None:
+    assert acceptance(proposal(), maximum_length=4096).user_information == UserInformation(
+        maximum_length=4096,
+        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+    )
+
+
+# Answering: contexts
+
+
+@pytest.mark.parametrize(
+    ("abstract_syntax", "transfer_syntaxes", "result", "transfer_syntax"),
+    [
+        pytest.param(CT, (EXPLICIT, IMPLICIT), 0, EXPLICIT, id="the first of the requestor's that fits"),
+        pytest.param(CT, (IMPLICIT, EXPLICIT), 0, IMPLICIT, id="the requestor's order decides"),
+        pytest.param(CT, (JPEG, IMPLICIT), 0, IMPLICIT, id="what is not supported is passed over"),
+        pytest.param(CT, (IMPLICIT, IMPLICIT), 0, IMPLICIT, id="named twice"),
+        pytest.param(CT, (JPEG,), 4, JPEG, id="no transfer syntax fits"),
+        pytest.param(CT, (), 4, "", id="no transfer syntax at all"),
+        pytest.param(MR, (IMPLICIT,), 3, IMPLICIT, id="abstract syntax not supported"),
+        pytest.param("not a UID", (IMPLICIT,), 3, IMPLICIT, id="no UID"),
+    ],
+)
+def test_the_answer_to_one_context(
+    abstract_syntax: str, transfer_syntaxes: tuple[str, ...], result: int, transfer_syntax: str
+) -> None:
+    response = acceptance(asking(PresentationContextRQ(5, abstract_syntax, transfer_syntaxes)))
+    assert response.presentation_contexts == (PresentationContextAC(5, result, transfer_syntax),)
+
+
+def test_each_context_of_the_same_abstract_syntax_is_answered_for_itself() -> None:
+    contexts = (
+        PresentationContextRQ(1, CT, (EXPLICIT,)),
+        PresentationContextRQ(3, CT, (JPEG,)),
+        PresentationContextRQ(5, CT, (IMPLICIT,)),
+    )
+    answers = acceptance(asking(*contexts)).presentation_contexts
+    assert [(each.context_id, each.result) for each in answers] == [(1, 0), (3, 4), (5, 0)]
+
+
+def test_without_any_acceptable_context_the_association_is_accepted_all_the_same() -> None:
+    """PS3.8 7.1.1.14, 7.1.1.7: the contexts have results of their own."""
+    response = acceptance(proposal(ProposedContext(MR, (IMPLICIT,))))
+    assert [each.result for each in response.presentation_contexts] == [3]
+
+
+# Answering: roles (PS3.7 D.3.3.4)
+
+
+@pytest.mark.parametrize(
+    ("proposed", "scp_allowed", "answered"),
+    [
+        ((True, True), True, (True, True)),
+        ((True, True), False, (True, False)),
+        ((False, True), True, (False, True)),
+        ((False, True), False, (False, False)),
+        ((True, False), True, (True, False)),
+        ((False, False), True, (False, False)),
+    ],
+)
+def test_the_answer_to_a_role_selection(
+    proposed: tuple[bool, bool], scp_allowed: bool, answered: tuple[bool, bool]
+) -> None:
+    """ "shall not return the value (1) if the Association-requestor has not proposed the role"."""
+    supported = replace(SUPPORTED, scp={CT} if scp_allowed else set())
+    request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), role_selections=(RoleSelection(CT, *proposed),))
+    assert acceptance(request, supported).user_information.role_selections == (RoleSelection(CT, *answered),)
+
+
+def test_roles_are_answered_for_accepted_contexts_only() -> None:
+    request = asking(
+        PresentationContextRQ(1, CT, (JPEG,)),
+        role_selections=(RoleSelection(CT, True, True), RoleSelection(MR, True, True)),
+    )
+    assert acceptance(request, replace(SUPPORTED, scp={CT, MR})).user_information.role_selections == ()
+
+
+# Answering: the rest of the user information
+
+
+@pytest.mark.parametrize(
+    ("proposed", "allowed", "answered"),
+    [
+        (None, 8, None),
+        (Window(16, 16), 8, Window(8, 1)),
+        (Window(4, 1), 8, Window(4, 1)),
+        (Window(0, 0), 8, Window(8, 1)),
+        (Window(16, 1), 0, Window(16, 1)),
+        (Window(0, 1), 0, Window(0, 1)),
+    ],
+)
+def test_the_window_is_answered_only_if_proposed_and_never_with_more(
+    proposed: Window | None, allowed: int, answered: Window | None
+) -> None:
+    """PS3.7 D.3.3.3; 0 is unlimited. Of requests to the requestor we never have more than one outstanding."""
+    request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), asynchronous_operations_window=proposed)
+    response = acceptance(request, maximum_performed=allowed)
+    assert response.user_information.asynchronous_operations_window == answered
+
+
+def test_extended_negotiation_is_answered_only_if_proposed_and_understood() -> None:
+    supported = Supports({CT: {IMPLICIT}, MR: {IMPLICIT}}, extended={CT: b"\1", VERIFICATION: b"\1"})
+    contexts = (PresentationContextRQ(1, CT, (IMPLICIT,)), PresentationContextRQ(3, MR, (IMPLICIT,)))
+    items = tuple(ExtendedNegotiation(uid, b"\2\0\0extra") for uid in (CT, MR, VERIFICATION))
+    response = acceptance(asking(*contexts, extended_negotiations=items), supported)
+    assert response.user_information.extended_negotiations == (ExtendedNegotiation(CT, b"\1"),)
+    assert acceptance(asking(*contexts), supported).user_information.extended_negotiations == ()
+
+
+@pytest.mark.parametrize("positive_response_requested", [False, True])
+def test_user_identity_gets_no_answer_from_who_does_not_check_it(positive_response_requested: bool) -> None:
+    """PS3.7 D.3.3.7: no response is the answer of an acceptor that does not support it."""
+    identity = UserIdentityRQ(1, b"user", positive_response_requested=positive_response_requested)
+    request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), user_identity=identity)
+    assert acceptance(request).user_information.user_identity_response is None
+
+
+def test_common_extended_negotiation_has_no_answer() -> None:
+    """PS3.7 D.3.3.6: "no response is necessary"."""
+    item = CommonExtendedNegotiation(CT, "1.2.840.10008.4.2", ())
+    request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), common_extended_negotiations=(item,))
+    assert acceptance(request).user_information.common_extended_negotiations == ()
+
+
+# Agreeing
+
+
+def agreed(request: AAssociateRQ, response: AAssociateAC) -> Agreement:
+    return Agreement.of(request, response)
+
+
+def test_what_is_accepted_can_be_used() -> None:
+    agreement = agreed(
+        asking(PresentationContextRQ(1, CT, (EXPLICIT, IMPLICIT))), granting(PresentationContextAC(1, 0, IMPLICIT))
+    )
+    assert agreement.contexts == {1: AcceptedContext(1, CT, IMPLICIT, requestor_is_scu=True, requestor_is_scp=False)}
+    assert agreement.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("answers", "result"),
+    [
+        pytest.param([PresentationContextAC(1, 1, "")], 1, id="user rejection"),
+        pytest.param([PresentationContextAC(1, 3, EXPLICIT)], 3, id="abstract syntax"),
+        pytest.param([PresentationContextAC(1, 4, "nonsense")], 4, id="transfer syntax"),
+        pytest.param([PresentationContextAC(1, 99, EXPLICIT)], 99, id="unknown result"),
+        pytest.param([], 2, id="no answer"),
+        pytest.param([PresentationContextAC(3, 0, EXPLICIT)], 2, id="answer to something else"),
+        pytest.param([PresentationContextAC(1, 0, JPEG)], 4, id="transfer syntax that was not proposed"),
+    ],
+)
+def test_what_is_not_accepted_cannot_be_used(answers: list[PresentationContextAC], result: int) -> None:
+    agreement = agreed(asking(PresentationContextRQ(1, CT, (EXPLICIT,))), granting(*answers))
+    assert agreement.contexts == {}
+    (refused,) = agreement.refused
+    assert (refused.context_id, refused.abstract_syntax, refused.transfer_syntaxes) == (1, CT, (EXPLICIT,))
+    assert refused.result == result
+
+
+@pytest.mark.parametrize(
+    ("proposed", "answered", "roles"),
+    [
+        (None, None, (True, False)),
+        (None, (True, True), (True, False)),  # "shall ignore the response if it has not proposed the role"
+        ((True, True), None, (True, False)),  # not returned: the defaults
+        ((True, True), (True, True), (True, True)),
+        ((True, True), (True, False), (True, False)),
+        ((False, True), (True, True), (False, True)),
+        ((False, True), (False, False), (False, False)),
+    ],
+)
+def test_the_roles_that_both_want(
+    proposed: tuple[bool, bool] | None, answered: tuple[bool, bool] | None, roles: tuple[bool, bool]
+) -> None:
+    """PS3.7 D.3.3.4."""
+    agreement = agreed(
+        asking(
+            PresentationContextRQ(1, CT, (IMPLICIT,)),
+            role_selections=(RoleSelection(CT, *proposed),) if proposed else (),
+        ),
+        granting(
+            PresentationContextAC(1, 0, IMPLICIT), role_selections=(RoleSelection(CT, *answered),) if answered else ()
+        ),
+    )
+    context = agreement.contexts[1]
+    assert (context.requestor_is_scu, context.requestor_is_scp) == roles
+
+
+@pytest.mark.parametrize(
+    ("proposed", "answered", "invoked_and_performed"),
+    [
+        (None, None, (1, 1)),
+        (Window(8, 8), None, (1, 1)),
+        (None, Window(8, 8), (1, 1)),
+        (None, Window(0, 0), (1, 1)),
+        (Window(8, 4), Window(3, 4), (3, 4)),
+        (Window(8, 4), Window(9, 9), (8, 4)),
+        (Window(0, 0), Window(5, 0), (5, 0)),
+        (Window(5, 0), Window(0, 7), (5, 7)),
+    ],
+)
+def test_the_window_that_both_want(
+    proposed: Window | None, answered: Window | None, invoked_and_performed: tuple[int, int]
+) -> None:
+    """PS3.7 D.3.3.3: absent is 1, 0 is unlimited."""
+    agreement = agreed(
+        asking(PresentationContextRQ(1, CT, (IMPLICIT,)), asynchronous_operations_window=proposed),
+        granting(asynchronous_operations_window=answered),
+    )
+    assert (agreement.maximum_invoked, agreement.maximum_performed) == invoked_and_performed
+
+
+# Any request, any answer
+
+# Few UIDs, so that what is proposed, supported and answered often meets.
+some_abstract = st.sampled_from((CT, MR, VERIFICATION))
+some_transfer = st.sampled_from((IMPLICIT, EXPLICIT, JPEG))
+flags = st.booleans()
+limits = st.integers(0, 3)
+context_ids = st.sampled_from((1, 3, 5, 255))
+
+
+def information(**more: Any) -> st.SearchStrategy[UserInformation]:
+    return st.builds(
+        UserInformation,
+        asynchronous_operations_window=st.none() | st.builds(Window, limits, limits),
+        role_selections=st.lists(st.builds(RoleSelection, some_abstract, flags, flags), max_size=3).map(tuple),
+        extended_negotiations=st.lists(
+            st.builds(ExtendedNegotiation, some_abstract, st.binary(max_size=3)), max_size=3
+        ).map(tuple),
+        **more,
+    )
+
+
+def by_id(contexts: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(contexts, max_size=4, unique_by=lambda context: context.context_id).map(tuple)
+
+
+requests = st.builds(
+    AAssociateRQ,
+    st.just("CALLED"),
+    st.just("CALLING"),
+    by_id(st.builds(PresentationContextRQ, context_ids, some_abstract, st.lists(some_transfer, max_size=3).map(tuple))),
+    information(user_identity=st.none() | st.builds(UserIdentityRQ, st.just(1), st.just(b"user"), st.just(b""), flags)),
+)
+responses = st.builds(
+    AAssociateAC,
+    st.just("CALLED"),
+    st.just("CALLING"),
+    by_id(st.builds(PresentationContextAC, context_ids, st.sampled_from((0, 0, 0, 1, 2, 3, 4, 9)), some_transfer)),
+    information(),
+)
+policies = st.builds(
+    AcceptorPolicy,
+    st.builds(
+        Supports,
+        st.dictionaries(some_abstract, st.sets(some_transfer)),
+        st.sets(some_abstract),
+        st.dictionaries(some_abstract, st.binary(max_size=3)),
+    ),
+    maximum_performed=limits,
+)
+
+
+@given(requests, policies)
+def test_each_context_has_the_answer_it_deserves(request: AAssociateRQ, policy: AcceptorPolicy) -> None:
+    response = answer(request, policy)
+    assert isinstance(response, AAssociateAC)
+    for proposed, context in zip(request.presentation_contexts, response.presentation_contexts, strict=True):
+        assert context.context_id == proposed.context_id
+        usable = policy.supported.transfer_syntaxes(proposed.abstract_syntax)
+        fitting = [uid for uid in proposed.transfer_syntaxes if usable is not None and uid in usable]
+        assert context.result == (3 if usable is None else 0 if fitting else 4)
+        if fitting:
+            assert context.transfer_syntax == fitting[0]
+
+
+@given(requests, policies)
+def test_an_answer_contains_only_what_was_proposed(request: AAssociateRQ, policy: AcceptorPolicy) -> None:
+    response = answer(request, policy)
+    asked, given_ = request.user_information, response.user_information
+    wanted = {role.sop_class_uid: role for role in asked.role_selections}
+    for role in given_.role_selections:
+        assert role.scu <= wanted[role.sop_class_uid].scu
+        assert role.scp <= wanted[role.sop_class_uid].scp
+    for answered, proposed in (
+        (given_.role_selections, asked.role_selections),
+        (given_.extended_negotiations, asked.extended_negotiations),
+    ):
+        answered_for = [item.sop_class_uid for item in answered]
+        assert len(set(answered_for)) == len(answered_for)
+        assert set(answered_for) <= {item.sop_class_uid for item in proposed}
+    window, offer = given_.asynchronous_operations_window, asked.asynchronous_operations_window
+    assert (window is None) is (offer is None)
+    if window is not None and offer is not None:
+        unlimited = 1 << 16
+        assert (window.maximum_invoked or unlimited) <= (offer.maximum_invoked or unlimited)
+        assert (window.maximum_performed or unlimited) <= (offer.maximum_performed or unlimited)
+    assert given_.user_identity_response is None
+
+
+@given(requests, policies)
+def test_both_ends_agree_on_the_same(request: AAssociateRQ, policy: AcceptorPolicy) -> None:
+    """What the acceptor reads from its own answer is what the requestor reads from the bytes of it."""
+    response = answer(request, policy)
+    assert isinstance(response, AAssociateAC)
+    received = decode_pdu(2, encode_pdu(response)[6:])
+    assert isinstance(received, AAssociateAC)
+    here, there = Agreement.of(request, response), Agreement.of(request, received)
+    assert (here.contexts, here.refused) == (there.contexts, there.refused)
+    assert (here.maximum_invoked, here.maximum_performed) == (there.maximum_invoked, there.maximum_performed)
+
+
+@given(requests, responses)
+def test_an_agreement_holds_nothing_that_was_not_proposed(request: AAssociateRQ, response: AAssociateAC) -> None:
+    agreement = Agreement.of(request, response)
+    proposed = {context.context_id: context for context in request.presentation_contexts}
+    refused = [context.context_id for context in agreement.refused]
+    assert sorted([*agreement.contexts, *refused]) == sorted(proposed)
+    for context_id, context in agreement.contexts.items():
+        assert context.abstract_syntax == proposed[context_id].abstract_syntax
+        assert context.transfer_syntax in proposed[context_id].transfer_syntaxes
+    assert all(context.result != 0 for context in agreement.refused)
