@@ -43,9 +43,8 @@ class BlockPool:
 
     def __init__(self, on_room: Callable[[], None]) -> None:
         self._on_room = on_room
-        self._limit = 1
         self._size = FIRST_BLOCK_SIZE
-        self._made = 1
+        self._left_to_make = 0  # how many blocks of that size there may still be
         self._free: list[Block] = []
         self.current = Block(self, self._size)
         self._filled = 0
@@ -53,8 +52,9 @@ class BlockPool:
 
     def grow(self) -> None:
         """Use full-sized blocks from the next one on: there is an association now."""
-        self._limit = BLOCK_LIMIT
-        self._size = BLOCK_SIZE
+        if self._size != BLOCK_SIZE:
+            self._size = BLOCK_SIZE
+            self._left_to_make = BLOCK_LIMIT
 
     def has_room(self) -> bool:
         """Make sure that `room` gives space. False: all blocks are lent out, stop reading until `on_room`."""
@@ -67,8 +67,8 @@ class BlockPool:
             return True
         if self._free:
             self._begin(self._free.pop())
-        elif self._made <= self._limit:
-            self._made += 1
+        elif self._left_to_make:
+            self._left_to_make -= 1
             self._begin(Block(self, self._size))
         elif not room:
             self._starved = True
@@ -86,7 +86,10 @@ class BlockPool:
         return self.current.view[start : self._filled]
 
     def freed(self, block: Block) -> None:
-        if block is not self.current and len(block.view) == self._size:
+        """From a block: nobody holds slices of it any more."""
+        if block is not self.current:
+            if len(block.view) != self._size:
+                return  # the first, small one: nothing is received into it again
             self._free.append(block)
         if self._starved:
             self._starved = False

@@ -43,7 +43,8 @@ async def associate(
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
 
     `peer` is `AET@host:port` or a `PeerAddress`, `aet` one's own AE title, `contexts` up to 128 presentation contexts. `window` is
-    the number of our requests that may be outstanding, if the peer agrees; 1 proposes nothing (PS3.7 D.3.3.3). Times are in seconds.
+    the number of our requests that may be outstanding, if the peer agrees; 1 proposes nothing (PS3.7 D.3.3.3). Times are in
+    seconds.
 
     Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
@@ -74,10 +75,9 @@ async def _open(association: Association, address: PeerAddress, timeout: float, 
             await loop.create_connection(lambda: association.connection, address.host, address.port, ssl=ssl)
     except TimeoutError:
         raise ConnectFailed(f"cannot connect to {address}: no answer within {timeout:g} s") from None
-    except socket.gaierror as error:
-        raise ConnectFailed(
-            f"cannot connect to {address}: the host name cannot be resolved ({error.strerror})"
-        ) from error
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise ConnectFailed(f"cannot connect to {address}: the host name cannot be resolved ({reason})") from error
     except ConnectionRefusedError as error:
         raise ConnectFailed(f"cannot connect to {address}: refused; nothing listens there") from error
     except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from tomowire.aio.blocks import BlockPool
 from tomowire.aio.writing import direct_descriptor, write_buffers
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tomowire.protocol.upper_layer import UpperLayer
 
 logger = logging.getLogger("tomowire.connection")
+
+# A connection that is to be closed has so many seconds to get rid of what was written: a peer that reads nothing any more, and
+# does not close either, would keep it for ever.
+_LINGER: Final = 10.0
 
 
 class Owner(Protocol):
@@ -52,10 +56,13 @@ class Connection(asyncio.BufferedProtocol):
         self._pool = BlockPool(self._on_room)
         self._holds: set[str] = set()  # why reading is paused
         self._drained: asyncio.Future[None] | None = None
-        self._writing_paused = False
+        self.is_writing_paused = False
+        """Whether bytes wait for the kernel to take them."""
         self._flush_scheduled = False
         self._ended_by_peer = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._lingering: asyncio.TimerHandle | None = None
         self.peer_address = ""
         self.last_received = 0.0
         """When bytes came last, in the loop's time."""
@@ -64,7 +71,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=0)
+        # Writing is paused while a single byte waits: its buffer may be in use. (With 0, asyncio's TLS would never resume.)
+        is_tls = transport.get_extra_info("ssl_object") is not None
+        self._transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
         self._descriptor = direct_descriptor(self._transport)
         self.peer_address = _printable_address(transport.get_extra_info("peername"))
         sock = transport.get_extra_info("socket")
@@ -96,22 +105,29 @@ class Connection(asyncio.BufferedProtocol):
         # A peer may ask for release, close its sending side and still read: the answer is sent before the connection is closed.
         # (TLS has no half-closed connections.)
         self._ended_by_peer = True
-        return self._upper.awaits_release_response and self._descriptor is not None
+        if self._upper.awaits_release_response and self._descriptor is not None:
+            return True
+        self._close()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         events = self._upper.connection_lost(self._loop.time(), exc)
         self._transport = None
         self._descriptor = None
         self._set_timer()
+        if self._lingering is not None:
+            self._lingering.cancel()
         self.stop_draining()
-        self._owner.on_events(events, None)
-        self._owner.on_closed()
+        try:
+            self._owner.on_events(events, None)
+        finally:
+            self._owner.on_closed()
 
     def pause_writing(self) -> None:
-        self._writing_paused = True
+        self.is_writing_paused = True
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self.is_writing_paused = False
         self.stop_draining()
 
     # For the owner
@@ -125,7 +141,7 @@ class Connection(asyncio.BufferedProtocol):
             if output:
                 write_buffers(transport, self._descriptor, output)
             if upper.close_requested or (self._ended_by_peer and not upper.awaits_release_response):
-                transport.close()
+                self._close()
         if upper.deadline is not None or self._timer is not None:
             self._set_timer()
 
@@ -137,7 +153,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def drain(self) -> None:
         """Wait until all that was written has been handed to the kernel, or the connection is closed."""
-        if self._writing_paused and self._transport is not None:
+        if self.is_writing_paused and self._transport is not None:
             if self._drained is None or self._drained.done():
                 self._drained = self._loop.create_future()
             # Shared by all who wait: one that is cancelled must not cancel it for the others.
@@ -161,13 +177,9 @@ class Connection(asyncio.BufferedProtocol):
     def allow_reading(self, why: str) -> None:
         if why in self._holds:
             self._holds.discard(why)
+            self.last_received = self._loop.time()  # that nothing came before was not the peer's doing
             if not self._holds and self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
-
-    def close(self) -> None:
-        """Close the connection when what was written has been sent."""
-        if self._transport is not None:
-            self._transport.close()
 
     def kill(self) -> None:
         """Close the connection now, whatever is still to be sent."""
@@ -175,13 +187,27 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     @property
-    def is_writing_paused(self) -> bool:
-        """Whether bytes wait for the kernel to take them."""
-        return self._writing_paused
+    def unsent(self) -> int:
+        """How many bytes wait for the kernel to take them."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def is_reading_held(self) -> bool:
+        """Whether nothing comes from the peer because we do not read."""
+        return bool(self._holds)
 
     @property
     def is_closed(self) -> bool:
+        """Whether there is no connection: not any more, or not yet."""
         return self._transport is None
+
+    def _close(self) -> None:
+        """Close the connection when what was written has been sent; not later than `_LINGER` seconds from now."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            if transport.get_write_buffer_size():
+                self._lingering = self._loop.call_later(_LINGER, self.kill)
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
@@ -194,11 +220,12 @@ class Connection(asyncio.BufferedProtocol):
         """Keep one timer for the automaton's deadline, or none."""
         deadline = self._upper.deadline if self._transport is not None else None
         if self._timer is not None:
-            if deadline is not None and self._timer.when() == deadline:
+            if deadline is not None and self._timer_at == deadline:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
+            self._timer_at = deadline
             self._timer = self._loop.call_at(deadline, self._on_timer)
 
     def _on_timer(self) -> None:

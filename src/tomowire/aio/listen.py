@@ -12,13 +12,14 @@ from tomowire.aio.serving import Dispatcher
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.negotiation import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
+from tomowire.wire.pdu import AAssociateRJ
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
     from ssl import SSLContext
 
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+    from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
 
@@ -27,6 +28,8 @@ DEFAULT_MAXIMUM_LENGTH: Final = 256 * 1024
 DEFAULT_MAXIMUM_ASSOCIATIONS: Final = 200
 DEFAULT_WINDOW: Final = 16
 DEFAULT_IDLE_TIMEOUT: Final = 600.0
+
+REJECT_CONGESTION: Final = AAssociateRJ(result=2, source=3, reason=1)
 
 
 class _Supported:
@@ -84,6 +87,7 @@ class Server:
         self._options = options
         self._server: asyncio.Server | None = None
         self._connections: set[Association] = set()
+        self._closing = False
         self._closed = asyncio.Event()
 
     @property
@@ -106,9 +110,12 @@ class Server:
     async def start(self) -> None:
         """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
         loop = asyncio.get_running_loop()
+        options = dict(self._options)
+        if self._ssl is not None:  # ARTIM begins after the handshake, which must not take longer either
+            options.setdefault("ssl_handshake_timeout", self._artim_timeout)
         try:
             self._server = await loop.create_server(
-                self._accept, self._host, self._port, ssl=self._ssl, backlog=512, **self._options
+                self._accept, self._host, self._port, ssl=self._ssl, backlog=512, **options
             )
         except OSError as error:
             reason = error.strerror or error
@@ -117,18 +124,32 @@ class Server:
             ) from error
 
     async def close(self, *, grace: float | None = None) -> None:
-        """Stop listening, wait up to `grace` seconds (default: `shutdown_grace`) for the associations in progress, then abort them."""
+        """Stop listening, wait up to `grace` seconds (default: `shutdown_grace`) for the associations in progress, then abort them.
+
+        Who asks for an association meanwhile is rejected ("temporary congestion"). Handlers that are still running then are
+        cancelled, and may take as long again to clean up.
+        """
+        self._closing = True
         if self._server is not None:
             self._server.close()
         limit = self._shutdown_grace if grace is None else grace
-        waiting = {asyncio.ensure_future(each.wait_closed()) for each in self._connections if each.is_established}
-        if waiting and limit > 0:
-            await asyncio.wait(waiting, timeout=limit)
-        for future in waiting:
-            future.cancel()
-        if self._connections:
-            await asyncio.gather(*(each.close() for each in list(self._connections)))
-        self._closed.set()
+        try:
+            await self._wait_released(limit)
+            await asyncio.gather(*(each.close(handler_grace=max(limit, 1.0)) for each in self._connections))
+        finally:
+            for each in list(self._connections):  # only if this was cancelled
+                each.abort()
+                each.connection.kill()
+            self._closed.set()
+
+    async def _wait_released(self, limit: float) -> None:
+        waiting = [asyncio.ensure_future(each.wait_closed()) for each in self._connections if each.has_begun]
+        try:
+            if waiting and limit > 0:
+                await asyncio.wait(waiting, timeout=limit)
+        finally:
+            for future in waiting:
+                future.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over."""
@@ -152,15 +173,19 @@ class Server:
             upper,
             dispatcher=Dispatcher(self._services, self._admit),
             idle_timeout=self._idle_timeout,
-            on_gone=self._gone,
+            on_open=self._on_open,
+            on_gone=self._connections.discard,
         )
-        self._connections.add(association)
         return association.connection
 
-    def _gone(self, association: Association) -> None:
-        self._connections.discard(association)
+    def _on_open(self, association: Association) -> None:
+        self._connections.add(association)
+        if self._closing:  # it was in the queue of the kernel
+            association.connection.kill()
 
     def _admit(self, association: Association, request: AAssociateRQ) -> AAssociateAC | AAssociateRJ:
+        if self._closing:
+            return REJECT_CONGESTION
         if len(self.associations) >= self._maximum_associations:
             return REJECT_LOCAL_LIMIT
         return answer(request, self._policy)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tomowire.errors import AssociationError, AssociationReleased
+from tomowire.errors import AssociationError, AssociationReleased, UnknownCommand, UsageError
 from tomowire.protocol.reasons import describe_rejection
-from tomowire.protocol.responses import refusal
-from tomowire.protocol.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION
-from tomowire.wire.messages import Request, Response
+from tomowire.protocol.responses import bare_response, refusal
+from tomowire.protocol.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION, Status
+from tomowire.wire.messages import Request
 from tomowire.wire.pdu import AAssociateRJ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Coroutine, Sequence
 
     from tomowire.aio.association import Association
     from tomowire.aio.streams import DataStream
+    from tomowire.errors import CommandSetError
     from tomowire.protocol.negotiation import AcceptedContext
     from tomowire.protocol.upper_layer import UpperLayer
     from tomowire.wire.command_set import Message
+    from tomowire.wire.messages import Response
     from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
 
 logger = logging.getLogger("tomowire.serving")
@@ -61,9 +63,18 @@ class IncomingRequest:
         """Whether a final response has been sent."""
 
     async def respond(self, response: Response, data: bytes | None = None) -> None:
-        """Send a response. When the association is over it goes nowhere: the `AssociationError` that ended it is raised."""
-        await self.association.send(self.context.context_id, response, data)
-        self.responded = True
+        """Send a response. When the association is over it goes nowhere: the `AssociationError` that ended it is raised.
+
+        Raises `UsageError` for a response that cannot be encoded.
+        """
+        is_final = not Status(response.status).is_pending
+        # Before it is sent: when this is cancelled while the peer is slow to take it, it must not be answered a second time.
+        self.responded = self.responded or is_final
+        try:
+            await self.association.send(self.context.context_id, response, data)
+        except UsageError:
+            self.responded = self.responded and not is_final
+            raise
 
     async def refuse(self, status: int, comment: str | None = None) -> None:
         """Send the response to this kind of request with a failure status, and a comment of which 64 characters are sent."""
@@ -81,8 +92,10 @@ class Dispatcher:
         self._providers = providers
         self._admit = admit
         self._by_syntax: dict[str, ServiceProvider] = {}
-        self._running: dict[asyncio.Task[None], IncomingRequest] = {}
+        # What is being served, by the task that does it; None for a request that could not be decoded.
+        self._running: dict[asyncio.Task[None], IncomingRequest | None] = {}
         self._association: Association | None = None
+        self._over = False
 
     def provider_for(self, abstract_syntax: str) -> ServiceProvider | None:
         """The first provider that supports an abstract syntax."""
@@ -117,55 +130,108 @@ class Dispatcher:
     ) -> None:
         """Start serving a request; its data set may still be arriving."""
         request = IncomingRequest(association, context, message, stream)
-        task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._start(association, self._serve(request), request)
+
+    def on_malformed(self, association: Association, context_id: int, error: CommandSetError) -> None:
+        """Answer a request whose command set could not be decoded; `error` knows its Message ID and command field."""
+        status = UNRECOGNIZED_OPERATION if isinstance(error, UnknownCommand) else PROCESSING_FAILURE
+        encoded = bare_response(error.command_field or 0, error.message_id or 0, status)
+        self._start(association, _answer_bare(association, context_id, encoded), None)
+
+    def on_cancel(self, message_id: int) -> None:
+        """PS3.7 9.3.2.3: a C-CANCEL for what is not running, or not any more, is passed over."""
+        for request in self._running.values():
+            if (
+                request is not None
+                and isinstance(request.message, Request)
+                and request.message.message_id == message_id
+            ):
+                request.cancelled = True
+
+    def on_association_over(self, error: AssociationError) -> None:
+        """PS3.8 AA-3, AA-4: nobody waits for the answers any more; what runs is cancelled."""
+        self._over = True
+        if not isinstance(error, AssociationReleased):
+            for task in self._running:
+                task.cancel()
+
+    async def wait_idle(self, timeout: float) -> None:
+        """Wait until no request is being served, not even a cancelled one; at most `timeout` seconds."""
+        running = self._running.keys() - {asyncio.current_task()}
+        if running:
+            _, stubborn = await asyncio.wait(running, timeout=timeout)
+            for task in stubborn:
+                request = self._running.get(task)
+                what = type(request.message).__name__ if request is not None else "a request"
+                logger.error("a handler of %s has been cancelled, and goes on for more than %g s", what, timeout)
+
+    def _start(
+        self, association: Association, work: Coroutine[Any, Any, None], request: IncomingRequest | None
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._running[task] = request
         task.add_done_callback(self._done)
         if len(self._running) >= _MOST_RUNNING:
             association.connection.hold_reading("requests")
 
-    def on_cancel(self, message_id: int) -> None:
-        """PS3.7 9.3.2.3: a C-CANCEL for what is not running, or not any more, is passed over."""
-        for request in self._running.values():
-            if isinstance(request.message, Request) and request.message.message_id == message_id:
-                request.cancelled = True
-
-    def on_association_over(self, error: AssociationError) -> None:
-        """PS3.8 AA-3, AA-4: nobody waits for the answers any more; what runs is cancelled."""
-        if not isinstance(error, AssociationReleased):
-            for task in self._running:
-                task.cancel()
-
-    async def wait_idle(self) -> None:
-        """Wait until no request is being served; cancelled ones are waited for too."""
-        if self._running:
-            await asyncio.wait(self._running)
-
     async def _serve(self, request: IncomingRequest) -> None:
-        message = request.message
         try:
             provider = self.provider_for(request.context.abstract_syntax)
-            if provider is None or not isinstance(message, Request):
+            if provider is None:
                 await request.refuse(UNRECOGNIZED_OPERATION)
             else:
                 await provider.handle(request)
-        except AssociationError as error:
-            logger.debug("%s: %s ended early: %s", request.association.title, type(message).__name__, error)
-        except Exception:
-            logger.exception("%s: the handler of %s failed", request.association.title, type(message).__name__)
-            if not request.responded:
-                try:
-                    await request.refuse(PROCESSING_FAILURE, "internal error")
-                except AssociationError as error:
-                    logger.debug("%s: and could not be told so: %s", request.association.title, error)
+            failure = None if request.responded else "it gave no response"
+        except asyncio.CancelledError:
+            if self._over:
+                raise
+            # Something that the handler waited for was cancelled, not this association: the peer is still to be told.
+            failure = "it was cancelled"
+        except Exception as error:
+            failure = _describe(error)
+            # In full only for who asks for it: the text of an exception may quote a data set.
+            logger.debug("%s: %s failed", request.association.title, type(request.message).__name__, exc_info=True)
         finally:
             if request.data is not None:
                 request.data.close()
+        if failure is not None and not self._over:
+            logger.error(
+                "%s: the handler of %s failed: %s", request.association.title, type(request.message).__name__, failure
+            )
+            await self._tell_failure(request)
+
+    async def _tell_failure(self, request: IncomingRequest) -> None:
+        if not request.responded:
+            try:
+                await request.refuse(PROCESSING_FAILURE, "internal error")
+            except AssociationError as error:
+                logger.debug("%s: and could not be told so: %s", request.association.title, error)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        request = self._running.pop(task)
+        if request is not None and request.data is not None:
+            request.data.close()  # once more, for a task that was cancelled before it began
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("answering a request failed: %s", _describe(error))
         association = self._association
         if association is not None:
             if len(self._running) == _MOST_RUNNING // 2:
                 association.connection.allow_reading("requests")
             if not self._running:
                 association.on_all_served()
+
+
+async def _answer_bare(association: Association, context_id: int, encoded: bytes) -> None:
+    try:
+        await association.send_command_set(context_id, encoded)
+    except AssociationError as error:
+        logger.debug("%s: an unreadable request is not answered: %s", association.title, error)
+
+
+def _describe(error: BaseException) -> str:
+    """The kind of an exception and where it was raised. Not its text: that may quote patient data."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__name__}{where}"

@@ -6,6 +6,8 @@ from asyncio import Future, get_running_loop
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tomowire.errors import UsageError
+
 if TYPE_CHECKING:
     from tomowire.aio.blocks import Block
 
@@ -30,7 +32,8 @@ class DataStream:
     """The data set of one message. `async for chunk in stream` gives one or more chunks, exactly one of which, the last, is `last`.
 
     A data set that is no larger than `GATHER` comes as a single chunk. When the association ends before the data set does, the
-    iteration raises the `AssociationError` that says why.
+    iteration raises the `AssociationError` that says why. It raises `UsageError` after the handler has returned, when the memory
+    is not its any more, and for a second task that reads the same stream.
     """
 
     __slots__ = (
@@ -65,10 +68,14 @@ class DataStream:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._finished or self._closed:
+        if self._finished:
             raise StopAsyncIteration
-        self._give_back()
-        while not self._ready():
+        if self._waiter is not None:
+            raise UsageError("two tasks read the same data set")
+        self._release(self._lent)
+        while self._closed or not self._ready():
+            if self._closed:
+                raise UsageError("the data set was read after the request had been answered")
             if self._error is not None:
                 raise self._error.with_traceback(None)
             self._waiter = get_running_loop().create_future()
@@ -95,12 +102,14 @@ class DataStream:
             self._size += len(data)
             self.received += len(data)
         self._complete = last
-        self._wake()
+        if self._ready():
+            self._wake()
 
     def hurry(self) -> None:
         """Hand out what there is without gathering more: there is no memory left to gather in."""
         self._hurry = True
-        self._wake()
+        if self._ready():
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """The rest will never come."""
@@ -109,8 +118,7 @@ class DataStream:
             self._parts.clear()
             self._size = 0
             self._release(self._blocks)
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self._wake()
 
     def close(self) -> None:
         """Give all memory back; what still arrives is passed over."""
@@ -118,12 +126,13 @@ class DataStream:
         self._parts.clear()
         self._release(self._blocks)
         self._release(self._lent)
+        self._wake()
 
     def _ready(self) -> bool:
         return self._complete or self._size >= GATHER or (self._hurry and self._size > 0)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done() and self._ready():
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _take(self) -> Chunk:
@@ -134,9 +143,6 @@ class DataStream:
         self._hurry = False
         self._finished = self._complete
         return chunk
-
-    def _give_back(self) -> None:
-        self._release(self._lent)
 
     @staticmethod
     def _release(blocks: list[Block]) -> None:

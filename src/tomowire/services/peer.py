@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from tomowire.aio.address import PeerAddress, check_ae_title
@@ -13,7 +14,7 @@ from tomowire.services.sending import Sent, send_files
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from os import PathLike
 
     from tomowire.protocol.status import Status
@@ -31,12 +32,13 @@ class Peer:
         async with associate(self.address, [verification()], **self._options) as association:
             return await CEchoScu(association).echo()
 
-    async def send(self, *paths: str | PathLike[str], associations: int = 1) -> AsyncIterator[Sent]:
+    async def send(self, *paths: str | PathLike[str], associations: int = 1) -> AsyncGenerator[Sent, None]:
         """Send files, and folders with all that is below them; yield what became of each as soon as it is known.
 
         What is not DICOM is passed over. A failure is a value (`Sent.response`, `Sent.error`) and never stops the others.
         """
         found = await asyncio.to_thread(lambda: list(discover(paths)))
         files = [each for each in found if isinstance(each, DicomFile)]
-        async for sent in send_files(self.address, files, associations=associations, **self._options):
-            yield sent
+        async with aclosing(send_files(self.address, files, associations=associations, **self._options)) as results:
+            async for sent in results:
+                yield sent

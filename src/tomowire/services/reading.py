@@ -3,60 +3,92 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
 from io import FileIO
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 _PIECE: Final = 1 << 20
 
 
-@asynccontextmanager
-async def read_pieces(
-    path: Path, offset: int, size: int, payload: int
-) -> AsyncIterator[AsyncIterator[tuple[memoryview, bool]]]:
-    """Iterate over `(piece, is_last)` of a file from `offset`; a piece is valid until the next is asked for.
+def read_pieces(path: Path, offset: int, size: int, payload: int) -> FilePieces:
+    """`async with read_pieces(...) as pieces: async for piece, is_last in pieces: ...` over `size` bytes of a file from `offset`.
 
-    Pieces are about 1 MiB, a multiple of `payload` bytes where that is possible, so that no PDU is cut short between two of them.
-    A data set of odd length gets the null byte that it lacks (see `even`). Raises `OSError`, also if the file has become shorter
-    than `size`.
+    A piece is valid until the next is asked for. Pieces are about 1 MiB, a multiple of `payload` bytes where that is possible, so
+    that no PDU is cut short between two of them. A data set of odd length gets the null byte that it lacks (see `even`).
+
+    Raises `OSError`, also if the file has become shorter; if it has when it is opened, before the first piece.
     """
-    length = max(_PIECE // payload, 1) * payload
-    loop = asyncio.get_running_loop()
-    file = await loop.run_in_executor(None, FileIO, path)
-    pending: asyncio.Future[int] | None = None
-    try:
-        if offset:
-            file.seek(offset)
-        buffers = [memoryview(bytearray(min(length, size) + 1)) for _ in range(2)]
+    return FilePieces(path, offset, size, max(_PIECE // payload, 1) * payload)
 
-        async def pieces() -> AsyncIterator[tuple[memoryview, bool]]:
-            nonlocal pending
-            left, turn = size, 0
-            pending = loop.run_in_executor(None, _fill, file, buffers[0][: min(length, left)])
-            while True:
-                got = await pending
-                left -= got
-                if not got and left:
-                    raise OSError(f"{path} ended {left} bytes early")
-                buffers[turn][got] = 0
-                piece = buffers[turn][: got if left else got + got % 2]
-                turn = 1 - turn
-                if left:
-                    pending = loop.run_in_executor(None, _fill, file, buffers[turn][: min(length, left)])
-                yield piece, not left
-                if not left:
-                    return
 
-        yield pieces()
-    finally:
-        # A read that is under way in its thread must not meet a closed file.
-        if pending is not None and not pending.done():
-            await asyncio.wait([pending])
-        file.close()
+class FilePieces:
+    """What `read_pieces` gives."""
+
+    def __init__(self, path: Path, offset: int, size: int, length: int) -> None:
+        self._path = path
+        self._offset = offset
+        self._left = size
+        self._length = min(length, size)
+        self._ended = False
+        self._pending: asyncio.Future[int] | None = None
+        self._wanted = 0
+        self._file: FileIO
+        # Two are in turn sent and filled; made when the first piece is asked for, since whoever asks may wait long for the
+        # association to be free.
+        self._buffers: list[memoryview] = []
+
+    async def __aenter__(self) -> FilePieces:
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(None, _open, self._path, self._offset, self._offset + self._left)
+        try:
+            self._file = await asyncio.shield(opening)
+        except BaseException:
+            opening.add_done_callback(_close_opened)  # cancelled: nobody else would
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # A read that is under way in its thread must not meet a closed file, whose descriptor may be another's by then.
+        if self._pending is None or self._pending.done():
+            self._close(self._pending)
+        else:
+            self._pending.add_done_callback(self._close)
+
+    def __aiter__(self) -> FilePieces:
+        return self
+
+    async def __anext__(self) -> tuple[memoryview, bool]:
+        if self._ended:
+            raise StopAsyncIteration
+        if not self._buffers:
+            self._buffers = [memoryview(bytearray(self._length + 1)) for _ in range(2)]
+            self._read()
+        assert self._pending is not None
+        got = await asyncio.shield(self._pending)
+        if got < self._wanted:
+            raise OSError(f"{self._path} ended {self._left - got} bytes early")
+        self._left -= got
+        filled = self._buffers[0]
+        if self._left:
+            self._buffers.reverse()
+            self._read()
+            return filled[:got], False
+        self._ended = True
+        filled[got] = 0
+        return filled[: got + got % 2], True
+
+    def _read(self) -> None:
+        self._wanted = min(self._length, self._left)
+        buffer = self._buffers[0][: self._wanted]
+        self._pending = asyncio.get_running_loop().run_in_executor(None, _fill, self._file, buffer)
+
+    def _close(self, pending: asyncio.Future[int] | None) -> None:
+        if pending is not None and not pending.cancelled():
+            pending.exception()  # of a piece that nobody has asked for
+        self._file.close()
 
 
 def even(data: bytes) -> bytes:
@@ -65,6 +97,23 @@ def even(data: bytes) -> bytes:
     Deflated ones are padded in this way when they are sent (PS3.5 A.5), and not by everyone who writes files.
     """
     return data + b"\0" if len(data) % 2 else data
+
+
+def _open(path: Path, offset: int, end: int) -> FileIO:
+    file = FileIO(path)
+    try:
+        if os.fstat(file.fileno()).st_size < end:
+            raise OSError(f"{path} has become shorter while it was sent")
+        file.seek(offset)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _close_opened(opening: asyncio.Future[FileIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _fill(file: FileIO, buffer: memoryview) -> int:

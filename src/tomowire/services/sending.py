@@ -7,28 +7,31 @@ object at a time, so that only the object that made the peer go away is counted 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import associate
-from tomowire.errors import AssociationError, ConnectFailed, NoAcceptedContext, OperationTimeout, TomowireError
+from tomowire.errors import AssociationError, InvalidUid, OperationTimeout, TomowireError
 from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
-from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
+from tomowire.services.read_ahead import ReadAhead
+from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu, is_tolerable_uid
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
     from tomowire.services.dicom_file import DicomFile
     from tomowire.services.storage import StoreResponse
 
-# What is read ahead is held in memory: a few objects, and only small ones. Larger ones are streamed.
-_SMALL: Final = 1 << 20
-_BATCH_BYTES: Final = 4 << 20
-_BATCH_FILES: Final = 64
+logger = logging.getLogger("tomowire.sending")
+
 _ATTEMPTS: Final = 2
+# How many are outstanding where the peer sets no limit.
+_UNLIMITED_WINDOW: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +73,37 @@ async def send_files(
     associations: int = 1,
     timeout: float = DEFAULT_STORE_TIMEOUT,
     **options: Any,
-) -> AsyncIterator[Sent]:
+) -> AsyncGenerator[Sent, None]:
     """Send `files`; yield what became of each as soon as it is known, in no fixed order.
 
     `associations` is how many are used at once, `timeout` the seconds without progress after which an object is given up; `options`
     go to `associate`. Nothing is raised for a single file. When no association can be opened (any more), each file that is left is
-    yielded with that error.
+    yielded with that error. Who leaves the iteration early and wants all to be over then, wraps this in `contextlib.aclosing`.
     """
-    for contexts, group in plan(files):
+    usable: list[DicomFile] = []
+    for file in files:
+        problem = _unusable(file)
+        if problem is None:
+            usable.append(file)
+        else:
+            yield Sent(file, None, problem)
+    for contexts, group in plan(usable):
         work = _Group(peer, contexts, group, timeout, options)
-        async for sent in work.run(min(associations, len(group))):
-            yield sent
+        async with aclosing(work.run(min(associations, len(group)))) as results:
+            async for sent in results:
+                yield sent
+
+
+def _unusable(file: DicomFile) -> Exception | None:
+    """What is no UID has no place in a proposal: a peer may well refuse the whole association because of it."""
+    for what, uid in (("SOP class", file.sop_class_uid), ("transfer syntax", file.transfer_syntax_uid)):
+        if not is_tolerable_uid(uid):
+            return InvalidUid(f"the {what} {uid[:80]!r} is not a UID")
+    return None
 
 
 class _Group:
-    """The files that one set of presentation contexts serves."""
+    """The files that one set of presentation contexts serves, sent in one or more lanes: one association after another each."""
 
     def __init__(
         self,
@@ -101,44 +120,60 @@ class _Group:
         self._left = deque(files)
         self._again: deque[DicomFile] = deque()  # those during which an association ended
         self._attempts: dict[DicomFile, int] = {}
+        self._lanes = 0
         self._results: asyncio.Queue[Sent | None] = asyncio.Queue()
 
-    async def run(self, associations: int) -> AsyncIterator[Sent]:
-        lanes = [asyncio.ensure_future(self._lane()) for _ in range(associations)]
-        everything = asyncio.gather(*lanes)
-        everything.add_done_callback(lambda _: self._results.put_nowait(None))
+    async def run(self, associations: int) -> AsyncGenerator[Sent, None]:
+        self._lanes = associations
+        lanes = [asyncio.create_task(self._lane()) for _ in range(associations)]
+        for lane in lanes:
+            lane.add_done_callback(self._on_lane_done)
         try:
             while (sent := await self._results.get()) is not None:
                 yield sent
-            await everything
         finally:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
+        for lane in lanes:
+            lane.result()
+
+    def _on_lane_done(self, _: asyncio.Task[None]) -> None:
+        if not self._lanes:
+            self._results.put_nowait(None)
 
     async def _lane(self) -> None:
+        try:
+            await self._use_associations()
+        finally:
+            self._lanes -= 1
+
+    async def _use_associations(self) -> None:
         """Use one association after the other until nothing is left."""
         while self._left or self._again:
             careful = not self._left
+            is_open = False
             try:
                 async with associate(self._peer, self._contexts, **self._options) as association:
-                    window = 1 if careful else association.window or 16
+                    is_open = True
+                    window = 1 if careful else association.window or _UNLIMITED_WINDOW
                     await self._send_over(association, self._again if careful else self._left, window)
-            except (ConnectFailed, OperationTimeout) as error:
-                self._give_up(error)
-            except AssociationError as error:
-                if not self._attempts:
-                    self._give_up(error)  # rejected, or aborted before a single object was tried
+            except (AssociationError, OperationTimeout) as error:
+                if is_open:  # in its release: all objects are accounted for
+                    logger.info("the association with %s did not end well: %s", self._peer, error)
+                else:
+                    self._on_no_association(error)
+                    return
 
     async def _send_over(self, association: Association, files: deque[DicomFile], window: int) -> None:
-        ahead = ReadAhead(files)
+        ahead = ReadAhead(files, sharers=self._lanes)
         scu = CStoreScu(association)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(window, len(files))):
                     group.create_task(self._worker(scu, ahead))
         finally:
-            files.extendleft(reversed(await ahead.close()))
+            await ahead.close()
 
     async def _worker(self, scu: CStoreScu, ahead: ReadAhead) -> None:
         while (item := await ahead.next()) is not None:
@@ -148,10 +183,10 @@ class _Group:
                 continue
             try:
                 response = await scu.send(file, content=content, timeout=self._timeout)
-            except (NoAcceptedContext, OSError, TomowireError) as error:
-                if isinstance(error, (AssociationError, OperationTimeout)):
-                    self._interrupted(file, error)
-                    return
+            except (AssociationError, OperationTimeout) as error:
+                self._interrupted(file, error)
+                return
+            except (OSError, TomowireError) as error:
                 self._results.put_nowait(Sent(file, None, error))
             else:
                 self._results.put_nowait(Sent(file, response))
@@ -164,67 +199,11 @@ class _Group:
         else:
             self._results.put_nowait(Sent(file, None, error))
 
-    def _give_up(self, error: Exception) -> None:
-        """There is no association to be had."""
+    def _on_no_association(self, error: Exception) -> None:
+        """A lane cannot go on. The peer may allow fewer associations than there are lanes: the others send what is left."""
+        if self._lanes > 1:
+            logger.info("sending over fewer associations: %s", error)
+            return
         for files in (self._left, self._again):
             while files:
                 self._results.put_nowait(Sent(files.popleft(), None, error))
-
-
-class ReadAhead:
-    """Reads small files in a worker thread, a batch ahead of those who send them."""
-
-    def __init__(self, files: deque[DicomFile]) -> None:
-        self._files = files
-        self._ready: deque[tuple[DicomFile, bytes | OSError | None]] = deque()
-        self._reading: asyncio.Future[list[tuple[DicomFile, bytes | OSError | None]]] | None = None
-
-    async def next(self) -> tuple[DicomFile, bytes | OSError | None] | None:
-        """The next file with its data set; None in place of the data set of a large file, an error of one that cannot be read."""
-        while not self._ready:
-            if self._reading is None:
-                self._read_more()
-            if self._reading is None:
-                return None
-            reading = self._reading
-            batch = await asyncio.shield(reading)
-            if self._reading is reading:
-                self._reading = None
-                self._ready.extend(batch)
-                self._read_more()
-        return self._ready.popleft()
-
-    async def close(self) -> list[DicomFile]:
-        """Stop; return the files that were read but not taken."""
-        if self._reading is not None:
-            self._ready.extend(await self._reading)
-            self._reading = None
-        return [file for file, _ in self._ready]
-
-    def _read_more(self) -> None:
-        batch: list[DicomFile] = []
-        total = 0
-        while self._files and len(batch) < _BATCH_FILES and total < _BATCH_BYTES:
-            file = self._files.popleft()
-            batch.append(file)
-            total += min(file.size, _SMALL)
-        if batch:
-            self._reading = asyncio.get_running_loop().run_in_executor(None, _read_batch, batch)
-
-
-def _read_batch(files: list[DicomFile]) -> list[tuple[DicomFile, bytes | OSError | None]]:
-    return [(file, _read_small(file)) for file in files]
-
-
-def _read_small(file: DicomFile) -> bytes | OSError | None:
-    if file.size > _SMALL:
-        return None
-    try:
-        with open(file.path, "rb", buffering=0) as source:
-            source.seek(file.offset)
-            data = source.read(file.size)
-    except OSError as error:
-        return error
-    if len(data) != file.size:
-        return OSError(f"{file.path} has become shorter while it was sent")
-    return data

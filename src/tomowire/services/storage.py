@@ -108,24 +108,26 @@ class CStoreScu:
             affected_sop_class_uid=file.sop_class_uid,
             affected_sop_instance_uid=file.sop_instance_uid,
         )
-        operation = association.begin(request, timeout=timeout, name=f"C-STORE of {file.sop_instance_uid}")
-        complete = False
-        try:
-            if content is not None:
-                await association.send(context.context_id, request, even(content))
-                if progress is not None:
-                    progress(len(content))
-            else:
-                await self._stream(context, request, operation, file, progress)
-            response, _ = await operation.next_response()
-            complete = True
-        except AssociationError as error:
-            raise (operation.error or error) from None
-        finally:
-            association.finish(operation, complete=complete)
-        return StoreResponse(
-            Status(response.status), file.sop_class_uid, file.sop_instance_uid, response.error_comment or None
-        )
+        name = f"C-STORE of {file.sop_instance_uid}"
+        lost: AssociationError | None = None
+        async with association.operation(request, name=name, timeout=timeout) as operation:
+            try:
+                if content is not None:
+                    await association.send(context.context_id, request, even(content))
+                    if progress is not None:
+                        progress(len(content))
+                else:
+                    await self._stream(context, request, operation, file, progress)
+            except AssociationError as error:
+                if not operation.answered:
+                    raise
+                lost = error
+            response = await operation.only_response()
+            status = Status(response.status)
+            # An SCP that is out of resources may say so and go away without taking the rest. Success it cannot mean.
+            if lost is not None and not status.is_failure:
+                raise lost
+        return StoreResponse(status, file.sop_class_uid, file.sop_instance_uid, response.error_comment or None)
 
     async def _stream(
         self,

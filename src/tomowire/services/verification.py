@@ -34,14 +34,9 @@ class CEchoScu:
         association = self._association
         context = association.context(VERIFICATION)
         request = CEchoRQ(message_id=association.next_message_id(), affected_sop_class_uid=VERIFICATION)
-        operation = association.begin(request, timeout=timeout, name="C-ECHO")
-        complete = False
-        try:
+        async with association.operation(request, name="C-ECHO", timeout=timeout) as operation:
             await association.send(context.context_id, request)
-            response, _ = await operation.next_response()
-            complete = True
-        finally:
-            association.finish(operation, complete=complete)
+            response = await operation.only_response()
         return Status(response.status)
 
 
