@@ -231,7 +231,7 @@ def test_aa_7_gives_the_reason_of_an_invalid_pdu() -> None:
     ("bad", "reason", "words"),
     [
         pytest.param(raw_pdu(0x42), 1, "PDU type 42H", id="unrecognized"),
-        pytest.param(raw_pdu(RELEASE_RP), 2, "AReleaseRP", id="unexpected"),
+        pytest.param(raw_pdu(RELEASE_RP), 2, "the peer sent A-RELEASE-RP where", id="unexpected"),
         pytest.param(raw_pdu(P_DATA, b""), 6, "holds no PDV", id="invalid"),
     ],
 )

@@ -1,6 +1,7 @@
 """The actions of PS3.8 9.2.2 (Tables 9-6 to 9-9), one function each: do what the standard says, return the next state.
 
-`upper` is the automaton that acts, `argument` what came with the event: a PDU, bytes to send, or an error.
+`upper` is the automaton that acts, `argument` what came with the event: a PDU to send; a PDU received, or only its name where its
+content does not matter; an error.
 """
 
 from __future__ import annotations
@@ -228,6 +229,5 @@ def _own_abort(argument: object, *, source: int, reason: int) -> AssociationAbor
     elif isinstance(argument, PduError):
         text = f"the peer broke the protocol and the association was aborted: {argument}"
     else:
-        name = type(argument).__name__ if not isinstance(argument, str) else argument
-        text = f"the peer sent {name} where the protocol does not allow it, and the association was aborted"
+        text = f"the peer sent {argument} where the protocol does not allow it, and the association was aborted"
     return AssociationAborted(text, source=source, reason=reason, by_peer=False)

@@ -16,8 +16,9 @@ from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDV_HEADER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# 128 contexts with every transfer syntax of the standard each, and room for user identity (a SAML assertion is 64 KiB at most).
-ASSOCIATE_CAP: Final = 1 << 20
+# 128 contexts with each transfer syntax of the standard take some 200 KiB, user information with a SAML assertion 64 KiB at most.
+# As values they take fifteen times as much when an enemy makes them of empty items.
+ASSOCIATE_CAP: Final = 512 * 1024
 
 # Shortest and longest content. The fixed fields of A-ASSOCIATE-RQ and -AC are 68 bytes long (PS3.8 9.3.2, 9.3.3), the other PDUs
 # always 4 (9.3.4, 9.3.6 to 9.3.8).

@@ -41,9 +41,14 @@ _EVENT_OF_PDU: Final[dict[int, Event]] = {
 _P_DATA_RECEIVED: Final = Event.EVT10_P_DATA_TF_RECEIVED
 _DATA_EXPECTED: Final = (State.STA6_DATA_TRANSFER, State.STA7_AWAITING_RELEASE_RP)
 _OVER: Final = (State.STA1_IDLE, State.STA13_AWAITING_TRANSPORT_CLOSE)
-_PEER_SAYS_ITS_MAXIMUM: Final = (
-    (State.STA2_AWAITING_ASSOCIATE_RQ, Event.EVT6_ASSOCIATE_RQ_RECEIVED),
-    (State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ, Event.EVT3_ASSOCIATE_AC_RECEIVED),
+# Everywhere else a PDU is not expected or says no more than its type does. Reading it all the same would cost time and memory.
+_CONTENT_MATTERS: Final = frozenset(
+    {
+        (State.STA2_AWAITING_ASSOCIATE_RQ, Event.EVT6_ASSOCIATE_RQ_RECEIVED),
+        (State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ, Event.EVT3_ASSOCIATE_AC_RECEIVED),
+        (State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ, Event.EVT4_ASSOCIATE_RJ_RECEIVED),
+        *((state, Event.EVT16_ABORT_RECEIVED) for state in State),
+    }
 )
 
 
@@ -289,19 +294,21 @@ class UpperLayer:
 
     def _on_pdu(self, raw: RawPdu) -> None:
         event = _EVENT_OF_PDU[raw.pdu_type]
-        if self.state in _OVER:
-            self._remote(event, None)  # the content does not matter any more
-            return
-        if event is Event.EVT12_RELEASE_RQ_RECEIVED and self._assembler.is_amid_message:
+        if (
+            event is Event.EVT12_RELEASE_RQ_RECEIVED
+            and self.state in _DATA_EXPECTED
+            and self._assembler.is_amid_message
+        ):
             # PS3.8 Table 9-10 has no P-DATA after a release request: what has begun to arrive would be waited for in vain.
             raise PduError("the peer asks for release in the middle of a message", reason=UNEXPECTED_PDU)
+        if (self.state, event) not in _CONTENT_MATTERS:
+            self._remote(event, PduType(raw.pdu_type).name.replace("_", "-"))
+            return
         pdu = decode_pdu(raw.pdu_type, raw.payload)
-        if (self.state, event) in _PEER_SAYS_ITS_MAXIMUM:
-            assert isinstance(pdu, AAssociateRQ | AAssociateAC)
+        if isinstance(pdu, AAssociateRQ | AAssociateAC):
             self._fragmenter = Fragmenter(pdu.user_information.maximum_length)
-        awaited_answer = self.state is State.STA5_AWAITING_ASSOCIATE_AC_OR_RJ
         self._remote(event, pdu)
-        if awaited_answer and isinstance(pdu, AAssociateAC):
+        if isinstance(pdu, AAssociateAC):
             assert self.pending_request is not None
             self._establish(self.pending_request, pdu)
 
