@@ -29,8 +29,11 @@ def server() -> Iterator[CrashServer]:
         yield started
 
 
-@pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
-@pytest.mark.parametrize("policy", [DuplicatePolicy.KEEP, DuplicatePolicy.REPLACE])
+@pytest.mark.parametrize(
+    ("policy", "power_cut"),
+    [(DuplicatePolicy.KEEP, True), (DuplicatePolicy.REPLACE, False), (DuplicatePolicy.REPLACE, True)],
+    ids=["keep, power cut", "replace, killed", "replace, power cut"],
+)
 def test_killed_at_each_step(server: CrashServer, tmp_path: Path, policy: DuplicatePolicy, power_cut: bool) -> None:
     steps = server.store(tmp_path / "all", BATCHES, policy=policy).steps
     assert steps > 50

@@ -240,8 +240,9 @@ async def test_closing_stores_what_is_waiting(tmp_path: Path, no_leaks: None) ->
         await asyncio.sleep(0)
     assert len(contents(tmp_path)) == 50
     assert all([(await task).is_new for task in tasks])
-    with pytest.raises(UsageError, match="closed"):
-        await receive(storage, Sample(51))
+    status, comment = await refusal(receive(storage, Sample(51)))
+    assert status == 0xA700
+    assert "closed" in comment
 
 
 async def test_one_directory_has_one_archive(storage: ArchiveStorage) -> None:

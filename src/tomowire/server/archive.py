@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,6 +20,7 @@ from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import Ingest
 from tomowire.server.recovery import recover
 from tomowire.server.swap import finish_swap
+from tomowire.server.threads import finished
 
 _INGEST_WORKERS: Final = 4
 
@@ -42,11 +43,11 @@ class ArchiveStorage:
         fsync: bool = True,
         busy_timeout: float = BUSY_TIMEOUT,
     ) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         self._policy = policy
         self._fsync = fsync
         self._busy_timeout = busy_timeout
-        self._cleanup = ExitStack()
+        self._cleanup = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Lock, bring up to date and tidy the directory, and begin to take objects.
@@ -54,34 +55,35 @@ class ArchiveStorage:
         Raises `UsageError` if the directory is in use, or its index is missing, none of tomowire's or too new;
         `IndexUnavailable`; `OSError`.
         """
-        with ExitStack() as stack:
-            writer = await asyncio.to_thread(self._open, stack)
-            self._workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
-            self._commit = GroupCommit(writer)
+        async with AsyncExitStack() as stack:
+            opened = ExitStack()
+            stack.push_async_callback(asyncio.to_thread, opened.close)
+            opening = asyncio.get_running_loop().run_in_executor(None, self._open, opened)
+            directory, writer = await finished(opening)
+            workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
+            stack.push_async_callback(asyncio.to_thread, workers.shutdown)
+            commit = GroupCommit(writer)
+            stack.push_async_callback(commit.close)
+            self.index = IndexReaders(directory.index_path)
+            stack.push_async_callback(self.index.close)
+            self.ingest = Ingest(directory, commit, workers)
             self._cleanup = stack.pop_all()
-        self.ingest = Ingest(self._directory, self._commit, self._workers)
-        self.index = IndexReaders(self._directory.index_path)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Store what is waiting, end the threads, close the index, and let go of the directory."""
-        await self.index.close()
-        await self._commit.close()
-        await asyncio.to_thread(self._workers.shutdown)
-        await asyncio.to_thread(self._cleanup.close)
+        await self._cleanup.aclose()
 
-    def _open(self, stack: ExitStack) -> BatchWriter:
-        directory = DataDirectory.open(self.root, fsync=self._fsync)
-        stack.callback(directory.close)
+    def _open(self, opened: ExitStack) -> tuple[DataDirectory, BatchWriter]:
+        directory = opened.enter_context(DataDirectory.open(self.root, fsync=self._fsync))
         finish_swap(directory)
         if not directory.index_path.exists() and next(directory.object_files(), None) is not None:
             raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
         index = SqliteWriter.open(directory.index_path, fsync=self._fsync, busy_timeout=self._busy_timeout)
-        stack.callback(index.close)
+        opened.callback(index.close)
         recover(directory, index)
         writer = BatchWriter(directory, index, policy=self._policy)
-        stack.callback(writer.close)
-        self._directory = directory
-        return writer
+        opened.callback(writer.close)
+        return directory, writer

@@ -120,7 +120,8 @@ class BatchWriter:
             # A name is not used again: somebody may be about to read what it stood for.
             for item.generation in itertools.count(0 if known is None else known.name.generation + 1):
                 item.file_name = object_file_name(item.uid, item.generation)
-                # A file that is there all the same is one that the index does not know: it is not touched.
+                # A file that is there all the same is one that the index does not know. It is not touched, and must not get into
+                # the journal either: after a crash it would be taken for ours. (Trying to create it would tell as well, too late.)
                 if not self._folders.exists(item.folder, item.file_name):
                     break
         except (OSError, ValueError) as error:
@@ -159,6 +160,8 @@ class BatchWriter:
             else:
                 item.descriptor = self._folders.create(item.folder, item.file_name)
                 write_all(item.descriptor, (new.header, *new.data_set))
+        except FileExistsError as error:  # somebody made it just now: it is not ours to remove
+            item.result = failure_of(error)
         except OSError as error:
             self._undo(item, error)
 

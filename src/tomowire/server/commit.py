@@ -14,9 +14,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
-from tomowire.errors import UsageError
 from tomowire.server.batch import BatchWriter, Result
-from tomowire.server.failures import failure_of
+from tomowire.server.failures import OUT_OF_RESOURCES, failure_of, store_failed
 from tomowire.server.incoming import NewObject, Stored
 from tomowire.server.threads import finished
 
@@ -54,7 +53,7 @@ class GroupCommit:
         When cancelled it still waits until the thread has let go of the object's memory, which is only borrowed.
         """
         if self._closed:
-            raise UsageError("the archive is closed")
+            raise store_failed(OUT_OF_RESOURCES, "Out of resources: the archive is being closed")
         waiting = _Waiting(new, self._loop.create_future())
         self._queue.put(waiting)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,6 @@ from tomowire.server.index.versions import CURRENT, create_schema, require_curre
 logger: Final = logging.getLogger(__name__)
 
 _KNOWN_SERIES: Final = 10_000
-
-_FIND: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid = ?"
 
 
 class SqliteWriter:
@@ -58,14 +57,9 @@ class SqliteWriter:
         self._connection.close()
 
     def find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
-        found: dict[str, IndexedObject] = {}
-        execute = self._connection.execute
         with sqlite_errors():
-            for uid in sop_instance_uids:
-                row = execute(_FIND, (uid,)).fetchone()
-                if row is not None:
-                    found[uid] = indexed_object(row)
-        return found
+            rows = self._connection.execute(_find(len(sop_instance_uids)), sop_instance_uids).fetchall()
+        return {row.name.sop_instance_uid: row for row in map(indexed_object, rows)}
 
     def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
         execute = self._connection.execute
@@ -136,3 +130,8 @@ class SqliteWriter:
             if row is None:  # it has other children
                 break
             key = row[0]
+
+
+@cache
+def _find(count: int) -> str:
+    return f"{statements.FIND_OBJECT} WHERE sop_instance_uid IN ({', '.join('?' * count)})"
