@@ -1,0 +1,186 @@
+"""The benchmark's short version: everything runs once and loses nothing, and the tables are complete. Times are not looked at."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pydicom
+import pytest
+
+from support.requirements import REPOSITORY
+from support.subprocesses import python_environment
+
+BENCH = REPOSITORY / "bench"
+PROSE = "# Benchmarks\n\nBefore.\n\n<!-- bench: echo -->\nold\n<!-- end: echo -->\n\nAfter.\n"
+WORKLOADS = ("30 objects of 4 kB", "4 CT of 526 kB", "one object of 8 MB")
+PAIRINGS = (
+    "tomowire send → tomowire listen",
+    "DCMTK storescu → storescp",
+    "DCMTK storescu → storescp +B",
+    "pynetdicom → pynetdicom",
+    "tomowire send → tomowire serve",
+    "DCMTK storescu → Orthanc",
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc")
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Imports a module of the benchmark."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all rows of all tables."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+
+
+def run_bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCH / "run.py", *arguments]
+    return subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=250, check=False)
+
+
+@pytest.mark.interop
+@pytest.mark.slow
+def test_short_version(tmp_path: Path, dcmtk: Callable[[str], Path], orthanc: Path, pynetdicom: ModuleType) -> None:
+    """The benchmark itself fails when an object has not arrived."""
+    assert dcmtk("storescu").exists()
+    document = tmp_path / "benchmarks.md"
+    document.write_text(PROSE, encoding="utf-8")
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+
+    done = run_bench("all", "--small", "--rounds", "1", "--document", document, "--work-dir", work_dir)
+
+    assert done.returncode == 0, done.stderr
+    written = document.read_text(encoding="utf-8")
+    found = rows(written)
+    for workload in WORKLOADS:
+        for pairing in PAIRINGS:
+            times, memory = [row[1:] for row in found if row[0] == f"{workload}, {pairing}"]
+            total, ratio, sender, sender_ratio, start = times
+            assert float(total) == pytest.approx(float(sender) + float(start), rel=0.02)
+            assert bool(ratio) == bool(sender_ratio) == (not pairing.startswith("tomowire"))
+            assert int(memory[0]) > 0
+    promised = [row for row in found if row[-1] in ("yes", "**no**")]
+    assert len(promised) == 3 + 1 + 3 + 2 + 1 + 1
+    assert [row[0] for row in found if row[0].startswith("after ")] == ["after 20", "after 200"]
+    assert re.search(
+        r"`scripts/bench transfer --rounds 1 --small` on .+ DCMTK 3\.\d.+ Orthanc 1\.\d.+ Python 3\.", written
+    )
+    assert written.index("Before.") < written.index("`tomowire echo` against") < written.index("After.")
+    assert "old" not in written
+    assert list(work_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(("objects", "size"), [(29, 10**6), (31, 10**6), (30, 30 * 2112 - 1)])
+def test_a_lost_object_or_pixel_is_a_failure(bench: Load, objects: int, size: int) -> None:
+    workload = bench("workloads").TINY[0]
+    arrived = bench("arrivals").Arrived
+    bench("measure").check("anything", workload, arrived(30, 30 * 2112))
+    with pytest.raises(bench("processes").ProgramFailed, match=f"sent 30 .* found {objects} "):
+        bench("measure").check("anything", workload, arrived(objects, size))
+
+
+def test_a_failure_shows_what_both_programs_said(bench: Load, tmp_path: Path) -> None:
+    processes = bench("processes")
+    receiver = [sys.executable, "-uc", "import signal; print('disk is full'); signal.pause()"]
+    sender = [sys.executable, "-c", "import sys; sys.exit('no such luck')"]
+
+    def fail() -> None:
+        with (
+            processes.running(receiver, tmp_path / "receiver.log"),
+            processes.running(sender, tmp_path / "sender.log") as program,
+        ):
+            while "full" not in (tmp_path / "receiver.log").read_text():
+                pass
+            program.wait(30.0)
+
+    with pytest.raises(processes.ProgramFailed, match="ended with exit code 1") as caught:
+        fail()
+    of_sender, of_receiver = caught.value.__notes__
+    assert of_sender.endswith("no such luck\n")
+    assert of_receiver.endswith("disk is full\n")
+
+
+def test_peak_memory_is_that_of_the_program(bench: Load, tmp_path: Path) -> None:
+    processes = bench("processes")
+    # What it reads takes long enough for the benchmark to look at it, and little memory.
+    code = "b = bytes(1) * (64 << 20); f = open('/dev/urandom', 'rb')\nfor _ in range(100): f.read(1 << 20)"
+    with processes.running([sys.executable, "-c", code], tmp_path / "log") as program:
+        seconds, peak = program.wait(60.0)
+    assert seconds > 0
+    assert 64 << 20 < peak < 128 << 20
+
+
+@pytest.mark.parametrize(("index", "files", "pixels"), [(0, 30, 2112), (1, 4, 524288), (2, 1, 8388608)])
+def test_workloads_are_distinct_dicom_files(bench: Load, tmp_path: Path, index: int, files: int, pixels: int) -> None:
+    workload = bench("workloads").TINY[index]
+    workload.write(tmp_path / "source")
+    data_sets = [pydicom.dcmread(path) for path in sorted((tmp_path / "source").iterdir())]
+    assert len(data_sets) == len({each.SOPInstanceUID for each in data_sets}) == files
+    assert {each.file_meta.MediaStorageSOPInstanceUID for each in data_sets} == {
+        each.SOPInstanceUID for each in data_sets
+    }
+    assert len({each.SeriesInstanceUID for each in data_sets}) == workload.series
+    assert len({each.StudyInstanceUID for each in data_sets}) == 1
+    assert {len(each.PixelData) for each in data_sets} == {pixels}
+    assert {each.Rows * each.Columns * int(each.get("NumberOfFrames", 1)) * 2 for each in data_sets} == {pixels}
+
+
+def test_the_supply_of_small_objects_never_repeats(bench: Load, tmp_path: Path) -> None:
+    write_window = bench("workloads").write_window
+    write_window(tmp_path / "a", 400, 200)
+    write_window(tmp_path / "b", 600, 100)
+    found = [pydicom.dcmread(path, stop_before_pixels=True) for path in tmp_path.rglob("*.dcm")]
+    assert len({each.SOPInstanceUID for each in found}) == 300
+    assert len({each.StudyInstanceUID for each in found}) == len({each.PatientID for each in found}) == 2
+    assert len({each.SeriesInstanceUID for each in found}) == 4
+
+
+def test_ratios_are_taken_within_a_round(bench: Load) -> None:
+    """What slows down a whole round does not show."""
+    run, result = bench("measure").Run, bench("transfer").Result
+    ours = result(None, None, [run(0.5, seconds, 0, 0, 0) for seconds in (0.5, 2.5, 9.5)], 0)
+    other = result(None, None, [run(1.0, seconds, 0, 0, 0) for seconds in (1.0, 5.0, 49.0)], 0)
+    assert bench("table").ratios(ours, other) == [0.5, 0.5, 0.2]
+    assert bench("table").ratios(ours, other, of_sender=True) == [0.5, 0.5, 9.5 / 49]
+
+
+def test_order_alternates_and_the_warm_up_is_not_counted(
+    bench: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer, run = bench("transfer"), bench("measure").Run
+    order = []
+
+    def pretend(pairing: SimpleNamespace, workload: object, source: Path, work_dir: Path) -> object:
+        assert any(source.iterdir())
+        order.append(pairing.name)
+        return run(1.0, float(len(order)), 100, 10, 50)
+
+    monkeypatch.setattr(transfer, "run", pretend)
+    pairings = [SimpleNamespace(name=name, title=name, sender=SimpleNamespace(title=name)) for name in "AB"]
+    workload = bench("workloads").TINY[0]
+    first, second = transfer.transfer(pairings, [workload], tmp_path, rounds=2, warm_up=True, say=lambda text: None)
+    bases, *rounds = ["".join(order)[at : at + 2] for at in range(0, len(order), 2)]
+    assert (set(bases), rounds) == ({"A", "B"}, ["BA", "AB", "BA"])
+    assert [each.send for each in first.runs] == [5.0, 8.0]
+    assert [each.send for each in second.runs] == [6.0, 7.0]
+
+
+def test_unknown_names_are_refused() -> None:
+    done = run_bench("--only", "large,nobody")
+    assert done.returncode == 2
+    assert "'nobody' is none of small, ct, large, listen" in done.stderr
