@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +43,41 @@ def run_tomowire(
         errors="surrogateescape",
         timeout=timeout,
         check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """What `--json` printed: one value and nothing else."""
+        return json.loads(self.stdout)
+
+
+async def tomowire(*arguments: object, timeout: float = SECONDS_TO_RUN, **environment: str) -> Done:
+    """Run a command to its end while the test's event loop goes on, to answer it. It is killed after `timeout` seconds."""
+    process = await asyncio.create_subprocess_exec(
+        *command_line(*arguments),
+        env={**python_environment(), **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Done(
+        process.returncode or 0, stdout.decode(errors="surrogateescape"), stderr.decode(errors="surrogateescape")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from tomowire.cli.options import json_option, verbose_option
-from tomowire.cli.running import ExitCode, complain, set_up_logging
+from tomowire.cli.progress import open_counter
+from tomowire.cli.running import ExitCode, complain, explain, set_up_logging
 from tomowire.cli.serve import data_dir_option
 from tomowire.errors import TomowireError, UsageError
 
@@ -41,11 +43,16 @@ def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
     from tomowire.server.check import check as find
 
     set_up_logging(verbose)
-    findings = _guarded(lambda: list(_shown(find(data_dir, content=not quick), as_json=as_json)))
+
+    def work() -> list[Finding]:
+        with open_counter("checking") as progress:
+            return list(_shown(find(data_dir, content=not quick, progress=progress), as_json=as_json))
+
+    findings = _guarded(work)
     if as_json:
         rows = [{"kind": each.kind.value, "path": str(each.path), "explanation": each.explanation} for each in findings]
         click.echo(json.dumps({"data_dir": str(data_dir), "ok": not findings, "findings": rows}))
-    complain("nothing wrong" if not findings else f"{len(findings)} findings")
+    complain("nothing wrong" if not findings else f"{len(findings)} finding{'' if len(findings) == 1 else 's'}")
     sys.exit(ExitCode.FAILED if findings else ExitCode.OK)
 
 
@@ -68,7 +75,11 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
         if not as_json:
             click.echo(_line(finding))
 
-    count = _guarded(lambda: rebuild(data_dir, report=report))
+    def work() -> int:
+        with open_counter("indexing") as progress:
+            return rebuild(data_dir, report=report, progress=progress)
+
+    count = _guarded(work)
     if as_json:
         rows = [{"kind": each.kind.value, "path": str(each.path), "explanation": each.explanation} for each in findings]
         click.echo(json.dumps({"data_dir": str(data_dir), "indexed": count, "findings": rows}))
@@ -99,8 +110,9 @@ def upgrade(data_dir: Path, verbose: int) -> None:
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 
-def _line(finding: Finding) -> str:
-    return f"{finding.kind.value}: {finding.path}: {finding.explanation}"
+def _line(finding: Finding) -> bytes:
+    """As bytes: the name of a foreign file need not be text in any encoding."""
+    return os.fsencode(f"{finding.kind.value}: {finding.path}: {finding.explanation}")
 
 
 def _shown(findings: Iterable[Finding], *, as_json: bool) -> Iterator[Finding]:
@@ -114,6 +126,9 @@ def _guarded(work: Callable[[], T]) -> T:
     """Do blocking work; a known error becomes one line on stderr and its exit code."""
     try:
         return work()
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(ExitCode.INTERRUPTED)
     except (TomowireError, OSError) as error:
-        complain(str(error))
+        complain(explain(error))
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)

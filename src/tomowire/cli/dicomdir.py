@@ -15,5 +15,19 @@ def referenced_files(path: Path) -> list[Path]:
         name = record.get("ReferencedFileID")
         if name:
             parts = [name] if isinstance(name, str) else list(name)
-            files.append(path.parent.joinpath(*parts))
+            files.append(_find(path.parent, parts))
     return files
+
+
+def _find(folder: Path, parts: list[str]) -> Path:
+    """The file with the components `parts`. File IDs are in capitals (PS3.10 8.5); copied from a disc, names often are not."""
+    named = folder.joinpath(*parts)
+    if named.exists():
+        return named
+    found = folder
+    for part in parts:
+        same = [each for each in found.iterdir() if each.name.upper() == part.upper()] if found.is_dir() else []
+        if not same:
+            return named
+        found = same[0]
+    return found

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
-import signal
-import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +13,7 @@ import click
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, listen
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, name_from_template
 from tomowire.cli.options import AeTitle, verbose_option
+from tomowire.cli.receiving import explained, interrupted
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.services.folder import Folder
@@ -98,13 +96,15 @@ async def _listen(
         maximum_associations=max_associations,
     )
     try:
-        async with server:
+        async with AsyncExitStack() as stack:
+            with explained(bind, port):
+                await stack.enter_async_context(server)
             host, bound = server.addresses[0]
-            print(f"listening on {host}:{bound}, writing to {output}; end with Ctrl-C", file=sys.stderr, flush=True)
+            complain(f"listening on {host}:{bound}, writing to {output}; end with Ctrl-C")
+            stack.callback(lambda: complain(f"{counter.stored} objects stored, {counter.failed} refused"))
             await interrupted()
     finally:
         folder.close()
-        complain(f"{counter.stored} objects stored, {counter.failed} refused")
     return ExitCode.OK
 
 
@@ -138,15 +138,8 @@ class _Counter:
                 "status": int(status),
                 "comment": comment,
             }
-            click.echo(json.dumps(row))
+            try:
+                click.echo(json.dumps(row))
+            except BrokenPipeError:  # whoever read the lines is gone; the object is stored all the same
+                self._as_json = False
         logger.info("%s: stored %s", request.association.title, request.sop_instance_uid)
-
-
-async def interrupted() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
-    loop = asyncio.get_running_loop()
-    event = asyncio.Event()
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, event.set)
-    await event.wait()

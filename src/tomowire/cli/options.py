@@ -34,7 +34,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one ma
 
 def requestor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command that opens associations takes."""
-    for option in (
+    options = (
         click.option("--aet", type=AeTitle(), default=DEFAULT_AE_TITLE, show_default=True, help="One's own AE title."),
         click.option(
             "--called-aet", type=AeTitle(), help="The peer's AE title, if it is not in PEER (default: ANY-SCP)."
@@ -53,7 +53,8 @@ def requestor_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Seconds for the peer's answer to the association request.",
         ),
-    ):
+    )
+    for option in reversed(options):  # decorators work from the bottom up
         command = option(command)
     return command
 

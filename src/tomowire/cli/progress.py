@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.progress import Progress, ProgressColumn
+
 
 @contextmanager
 def open_progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable[[int], None]]:
@@ -17,16 +19,29 @@ def open_progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable
         yield lambda _: None
         return
     # Not needed, and not paid for, when nobody looks.
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with _bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(title, total=total)
         yield lambda size: progress.update(task, advance=size)
+
+
+@contextmanager
+def open_counter(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield a function that is told how many objects are done, and of how many if that is known; None where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import MofNCompleteColumn
+
+    with _bar(MofNCompleteColumn()) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    begin = (TextColumn("{task.description}"), BarColumn())
+    return Progress(*begin, *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import IO, TYPE_CHECKING, Self
 
+from tomowire.errors import UsageError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,19 +18,23 @@ class ResumeFile:
 
     A line is written when the acknowledgement has come and never before, so after a crash an object may be sent once more, but
     none is left out. An object counts as the same while its path, size and SOP Instance UID are.
+
+    Entering raises `UsageError` for a file that is something else, before a byte of it is changed; `OSError`.
     """
 
     def __init__(self, path: Path | None, peer: str) -> None:
         self._path = path
         self._peer = peer
         self._done: set[tuple[str, ...]] = set()
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            if self._path.exists():
-                self._done = set(map(tuple, self._read()))
-            self._file = self._path.open("a", encoding="utf-8")
+            content = self._path.read_bytes() if self._path.exists() else b""
+            self._done = _read(content, self._path)
+            self._file = self._path.open("ab", buffering=0)
+            if content and not content.endswith(b"\n"):
+                self._file.write(b"\n")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,18 +48,22 @@ class ResumeFile:
     def add(self, file: DicomFile) -> None:
         """The peer has taken this object."""
         if self._file is not None:
-            self._file.write(json.dumps(self._key(file)) + "\n")
-            self._file.flush()
+            self._file.write(json.dumps(self._key(file)).encode("ascii") + b"\n")
 
     def _key(self, file: DicomFile) -> tuple[str, ...]:
         return (self._peer, str(file.path.absolute()), str(file.size), file.sop_instance_uid)
 
-    def _read(self) -> list[list[str]]:
-        assert self._path is not None
-        rows = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue  # the last line of a run that was killed while it wrote
-        return rows
+
+def _read(content: bytes, path: Path) -> set[tuple[str, ...]]:
+    """The lines that can be read: the last one of a run that was killed while it wrote cannot."""
+    if content and not content.startswith(b'["'):
+        raise UsageError(f"{path} is not a file that --resume has written: name another one")
+    rows = set()
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, list):
+            rows.add(tuple(map(str, row)))
+    return rows

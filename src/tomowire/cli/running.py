@@ -60,15 +60,24 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        raise  # nobody reads the output any more: click ends the process without a word
     except (TomowireError, OSError) as error:
-        complain(str(error))
+        complain(explain(error))
         code = exit_code_of(error)
     sys.exit(int(code))
 
 
+def explain(error: Exception) -> str:
+    """What went wrong, without the numbers that Python puts before it."""
+    if isinstance(error, OSError) and not isinstance(error, TomowireError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
+
+
 def complain(text: str) -> None:
     """One line on stderr, with the program's name, for what went wrong."""
-    print(f"tomowire: {text}", file=sys.stderr)
+    print(f"tomowire: {text}", file=sys.stderr, flush=True)
 
 
 def set_up_logging(verbose: int) -> None:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections import Counter
-from dataclasses import dataclass, field
+import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from tomowire.cli.dicomdir import referenced_files
 from tomowire.cli.options import json_option, peer_address, peer_argument, requestor_options, verbose_option
 from tomowire.cli.progress import open_progress
+from tomowire.cli.report import Report
 from tomowire.cli.resume import ResumeFile
-from tomowire.cli.running import ExitCode, complain, exit_code_of, run, set_up_logging
-from tomowire.services.dicom_file import DicomFile
+from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.services.discovery import Skipped, discover
-from tomowire.services.sending import plan, send_files
+from tomowire.services.sending import send_files
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
-from tomowire.uids import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tomowire.aio.address import PeerAddress
-    from tomowire.services.sending import Sent
+    from tomowire.services.dicom_file import DicomFile
 
-# So many files with the same problem are named.
-_SAME_REASON = 3
+# Files that are looked at before the event loop gets a turn.
+_LOOKS_BETWEEN_PAUSES: Final = 256
 
 
 @click.command
@@ -90,144 +86,41 @@ def command(
 
 async def _send(
     address: PeerAddress,
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     resume: Path | None,
     dry_run: bool,
     report: Report,
     options: dict[str, Any],
 ) -> int:
-    files: list[DicomFile] = []
-    for found in discover(paths, read_dicomdir=referenced_files):
-        if isinstance(found, Skipped):
-            report.skipped(found)
-        else:
-            files.append(found)
+    files = await _find(paths, report)
+    if not files:
+        complain(f"there is nothing to send: no DICOM file in {', '.join(map(str, paths))}")
+        return report.finish(str(address)) or ExitCode.FAILED
     with ResumeFile(resume, str(address)) as done:
         left = [file for file in files if not done.has(file)]
         report.resumed = len(files) - len(left)
         if dry_run:
             return report.planned(left)
-        with open_progress(f"to {address}", sum(file.size for file in left), enabled=not report.quiet) as progress:
-            async for sent in send_files(address, left, **options):
-                report.sent(sent)
-                progress(sent.file.size)
-                if not sent.is_failure:
-                    done.add(sent.file)
+        try:
+            with open_progress(f"to {address}", sum(file.size for file in left), enabled=not report.quiet) as progress:
+                async for sent in send_files(address, left, **options):
+                    report.sent(sent)
+                    progress(sent.file.size)
+                    if not sent.is_failure:
+                        done.add(sent.file)
+        except asyncio.CancelledError:  # Ctrl-C: what has been done is told all the same
+            report.finish(str(address), interrupted=True)
+            raise
     return report.finish(str(address))
 
 
-@dataclass
-class Report:
-    """What became of every file: complaints as they come, and a summary at the end."""
-
-    quiet: bool
-    as_json: bool
-    resumed: int = 0
-    _began: float = field(default_factory=time.perf_counter)
-    _rows: list[dict[str, Any]] = field(default_factory=list)
-    _taken: int = 0
-    _bytes: int = 0
-    _skipped: int = 0
-    _failures: list[ExitCode] = field(default_factory=list)
-    _reasons: Counter[str] = field(default_factory=Counter)
-
-    def skipped(self, skipped: Skipped) -> None:
-        """A file that is not sent."""
-        self._complain(skipped.path, f"{'' if skipped.is_error else 'skipped: '}{skipped.reason}")
-        if skipped.is_error:
-            self._failures.append(ExitCode.FAILED)
+async def _find(paths: Iterable[Path], report: Report) -> list[DicomFile]:
+    files: list[DicomFile] = []
+    for number, found in enumerate(discover(paths, read_dicomdir=referenced_files)):
+        if isinstance(found, Skipped):
+            report.skipped(found)
         else:
-            self._skipped += 1
-        if self.as_json:
-            outcome = "failed" if skipped.is_error else "skipped"
-            self._rows.append({"path": str(skipped.path), "outcome": outcome, "reason": skipped.reason})
-
-    def sent(self, sent: Sent) -> None:
-        """A file that was sent, or could not be."""
-        file, response = sent.file, sent.response
-        if not sent.is_failure:
-            self._taken += 1
-            self._bytes += file.size
-        else:
-            self._failures.append(exit_code_of(sent.error) if sent.error is not None else ExitCode.FAILED)
-        reason = None
-        if response is None:
-            reason = str(sent.error)
-        elif not response.is_success:
-            comment = f": {response.error_comment}" if response.error_comment else ""
-            reason = f"the peer answered {response.status}{comment}"
-        if reason is not None:
-            self._complain(file.path, reason)
-        if self.as_json:
-            outcome = "failed" if sent.is_failure else "warning" if reason is not None else "stored"
-            row = {
-                "path": str(file.path),
-                "outcome": outcome,
-                "sop_instance_uid": file.sop_instance_uid,
-                "status": int(response.status) if response is not None else None,
-                "reason": reason,
-            }
-            self._rows.append(row)
-
-    def _complain(self, path: Path, reason: str) -> None:
-        """Say what is wrong with a file, but not a thousand times the same: the rest is counted in the end."""
-        self._reasons[reason] += 1
-        if self._reasons[reason] <= _SAME_REASON:
-            complain(f"{path}: {reason}")
-
-    def _complain_of_the_rest(self) -> None:
-        for reason, count in self._reasons.items():
-            if count > _SAME_REASON:
-                complain(f"and {count - _SAME_REASON} more files: {reason}")
-
-    def planned(self, files: list[DicomFile]) -> int:
-        """For a dry run: what would be sent, with which presentation contexts."""
-        self._complain_of_the_rest()
-        groups = plan(files)
-        if self.as_json:
-            rows = [
-                {"path": str(file.path), "sop_instance_uid": file.sop_instance_uid, "bytes": file.size}
-                for file in files
-            ]
-            click.echo(json.dumps({"would_send": rows, "associations": len(groups), "skipped": self._rows}))
-        else:
-            for file in files:
-                click.echo(str(file.path))
-            for contexts, members in groups:
-                complain(f"an association with {len(contexts)} presentation contexts for {len(members)} files:")
-                for context in contexts:
-                    complain(f"  {name_of(context.abstract_syntax)}, {name_of(context.transfer_syntaxes[0])}")
-        return self._exit_code()
-
-    def finish(self, peer: str) -> int:
-        """Print the summary; return the exit code."""
-        self._complain_of_the_rest()
-        seconds = time.perf_counter() - self._began
-        if self.as_json:
-            summary = {
-                "peer": peer,
-                "stored": self._taken,
-                "failed": len(self._failures),
-                "skipped": self._skipped,
-                "resumed": self.resumed,
-                "bytes": self._bytes,
-                "seconds": round(seconds, 3),
-                "objects": self._rows,
-            }
-            click.echo(json.dumps(summary))
-        elif not self.quiet:
-            rate = self._bytes / seconds / 1e6
-            parts = [f"{self._taken} stored ({self._bytes / 1e6:.1f} MB in {seconds:.2f} s, {rate:.0f} MB/s)"]
-            parts += [f"{len(self._failures)} failed"] if self._failures else []
-            parts += [f"{self._skipped} skipped"] if self._skipped else []
-            parts += [f"{self.resumed} stored before"] if self.resumed else []
-            complain(", ".join(parts))
-        return self._exit_code()
-
-    def _exit_code(self) -> int:
-        """What all failures have in common, or that some operation failed."""
-        kinds = set(self._failures)
-        if not kinds:
-            return ExitCode.OK
-        everything = len(self._failures) and not self._taken
-        return kinds.pop() if len(kinds) == 1 and everything else ExitCode.FAILED
+            files.append(found)
+        if not number % _LOOKS_BETWEEN_PAUSES:
+            await asyncio.sleep(0)  # Ctrl-C is heard here
+    return files

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
-from tomowire.cli.listen import interrupted
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.running import ExitCode, run, set_up_logging
+from tomowire.cli.receiving import explained, interrupted
+from tomowire.cli.running import ExitCode, complain, run, set_up_logging
+
+if TYPE_CHECKING:
+    from tomowire.server.app import Settings
 
 DEFAULT_DATA_DIR = Path("tomowire-data")
 DEFAULT_AET = "TOMOWIRE"
@@ -72,7 +77,7 @@ def command(
 
     It listens on this machine only unless --bind says otherwise, and then lets in only the callers named with --allow.
     """
-    from tomowire.server.app import Archive, Settings
+    from tomowire.server.app import Settings
 
     set_up_logging(verbose)
     settings = Settings(
@@ -86,20 +91,26 @@ def command(
         allow_unknown_callers=allow_unknown_callers,
         maximum_associations=max_associations,
     )
-    run(_serve(Archive(settings)))
+    run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    from tomowire.server.app import Archive
+
+    archive = Archive(settings)
+    async with AsyncExitStack() as stack:
+        with explained(settings.bind, settings.port):
+            await stack.enter_async_context(archive)
+        print(archive.greeting(_program()), file=sys.stderr, flush=True)
+        await interrupted()
+        complain("shutting down; associations in progress may finish (once more to end at once)")
+    return ExitCode.OK
 
 
 def _program() -> str:
     """How to call this program from where the person is: its name, if the shell finds it."""
-    return "tomowire" if shutil.which("tomowire") else os.path.relpath(sys.argv[0])
-
-
-async def _serve(archive: object) -> int:
-    from tomowire.server.app import Archive
-
-    assert isinstance(archive, Archive)
-    async with archive:
-        print(archive.greeting(_program()), file=sys.stderr, flush=True)
-        await interrupted()
-        print("tomowire: shutting down; associations in progress may finish", file=sys.stderr, flush=True)
-    return ExitCode.OK
+    if shutil.which("tomowire"):
+        return "tomowire"
+    if sys.argv[0].endswith("__main__.py"):
+        return f"{os.path.relpath(sys.executable)} -m tomowire"
+    return os.path.relpath(sys.argv[0])

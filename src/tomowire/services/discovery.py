@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,8 @@ def discover(
         if path.is_dir():
             yield from map(_of_folder, _walk(path))
             continue
-        seen = _look_at(path)
+        there = _behind(path)
+        seen = there if isinstance(there, Skipped) else _look_at(there)
         if isinstance(seen, DicomFile) and seen.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
             yield from _of_directory(path, read_dicomdir)
         else:
@@ -63,10 +65,24 @@ def _walk(folder: Path) -> Iterator[Path | Skipped]:
         yield Skipped(folder, error.strerror or str(error), is_error=True)
         return
     for entry in listed:
+        path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        elif entry.is_file():
-            yield Path(entry.path)
+            yield from _walk(path)
+        else:
+            yield path if entry.is_file(follow_symlinks=False) else _behind(path)
+
+
+def _behind(path: Path) -> Path | Skipped:
+    """What is no plain file in its folder: the same path if it leads to one. (Opening a pipe would wait for its other end.)"""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return Skipped(path, error.strerror or str(error), is_error=True)
+    if stat.S_ISREG(mode):
+        return path
+    # Links to folders are not followed: they may lead back to where the search came from.
+    reason = "a link to a folder: name the folder itself" if stat.S_ISDIR(mode) else "neither a file nor a folder"
+    return Skipped(path, reason, is_error=False)
 
 
 def _look_at(path: Path) -> DicomFile | Skipped:

@@ -1,0 +1,47 @@
+"""What `serve` and `listen` have in common: how they end, and what to do when they cannot begin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import ConnectFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ADVICE: Final = {
+    errno.EADDRINUSE: "another program listens there: stop it, or take another port with --port",
+    errno.EACCES: "ports below 1024 are for the superuser: take another with --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: see --bind",
+}
+
+
+@contextlib.contextmanager
+def explained(bind: str, port: int) -> Iterator[None]:
+    """When listening fails, say what a person can do about it."""
+    try:
+        yield
+    except ConnectFailed as error:
+        number = getattr(error.__cause__, "errno", None)
+        if number not in _ADVICE:
+            raise
+        text = f"cannot listen on {bind}, port {port}: {os.strerror(number)}; {_ADVICE[number]}"
+        raise ConnectFailed(text) from error.__cause__
+
+
+async def interrupted() -> None:
+    """Wait for Ctrl-C or SIGTERM. A second one does not wait for an orderly end."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+        for number in numbers:
+            loop.add_signal_handler(number, event.set)
+    await event.wait()
+    for number in numbers:
+        loop.remove_signal_handler(number)
