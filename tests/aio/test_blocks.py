@@ -1,0 +1,178 @@
+"""The block pool: what is lent out is never written over, what is given back is used again, and there is an end to it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, FIRST_BLOCK_SIZE, Block, BlockPool
+
+
+class Room:
+    """Counts the calls of `on_room`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+
+
+def grown(on_room: Room | None = None) -> BlockPool:
+    """A pool after the A-ASSOCIATE-RQ."""
+    pool = BlockPool(on_room or Room())
+    fill(pool, 300)
+    pool.grow()
+    assert pool.has_room()
+    return pool
+
+
+def fill(pool: BlockPool, size: int | None = None) -> memoryview:
+    """Receive `size` bytes, by default as many as fit."""
+    assert pool.has_room()
+    room = pool.room()
+    return pool.received(len(room) if size is None else size)
+
+
+def lend_everything(pool: BlockPool) -> list[Block]:
+    """Receive and lend until there is no room."""
+    lent = []
+    while pool.has_room():
+        fill(pool)
+        pool.current.pins += 1
+        lent.append(pool.current)
+    return lent
+
+
+def test_before_the_association_there_is_one_small_block_and_no_more() -> None:
+    pool = BlockPool(Room())
+    assert pool.has_room()
+    assert len(pool.room()) == FIRST_BLOCK_SIZE == 16 * 1024
+    fill(pool)
+    assert pool.has_room()
+    assert len(pool.room()) == FIRST_BLOCK_SIZE, "nothing was lent: the same block serves again"
+    assert len(lend_everything(pool)) == 1
+
+
+def test_the_kernel_is_given_full_blocks_after_the_association_is_established() -> None:
+    pool = BlockPool(Room())
+    fill(pool, 300)
+    pool.grow()
+    assert pool.has_room()
+    assert len(pool.room()) == BLOCK_SIZE == 256 * 1024
+    pool.grow()  # twice does no harm
+    assert len(lend_everything(pool)) == BLOCK_LIMIT
+
+
+def test_a_block_that_is_not_lent_is_used_again_from_its_beginning() -> None:
+    pool = grown()
+    first = pool.current
+    fill(pool, 1000)
+    assert pool.has_room()
+    assert pool.current is first
+    assert len(pool.room()) == BLOCK_SIZE
+
+
+def test_a_lent_block_is_filled_further_and_not_from_its_beginning() -> None:
+    pool = grown()
+    slice_lent = fill(pool, 1000)
+    slice_lent[:] = b"x" * 1000
+    pool.current.pins += 1
+    assert pool.has_room()
+    assert len(pool.room()) == BLOCK_SIZE - 1000
+    fill(pool)[:5] = b"12345"
+    assert bytes(slice_lent) == b"x" * 1000
+
+
+def test_a_little_room_at_the_end_is_left_for_a_new_block_while_there_are_any() -> None:
+    pool = grown()
+    lent = pool.current
+    fill(pool, BLOCK_SIZE - 100)
+    lent.pins += 1
+    assert pool.has_room()
+    assert pool.current is not lent
+    assert len(pool.room()) == BLOCK_SIZE
+
+
+def test_the_last_block_is_used_to_its_last_byte() -> None:
+    pool = grown()
+    for _ in range(BLOCK_LIMIT - 1):
+        fill(pool)
+        pool.current.pins += 1
+    fill(pool, BLOCK_SIZE - 10)
+    pool.current.pins += 1
+    assert pool.has_room()
+    assert len(pool.room()) == 10
+    fill(pool)
+    assert not pool.has_room()
+
+
+def test_when_all_is_lent_the_first_that_comes_back_makes_room_once() -> None:
+    on_room = Room()
+    pool = grown(on_room)
+    lent = lend_everything(pool)
+    assert len({id(block) for block in lent}) == len(lent) == BLOCK_LIMIT
+    assert not pool.has_room()
+    lent[3].release()
+    assert on_room.calls == 1
+    lent[5].release()
+    assert on_room.calls == 1, "nobody waits any more"
+    assert pool.has_room()
+    assert pool.current in (lent[3], lent[5])
+
+
+def test_the_current_block_makes_room_too() -> None:
+    on_room = Room()
+    pool = grown(on_room)
+    lend_everything(pool)[-1].release()
+    assert on_room.calls == 1
+    assert pool.has_room()
+    assert len(pool.room()) == BLOCK_SIZE
+
+
+def test_a_block_with_two_borrowers_is_free_when_both_have_given_it_back() -> None:
+    on_room = Room()
+    pool = grown(on_room)
+    lent = lend_everything(pool)
+    lent[0].pins += 1
+    lent[0].release()
+    assert on_room.calls == 0
+    lent[0].release()
+    assert on_room.calls == 1
+
+
+def test_the_small_first_block_never_comes_back() -> None:
+    """It is no room to receive into: to say so would make the connection read into nothing."""
+    on_room = Room()
+    pool = BlockPool(on_room)
+    first = pool.current
+    fill(pool, 10)
+    first.pins += 1
+    pool.grow()
+    lend_everything(pool)
+    first.release()
+    assert on_room.calls == 0
+    assert not pool.has_room()
+
+
+@given(st.lists(st.tuples(st.integers(1, BLOCK_SIZE), st.booleans(), st.integers(0, 20)), max_size=60))
+def test_no_sequence_of_lending_and_giving_back_writes_over_what_is_lent(steps: list[tuple[int, bool, int]]) -> None:
+    """`lent` is the model: slices that a borrower holds, each with the bytes that must stay in it."""
+    pool = grown()
+    lent: list[tuple[Block, memoryview, int]] = []
+    blocks: set[int] = set()
+    for mark, (size, lend, give_back) in enumerate(steps):
+        if lent and give_back < len(lent):
+            block, *_ = lent.pop(give_back)
+            block.release()
+        if not pool.has_room():
+            assert len({id(block) for block, *_ in lent}) == BLOCK_LIMIT
+            continue
+        received = fill(pool, min(size, len(pool.room())))
+        received[:1] = bytes([mark])
+        blocks.add(id(pool.current))
+        if lend:
+            pool.current.pins += 1
+            lent.append((pool.current, received, mark))
+        assert all(view[0] == expected for _, view, expected in lent)
+    assert len(blocks) <= BLOCK_LIMIT
