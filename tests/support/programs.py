@@ -130,12 +130,16 @@ class Program:
     """A running `serve` or `listen`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
         assert process.stderr is not None
         self.process = process
-        self.stdout = Output(process.stdout)
+        self._stdout = Output(process.stdout) if process.stdout is not None else None
         self.stderr = Output(process.stderr)
         self.port = 0
+
+    @property
+    def stdout(self) -> Output:
+        assert self._stdout is not None, "it goes somewhere else"
+        return self._stdout
 
     def wait_until_listening(self) -> None:
         self.port = int(self.stderr.wait_for(_ADDRESS)[2])
@@ -150,23 +154,23 @@ class Program:
             self.process.kill()
             self.process.wait()
             raise
-        self.stdout.join()
-        self.stderr.join()
+        for output in (self._stdout, self.stderr):
+            if output is not None:
+                output.join()
         return code
 
 
 def start(arguments: Sequence[object], *, cwd: Path | None = None, **options: Any) -> Program:
     """Start a command and leave it running; `options` go to `Popen`."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(
         command_line(*arguments),
         cwd=cwd,
         env=python_environment(),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         errors="surrogateescape",
-        **options,
+        **(pipes | options),
     )
     return Program(process)
 

@@ -13,7 +13,7 @@ import click
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, listen
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, name_from_template
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import explained, interrupted
+from tomowire.cli.receiving import explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.services.folder import Folder
@@ -95,6 +95,7 @@ async def _listen(
         calling_aets=allow or None,
         maximum_associations=max_associations,
     )
+    stop = stop_signal()
     try:
         async with AsyncExitStack() as stack:
             with explained(bind, port):
@@ -102,7 +103,7 @@ async def _listen(
             host, bound = server.addresses[0]
             complain(f"listening on {host}:{bound}, writing to {output}; end with Ctrl-C")
             stack.callback(lambda: complain(f"{counter.stored} objects stored, {counter.failed} refused"))
-            await interrupted()
+            await stop.wait()
     finally:
         folder.close()
     return ExitCode.OK

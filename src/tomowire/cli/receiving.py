@@ -34,14 +34,18 @@ def explained(bind: str, port: int) -> Iterator[None]:
         raise ConnectFailed(text) from error.__cause__
 
 
-async def interrupted() -> None:
-    """Wait for Ctrl-C or SIGTERM. A second one does not wait for an orderly end."""
+def stop_signal() -> asyncio.Event:
+    """Set when Ctrl-C or SIGTERM comes, from now on. A second one does not wait for an orderly end."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        event.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
         for number in numbers:
-            loop.add_signal_handler(number, event.set)
-    await event.wait()
-    for number in numbers:
-        loop.remove_signal_handler(number)
+            loop.add_signal_handler(number, on_signal)
+    return event

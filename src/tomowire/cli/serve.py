@@ -13,7 +13,7 @@ import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import explained, interrupted
+from tomowire.cli.receiving import explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 
 if TYPE_CHECKING:
@@ -98,11 +98,12 @@ async def _serve(settings: Settings) -> int:
     from tomowire.server.app import Archive
 
     archive = Archive(settings)
+    stop = stop_signal()
     async with AsyncExitStack() as stack:
         with explained(settings.bind, settings.port):
             await stack.enter_async_context(archive)
         print(archive.greeting(_program()), file=sys.stderr, flush=True)
-        await interrupted()
+        await stop.wait()
         complain("shutting down; associations in progress may finish (once more to end at once)")
     return ExitCode.OK
 

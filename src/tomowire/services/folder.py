@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import StoreFailed, TomowireError
-from tomowire.protocol.status import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.protocol.status import OUT_OF_RESOURCES, SUCCESS, Status
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     NameOf = Callable[[StoreRequest, Chunk], str]
 
-_LACKS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _INCOMING: Final = ".incoming-"
 
 
@@ -53,7 +51,7 @@ class Folder:
         os.makedirs(self._incoming, exist_ok=True)
 
     async def keep(self, request: StoreRequest) -> Status:
-        """Store one object. Raises `StoreFailed`, A700H when there is no room, and leaves nothing behind then."""
+        """Store one object. Raises `StoreFailed` (A700H) when it cannot be written, and leaves nothing behind then."""
         head = encode_file_meta(
             FileMeta(
                 request.sop_class_uid,
@@ -145,8 +143,8 @@ def _discard(part: str) -> None:
 
 
 def _failure(error: OSError) -> StoreFailed:
-    status = OUT_OF_RESOURCES if error.errno in _LACKS else PROCESSING_FAILURE
-    return StoreFailed(status, f"cannot write the file: {error.strerror or error}")
+    """PS3.4 B.2.3: out of resources. The sender may try again: there is nothing wrong with the object."""
+    return StoreFailed(OUT_OF_RESOURCES, f"cannot write the file: {error.strerror or error}")
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:
