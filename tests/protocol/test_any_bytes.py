@@ -106,7 +106,7 @@ def outcome(upper: UpperLayer, segments: Sequence[bytes]) -> tuple[object, ...]:
 reachable = st.sampled_from(REACHABLE)
 
 
-@settings(max_examples=300)
+@settings(max_examples=600)
 @given(reachable, st.booleans(), streams, st.data())
 @example((State.STA2_AWAITING_ASSOCIATE_RQ, False), False, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", None)
 @example((State.STA2_AWAITING_ASSOCIATE_RQ, False), False, bytes.fromhex("16030100c8010000c40303"), None)
