@@ -167,9 +167,9 @@ def test_what_a_killed_process_left_is_named_as_such(tmp_path: Path) -> None:
         batches = [[(ONE, False)], [(TWO, True), (Sample(3), False)]]
         steps = server.store(tmp_path / "all", batches).steps
         seen = set()
-        for kill_at in range(steps // 3, steps, 3):
-            root = tmp_path / str(kill_at)
-            run = server.store(root, batches, kill_at=kill_at)
+        for step in range(steps // 3, steps, 3):
+            root = tmp_path / str(step)
+            run = server.store(root, batches, step=step)
             held = kinds(root)
             seen |= {(kind, path.partition("/")[0]) for path, kind in held.items()}
             server.store(root, [])

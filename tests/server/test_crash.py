@@ -1,4 +1,4 @@
-"""Killed at any step, the archive keeps what it said Success to, and shows nothing of what it did not."""
+"""Killed, without power, or with an error at any step: what was answered with Success is there, and what was not is not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.crashes import Batch, CrashServer
+from support.filesystems import quick_directory
 from support.objects import Sample
 from support.stored import contents, files_below, findings
 from tomowire.server.incoming import DuplicatePolicy
@@ -29,31 +30,68 @@ def server() -> Iterator[CrashServer]:
         yield started
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with quick_directory() as made:
+        yield made
+
+
 @pytest.mark.parametrize(
-    ("policy", "power_cut"),
-    [(DuplicatePolicy.KEEP, True), (DuplicatePolicy.REPLACE, False), (DuplicatePolicy.REPLACE, True)],
-    ids=["keep, power cut", "replace, killed", "replace, power cut"],
+    ("policy", "event"),
+    [
+        (DuplicatePolicy.KEEP, "power cut"),
+        (DuplicatePolicy.REPLACE, "kill"),
+        (DuplicatePolicy.REPLACE, "power cut"),
+    ],
+    ids=lambda value: getattr(value, "value", value),
 )
-def test_killed_at_each_step(server: CrashServer, tmp_path: Path, policy: DuplicatePolicy, power_cut: bool) -> None:
-    steps = server.store(tmp_path / "all", BATCHES, policy=policy).steps
+def test_ended_at_each_step(server: CrashServer, directory: Path, policy: DuplicatePolicy, event: str) -> None:
+    steps = server.store(directory / "all", BATCHES, policy=policy).steps
     assert steps > 50
-    for kill_at in range(1, steps + 1):
-        root = tmp_path / str(kill_at)
-        run = server.store(root, BATCHES, policy=policy, kill_at=kill_at, power_cut=power_cut)
+    for step in range(1, steps + 1):
+        root = directory / str(step)
+        run = server.store(root, BATCHES, policy=policy, step=step, event=event)
         assert run.killed
         server.store(root, [], policy=policy)
-        check_consistent(root, len(run.outcomes), policy)
+        held = contents(root)
+        # Each batch is there or is not; those that were answered are.
+        possible = [{}, *after_each_batch(policy)]
+        assert held in possible
+        assert possible.index(held) >= [0, 1, 1, 2, 2, 2][len(run.outcomes)]
+        assert_nothing_else(root, held)
 
 
-def check_consistent(root: Path, answered: int, policy: DuplicatePolicy) -> None:
-    """Each batch is there or not; those that were answered are; and nothing else is."""
+def after_each_batch(policy: DuplicatePolicy) -> list[dict[str, bytes]]:
     first = {sample.uid: sample.data_set for sample in (ONE, TWO)}
     replaced = {sample.uid: sample.data_set for sample in (OTHER_ONE, OTHER_TWO)}
-    second = first | {THREE.uid: THREE.data_set} | (replaced if policy is DuplicatePolicy.REPLACE else {})
-    possible = [{}, first, second]
-    held = contents(root)
-    assert held in possible
-    assert possible.index(held) >= [0, 1, 1, 2, 2, 2][answered]
+    return [first, first | {THREE.uid: THREE.data_set} | (replaced if policy is DuplicatePolicy.REPLACE else {})]
+
+
+def assert_nothing_else(root: Path, held: dict[str, bytes]) -> None:
     assert len(files_below(root)) == len(held)
     assert files_below(root, "incoming") <= {"incoming/journal"}
     assert findings(root) == []
+
+
+def test_each_step_fails_once(server: CrashServer, directory: Path) -> None:
+    """An object that was answered with a failure is not there, the others are; and the next batch is stored."""
+    last = Sample(4, study=3)
+    batches = [*BATCHES, [(last, False)]]
+    steps = server.store(directory / "all", batches, policy=DuplicatePolicy.REPLACE).steps
+    ended = 0
+    for step in range(1, steps + 1):
+        root = directory / str(step)
+        run = server.store(root, batches, policy=DuplicatePolicy.REPLACE, step=step, event="error")
+        expected: dict[str, bytes] = {}
+        for (sample, _), outcome in zip([entry for batch in batches for entry in batch], run.outcomes, strict=False):
+            if outcome != "A700":
+                expected[sample.uid] = sample.data_set
+        if not run.ended:  # the failing step was one of the start's or of the end's
+            server.store(root, [])
+        assert contents(root) == expected
+        if run.ended:
+            ended += 1
+            assert len(run.outcomes) == 6
+            assert run.outcomes.count("A700") <= 3
+            assert_nothing_else(root, expected)
+    assert ended > steps / 2

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.crashes import CrashServer
+from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
 from support.stored import contents, findings
 from tomowire.errors import UsageError
@@ -101,7 +102,7 @@ def test_the_log_of_the_old_index_is_not_played_into_the_new_one(tmp_path: Path)
     with CrashServer() as server:
         steps = server.store(tmp_path / "all", batches).steps
         root = tmp_path / "killed"
-        assert server.store(root, batches, kill_at=steps - 8).killed
+        assert server.store(root, batches, step=steps - 8).killed
     assert (root / "index.sqlite-wal").stat().st_size > 0
     (root / "index.sqlite").unlink()
     (root / path_of(SAMPLES[1])).unlink()
@@ -146,29 +147,29 @@ def test_what_was_not_stored_when_the_process_was_killed_is_not_indexed(tmp_path
     batches = [[(Sample(1), False)], [(Sample(2), False), (Sample(3), True)]]
     with CrashServer() as server:
         steps = server.store(tmp_path / "all", batches).steps
-        for kill_at in range(steps // 2, steps + 1, 4):
-            root = tmp_path / str(kill_at)
-            answered = server.store(root, batches, kill_at=kill_at).outcomes
+        for step in range(steps // 2, steps + 1, 4):
+            root = tmp_path / str(step)
+            answered = server.store(root, batches, step=step).outcomes
             committed = 3 if len(answered) > 1 else 1
             assert reindex(root) in {len(answered), 1, 3}
             assert reindex(root) >= (committed if answered else 0)
             assert findings(root) == []
 
 
-def test_killed_at_each_step(root: Path, tmp_path: Path) -> None:
-    with CrashServer() as server:
-        saved = tmp_path / "saved"
+def test_killed_at_each_step(root: Path) -> None:
+    with CrashServer() as server, quick_directory() as directory:
+        saved = directory / "saved"
         saved.mkdir()
         for name in ("objects", "incoming", "index.sqlite"):
-            (root / name).rename(saved / name)
+            (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, saved / name)
         expected = rows(saved)
-        shutil.copytree(saved, tmp_path / "all")
-        steps = server.reindex(tmp_path / "all").steps
+        shutil.copytree(saved, directory / "all")
+        steps = server.reindex(directory / "all").steps
         assert steps > 10
-        for kill_at in range(1, steps + 1):
-            copy = tmp_path / str(kill_at)
+        for step in range(1, steps + 1):
+            copy = directory / str(step)
             shutil.copytree(saved, copy)
-            assert server.reindex(copy, kill_at=kill_at).killed
+            assert server.reindex(copy, step=step).killed
             assert rows_after_a_start(server, copy) == expected
             assert findings(copy) == []
 

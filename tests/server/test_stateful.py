@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from support.crashes import Batch, CrashServer
+from support.filesystems import quick_directory
 from support.objects import Sample
 from support.stored import contents, files_below, findings
 from tomowire.server.incoming import DuplicatePolicy
@@ -48,12 +47,13 @@ class Archive(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp())
+        self._cleanup = ExitStack()
+        self.root = self._cleanup.enter_context(quick_directory())
         self.held: dict[str, bytes] = {}
         self.policy = DuplicatePolicy.KEEP
 
     def teardown(self) -> None:
-        shutil.rmtree(self.root)
+        self._cleanup.close()
 
     @initialize(policy=st.sampled_from(DuplicatePolicy))
     def begin(self, policy: DuplicatePolicy) -> None:
@@ -69,9 +69,9 @@ class Archive(RuleBasedStateMachine):
         told = self.server.store(self.root, batches, policy=self.policy).outcomes
         assert [{"stored": "same", "identical": "same"}.get(answer, answer) for answer in told] == answers
 
-    @rule(batches=batches, kill_at=st.integers(1, 120), power_cut=st.booleans())
-    def store_and_be_killed(self, batches: list[Batch], kill_at: int, power_cut: bool) -> None:
-        run = self.server.store(self.root, batches, policy=self.policy, kill_at=kill_at, power_cut=power_cut)
+    @rule(batches=batches, step=st.integers(1, 120), event=st.sampled_from(["kill", "power cut"]))
+    def store_and_be_killed(self, batches: list[Batch], step: int, event: str) -> None:
+        run = self.server.store(self.root, batches, policy=self.policy, step=step, event=event)
         self.server.store(self.root, [])
         possible = [self.held]
         answered = 0

@@ -1,4 +1,4 @@
-"""A process that stores objects, and is killed while it does: at any step that is asked for.
+"""A process that stores objects, and is killed while it does, or has its disk fail: at any step that is asked for.
 
 `CrashServer` (in `support.crashes`) talks to it: a line of JSON in, one out. For each job it forks, so that nothing but the disk
 remembers what happened; a job takes some ten milliseconds. Run as a script.
@@ -6,20 +6,25 @@ remembers what happened; a job takes some ten milliseconds. Run as a script.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from support.objects import Sample
+from tomowire.errors import StoreFailed
 from tomowire.server.batch import BatchWriter
 from tomowire.server.files import DataDirectory
-from tomowire.server.incoming import DuplicatePolicy, Stored
+from tomowire.server.incoming import DuplicatePolicy, NewObject, Stored
 from tomowire.server.index import sqlite_writer
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.recovery import recover
@@ -41,14 +46,17 @@ STEPS = (
     "replace",
 )
 
+ENDED, STOPPED_BY_ERROR, NOT_FORESEEN = range(3)
+
 
 class Disk:
     """Counts the steps that reach the disk, and knows what of them a power cut would undo."""
 
-    def __init__(self, kill_at: int, *, power_cut: bool) -> None:
+    def __init__(self, step: int, event: str) -> None:
+        """At `step`, counted from 1, `event` happens: "kill", "power cut" or "error"."""
         self.steps = 0
-        self._kill_at = kill_at
-        self._power_cut = power_cut
+        self._fatal = step
+        self._event = event
         self._volatile_data: set[str] = set()
         self._volatile_names: set[str] = set()
         self._real = {name: getattr(os, name) for name in STEPS}
@@ -75,10 +83,14 @@ class Disk:
 
     def _step(self, name: str, arguments: tuple[Any, ...]) -> None:
         self.steps += 1
-        if self.steps == self._kill_at:
-            if name == "writev" and arguments[1]:  # killed in the middle of it
+        if self.steps == self._fatal:
+            if name == "writev" and arguments[1]:  # in the middle of it
                 self._real["writev"](arguments[0], [memoryview(arguments[1][0])[:100]])
-            if self._power_cut:
+            if self._event == "error":
+                if name == "sql":  # a callback cannot make SQLite fail
+                    return
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._event == "power cut":
                 self._lose_what_is_volatile()
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -122,47 +134,75 @@ def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
 
     Without batches the index is rebuilt instead.
     """
-    disk = Disk(job["kill_at"], power_cut=job["power_cut"])
+    disk = Disk(job["step"], job["event"])
     if job["batches"] is None:
         reindex(Path(job["root"]), threads=1)
-        tell({"steps": disk.steps})
-        return
-    directory = DataDirectory.open(Path(job["root"]))
-    finish_swap(directory)
-    index = SqliteWriter.open(directory.index_path)
-    recover(directory, index)
-    writer = BatchWriter(directory, index, policy=DuplicatePolicy(job["policy"]))
-    for batch in job["batches"]:
-        objects = [
-            sample.new_part(directory) if large else sample.new_object()
-            for sample, large in ((Sample(**fields), large) for fields, large in batch)
-        ]
-        for new, result in zip(objects, writer.write(objects), strict=True):
-            outcome = result.outcome.value if isinstance(result, Stored) else f"{result.status:04X}"
-            tell({"uid": new.record.instance.sop_instance_uid, "outcome": outcome})
-            if new.part is not None:
-                new.part.unlink(missing_ok=True)
-    writer.close()
-    index.close()
-    directory.close()
+    else:
+        with DataDirectory.open(Path(job["root"])) as directory:
+            store(directory, job, tell)
     tell({"steps": disk.steps})
+
+
+def store(directory: DataDirectory, job: dict[str, Any], tell: Callable[[Any], None]) -> None:
+    finish_swap(directory)
+    with closing(SqliteWriter.open(directory.index_path)) as index:
+        recover(directory, index)
+        with closing(BatchWriter(directory, index, policy=DuplicatePolicy(job["policy"]))) as writer:
+            for batch in job["batches"]:
+                objects = [received(Sample(**fields), directory, large=large) for fields, large in batch]
+                results = iter(writer.write([new for new in objects if new is not None]))
+                for new in objects:
+                    result = None if new is None else next(results)
+                    tell({"outcome": outcome_of(result)})
+                    if new is not None and new.part is not None:
+                        new.part.unlink(missing_ok=True)
+
+
+def outcome_of(result: Stored | StoreFailed | None) -> str:
+    """The outcome's name, or the status as four hexadecimal digits."""
+    match result:
+        case Stored():
+            return result.outcome.value
+        case StoreFailed():
+            return f"{result.status:04X}"
+        case None:
+            return "A700"
+
+
+def received(sample: Sample, directory: DataDirectory, *, large: bool) -> NewObject | None:
+    """None: the part file could not be written."""
+    if not large:
+        return sample.new_object()
+    try:
+        return sample.new_part(directory)
+    except OSError:
+        return None
 
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     reader, writer = os.pipe()
+    write = os.write  # not the one that is counted
     child = os.fork()
     if child == 0:
         os.close(reader)
-        run(job, lambda told: os.write(writer, json.dumps(told).encode() + b"\n"))
-        os._exit(0)
+        status = ENDED
+        try:
+            run(job, lambda told: write(writer, json.dumps(told).encode() + b"\n"))
+        except OSError:  # the one that was asked for
+            status = STOPPED_BY_ERROR
+        except BaseException:
+            traceback.print_exc()
+            status = NOT_FORESEEN
+        os._exit(status)
     os.close(writer)
     with open(reader) as answers:
         told = [json.loads(line) for line in answers]
     _, status = os.waitpid(child, 0)
-    return {"told": told, "killed": os.WIFSIGNALED(status), "failed": status != 0}
+    return {"told": told, "killed": os.WIFSIGNALED(status), "status": os.waitstatus_to_exitcode(status)}
 
 
 if __name__ == "__main__":
+    logging.disable()  # most of what is tried here is worth a warning
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()

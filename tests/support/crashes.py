@@ -28,8 +28,11 @@ class Run:
     """Of the objects, in order, as far as the process lived to tell."""
 
     killed: bool
+    ended: bool
+    """It came to its end; otherwise it was killed, or could not start or end because of an error."""
+
     steps: int
-    """How many steps it took, if it was not killed."""
+    """How many steps it took, if it came to its end."""
 
 
 class CrashServer:
@@ -57,28 +60,31 @@ class CrashServer:
         batches: Sequence[Batch],
         *,
         policy: DuplicatePolicy = DuplicatePolicy.KEEP,
-        kill_at: int = NEVER,
-        power_cut: bool = False,
+        step: int = NEVER,
+        event: str = "kill",
     ) -> Run:
-        """Start, store `batches` one after the other, stop; or be killed just before step `kill_at` (from 1)."""
+        """Start, store `batches` one after the other, stop.
+
+        Just before `step` (from 1) the process is killed; with `event` "power cut" what was not synced is lost as well, and with
+        "error" the step fails instead, once.
+        """
         job = {
             "batches": [[(asdict(sample), large) for sample, large in batch] for batch in batches],
             "policy": policy.value,
-            "power_cut": power_cut,
         }
-        return self._run(root, kill_at, job)
+        return self._run(root, step, event, job)
 
-    def reindex(self, root: Path, *, kill_at: int = NEVER) -> Run:
-        """Rebuild the index; or be killed just before step `kill_at` (from 1)."""
-        return self._run(root, kill_at, {"batches": None, "power_cut": False})
+    def reindex(self, root: Path, *, step: int = NEVER) -> Run:
+        """Rebuild the index; or be killed just before `step` (from 1)."""
+        return self._run(root, step, "kill", {"batches": None})
 
-    def _run(self, root: Path, kill_at: int, job: dict[str, object]) -> Run:
+    def _run(self, root: Path, step: int, event: str, job: dict[str, object]) -> Run:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"root": str(root), "kill_at": kill_at, **job}) + "\n")
+        self._process.stdin.write(json.dumps({"root": str(root), "step": step, "event": event, **job}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
-        assert answer["killed"] or not answer["failed"], "the process failed: see its standard error"
+        assert answer["status"] <= (1 if event == "error" else 0), "the process failed: see its standard error"
         outcomes = [told["outcome"] for told in answer["told"] if "outcome" in told]
         steps = [told["steps"] for told in answer["told"] if "steps" in told]
-        return Run(outcomes, answer["killed"], steps[0] if steps else 0)
+        return Run(outcomes, answer["killed"], bool(steps), steps[0] if steps else 0)

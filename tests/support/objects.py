@@ -92,7 +92,11 @@ class Sample:
     def new_part(self, directory: DataDirectory) -> NewObject:
         """Received whole, in a part file."""
         part = PartFile(directory, self.header, self.transfer_syntax_uid)
-        part.write((memoryview(self.data_set),), last=True)
+        try:
+            part.write((memoryview(self.data_set),), last=True)
+        except OSError:
+            part.discard()
+            raise
         return NewObject(self.record, "MODALITY", len(self.header), part.size, part=part.path, sha256=part.sha256)
 
     def incoming(self, **changes: str) -> Incoming:
