@@ -122,7 +122,11 @@ class RawPeer:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (LOOPBACK, port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (LOOPBACK, port))
+        except BaseException:
+            sock.close()
+            raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return cls(sock)
 
@@ -240,7 +244,9 @@ class RawPeer:
         request = await self.read_pdu()
         assert isinstance(request, AAssociateRQ), request
         contexts = tuple(
-            PresentationContextAC(each.context_id, 3 if each.abstract_syntax in refuse else 0, each.transfer_syntaxes[0])
+            PresentationContextAC(
+                each.context_id, 3 if each.abstract_syntax in refuse else 0, each.transfer_syntaxes[0]
+            )
             for each in request.presentation_contexts
         )
         information = UserInformation(

@@ -262,8 +262,6 @@ class Association:
     # From the connection
 
     def on_connected(self) -> None:
-        if self._idle is not None:
-            self._idle.start(self._loop.time())
         if self._on_open is not None:
             self._on_open(self)
 
@@ -362,6 +360,8 @@ class Association:
     def _on_established(self) -> None:
         self.connection.use_large_blocks()
         self._operations.window = self.window
+        if self._idle is not None:
+            self._idle.start(self._loop.time())
         if not self._established.done():
             self._established.set_result(None)
 

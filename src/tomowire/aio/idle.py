@@ -22,6 +22,7 @@ class IdleWatch:
         self._alarm = Alarm(loop, self._check)
 
     def start(self, now: float) -> None:
+        """There is an association. (Before that ARTIM limits the time.)"""
         self._alarm.look_at(now + self._limit)
 
     def stop(self) -> None:
@@ -41,4 +42,4 @@ class IdleWatch:
         else:
             return now + self._limit
         self._association.abort(because=reason)
-        return now + self._limit
+        return None
