@@ -13,7 +13,7 @@ import click
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, listen
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, name_from_template
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import explained, stop_signal
+from tomowire.cli.receiving import SHUTDOWN_GRACE, explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.services.folder import Folder
@@ -94,6 +94,7 @@ async def _listen(
         aet=aet or None,
         calling_aets=allow or None,
         maximum_associations=max_associations,
+        shutdown_grace=SHUTDOWN_GRACE,
     )
     stop = stop_signal()
     try:

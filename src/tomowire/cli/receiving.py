@@ -14,6 +14,9 @@ from tomowire.errors import ConnectFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SHUTDOWN_GRACE: Final = 5.0
+"""Seconds that associations in progress get to finish. Service managers kill what takes longer than ten (`docker stop`)."""
+
 _ADVICE: Final = {
     errno.EADDRINUSE: "another program listens there: stop it, or take another port with --port",
     errno.EACCES: "ports below 1024 are for the superuser: take another with --port",
@@ -35,7 +38,7 @@ def explained(bind: str, port: int) -> Iterator[None]:
 
 
 def stop_signal() -> asyncio.Event:
-    """Set when Ctrl-C or SIGTERM comes, from now on. A second one does not wait for an orderly end."""
+    """Set when Ctrl-C or SIGTERM comes, from now on. A second one kills the process: what is stored survives that too."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -44,6 +47,7 @@ def stop_signal() -> asyncio.Event:
         event.set()
         for number in numbers:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
         for number in numbers:

@@ -13,7 +13,7 @@ import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import explained, stop_signal
+from tomowire.cli.receiving import SHUTDOWN_GRACE, explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def command(
         allowed_callers=allow,
         allow_unknown_callers=allow_unknown_callers,
         maximum_associations=max_associations,
+        shutdown_grace=SHUTDOWN_GRACE,
     )
     run(_serve(settings))
 
@@ -113,5 +114,9 @@ def _program() -> str:
     if shutil.which("tomowire"):
         return "tomowire"
     if sys.argv[0].endswith("__main__.py"):
-        return f"{os.path.relpath(sys.executable)} -m tomowire"
-    return os.path.relpath(sys.argv[0])
+        return f"{_shorter(sys.executable)} -m tomowire"
+    return _shorter(sys.argv[0])
+
+
+def _shorter(path: str) -> str:
+    return min(os.path.relpath(path), os.path.abspath(path), key=len)

@@ -26,7 +26,8 @@ logger: Final = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `allowed_callers`,
-    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone."""
+    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `shutdown_grace` are the seconds that
+    associations in progress get at the end."""
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
@@ -37,6 +38,7 @@ class Settings:
     allowed_callers: tuple[str, ...] = ()
     allow_unknown_callers: bool = False
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
+    shutdown_grace: float = 10.0
 
 
 class Archive:
@@ -71,6 +73,7 @@ class Archive:
                     aet=settings.ae_title,
                     calling_aets=None if settings.allow_unknown_callers else callers,
                     maximum_associations=settings.maximum_associations,
+                    shutdown_grace=settings.shutdown_grace,
                 )
             )
             self._stack = stack.pop_all()
