@@ -133,7 +133,7 @@ class BatchWriter:
         if known.sha256 == item.sha256 and stored_syntax == syntax:
             return Stored(item.uid, Outcome.IDENTICAL, known.name.path)
         logger.warning(
-            "%s from %s is stored already with other content (policy: %s)",
+            "%s from %r is stored already with other content (policy: %s)",
             item.uid,
             item.new.received_from,
             self._policy.value,

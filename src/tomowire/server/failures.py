@@ -27,8 +27,11 @@ _COMMENT_LENGTH: Final = 64
 
 
 def store_failed(status: int, comment: str) -> StoreFailed:
-    """A `StoreFailed` whose comment fits into the response."""
-    return StoreFailed(status, comment[:_COMMENT_LENGTH])
+    """A `StoreFailed` whose comment fits into the response: ASCII without backslashes and control characters."""
+    fitting = "".join(
+        letter if " " <= letter <= "~" and letter != "\\" else "?" for letter in comment[:_COMMENT_LENGTH]
+    )
+    return StoreFailed(status, fitting)
 
 
 def failure_of(error: Exception) -> StoreFailed:

@@ -14,7 +14,7 @@ from typing import Final
 
 from tomowire.server.files import OBJECTS, sync_directory
 
-_OPEN_FOLDERS: Final = 256
+_OPEN_FOLDERS: Final = 64
 _DIRECTORY_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640
 _BUFFERS_PER_CALL: Final = 1024

@@ -28,6 +28,7 @@ from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import Incoming, NewObject, Stored
 from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.extraction import instance_record
+from tomowire.server.index.layout import is_deflated
 from tomowire.server.index.scanner import ScannedHeader, scan
 from tomowire.server.part import PartFile
 from tomowire.server.threads import finished
@@ -64,7 +65,8 @@ class Ingest:
         first = await anext(chunks, None)
         if first is None:
             raise store_failed(CANNOT_UNDERSTAND, "Cannot understand: no data set")
-        if first.last and first.nbytes <= SMALL:
+        # What is deflated may be a thousand times as large, and is not inflated in the event loop.
+        if first.last and first.nbytes <= SMALL and not is_deflated(incoming.transfer_syntax_uid):
             return await self._store_small(incoming, header, first)
         return await self._store_large(incoming, header, first, chunks)
 

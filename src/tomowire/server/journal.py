@@ -54,7 +54,7 @@ class Journal:
         if os.pwrite(self._file, record, 0) != len(record):
             raise OSError("the journal was not written whole")
         if self._fsync:
-            os.fdatasync(self._file)
+            _sync_data(self._file)
 
     def close(self) -> None:
         os.close(self._file)
@@ -74,3 +74,10 @@ def read_journal(path: Path) -> Intent | None:
         return None
     archive_id, batch, *paths = payload.decode("ascii").split("\n")
     return Intent(archive_id, int(batch), tuple(paths))
+
+
+def _sync_data(file: int) -> None:
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(file)
+    else:  # macOS
+        os.fsync(file)

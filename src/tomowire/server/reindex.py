@@ -50,6 +50,8 @@ def reindex(
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
     `report` gets what cannot be indexed; those files stay where they are. Memory does not grow with the number of objects.
+    Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
+    in another order than that in which they came.
     Raises `UsageError` if there is no archive or a process uses it, `IndexUnavailable`, `OSError`; then the old index stays.
     """
     with DataDirectory.inspect(root) as directory:

@@ -1,0 +1,87 @@
+"""Writing all of what is given, and folders that come and go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.leaks import open_descriptors
+from tomowire.server.files import DataDirectory
+from tomowire.server.folders import SeriesFolders, write_all
+
+
+@given(sizes=st.lists(st.integers(0, 5), min_size=0, max_size=3000))
+def test_any_number_of_buffers_is_written(sizes: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+    # IOV_MAX is 1024.
+    buffers = [os.urandom(size) for size in sizes]
+    path = tmp_path_factory.getbasetemp() / "buffers"
+    with path.open("wb", buffering=0) as file:
+        write_all(file.fileno(), [memoryview(buffer) for buffer in buffers])
+    assert path.read_bytes() == b"".join(buffers)
+
+
+def test_more_than_the_kernel_takes_at_once_is_written() -> None:
+    # A pipe takes 64 KiB and then waits for a reader; without waiting it takes a part, as a disk does at 2 GiB.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = os.urandom(100_000)
+    try:
+        with pytest.raises(BlockingIOError):
+            write_all(writer, [memoryview(data)[:30_000], memoryview(data)[30_000:]])
+        taken = os.read(reader, 1 << 20)
+        assert 0 < len(taken) < len(data)
+        assert taken == data[: len(taken)]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[DataDirectory]:
+    with DataDirectory.open(tmp_path) as opened:
+        yield opened
+
+
+def test_few_folders_stay_open(directory: DataDirectory) -> None:
+    before = open_descriptors()
+    folders = SeriesFolders(directory.root)
+    for number in range(300):
+        os.close(folders.create(f"objects/00/1.2/1.{number}", "1.dcm"))
+    folders.trim()
+    assert len(open_descriptors() - before) <= 64
+    os.close(folders.create("objects/00/1.2/1.0", "2.dcm"))  # one that was closed
+    folders.close()
+    assert open_descriptors() == before
+
+
+def test_a_folder_that_is_empty_again_is_removed(directory: DataDirectory) -> None:
+    folders = SeriesFolders(directory.root)
+    for path in ("1.2/1.3", "1.2/1.4"):
+        os.close(folders.create(f"objects/00/{path}", "1.dcm"))
+    folders.remove("objects/00/1.2/1.3/1.dcm")
+    assert os.listdir(directory.root / "objects/00/1.2") == ["1.4"]
+    folders.remove("objects/00/1.2/1.4/none.dcm")
+    assert os.listdir(directory.root / "objects/00/1.2") == ["1.4"]
+    folders.remove("objects/00/1.2/1.4/1.dcm")
+    assert os.listdir(directory.root / "objects") == []
+    os.close(folders.create("objects/00/1.2/1.3", "1.dcm"))
+    folders.close()
+
+
+def test_a_folder_that_somebody_removed_is_made_again(directory: DataDirectory) -> None:
+    folders = SeriesFolders(directory.root)
+    for name in ("1.dcm", "2.dcm"):
+        os.close(folders.create("objects/00/1.2/1.3", name))
+        shutil.rmtree(directory.root / "objects/00")
+    descriptor, part = directory.create_part()
+    os.close(descriptor)
+    folders.adopt(part, "objects/00/1.2/1.3", "3.dcm")
+    folders.sync("objects/00/1.2/1.3")
+    folders.close()
+    assert os.listdir(directory.root / "objects/00/1.2/1.3") == ["3.dcm"]
