@@ -66,7 +66,9 @@ async def test_a_peer_that_says_nothing_is_dropped_by_artim_without_a_word() -> 
         assert received == b""
 
 
-@pytest.mark.parametrize("bytes_sent", [HTTP, TLS_HELLO, b"\n", b"\x00" * 70_000], ids=["http", "tls", "newline", "zeros"])
+@pytest.mark.parametrize(
+    "bytes_sent", [HTTP, TLS_HELLO, b"\n", b"\x00" * 70_000], ids=["http", "tls", "newline", "zeros"]
+)
 async def test_a_peer_that_speaks_something_else_is_aborted_and_dropped(bytes_sent: bytes) -> None:
     """PS3.8 Sta2, AA-1: A-ABORT of the service user, then ARTIM until the peer closes."""
     async with serve(artim_timeout=0.3) as server, await RawPeer.connect(server.port) as peer:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.clock import ManualClock
-from support.raw_peer import echo_rq, store_rq
+from support.raw_peer import echo_rq
 from tomowire.aio.blocks import BlockPool
 from tomowire.aio.operation import Operation
 from tomowire.aio.operations import Operations
@@ -272,10 +272,14 @@ async def test_an_abandoned_operation_with_several_responses_waits_for_the_last(
 async def test_the_end_of_the_association_reads_as_what_was_told_to_the_operation() -> None:
     """Whoever sends meets the abort first; what the caller wants to know is why there was one."""
     line = Line()
-    with pytest.raises(OperationTimeout, match="C-ECHO: nothing moved for 30 s"):
+
+    async def send() -> None:
         async with line.sent():
             line.clock.advance(31)
             raise AssociationAborted("aborted on this side", source=0, reason=0, by_peer=False)
+
+    with pytest.raises(OperationTimeout, match="C-ECHO: nothing moved for 30 s"):
+        await send()
 
 
 # Time

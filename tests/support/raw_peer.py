@@ -72,11 +72,10 @@ def message_pdus(context_id: int, message: Message, data: bytes | None = None, f
     """The PDUs of a message, its data set in fragments of `fragment` bytes."""
     parts = [command_pdu(context_id, message)]
     if data is not None:
-        starts = range(0, max(len(data), 1), fragment)
-        for start in starts:
-            parts.append(
-                p_data(context_id, data[start : start + fragment], command=False, last=start + fragment >= len(data))
-            )
+        parts += (
+            p_data(context_id, data[start : start + fragment], command=False, last=start + fragment >= len(data))
+            for start in range(0, max(len(data), 1), fragment)
+        )
     return b"".join(parts)
 
 
@@ -136,7 +135,7 @@ class RawPeer:
         async with asyncio.timeout(SECONDS):
             await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def send_until_stalled(self, data: bytes, *, limit: int, quiet: float = 0.25) -> int:
+    async def send_until_stalled(self, data: bytes, *, limit: int, quiet: float = 0.3) -> int:
         """Send `data` again and again until the other side takes nothing for `quiet` seconds; return the number of bytes it took.
 
         Fails after `limit` bytes.
@@ -147,12 +146,24 @@ class RawPeer:
             try:
                 sent += self.socket.send(view[sent % len(view) :])
             except BlockingIOError:
-                try:
-                    async with asyncio.timeout(quiet):
-                        await _writable(self.socket)
-                except TimeoutError:
+                # Twice: the other side may live in this very loop, and have kept it busy for so long.
+                if not (await self._writable(quiet) or await self._writable(quiet)):
                     return sent
         raise AssertionError(f"the other side took {sent} bytes without a pause")
+
+    async def _writable(self, seconds: float) -> bool:
+        """Whether bytes can be sent, now or within `seconds`."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_writer(self.socket, ready.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await ready.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_writer(self.socket)
+        return True
 
     async def read(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises `Closed`."""
@@ -315,13 +326,3 @@ async def raw_acceptor(
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result
-
-
-async def _writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_writer(sock)

@@ -41,7 +41,7 @@ from tomowire.protocol.events import (
 from tomowire.protocol.explain import explain_refusal
 from tomowire.protocol.reasons import UNEXPECTED_PDU_PARAMETER, describe_rejection
 from tomowire.protocol.states import State
-from tomowire.wire.messages import CCancelRQ, Response
+from tomowire.wire.messages import CCancelRQ, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from tomowire.protocol.negotiation import AcceptedContext, Agreement
     from tomowire.protocol.upper_layer import UpperLayer
     from tomowire.wire.command_set import Message
-    from tomowire.wire.messages import Request
     from tomowire.wire.pdu import AAssociateRQ
 
 logger = logging.getLogger("tomowire.association")
@@ -307,14 +306,13 @@ class Association:
                 stream.close()
             if self._dispatcher is not None:
                 self._dispatcher.on_cancel(message.message_id_being_responded_to)
-        elif self._dispatcher is not None:
+        elif self._dispatcher is not None and isinstance(message, Request):
             self._dispatcher.on_request(self, self.agreement.contexts[event.context_id], message, stream)
         else:
             self._break_off(f"the peer sent {type(message).__name__}, but there is no service for it here")
 
     def _on_malformed(self, event: MalformedMessage) -> None:
         error = event.error
-        logger.warning("%s: unreadable command set: %s", self.title, error)
         if self._dispatcher is None or error.message_id is None or (error.command_field or 0x8000) & 0x8000:
             self._break_off(f"a command set that cannot be answered: {error}")
         else:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tomowire.errors import AssociationError, AssociationReleased, UnknownCommand, UsageError
 from tomowire.protocol.reasons import describe_rejection
 from tomowire.protocol.responses import bare_response, refusal
 from tomowire.protocol.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION, Status
-from tomowire.wire.messages import Request
 from tomowire.wire.pdu import AAssociateRJ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Coroutine, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from tomowire.aio.association import Association
     from tomowire.aio.streams import DataStream
     from tomowire.errors import CommandSetError
     from tomowire.protocol.negotiation import AcceptedContext
     from tomowire.protocol.upper_layer import UpperLayer
-    from tomowire.wire.command_set import Message
-    from tomowire.wire.messages import Response
+    from tomowire.wire.messages import Request, Response
     from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
 
 logger = logging.getLogger("tomowire.serving")
 
 # A peer may send requests faster than they are served, with a negotiated window or without one. Beyond this many on one
-# association nothing more is read until some are done.
+# association they wait for each other, and nothing more is read until half of them are done.
 _MOST_RUNNING: Final = 64
 
 
@@ -51,7 +50,7 @@ class IncomingRequest:
     __slots__ = ("association", "cancelled", "context", "data", "message", "responded")
 
     def __init__(
-        self, association: Association, context: AcceptedContext, message: Message, data: DataStream | None
+        self, association: Association, context: AcceptedContext, message: Request, data: DataStream | None
     ) -> None:
         self.association: Final = association
         self.context: Final = context
@@ -61,6 +60,11 @@ class IncomingRequest:
         """Whether the peer has sent C-CANCEL for this request."""
         self.responded = False
         """Whether a final response has been sent."""
+
+    @property
+    def message_id(self) -> int:
+        """The Message ID, by which a C-CANCEL names the request. The peer may use one twice at a time, though it must not."""
+        return self.message.message_id
 
     async def respond(self, response: Response, data: bytes | None = None) -> None:
         """Send a response. When the association is over it goes nowhere: the `AssociationError` that ended it is raised.
@@ -81,8 +85,19 @@ class IncomingRequest:
         await self.respond(refusal(self.message, status, comment))
 
 
+class _Unreadable:
+    """A request of which the command set could not be decoded, and the response command set to it."""
+
+    __slots__ = ("association", "context_id", "response")
+
+    def __init__(self, association: Association, context_id: int, response: bytes) -> None:
+        self.association: Final = association
+        self.context_id: Final = context_id
+        self.response: Final = response
+
+
 class Dispatcher:
-    """Serves the requests of one association with the providers of a server."""
+    """Serves the requests of one association with the providers of a server: so many at once, first come, first served."""
 
     def __init__(
         self,
@@ -92,10 +107,12 @@ class Dispatcher:
         self._providers = providers
         self._admit = admit
         self._by_syntax: dict[str, ServiceProvider] = {}
-        # What is being served, by the task that does it; None for a request that could not be decoded.
-        self._running: dict[asyncio.Task[None], IncomingRequest | None] = {}
+        self._running: dict[asyncio.Task[None], IncomingRequest | _Unreadable] = {}
+        self._waiting: deque[IncomingRequest | _Unreadable] = deque()
+        self._by_message_id: dict[int, IncomingRequest] = {}
         self._association: Association | None = None
         self._over = False
+        self._unreadable_log_level = logging.WARNING
 
     def provider_for(self, abstract_syntax: str) -> ServiceProvider | None:
         """The first provider that supports an abstract syntax."""
@@ -126,31 +143,33 @@ class Dispatcher:
             logger.info("%s: association accepted", association.title)
 
     def on_request(
-        self, association: Association, context: AcceptedContext, message: Message, stream: DataStream | None
+        self, association: Association, context: AcceptedContext, message: Request, stream: DataStream | None
     ) -> None:
-        """Start serving a request; its data set may still be arriving."""
+        """Serve a request, if need be later; its data set may still be arriving."""
         request = IncomingRequest(association, context, message, stream)
-        self._start(association, self._serve(request), request)
+        self._by_message_id[request.message_id] = request
+        self._take_up(association, request)
 
     def on_malformed(self, association: Association, context_id: int, error: CommandSetError) -> None:
         """Answer a request whose command set could not be decoded; `error` knows its Message ID and command field."""
+        logger.log(self._unreadable_log_level, "%s: unreadable command set: %s", association.title, error)
+        self._unreadable_log_level = logging.DEBUG  # once: a peer must not be able to fill the log
         status = UNRECOGNIZED_OPERATION if isinstance(error, UnknownCommand) else PROCESSING_FAILURE
-        encoded = bare_response(error.command_field or 0, error.message_id or 0, status)
-        self._start(association, _answer_bare(association, context_id, encoded), None)
+        response = bare_response(error.command_field or 0, error.message_id or 0, status)
+        self._take_up(association, _Unreadable(association, context_id, response))
 
     def on_cancel(self, message_id: int) -> None:
-        """PS3.7 9.3.2.3: a C-CANCEL for what is not running, or not any more, is passed over."""
-        for request in self._running.values():
-            if (
-                request is not None
-                and isinstance(request.message, Request)
-                and request.message.message_id == message_id
-            ):
-                request.cancelled = True
+        """PS3.7 9.3.2.3: a C-CANCEL for what is not being served, or not any more, is passed over."""
+        request = self._by_message_id.get(message_id)
+        if request is not None:
+            request.cancelled = True
 
     def on_association_over(self, error: AssociationError) -> None:
         """PS3.8 AA-3, AA-4: nobody waits for the answers any more; what runs is cancelled."""
         self._over = True
+        for request in self._waiting:
+            _give_back(request)
+        self._waiting.clear()
         if not isinstance(error, AssociationReleased):
             for task in self._running:
                 task.cancel()
@@ -161,18 +180,21 @@ class Dispatcher:
         if running:
             _, stubborn = await asyncio.wait(running, timeout=timeout)
             for task in stubborn:
-                request = self._running.get(task)
-                what = type(request.message).__name__ if request is not None else "a request"
+                what = _name(self._running[task])
                 logger.error("a handler of %s has been cancelled, and goes on for more than %g s", what, timeout)
 
-    def _start(
-        self, association: Association, work: Coroutine[Any, Any, None], request: IncomingRequest | None
-    ) -> None:
+    def _take_up(self, association: Association, request: IncomingRequest | _Unreadable) -> None:
+        if len(self._running) < _MOST_RUNNING:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+            association.connection.hold_reading("requests")
+
+    def _start(self, request: IncomingRequest | _Unreadable) -> None:
+        work = self._serve(request) if isinstance(request, IncomingRequest) else _answer(request)
         task = asyncio.get_running_loop().create_task(work)
         self._running[task] = request
         task.add_done_callback(self._done)
-        if len(self._running) >= _MOST_RUNNING:
-            association.connection.hold_reading("requests")
 
     async def _serve(self, request: IncomingRequest) -> None:
         try:
@@ -209,23 +231,36 @@ class Dispatcher:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         request = self._running.pop(task)
-        if request is not None and request.data is not None:
-            request.data.close()  # once more, for a task that was cancelled before it began
+        _give_back(request)  # once more, for a task that was cancelled before it began
+        if isinstance(request, IncomingRequest) and self._by_message_id.get(request.message_id) is request:
+            del self._by_message_id[request.message_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("answering a request failed: %s", _describe(error))
+        if self._waiting:
+            self._start(self._waiting.popleft())
         association = self._association
         if association is not None:
-            if len(self._running) == _MOST_RUNNING // 2:
+            if len(self._running) <= _MOST_RUNNING // 2:
                 association.connection.allow_reading("requests")
             if not self._running:
                 association.on_all_served()
 
 
-async def _answer_bare(association: Association, context_id: int, encoded: bytes) -> None:
+async def _answer(request: _Unreadable) -> None:
+    association = request.association
     try:
-        await association.send_command_set(context_id, encoded)
+        await association.send_command_set(request.context_id, request.response)
     except AssociationError as error:
         logger.debug("%s: an unreadable request is not answered: %s", association.title, error)
+
+
+def _give_back(request: IncomingRequest | _Unreadable) -> None:
+    if isinstance(request, IncomingRequest) and request.data is not None:
+        request.data.close()
+
+
+def _name(request: IncomingRequest | _Unreadable) -> str:
+    return type(request.message).__name__ if isinstance(request, IncomingRequest) else "an unreadable request"
 
 
 def _describe(error: BaseException) -> str:
