@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many bytes more are done, of `total`."""
+def open_progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable[[int], None] | None]:
+    """Yield a function that is told how many bytes more are done, of `total`; None where nobody looks."""
     if not enabled or not sys.stderr.isatty():
-        yield lambda _: None
+        yield None
         return
     # Not needed, and not paid for, when nobody looks.
     from rich.progress import DownloadColumn, TransferSpeedColumn

@@ -103,9 +103,8 @@ async def _send(
             return report.planned(left)
         try:
             with open_progress(f"to {address}", sum(file.size for file in left), enabled=not report.quiet) as progress:
-                async for sent in send_files(address, left, **options):
+                async for sent in send_files(address, left, progress=progress, **options):
                     report.sent(sent)
-                    progress(sent.file.size)
                     if not sent.is_failure:
                         done.add(sent.file)
         except asyncio.CancelledError:  # Ctrl-C: what has been done is told all the same

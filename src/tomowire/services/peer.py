@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
@@ -14,29 +14,47 @@ from tomowire.services.sending import Sent, send_files
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
     from os import PathLike
+    from types import AsyncGeneratorType
 
     from tomowire.protocol.status import Status
 
 
 class Peer:
-    """A DICOM application at `AET@host:port`. `aet` is one's own AE title; `options` go to `associate`."""
+    """A DICOM application at `AET@host:port`. `aet` is one's own AE title; `options` go to `associate`.
+
+    Each call opens the associations that it needs, and closes them. `async with Peer(...) as peer` sees to it that at the end of
+    the block nothing is left, also of an iteration that was not finished.
+    """
 
     def __init__(self, address: str | PeerAddress, *, aet: str = DEFAULT_AE_TITLE, **options: Any) -> None:
         self.address = PeerAddress.parse(address) if isinstance(address, str) else address
         self._options = {"aet": check_ae_title(aet), **options}
+        self._iterations: set[AsyncGeneratorType[Sent, None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._iterations:
+            await self._iterations.pop().aclose()
 
     async def echo(self) -> Status:
         """C-ECHO on an association of its own. Raises `AssociationError` or `OperationTimeout`."""
         async with associate(self.address, [verification()], **self._options) as association:
             return await CEchoScu(association).echo()
 
-    async def send(self, *paths: str | PathLike[str], associations: int = 1) -> AsyncGenerator[Sent, None]:
+    def send(self, *paths: str | PathLike[str], associations: int = 1) -> AsyncGenerator[Sent, None]:
         """Send files, and folders with all that is below them; yield what became of each as soon as it is known.
 
         What is not DICOM is passed over. A failure is a value (`Sent.response`, `Sent.error`) and never stops the others.
         """
+        iteration = cast("AsyncGeneratorType[Sent, None]", self._send(paths, associations))
+        self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
+        return iteration
+
+    async def _send(self, paths: Iterable[str | PathLike[str]], associations: int) -> AsyncGenerator[Sent, None]:
         found = await asyncio.to_thread(lambda: list(discover(paths)))
         files = [each for each in found if isinstance(each, DicomFile)]
         async with aclosing(send_files(self.address, files, associations=associations, **self._options)) as results:

@@ -20,10 +20,12 @@ from tomowire.services.read_ahead import ReadAhead
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu, is_tolerable_uid
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from pathlib import Path
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
+    from tomowire.protocol.status import Status
     from tomowire.services.dicom_file import DicomFile
     from tomowire.services.storage import StoreResponse
 
@@ -41,6 +43,16 @@ class Sent:
     file: DicomFile
     response: StoreResponse | None
     error: Exception | None = None
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+    @property
+    def status(self) -> Status | None:
+        """What the peer answered; None if it did not."""
+        return self.response.status if self.response is not None else None
 
     @property
     def is_failure(self) -> bool:
@@ -72,13 +84,16 @@ async def send_files(
     *,
     associations: int = 1,
     timeout: float = DEFAULT_STORE_TIMEOUT,
+    progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> AsyncGenerator[Sent, None]:
     """Send `files`; yield what became of each as soon as it is known, in no fixed order.
 
-    `associations` is how many are used at once, `timeout` the seconds without progress after which an object is given up; `options`
-    go to `associate`. Nothing is raised for a single file. When no association can be opened (any more), each file that is left is
-    yielded with that error. Who leaves the iteration early and wants all to be over then, wraps this in `contextlib.aclosing`.
+    `associations` is how many are used at once, `timeout` the seconds without progress after which an object is given up;
+    `progress` is called with a number of bytes when they have been sent; `options` go to `associate`.
+
+    Nothing is raised for a single file. When no association can be opened (any more), each file that is left is yielded with that
+    error. Who leaves the iteration early and wants all to be over then, wraps this in `contextlib.aclosing`.
     """
     usable: list[DicomFile] = []
     for file in files:
@@ -88,7 +103,7 @@ async def send_files(
         else:
             yield Sent(file, None, problem)
     for contexts, group in plan(usable):
-        work = _Group(peer, contexts, group, timeout, options)
+        work = _Group(peer, contexts, group, timeout, progress, options)
         async with aclosing(work.run(min(associations, len(group)))) as results:
             async for sent in results:
                 yield sent
@@ -111,11 +126,13 @@ class _Group:
         contexts: list[ProposedContext],
         files: list[DicomFile],
         timeout: float,
+        progress: Callable[[int], None] | None,
         options: dict[str, Any],
     ) -> None:
         self._peer = peer
         self._contexts = contexts
         self._timeout = timeout
+        self._progress = progress
         self._options = options
         self._left = deque(files)
         self._again: deque[DicomFile] = deque()  # those during which an association ended
@@ -182,7 +199,7 @@ class _Group:
                 self._results.put_nowait(Sent(file, None, content))
                 continue
             try:
-                response = await scu.send(file, content=content, timeout=self._timeout)
+                response = await scu.send(file, content=content, timeout=self._timeout, progress=self._progress)
             except (AssociationError, OperationTimeout) as error:
                 self._interrupted(file, error)
                 return
