@@ -116,7 +116,7 @@ def test_uids_are_recognised(text: str) -> None:
         "../../etc/passwd",
         "/1.2",
         "1.2/3",
-        "١.٢",
+        "\u0661.\u0662",
         "1" * 65,
         "CT Image Storage",
     ],
@@ -172,3 +172,15 @@ def test_a_name_like_no_other_gets_none(name: str) -> None:
     with pytest.raises(InvalidUid) as caught:
         uids.storage_uid(name)
     assert "near it" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uid", ["1.2.03.4", "1.2.3", "0", "00.1", "1" * 64])
+def test_tolerable_uids_may_have_leading_zeros(uid: str) -> None:
+    assert uids.is_tolerable_uid(uid)
+
+
+@pytest.mark.parametrize(
+    "uid", ["", ".", "..", "1..2", ".1", "1.", "1.2/3", "../1", "1.2\0", "1.2\n", "1" * 65, "1.a", "\u0661.\u0662"]
+)
+def test_what_is_not_made_like_a_uid_is_not_tolerable(uid: str) -> None:
+    assert not uids.is_tolerable_uid(uid)

@@ -33,6 +33,7 @@ IMPLEMENTATION_VERSION_NAME: Final = "TOMOWIRE_" + ".".join(__version__.split(".
 """At most 16 characters (PS3.7 D.3.3.2.3)."""
 
 _UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
+_TOLERABLE_UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _MAXIMUM_UID_LENGTH: Final = 64
 _NOT_ALPHANUMERIC: Final = re.compile("[^0-9a-z]")
 
@@ -40,6 +41,14 @@ _NOT_ALPHANUMERIC: Final = re.compile("[^0-9a-z]")
 def is_valid_uid(text: str) -> bool:
     """Whether `text` is a UID by PS3.5 9.1: 1 to 64 characters; numbers without leading zeros, joined by dots."""
     return len(text) <= _MAXIMUM_UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+def is_tolerable_uid(text: str) -> bool:
+    """Whether `text` is made like a UID, and harmless as a part of a path: as `is_valid_uid`, but leading zeros are allowed.
+
+    PS3.5 9.1 forbids them, many devices make them all the same, and their objects are as good as others.
+    """
+    return len(text) <= _MAXIMUM_UID_LENGTH and _TOLERABLE_UID.fullmatch(text) is not None
 
 
 def name_of(uid: str) -> str:

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tomowire.errors import InvalidUid, UsageError
-from tomowire.uids import is_valid_uid
+from tomowire.uids import is_tolerable_uid
 
 OBJECTS: Final = "objects"
 INCOMING: Final = "incoming"
@@ -71,7 +71,7 @@ class ObjectName:
 def series_folder(study_instance_uid: str, series_instance_uid: str) -> str:
     """The folder of a series, relative to the data directory. Raises `InvalidUid`."""
     for uid in (study_instance_uid, series_instance_uid):
-        if not is_valid_uid(uid):
+        if not is_tolerable_uid(uid):
             raise InvalidUid(f"{uid!r} is not a UID: no folder is made of it")
     fan_out = sha256(study_instance_uid.encode("ascii")).hexdigest()[:2]
     return f"{OBJECTS}/{fan_out}/{study_instance_uid}/{series_instance_uid}"
@@ -79,7 +79,7 @@ def series_folder(study_instance_uid: str, series_instance_uid: str) -> str:
 
 def object_file_name(sop_instance_uid: str, generation: int = 0) -> str:
     """The name of an object's file in the folder of its series. Raises `InvalidUid`."""
-    if not is_valid_uid(sop_instance_uid):
+    if not is_tolerable_uid(sop_instance_uid):
         raise InvalidUid(f"{sop_instance_uid!r} is not a UID: no file name is made of it")
     return f"{sop_instance_uid}-{generation}.dcm" if generation else f"{sop_instance_uid}.dcm"
 

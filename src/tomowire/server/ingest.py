@@ -32,7 +32,7 @@ from tomowire.server.index.layout import is_deflated
 from tomowire.server.index.scanner import ScannedHeader, scan
 from tomowire.server.part import PartFile
 from tomowire.server.threads import finished
-from tomowire.uids import is_valid_uid
+from tomowire.uids import is_tolerable_uid
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
 T = TypeVar("T")
@@ -57,9 +57,9 @@ class Ingest:
         Raises `StoreFailed`, possibly before all chunks were asked for; and whatever `chunks` raises. Then, and when it is
         cancelled, nothing of the object is left. The last chunk's memory is used until this returns.
         """
-        if not is_valid_uid(incoming.sop_instance_uid):
+        if not is_tolerable_uid(incoming.sop_instance_uid):
             raise store_failed(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a UID")
-        if not is_valid_uid(incoming.sop_class_uid):
+        if not is_tolerable_uid(incoming.sop_class_uid):
             raise store_failed(DATA_SET_DOES_NOT_MATCH, "Affected SOP Class UID is not a UID")
         header = _file_header(incoming)
         first = await anext(chunks, None)
@@ -137,9 +137,9 @@ def _checked_record(incoming: Incoming, scanned: ScannedHeader) -> InstanceRecor
         comment = "SOP Class UID of data set and command differ"
     elif record.instance.sop_instance_uid != incoming.sop_instance_uid:
         comment = "SOP Instance UID of data set and command differ"
-    elif not is_valid_uid(record.study.study_instance_uid):
+    elif not is_tolerable_uid(record.study.study_instance_uid):
         comment = "Study Instance UID missing or not a UID"
-    elif not is_valid_uid(record.series.series_instance_uid):
+    elif not is_tolerable_uid(record.series.series_instance_uid):
         comment = "Series Instance UID missing or not a UID"
     if comment is not None:
         raise store_failed(DATA_SET_DOES_NOT_MATCH, comment)

@@ -17,7 +17,8 @@ from tomowire.aio.connect import associate
 from tomowire.errors import AssociationError, InvalidUid, OperationTimeout, TomowireError
 from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
 from tomowire.services.read_ahead import ReadAhead
-from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu, is_tolerable_uid
+from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
+from tomowire.uids import is_tolerable_uid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence

@@ -6,7 +6,6 @@ A data set passes through here as bytes: the SCU sends what stands in the file, 
 from __future__ import annotations
 
 import logging
-import re
 from asyncio import to_thread
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,14 @@ from tomowire.protocol.status import (
 )
 from tomowire.services.dicom_file import DicomFile, inspect
 from tomowire.services.reading import even, read_pieces
-from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION, storage_uid
+from tomowire.uids import (
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_SOP_CLASSES,
+    TRANSFER_SYNTAXES,
+    VERIFICATION,
+    is_tolerable_uid,
+    storage_uid,
+)
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
 
 if TYPE_CHECKING:
@@ -40,16 +46,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tomowire.storage")
 
 DEFAULT_STORE_TIMEOUT: Final = 30.0
-
-# What may become part of a file name or a key. PS3.5 9.1 is stricter (no leading zeros), but many real devices are not, and
-# their objects harm nobody.
-_TOLERABLE_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
-_UID_LENGTH: Final = 64
-
-
-def is_tolerable_uid(uid: str) -> bool:
-    """Whether `uid` is made like a UID, leading zeros allowed: digits and dots, no empty component, 1 to 64 characters."""
-    return len(uid) <= _UID_LENGTH and _TOLERABLE_UID.fullmatch(uid) is not None
 
 
 def storage(sop_class: str, transfer_syntaxes: Iterable[str] = (IMPLICIT_VR_LITTLE_ENDIAN,)) -> ProposedContext:
