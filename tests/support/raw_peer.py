@@ -135,12 +135,12 @@ class RawPeer:
         async with asyncio.timeout(SECONDS):
             await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def send_until_stalled(self, data: bytes, *, limit: int, quiet: float = 0.3) -> int:
+    async def send_until_stalled(self, data: bytes, *, limit: int, already: int = 0, quiet: float = 0.3) -> int:
         """Send `data` again and again until the other side takes nothing for `quiet` seconds; return the number of bytes it took.
 
-        Fails after `limit` bytes.
+        `already` is what it took before, and is counted. Fails after `limit` bytes.
         """
-        sent = 0
+        sent = already
         view = memoryview(data)
         while sent < limit:
             try:

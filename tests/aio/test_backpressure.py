@@ -1,0 +1,219 @@
+"""What comes faster than it is used makes the peer wait; memory stays flat, on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.network import LOOPBACK
+from support.raw_peer import CT, RawPeer, command_pdu, echo_rq, message_pdus, p_data, raw_acceptor, store_rq
+from support.requirements import REPOSITORY
+from support.services import Keeper, serve
+from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE
+from tomowire.aio.connect import associate
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.storage import CStoreScu, StoreRequest, storage
+from tomowire.services.verification import CEchoScu, verification
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.messages import CStoreRSP, Response
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+MB = 1 << 20
+BLOCKS = BLOCK_LIMIT * BLOCK_SIZE
+# What the kernels of both ends may hold of a connection (tcp_rmem and tcp_wmem have maxima of 6 MB and 4 MB).
+KERNEL = 16 * MB
+FRAGMENT = p_data(3, bytes(128 * 1024 - 12), command=False, last=False)
+LAST = p_data(3, b"", command=False, last=True)
+
+
+async def read_status(peer: RawPeer) -> int:
+    command = (await peer.read_message()).command
+    assert isinstance(command, Response)
+    return command.status
+
+
+async def test_a_handler_that_does_not_read_makes_its_peer_wait_and_nobody_else() -> None:
+    keeper = Keeper(reads=False)
+    keeper.gate.clear()
+    async with serve(keeper) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(command_pdu(3, store_rq()))
+        request = await keeper.next_begun()
+        sent = await peer.send_until_stalled(FRAGMENT, limit=200 * MB)
+        assert request.association.connection.is_reading_held
+        assert BLOCKS - BLOCK_SIZE < request.data.received <= BLOCKS
+        assert sent < BLOCKS + KERNEL
+        async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]) as other:
+            assert (await CEchoScu(other).echo()).is_success
+        keeper.gate.set()
+        await peer.send(FRAGMENT[sent % len(FRAGMENT) :], LAST)
+        assert await read_status(peer) == 0
+    assert len(keeper.stored["1.2.3"]) == (sent // len(FRAGMENT) + 1) * (len(FRAGMENT) - 12)
+
+
+async def test_a_handler_that_reads_slowly_is_given_what_there_is_and_no_more() -> None:
+    sizes: list[int] = []
+    turns = asyncio.Semaphore(0)
+
+    class Slow(Keeper):
+        async def keep(self, request: StoreRequest) -> int:
+            self.begun.put_nowait(request)
+            async for chunk in request.data:
+                sizes.append(chunk.nbytes)
+                await turns.acquire()
+            return 0
+
+    keeper = Slow()
+    async with serve(keeper) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(command_pdu(3, store_rq()))
+        request = await keeper.next_begun()
+        total = 0
+        for _ in range(3):
+            total = await peer.send_until_stalled(FRAGMENT, limit=200 * MB, already=total)
+            assert request.data.received <= sum(sizes) + BLOCKS
+            turns.release()
+        await peer.send(FRAGMENT[total % len(FRAGMENT) :])
+        for _ in range(100):
+            turns.release()
+        await peer.send(LAST)
+        assert await read_status(peer) == 0
+    assert max(sizes) <= BLOCKS
+    assert sum(sizes) == (total // len(FRAGMENT) + 1) * (len(FRAGMENT) - 12)
+
+
+async def test_small_objects_that_wait_for_their_handlers_fill_the_same_memory() -> None:
+    """The last that begins is not whole, and its handler is not asked to wait for the rest: it gets what there is."""
+    keeper = Keeper()
+    keeper.gate.clear()
+    data = bytes(300 * 1024)
+    async with serve(keeper) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        objects = [message_pdus(3, store_rq(number, f"1.{number}"), data, 1 << 17) for number in range(60)]
+        sending = asyncio.create_task(peer.send(*objects))
+        begun = [await keeper.next_begun() for _ in range(BLOCKS // len(data))]
+        connection = begun[0].association.connection
+        async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]) as other:
+            for _ in range(20):
+                await CEchoScu(other).echo()
+        assert connection.is_reading_held
+        assert keeper.running <= BLOCKS // len(data) + 1
+        keeper.gate.set()
+        answers = [await read_status(peer) for _ in range(60)]
+        await sending
+    assert answers == [0] * 60
+    assert set(keeper.stored.values()) == {data}
+
+
+async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:
+    flood = b"".join(command_pdu(1, echo_rq(number)) for number in range(1000))
+    async with serve() as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
+        await peer.associate()
+        sent = await peer.send_until_stalled(flood, limit=200 * MB)
+        (association,) = server.associations
+        assert association.connection.is_reading_held
+        assert association.connection.unsent < MB
+        async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]) as other:
+            assert (await CEchoScu(other).echo()).is_success
+        each = len(flood) // 1000
+        for _ in range(sent // each):  # and when it reads, everything is answered
+            assert await read_status(peer) == 0
+
+
+async def test_a_peer_that_never_reads_its_answers_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """Its handlers wait for it and are never idle: that must not keep the association for ever."""
+    flood = command_pdu(1, echo_rq()) * 1000
+    async with serve(idle_timeout=0.7) as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
+        await peer.associate()
+        await peer.send_until_stalled(flood, limit=200 * MB)
+        (association,) = server.associations
+        async with asyncio.timeout(5):
+            await association.wait_closed()
+    assert "the peer has not read what was sent for 0.7 s" in caplog.text
+
+
+async def test_the_sender_waits_for_a_peer_that_does_not_read(tmp_path: Path) -> None:
+    size = 64 * MB
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(size)
+    may_read = asyncio.Event()
+    received = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal received
+        await peer.accept()
+        await may_read.wait()
+        message = await peer.read_message()
+        received = len(message.data or b"")
+        await peer.send(command_pdu(message.context_id, CStoreRSP(message_id_being_responded_to=1, status=0)))
+        await peer.answer_release()
+
+    progress: list[int] = []
+    async with (
+        raw_acceptor(script) as port,
+        associate(f"ANY@{LOOPBACK}:{port}", [storage(CT, [EXPLICIT_VR_LITTLE_ENDIAN])]) as association,
+    ):
+        file_ = DicomFile(path, CT, "1.2.3", EXPLICIT_VR_LITTLE_ENDIAN, 0, size)
+        sending = asyncio.create_task(CStoreScu(association).send(file_, progress=progress.append))
+        before = -1
+        while sum(progress) != before:  # until it stands still
+            before = sum(progress)
+            await asyncio.wait([sending], timeout=0.3)
+        assert 0 < sum(progress) < KERNEL + 2 * MB
+        assert 0 < association.connection.unsent <= MB + 4096
+        may_read.set()
+        assert (await sending).is_success
+    assert received == sum(progress) == size
+
+
+def test_a_large_object_costs_neither_side_its_size() -> None:
+    """Sender and receiver in one process: together they add less than 32 MB to it for an object of 64 MB."""
+    program = """
+import asyncio, json, resource, tempfile
+from pathlib import Path
+from tomowire import CStoreScu, Storage, associate, listen, storage
+from tomowire.services.dicom_file import DicomFile
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
+
+CT, SIZE = "1.2.840.10008.5.1.4.1.1.2", 64 << 20
+largest = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+received = 0
+
+async def keep(request):
+    global received
+    async for chunk in request.data:
+        received += chunk.nbytes
+    return 0
+
+async def main(path):
+    async with listen(port=0, services=[Storage(keep)]) as server:
+        async with associate(f"ANY@127.0.0.1:{server.port}", [storage(CT, [EXPLICIT])]) as association:
+            sizes = []
+            for number, size in enumerate((1 << 10, SIZE)):
+                with path.open("wb") as file:
+                    file.truncate(size)
+                response = await CStoreScu(association).send(DicomFile(path, CT, f"1.{number}", EXPLICIT, 0, size))
+                assert response.is_success
+                sizes.append(largest())
+    print(json.dumps({"received": received, "added": sizes[1] - sizes[0]}))
+
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(main(Path(folder) / "object"))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(REPOSITORY / "src")},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    result = json.loads(answer.stdout)
+    assert result["received"] == (64 << 20) + (1 << 10)
+    assert result["added"] < 32 << 20
