@@ -99,7 +99,15 @@ async def test_a_patient_id_may_be_empty(storage: ArchiveStorage) -> None:
     assert (await receive(storage, Sample(patient_id=""))).outcome is Outcome.STORED
 
 
-@pytest.mark.parametrize("uid", ["", "../../x", "/etc/passwd", "1.2\0", "1" * 65, "1.2.", "1.02", "1.2/3"])
+async def test_leading_zeros_in_a_uid_are_tolerated(storage: ArchiveStorage) -> None:
+    uids = {0x00080018: "1.2.03.4", 0x0020000D: "1.02", 0x0020000E: "1.2.003"}
+    sample = Sample(overrides={tag: ("UI", uid) for tag, uid in uids.items()})
+    stored = await receive(storage, sample, sop_instance_uid="1.2.03.4")
+    assert stored.path.endswith("/1.02/1.2.003/1.2.03.4.dcm")
+    assert findings(storage.root) == []
+
+
+@pytest.mark.parametrize("uid", ["", "../../x", "/etc/passwd", "1.2\0", "1" * 65, "1.2.", "1.2/3"])
 @ways
 async def test_a_command_without_a_uid(storage: ArchiveStorage, uid: str, size: int, chunk_size: int | None) -> None:
     status, _ = await refusal(receive(storage, Sample(size=size), chunk_size, sop_instance_uid=uid))
