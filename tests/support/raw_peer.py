@@ -58,6 +58,14 @@ class Closed(Exception):
     """The other side has closed the connection."""
 
 
+class Unexpected(AssertionError):
+    """A PDU where another is due."""
+
+    def __init__(self, pdu: Pdu) -> None:
+        super().__init__(str(pdu))
+        self.pdu = pdu
+
+
 def p_data(context_id: int, data: bytes, *, command: bool, last: bool) -> bytes:
     """One P-DATA-TF PDU with one PDV."""
     return encode_pdu(PDataTF((Pdv(context_id, command, last, data),)))
@@ -187,7 +195,8 @@ class RawPeer:
         command: Message | None = None
         while True:
             pdu = await self.read_pdu()
-            assert isinstance(pdu, PDataTF), pdu
+            if not isinstance(pdu, PDataTF):
+                raise Unexpected(pdu)
             for pdv in pdu.pdvs:
                 parts[pdv.is_command] += bytes(pdv.data)
                 if pdv.is_last and pdv.is_command:
@@ -215,7 +224,8 @@ class RawPeer:
             pdu = await self.read_pdu()
             if isinstance(pdu, AAbort):
                 return pdu
-            assert isinstance(pdu, PDataTF), pdu
+            if not isinstance(pdu, PDataTF):
+                raise Unexpected(pdu)
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
