@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from tomowire.errors import UsageError
+from tomowire.wire.value import value
 
 ANY_SCP: Final = "ANY-SCP"
 """The called AE title where none is given."""
@@ -25,7 +25,7 @@ def check_ae_title(title: str) -> str:
     return stripped
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PeerAddress:
     """A peer's AE title, host name or address, and TCP port."""
 

@@ -5,8 +5,9 @@ Those that come with each message and each received block are not frozen: making
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from tomowire.errors import AssociationError, CommandSetError
@@ -14,28 +15,28 @@ if TYPE_CHECKING:
     from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AssociateRequested:
     """A-ASSOCIATE indication: answer with `accept` or `reject`."""
 
     request: AAssociateRQ
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AssociateAccepted:
     """A-ASSOCIATE confirmation (accept): the association is established."""
 
     response: AAssociateAC
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AssociateRejected:
     """A-ASSOCIATE confirmation (reject): there is no association."""
 
     response: AAssociateRJ
 
 
-@dataclass(slots=True)
+@value()
 class MessageReceived:
     """A whole command set. When `message.has_data_set`, the `DataReceived` that follow are its data set."""
 
@@ -43,7 +44,7 @@ class MessageReceived:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class MalformedMessage:
     """A command set that cannot be decoded (only in lenient mode: else the association is aborted). Its data set is passed over."""
 
@@ -51,7 +52,7 @@ class MalformedMessage:
     error: CommandSetError
 
 
-@dataclass(slots=True)
+@value()
 class DataReceived:
     """A piece of the data set of the last message: `data` is a slice of what was given to `receive`, never a copy."""
 
@@ -59,19 +60,19 @@ class DataReceived:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ReleaseRequested:
     """A-RELEASE indication: answer with `respond_to_release`. `collision` when we had asked ourselves (PS3.8 AR-8)."""
 
     collision: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ReleaseConfirmed:
     """A-RELEASE confirmation: the peer agrees. After a collision the acceptor still has its own answer to give (Sta12)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AssociationEnded:
     """A-ABORT or A-P-ABORT indication: the association is over, `error` says how and why."""
 

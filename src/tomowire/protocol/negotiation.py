@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tomowire.errors import UsageError
@@ -15,6 +14,7 @@ from tomowire.wire.user_information import (
     RoleSelection,
     UserInformation,
 )
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ REJECT_CALLED_AE_TITLE: Final = AAssociateRJ(result=1, source=1, reason=7)
 REJECT_LOCAL_LIMIT: Final = AAssociateRJ(result=2, source=3, reason=2)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ProposedContext:
     """What a requestor wants: one abstract syntax, and the transfer syntaxes that it can use for it, best first.
 
@@ -42,7 +42,7 @@ class ProposedContext:
     scp: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AcceptedContext:
     """A presentation context that both sides agreed on, with the roles of the association's requestor."""
 
@@ -53,7 +53,7 @@ class AcceptedContext:
     requestor_is_scp: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RefusedContext:
     """A proposed presentation context that was not accepted; `result` is the acceptor's (PS3.8 Table 9-18)."""
 
@@ -63,7 +63,7 @@ class RefusedContext:
     result: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Agreement:
     """What an A-ASSOCIATE-RQ and the A-ASSOCIATE-AC to it agree on."""
 
@@ -174,7 +174,7 @@ class SupportedSyntaxes(Protocol):
         """The answer to a SOP class extended negotiation item (PS3.7 D.3.3.5); None for no answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AcceptorPolicy:
     """How an acceptor answers. AE titles of None accept any; `maximum_performed` is the largest window granted, 0 for no limit."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from io import FileIO
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,7 @@ from tomowire.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX, FileMeta, decode_file_meta
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ _UID_LENGTH: Final = 64
 _NO_META: Final = FileMeta("", "", "")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DicomFile:
     """One object in a file: its identity (UIDs as text), and where its data set lies (bytes)."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tomowire.errors import FileFormatError
 from tomowire.services.dicom_file import DicomFile, inspect, is_marked
 from tomowire.uids import MEDIA_STORAGE_DIRECTORY
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Skipped:
     """A file that is not sent, and why. `is_error` when it was meant to be sent and cannot be read."""
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import associate
@@ -19,6 +18,7 @@ from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
 from tomowire.services.read_ahead import ReadAhead
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
 from tomowire.uids import is_tolerable_uid
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ _ATTEMPTS: Final = 2
 _UNLIMITED_WINDOW: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Sent:
     """What became of one file: the peer's `response`, or the `error` because of which there is none."""
 

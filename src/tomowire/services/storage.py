@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from asyncio import to_thread
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +31,7 @@ from tomowire.uids import (
     storage_uid,
 )
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable
@@ -53,7 +53,7 @@ def storage(sop_class: str, transfer_syntaxes: Iterable[str] = (IMPLICIT_VR_LITT
     return ProposedContext(storage_uid(sop_class), tuple(transfer_syntaxes))
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StoreResponse:
     """What became of one C-STORE: the peer's answer (PS3.7 9.1.1)."""
 
@@ -144,7 +144,7 @@ class CStoreScu:
                     progress(len(piece))
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StoreRequest:
     """One incoming C-STORE, as its handler sees it. `data` gives the data set; who calls stands in `association`."""
 
