@@ -27,7 +27,9 @@ def test_what_is_accepted_can_be_used() -> None:
     agreement = Agreement.of(
         asking(PresentationContextRQ(1, CT, (EXPLICIT, IMPLICIT))), granting(PresentationContextAC(1, 0, IMPLICIT))
     )
-    assert agreement.contexts == {1: AcceptedContext(1, CT, IMPLICIT, requestor_is_scu=True, requestor_is_scp=False)}
+    assert agreement.contexts == {1: AcceptedContext(1, CT, IMPLICIT)}
+    # PS3.7 D.3.3.4: "the default role of the Association-requestor shall be SCU".
+    assert (agreement.contexts[1].requestor_is_scu, agreement.contexts[1].requestor_is_scp) == (True, False)
     assert agreement.refused == ()
 
 

@@ -119,6 +119,11 @@ def test_what_leaves_nothing_but_an_abort(fragments: list[Fragment], reason: int
     assert refused(*fragments, lenient=lenient).reason == reason
 
 
+def test_what_was_due_is_told() -> None:
+    assert "a data set fragment where a command" in str(refused(content(1, b"")))
+    assert "a command fragment where a data set" in str(refused(command(3, encode_command(STORE)), command(3, b"")))
+
+
 def test_a_command_set_that_never_ends_is_refused_at_the_cap() -> None:
     block = bytes(1 << 15)
     up_to_the_cap = [command(1, block, ends=False)] * (COMMAND_SET_CAP // len(block))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.upper_layers import ABORT, P_DATA, RELEASE_RQ, RJ, RQ, raw_p_data, raw_pdu, raw_pdv
+from support.upper_layers import ABORT, P_DATA, RELEASE_RP, RELEASE_RQ, RJ, RQ, raw_p_data, raw_pdu, raw_pdv
 from support.wire_values import pdus
 from tomowire.errors import PduError
 from tomowire.protocol.reader import ASSOCIATE_CAP, Fragment, PduReader, RawPdu
@@ -130,6 +130,14 @@ def test_what_contradicts_itself_is_refused(data: bytes, reason: int, offset: in
     assert (after.reason, after.offset) == (reason, 2 * len(ASSOCIATE) + offset)
     in_two = refusal(data[:3], data[3:])
     assert (in_two.reason, in_two.offset) == (reason, offset)
+
+
+@pytest.mark.parametrize("pdu_type", [RJ, RELEASE_RQ, RELEASE_RP, ABORT])
+def test_the_short_pdus_are_four_bytes_long(pdu_type: int) -> None:
+    """PS3.8 9.3.4, 9.3.6, 9.3.7, 9.3.8."""
+    assert read(PduReader(), raw_pdu(pdu_type)) == [RawPdu(pdu_type, bytes(4))]
+    for length in (3, 5):
+        assert refusal(raw_pdu(pdu_type, bytes(length))).reason == 6
 
 
 @pytest.mark.parametrize("length", [68, ASSOCIATE_CAP])

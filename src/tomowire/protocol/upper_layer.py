@@ -129,7 +129,6 @@ class UpperLayer:
         """Tell the time when `deadline` has come: the ARTIM timer expires (Evt18)."""
         self._now = now
         if self.deadline is not None and now >= self.deadline:
-            self.deadline = None
             self._remote(Event.EVT18_ARTIM_EXPIRED, None)
 
     def take_output(self) -> list[bytes | memoryview]:
