@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from tomowire.aio.blocks import BlockPool
+from tomowire.aio.blocks import FIRST_BLOCK_SIZE, Block, BlockPool
 from tomowire.aio.writing import direct_descriptor, write_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tomowire.aio.blocks import Block
     from tomowire.protocol.events import ProtocolEvent
     from tomowire.protocol.upper_layer import UpperLayer
 
@@ -26,6 +26,9 @@ logger = logging.getLogger("tomowire.connection")
 # A connection that is to be closed has so many seconds to get rid of what was written: a peer that reads nothing any more, and
 # does not close either, would keep it for ever.
 _LINGER: Final = 10.0
+
+# Of a broken connection no more than this is read: an A-ABORT is short, but what came before it may not be.
+_LAST_WORDS: Final = 1 << 20
 
 
 class Owner(Protocol):
@@ -111,6 +114,32 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        try:
+            if exc is not None:
+                self._hear_last_words()
+        finally:
+            self._on_lost(exc)
+
+    def _hear_last_words(self) -> None:
+        """Read what came before the connection broke.
+
+        A peer that aborts while much is being sent to it closes the connection, so that writing fails; asyncio gives up then, with
+        the A-ABORT that says why still unread.
+        """
+        for _ in range(_LAST_WORDS // FIRST_BLOCK_SIZE):
+            if self._descriptor is None or self._upper.is_over:
+                break
+            try:
+                data = os.read(self._descriptor, FIRST_BLOCK_SIZE)
+            except OSError:
+                break
+            if not data:
+                break
+            block = Block(self._pool, len(data))
+            block.view[:] = data
+            self._owner.on_events(self._upper.receive(block.view, self._loop.time()), block)
+
+    def _on_lost(self, exc: Exception | None) -> None:
         events = self._upper.connection_lost(self._loop.time(), exc)
         self._transport = None
         self._descriptor = None
