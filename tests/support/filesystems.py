@@ -29,6 +29,18 @@ def tiny_disk(at: Path, size: int) -> Iterator[Path]:
 
 
 @contextmanager
+def read_only(at: Path) -> Iterator[None]:
+    """Nothing below the folder `at` can be changed, by any process and any user; skips the test where one may not mount."""
+    if subprocess.run(["mount", "--bind", str(at), str(at)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting takes root")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(at)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+@contextmanager
 def directory_of_nobody() -> Iterator[Path]:
     """A directory of a user to whom permissions mean something, and this process acts as that user meanwhile."""
     path = Path(tempfile.mkdtemp())
