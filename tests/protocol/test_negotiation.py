@@ -158,6 +158,12 @@ def test_an_acceptance_says_who_we_are_and_what_we_take() -> None:
     )
 
 
+def test_unless_told_an_acceptor_sets_no_limit_and_takes_one_operation_at_a_time() -> None:
+    information = acceptance(proposal(window=Window(8, 8))).user_information
+    assert information.maximum_length == 0
+    assert information.asynchronous_operations_window == Window(1, 1)
+
+
 # Answering: contexts
 
 

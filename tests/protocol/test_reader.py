@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.upper_layers import ABORT, P_DATA, RELEASE_RP, RELEASE_RQ, RJ, RQ, raw_p_data, raw_pdu, raw_pdv
+from support.upper_layers import ABORT, AC, P_DATA, RELEASE_RP, RELEASE_RQ, RJ, RQ, raw_p_data, raw_pdu, raw_pdv
 from support.wire_values import pdus
 from tomowire.errors import PduError
 from tomowire.protocol.reader import ASSOCIATE_CAP, Fragment, PduReader, RawPdu
@@ -109,6 +109,8 @@ def test_segments_do_not_matter(stream: bytes, data: st.DataObject) -> None:
         pytest.param(b"GET / HTTP/1.1\r\n", 1, 0, id="HTTP"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01", 1, 0, id="TLS"),
         pytest.param(raw_pdu(RQ, b"", length=67), 6, 2, id="request shorter than its fixed fields"),
+        pytest.param(raw_pdu(AC, b"", length=67), 6, 2, id="answer shorter than its fixed fields"),
+        pytest.param(raw_pdu(AC, b"", length=ASSOCIATE_CAP + 1), 6, 2, id="answer beyond the cap"),
         pytest.param(raw_pdu(RQ, b"", length=ASSOCIATE_CAP + 1), 6, 2, id="request beyond the cap"),
         pytest.param(raw_pdu(RQ, b"", length=0xFFFFFFFF), 6, 2, id="request of 4 GiB"),
         pytest.param(raw_pdu(RJ, b"", length=5), 6, 2, id="rejection of 5 bytes"),
@@ -119,6 +121,7 @@ def test_segments_do_not_matter(stream: bytes, data: st.DataObject) -> None:
         pytest.param(raw_p_data(raw_pdv(1, 2, b"ab", length=0)), 6, 6, id="PDV length 0"),
         pytest.param(raw_p_data(raw_pdv(1, 2, b"ab", length=5)), 6, 6, id="PDV past its PDU"),
         pytest.param(raw_p_data(raw_pdv(1, 2, b"ab", length=0xFFFFFFFF)), 6, 6, id="PDV of 4 GiB"),
+        pytest.param(raw_p_data(raw_pdv(1, 2, b"ab") + b"s"), 6, 6, id="stray byte"),
         pytest.param(raw_p_data(raw_pdv(1, 2, b"ab") + b"stray"), 6, 6, id="stray bytes"),
     ],
 )
@@ -140,9 +143,10 @@ def test_the_short_pdus_are_four_bytes_long(pdu_type: int) -> None:
         assert refusal(raw_pdu(pdu_type, bytes(length))).reason == 6
 
 
+@pytest.mark.parametrize("pdu_type", [RQ, AC])
 @pytest.mark.parametrize("length", [68, ASSOCIATE_CAP])
-def test_requests_up_to_the_cap_are_read(length: int) -> None:
-    assert read(PduReader(), raw_pdu(RQ, bytes(length))) == [RawPdu(PduType.A_ASSOCIATE_RQ, bytes(length))]
+def test_requests_and_answers_up_to_the_cap_are_read(pdu_type: int, length: int) -> None:
+    assert read(PduReader(), raw_pdu(pdu_type, bytes(length))) == [RawPdu(pdu_type, bytes(length))]
 
 
 @pytest.mark.parametrize(("length", "is_allowed"), [(16384, True), (16385, False), (0xFFFFFFFF, False)])

@@ -236,6 +236,17 @@ def test_a_mistake_changes_nothing(words: str, mistake: Callable[[UpperLayer], N
     assert (upper.state, sent(upper), upper.is_sending_data) == (State.STA6_DATA_TRANSFER, b"", False)
 
 
+@pytest.mark.parametrize("end", [lambda upper: upper.abort(0.0), lambda upper: upper.connection_lost(0.0)])
+def test_after_the_end_the_rest_of_a_data_set_cannot_be_sent(end: Callable[[UpperLayer], None]) -> None:
+    upper = established()
+    upper.send_message(CT_CONTEXT, STORE)
+    end(upper)
+    upper.take_output()
+    with pytest.raises(UsageError, match="EVT9"):
+        upper.send_data(memoryview(b""), last=True)
+    assert sent(upper) == b""
+
+
 def test_the_buffers_sent_are_the_callers_own() -> None:
     upper = established()
     data = memoryview(bytearray(10_000))
