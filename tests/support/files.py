@@ -28,7 +28,7 @@ def write_file(
 
 def data_of(number: int) -> bytes:
     """Bytes that tell one object from another (and begin with no element of group 0008H)."""
-    return b"\x10\x00" + f"object {number:06d}".encode()
+    return b"\x10\x00" + f"objects {number:06d}".encode()
 
 
 def sparse_file(folder: Path, number: int, size: int) -> DicomFile:

@@ -204,6 +204,8 @@ class Association:
         A message that is being sent is waited for; responses that have not come are not. Does nothing if the association is over.
         Raises `OperationTimeout`, after an abort, when all that takes more than `timeout` seconds.
         """
+        if self._over is not None:
+            return
         try:
             async with asyncio.timeout(timeout):
                 await self._outbox.release(self._loop.time)

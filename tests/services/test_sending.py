@@ -1,0 +1,413 @@
+"""Sending many files: one bad file, one bad association or one refused context never stops the others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.files import data_of, sparse_file, write_file
+from support.network import LOOPBACK, free_port
+from support.raw_peer import CT, MR, RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
+from support.services import Keeper, serve
+from tomowire.aio.address import PeerAddress
+from tomowire.aio.listen import listen
+from tomowire.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationRejected,
+    ConnectFailed,
+    InvalidUid,
+    NoAcceptedContext,
+    OperationTimeout,
+    UsageError,
+)
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.sending import Sent, plan, send_files
+from tomowire.services.storage import Storage, StoreRequest
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.messages import CStoreRQ, CStoreRSP
+from tomowire.wire.pdu import AAbort, AAssociateRJ
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+MB = 1 << 20
+
+
+def peer_at(port: int) -> PeerAddress:
+    return PeerAddress("ANY", LOOPBACK, port)
+
+
+async def send(port: int, files: Iterable[DicomFile], **options: Any) -> dict[str, Sent]:
+    """What became of each file, by its number. Each must be accounted for once."""
+    files = list(files)
+    async with asyncio.timeout(30):
+        results = [sent async for sent in send_files(peer_at(port), files, **options)]
+    by_number = {sent.file.path.stem: sent for sent in results}
+    assert len(results) == len(by_number) == len(files)
+    return by_number
+
+
+def failures(results: dict[str, Sent]) -> dict[str, type[Exception] | int]:
+    return {
+        number: type(sent.error) if sent.error is not None else int(sent.response.status)  # type: ignore[union-attr]
+        for number, sent in sorted(results.items())
+        if sent.is_failure
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[DicomFile]:
+    return [write_file(tmp_path, number) for number in range(1, 21)]
+
+
+# What goes well
+
+
+@pytest.mark.parametrize("associations", [1, 3, 50])
+@pytest.mark.parametrize("window", [1, 16])
+async def test_all_files_arrive(tmp_path: Path, associations: int, window: int) -> None:
+    """Many small ones, some large ones, one that is empty."""
+    files = [write_file(tmp_path, number) for number in range(150)]
+    files += [sparse_file(tmp_path, 1000 + number, 2 * MB) for number in range(3)]
+    files.append(write_file(tmp_path, 2000, b""))
+    keeper = Keeper()
+    async with serve(keeper) as server:
+        results = await send(server.port, files, associations=associations, window=window)
+    assert failures(results) == {}
+    assert all(keeper.stored[f"1.2.{number}"] == data_of(number) for number in range(150))
+    assert all(len(keeper.stored[f"1.2.{1000 + number}"]) == 2 * MB for number in range(3))
+    assert keeper.stored["1.2.2000"] == b""
+    assert len(keeper.stored) == 154
+
+
+async def test_the_window_is_used(files: list[DicomFile]) -> None:
+    for window, most in [(4, 4), (1, 1)]:
+        keeper = Keeper()
+        keeper.gate.clear()
+        async with serve(keeper) as server:
+            sending = asyncio.create_task(send(server.port, files, window=window))
+            for _ in range(most):
+                await keeper.next_begun()
+            keeper.gate.set()
+            await sending
+        assert keeper.most_running == most
+
+
+async def test_several_associations_are_used_at_once(files: list[DicomFile]) -> None:
+    """The files are shared out, so that each of them has some."""
+    keeper = Keeper()
+    keeper.gate.clear()
+    async with serve(keeper) as server:
+        sending = asyncio.create_task(send(server.port, files, associations=5, window=1))
+        peers = {(await keeper.next_begun()).association.peer_address for _ in range(5)}
+        assert len(peers) == 5
+        keeper.gate.set()
+        assert failures(await sending) == {}
+
+
+async def test_results_come_as_soon_as_they_are_known(files: list[DicomFile]) -> None:
+    keeper = Keeper()
+    keeper.gate.clear()
+    async with serve(keeper) as server, aclosing(send_files(peer_at(server.port), files, window=1)) as results:
+        first = asyncio.ensure_future(anext(results))
+        await keeper.next_begun()
+        assert not first.done()
+        keeper.gate.set()
+        assert not (await first).is_failure
+        assert len(keeper.stored) <= 3, "the others are not waited for"
+
+
+async def test_progress_counts_all_bytes(tmp_path: Path) -> None:
+    files = [write_file(tmp_path, 1), sparse_file(tmp_path, 2, 3 * MB)]
+    counted: list[int] = []
+    async with serve() as server:
+        await send(server.port, files, progress=counted.append)
+    assert sum(counted) == sum(file.size for file in files)
+    assert len(counted) > 2
+
+
+async def test_no_files_need_no_association() -> None:
+    assert await send(free_port(), []) == {}
+
+
+# One bad file
+
+
+async def test_files_that_cannot_be_read(tmp_path: Path, files: list[DicomFile]) -> None:
+    os.unlink(files[0].path)
+    os.truncate(files[1].path, files[1].offset + 3)
+    large_missing = sparse_file(tmp_path, 101, 2 * MB)
+    os.unlink(large_missing.path)
+    large_short = sparse_file(tmp_path, 102, 4 * MB)
+    os.truncate(large_short.path, 2 * MB)
+    keeper = Keeper()
+    async with serve(keeper) as server:
+        results = await send(server.port, [*files, large_missing, large_short])
+    assert failures(results) == {"1": FileNotFoundError, "2": OSError, "101": FileNotFoundError, "102": OSError}
+    assert "shorter" in str(results["2"].error)
+    assert len(keeper.stored) == 18
+
+
+async def test_a_file_that_shrinks_while_it_is_sent(tmp_path: Path, files: list[DicomFile]) -> None:
+    """The association is lost with it, and the others are sent on another one."""
+    victim = sparse_file(tmp_path, 100, 64 * MB)
+
+    class Shrinking(Keeper):
+        async def keep(self, request: StoreRequest) -> int:
+            if request.sop_instance_uid == "1.2.100":
+                os.truncate(victim.path, victim.offset + 2 * MB)
+            return await super().keep(request)
+
+    keeper = Shrinking()
+    async with serve(keeper) as server:
+        results = await send(server.port, [*files[:5], victim, *files[5:]], window=3)
+    assert failures(results) == {"100": OSError}
+    assert len(keeper.stored) == 20
+
+
+async def test_what_is_no_uid_is_not_proposed(files: list[DicomFile]) -> None:
+    """A peer may refuse the whole association because of one."""
+    bad_class = DicomFile(Path("bad1"), "../../etc", "1.2", EXPLICIT_VR_LITTLE_ENDIAN, 0, 0)
+    bad_syntax = DicomFile(Path("bad2"), CT, "1.2", "\N{SNOWMAN}" * 70, 0, 0)
+    keeper = Keeper()
+    async with serve(keeper) as server:
+        results = await send(server.port, [bad_class, *files, bad_syntax])
+    assert failures(results) == {"bad1": InvalidUid, "bad2": InvalidUid}
+    assert len(keeper.stored) == 20
+
+
+async def test_an_instance_uid_that_cannot_be_sent_is_that_files_failure(files: list[DicomFile]) -> None:
+    """It stands in the command set, and harms nobody else."""
+    good = files[0]
+    unencodable = DicomFile(files[1].path, CT, "1.\N{SNOWMAN}", EXPLICIT_VR_LITTLE_ENDIAN, files[1].offset, 3)
+    traversal = DicomFile(files[2].path, CT, "../../etc/passwd", EXPLICIT_VR_LITTLE_ENDIAN, files[2].offset, 3)
+    async with serve() as server:
+        results = await send(server.port, [unencodable, traversal, good])
+    assert failures(results) == {"2": UsageError, "3": 0x0117}
+
+
+async def test_statuses_are_values(files: list[DicomFile]) -> None:
+    async def keep(request: StoreRequest) -> int:
+        return {"1.2.3": 0xA700, "1.2.4": 0xB000}.get(request.sop_instance_uid, 0)
+
+    async with listen(port=0, services=[Storage(keep)]) as server:
+        results = await send(server.port, files)
+    assert failures(results) == {"3": 0xA700}
+    assert results["4"].response is not None
+    assert results["4"].response.is_warning
+
+
+# Contexts
+
+
+async def test_a_refused_context_fails_its_own_files_only(tmp_path: Path, files: list[DicomFile]) -> None:
+    keeper = Keeper()
+    mr = [write_file(tmp_path, number, sop_class=MR) for number in (101, 102)]
+    jpeg = write_file(tmp_path, 103, transfer_syntax="1.2.840.10008.1.2.4.50")
+    service = Storage(keeper.keep, sop_classes={CT}, transfer_syntaxes={EXPLICIT_VR_LITTLE_ENDIAN})
+    async with listen(port=0, services=[service]) as server:
+        results = await send(server.port, [mr[0], *files, mr[1], jpeg])
+    assert failures(results) == dict.fromkeys(("101", "102", "103"), NoAcceptedContext)
+    assert "does not support this SOP class" in str(results["101"].error)
+    assert len(keeper.stored) == 20
+
+
+async def test_more_than_128_contexts_take_further_associations(tmp_path: Path) -> None:
+    proposed: list[int] = []
+
+    class Noting(Keeper):
+        async def keep(self, request: StoreRequest) -> int:
+            proposed.append(len(request.association.agreement.request.presentation_contexts))
+            return await super().keep(request)
+
+    keeper = Noting()
+    files = [write_file(tmp_path, number, sop_class=f"1.2.3.{number}") for number in range(300)]
+    async with listen(port=0, services=[Storage(keeper.keep, any_sop_class=True)]) as server:
+        results = await send(server.port, files)
+    assert failures(results) == {}
+    assert Counter(proposed) == {128: 256, 44: 44}
+
+
+UIDS = st.integers(1, 200).map(lambda number: f"1.2.{number}")
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(UIDS, st.sampled_from(["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])), max_size=400))
+def test_every_file_finds_its_context_in_the_plan(pairs: list[tuple[str, str]]) -> None:
+    files = [DicomFile(Path(str(number)), *_pair, 0, 0) for number, _pair in enumerate((c, "1.2", t) for c, t in pairs)]
+    groups = plan(files)
+    assert sorted((file for _, group in groups for file in group), key=lambda file: int(file.path.name)) == files
+    for contexts, group in groups:
+        assert 1 <= len(contexts) <= 128
+        offered = [(each.abstract_syntax, syntax) for each in contexts for syntax in each.transfer_syntaxes]
+        assert len(set(offered)) == len(offered) == len(contexts)
+        assert {(file.sop_class_uid, file.transfer_syntax_uid) for file in group} == set(offered)
+    assert len(groups) == -(-len(set(pairs)) // 128)
+
+
+# Associations that end
+
+
+class Fragile:
+    """An SCP that goes away, in one way or another, whenever it meets one of its `poisons`."""
+
+    def __init__(
+        self,
+        *poisons: str,
+        by: Callable[[RawPeer], Awaitable[None]],
+        window: tuple[int, int] | None = None,
+        releases: bool = True,
+    ) -> None:
+        self.poisons = poisons
+        self.by = by
+        self.window = window
+        self.releases = releases
+        self.stored: Counter[str] = Counter()
+        self.associations = 0
+
+    async def __call__(self, peer: RawPeer) -> None:
+        self.associations += 1
+        await peer.accept(window=self.window)
+        while True:
+            try:
+                message = await peer.read_message()
+            except Unexpected:
+                await (peer.send(RELEASE_RP) if self.releases else hang(peer))
+                return
+            assert isinstance(message.command, CStoreRQ)
+            uid = message.command.affected_sop_instance_uid
+            if uid in self.poisons:
+                await self.by(peer)
+                return
+            self.stored[uid] += 1
+            answer = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
+            await peer.send(command_pdu(message.context_id, answer))
+
+
+async def abort(peer: RawPeer) -> None:
+    await peer.send(AAbort(2, 0))
+
+
+async def close(peer: RawPeer) -> None:
+    peer.close()
+
+
+async def reset(peer: RawPeer) -> None:
+    peer.reset()
+
+
+async def hang(peer: RawPeer) -> None:
+    """Answer nothing until the other side has had enough."""
+    await peer.expect_abort()
+
+
+@pytest.mark.parametrize("by", [abort, close, reset, hang])
+@pytest.mark.parametrize("window", [None, (8, 1)])
+@pytest.mark.parametrize("associations", [1, 3])
+async def test_an_object_that_makes_the_peer_go_away_is_the_only_one_that_fails(
+    files: list[DicomFile], by: Callable[[RawPeer], Awaitable[None]], window: tuple[int, int] | None, associations: int
+) -> None:
+    """What was under way with it is sent again, one at a time, so that it is clear who is to blame."""
+    scp = Fragile("1.2.7", "1.2.20", by=by, window=window)
+    async with raw_acceptor(scp) as port:
+        results = await send(port, files, associations=associations, timeout=0.2)
+    expected = OperationTimeout if by is hang else AssociationError
+    assert {number: issubclass(kind, expected) for number, kind in failures(results).items()} == {"7": True, "20": True}  # type: ignore[arg-type]
+    assert set(scp.stored) == {file.sop_instance_uid for file in files} - {"1.2.7", "1.2.20"}
+
+
+async def test_a_peer_that_goes_away_at_every_object_is_not_asked_for_ever(files: list[DicomFile]) -> None:
+    scp = Fragile(*(file.sop_instance_uid for file in files), by=abort)
+    async with raw_acceptor(scp) as port:
+        results = await send(port, files)
+    assert failures(results) == {str(number): AssociationAborted for number in range(1, 21)}
+    assert scp.associations == 40, "each object has two chances"
+
+
+async def test_a_peer_that_does_not_answer_the_release_has_the_objects_all_the_same(files: list[DicomFile]) -> None:
+    scp = Fragile(by=hang, releases=False)
+    async with raw_acceptor(scp) as port:
+        results = await send(port, files, associations=2, release_timeout=0.2)
+    assert failures(results) == {}
+    assert scp.stored.total() == 20
+
+
+# No association
+
+
+async def test_a_refused_connection_is_the_error_of_every_file(files: list[DicomFile]) -> None:
+    for associations in (1, 4):
+        results = await send(free_port(), files, associations=associations)
+        assert failures(results) == {str(number): ConnectFailed for number in range(1, 21)}
+
+
+async def test_a_rejection_is_the_error_of_every_file(files: list[DicomFile]) -> None:
+    async with serve(aet="RIGHT") as server:
+        results = await send(server.port, files)
+    assert failures(results) == {str(number): AssociationRejected for number in range(1, 21)}
+
+
+async def test_a_peer_that_allows_fewer_associations_gets_fewer(files: list[DicomFile]) -> None:
+    """Rejected lanes are no failures while another one works."""
+    keeper = Keeper()
+    async with serve(keeper, maximum_associations=1) as server:
+        results = await send(server.port, files, associations=5)
+    assert failures(results) == {}
+    assert len(keeper.stored) == 20
+
+
+async def test_a_peer_that_lets_nobody_in_any_more(files: list[DicomFile]) -> None:
+    """It took some, went away, and then rejects: what is left gets the rejection, and it ends."""
+    taken = Fragile("1.2.5", by=abort)
+
+    async def script(peer: RawPeer) -> None:
+        if taken.associations:
+            await peer.read_pdu()
+            await peer.send(AAssociateRJ(2, 3, 1))
+        else:
+            await taken(peer)
+
+    async with raw_acceptor(script) as port:
+        results = await send(port, files)
+    assert set(taken.stored) == {f"1.2.{number}" for number in range(1, 5)}
+    assert failures(results) == {str(number): AssociationRejected for number in range(5, 21)}
+
+
+async def test_the_callers_mistake_is_raised(files: list[DicomFile]) -> None:
+    with pytest.raises(UsageError, match="AE title"):
+        await send(free_port(), files, aet="MUCH TOO LONG A TITLE")
+
+
+# Leaving early
+
+
+async def test_leaving_the_iteration_ends_everything(files: list[DicomFile]) -> None:
+    keeper = Keeper()
+    async with serve(keeper) as server:
+        async with aclosing(send_files(peer_at(server.port), files, associations=2)) as results:
+            async for _ in results:
+                break
+        before = asyncio.all_tasks()
+        assert not [task for task in before if "_lane" in str(task.get_coro())]
+
+
+async def test_cancelled_in_the_middle(files: list[DicomFile]) -> None:
+    keeper = Keeper()
+    keeper.gate.clear()
+    async with serve(keeper) as server:
+        sending = asyncio.create_task(send(server.port, files, associations=2))
+        await keeper.next_begun()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert isinstance(await keeper.next_end(), asyncio.CancelledError)
+    assert keeper.stored == {}
