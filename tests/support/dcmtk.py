@@ -86,17 +86,23 @@ def storescu(
     """Send files and folders as they are; gives for each file that it tried the answer in DCMTK's words, None if there was none."""
     command = [program, "-v", "-nh", "-xf", profile, "All", "+sd", "+r", "-aec", called, LOOPBACK, str(port), *paths]
     done = subprocess.run(command, env=NO_DELAY, capture_output=True, check=False, timeout=120)
+    answers = read_answers(done.stdout + done.stderr)
+    if not answers:
+        raise RuntimeError(f"storescu sent nothing: {done.stderr[-2000:]!r}")
+    return answers
+
+
+def read_answers(output: bytes) -> dict[str, str | None]:
+    """What `storescu -v` said of each file that it tried: the answer in DCMTK's words, None if there was none."""
     answers: dict[str, str | None] = {}
     current = ""
     # File names need not be UTF-8, nor free of control characters.
-    for line in (done.stdout + done.stderr).decode("utf-8", "surrogateescape").split("\n"):
+    for line in output.decode("utf-8", "surrogateescape").split("\n"):
         if match := re.match(r"I: Sending file: (.*)", line):
             current = match[1]
             answers[current] = None
         elif match := re.match(r"I: Received Store Response \((.*)\)", line):
             answers[current] = match[1]
-    if not answers:
-        raise RuntimeError(f"storescu sent nothing: {done.stderr[-2000:]!r}")
     return answers
 
 
