@@ -326,6 +326,31 @@ async def test_an_abort_that_comes_with_the_request_leaves_no_handler() -> None:
     assert keeper.running == 0
 
 
+@pytest.mark.parametrize("behind", [ABORT, RELEASE_RQ, HTTP, WHOLE, encode_pdu(associate_rq())])
+async def test_what_comes_with_the_association_request_is_too_early(
+    behind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one segment, before the answer (PS3.8 Sta3): an abort ends it, all else is aborted."""
+    async with serve() as server:
+        async with await RawPeer.connect(server.port) as peer:
+            await peer.send(encode_pdu(associate_rq()) + behind)
+            if behind != ABORT:
+                assert (await peer.expect_abort()).source == 2
+            peer.half_close()
+            assert await peer.read_until_closed() == b""
+        await works(server.port)
+        assert server.associations == []
+    assert "Traceback" not in caplog.text
+
+
+async def test_an_abort_behind_a_release_request(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve() as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(RELEASE_RQ + ABORT)
+        assert await peer.read_until_closed() == b""
+    assert "Traceback" not in caplog.text
+
+
 async def test_a_request_behind_a_breach_of_the_protocol_is_not_begun() -> None:
     """Its data set would never be whole: the handler would wait for ever."""
     keeper = Keeper()

@@ -256,8 +256,7 @@ class Association:
 
     def on_all_served(self) -> None:
         """From the dispatcher: no request of the peer is being served. A release that waited for this is answered."""
-        if self._upper.awaits_release_response:
-            self._respond_to_release()
+        self._respond_to_release()
         self._go_if_over()
 
     # From the connection
@@ -350,7 +349,8 @@ class Association:
     def _on_associate_requested(self, request: AAssociateRQ) -> None:
         self.called_ae_title = request.called_ae_title
         self.calling_ae_title = request.calling_ae_title
-        if self._dispatcher is not None:
+        # Events are told after all that was received together has been read: the peer may have aborted already.
+        if self._dispatcher is not None and self._upper.state is State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
             self._dispatcher.on_associate(self, request, self._upper)
             if self.is_established:
                 self._on_established()
@@ -375,6 +375,8 @@ class Association:
             self._respond_to_release()
 
     def _respond_to_release(self) -> None:
+        if not self._upper.awaits_release_response:
+            return  # an abort came with the request
         self._upper.respond_to_release(self._loop.time())
         self.connection.flush_soon()
         self._end(AssociationReleased("the peer has released the association"))
