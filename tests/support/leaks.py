@@ -67,4 +67,4 @@ async def leaks_since(before: Resources) -> list[str]:
 
 def _is_loops_own(thread: threading.Thread) -> bool:
     # `asyncio.to_thread` keeps its pool until the loop is closed.
-    return thread.name.startswith("asyncio_")
+    return thread.name.startswith(("asyncio_", "uvloop_"))
