@@ -11,7 +11,7 @@ import pytest
 
 from support.network import LOOPBACK
 from support.objects import Sample
-from support.programs import run_tomowire, serving
+from support.programs import run_on_a_terminal, run_tomowire, serving
 from support.stored import contents
 
 SAMPLES = [Sample(number, series=number % 3, study=number % 2) for number in range(1, 11)]
@@ -160,3 +160,10 @@ def test_upgrade_of_what_is_up_to_date(data_dir: Path) -> None:
     done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
     assert (done.returncode, done.stdout) == (0, "")
     assert "tomowire: the index is at version " in done.stderr
+
+
+def test_on_a_terminal_there_is_a_progress_bar_and_the_same_at_the_end(data_dir: Path) -> None:
+    for command in ("check", "reindex"):
+        shown = run_on_a_terminal(["db", command, "--data-dir", data_dir])
+        assert b"10/10" in shown
+        assert shown.endswith({"check": b"nothing wrong\r\n", "reindex": b"10 objects indexed\r\n"}[command])

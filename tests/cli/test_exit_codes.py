@@ -203,3 +203,23 @@ async def test_130_interrupted(silent: socket.socket, tmp_path: Path, command: s
     connection.close()
     assert code == 130
     assert program.stderr.text == "tomowire: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("peer", "options", "called"),
+    [
+        ("pacs://127.0.0.1:{port}", [], "ANY-SCP"),
+        ("pacs://127.0.0.1:{port}", ["--called-aet", "ARCHIVE"], "ARCHIVE"),
+        ("ARCHIVE@127.0.0.1:{port}", [], "ARCHIVE"),
+        ("WRONG@127.0.0.1:{port}", ["--called-aet", "ARCHIVE"], "ARCHIVE"),
+        ("AN ARCHIVE@localhost:{port}", ["--aet", "MODALITY 1"], "AN ARCHIVE"),
+    ],
+)
+async def test_how_a_peer_is_written(peer: str, options: list[str], called: str) -> None:
+    async with listen(LOOPBACK, 0, services=[Verification()], aet=called) as server:
+        done = await tomowire("echo", peer.format(port=server.port), *options, "--json")
+        other = await tomowire("echo", f"OTHER@{LOOPBACK}:{server.port}", "--json")
+    assert done.code == 0, done.stderr
+    assert done.json["peer"].startswith(f"{called}@")
+    assert (other.code, other.json["ok"], other.json["echoes"]) == (4, False, [])
+    assert "called AE title not recognized" in other.json["error"]

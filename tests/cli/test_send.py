@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -20,8 +19,7 @@ from pydicom.data import get_testdata_file
 
 from support.network import LOOPBACK
 from support.objects import Sample
-from support.programs import command_line, start, tomowire
-from support.subprocesses import python_environment
+from support.programs import run_on_a_terminal, start, tomowire
 from tomowire import Server, Status, Storage, StoreRequest, listen
 from tomowire.uids import STORAGE_SOP_CLASSES
 from tomowire.wire.part10 import FileMeta, encode_file_meta
@@ -369,27 +367,6 @@ async def test_interrupted_it_tells_what_it_has_done(receiver: Receiver, tmp_pat
     assert summary["interrupted"] is True
     assert summary["stored"] <= 20
     assert program.stderr.text.endswith("tomowire: interrupted\n")
-
-
-def run_on_a_terminal(arguments: list[object]) -> bytes:
-    """Run a command whose stderr is a terminal; gives what it wrote there."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(
-            command_line()[0], command_line(*arguments), {**python_environment(), "TERM": "xterm", "COLUMNS": "100"}
-        )
-    output = b""
-    while True:
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        output += piece
-    os.close(terminal)
-    os.waitpid(pid, 0)
-    return output
 
 
 async def test_a_progress_bar_only_on_a_terminal(receiver: Receiver, tmp_path: Path) -> None:

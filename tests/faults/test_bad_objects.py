@@ -106,6 +106,14 @@ async def test_a_uid_that_is_none_is_refused_wherever_it_stands(
     assert (victim.stored(), victim.objects(), victim.unfinished()) == (*before, [])
 
 
+async def test_leading_zeros_are_not_allowed_and_harmless(victim: RunningArchive, sender: Sender) -> None:
+    """PS3.5 9.1 forbids them; many devices write them; they are digits and dots all the same."""
+    overrides = {0x00080018: ("UI", "1.2.03.4"), 0x0020000D: ("UI", "1.02.1"), 0x0020000E: ("UI", "1.2.00.1")}
+    sample = Sample(2, overrides=overrides)
+    assert (await sender.store(sample.data_set, "1.2.03.4")).status == SUCCESS
+    assert victim.stored()["1.2.03.4"] == sample.data_set
+
+
 @pytest.mark.parametrize("tag", [0x00080016, 0x00080018, 0x0020000D, 0x0020000E])
 async def test_a_uid_that_is_empty_or_missing(victim: RunningArchive, sender: Sender, tag: int) -> None:
     before = victim.stored()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,20 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from support.dcmtk import Received, objects_below, read_object, storescp, storescu, write_profile
+from support.dcmtk import (
+    NO_DELAY,
+    Received,
+    objects_below,
+    read_answers,
+    read_object,
+    storescp,
+    storescu,
+    write_profile,
+)
+from support.network import LOOPBACK
 from support.programs import run_tomowire, serving
 from support.stored import contents
-from tomowire.services.dicom_file import DicomFile
+from tomowire.services.dicom_file import DicomFile, inspect
 from tomowire.services.discovery import discover
 
 pytestmark = pytest.mark.interop
@@ -133,3 +144,51 @@ def test_listen_keeps_every_object_that_has_a_uid_as_it_was_sent(reference: Refe
         if has_uid:
             last[f"{received.sop_instance_uid}.dcm"] = received
     assert {path.name: read_object(path) for path in listened.folder.iterdir()} == last
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-R"],
+        ["+C"],
+        ["-pdu", "4096", "--max-send-pdu", "4096"],
+        ["-usr", "joe", "-pwd", "secret"],  # user identity, no response asked for
+        ["--repeat", "3"],
+        ["--abort"],
+    ],
+    ids=" ".join,
+)
+def test_other_ways_of_storescu(
+    dcmtk: Callable[[str], Path], shared_data: Path, tmp_path: Path, options: list[str]
+) -> None:
+    path = next((shared_data / "dcm_qa_nih" / "20180918GE" / "mr_0004").iterdir())  # which DCMTK sends as it is
+    with serving("serve", "--data-dir", tmp_path / "data") as archive:
+        command = [dcmtk("storescu"), "-v", "-aec", "TOMOWIRE", *options, LOOPBACK, str(archive.port), path]
+        done = subprocess.run(command, env=NO_DELAY, capture_output=True, check=False, timeout=30)
+        assert done.returncode == 0, done.stderr
+        assert {*read_answers(done.stdout + done.stderr).values()} == {SUCCESS}
+        assert archive.process.poll() is None
+    assert [*contents(tmp_path / "data").values()] == [path.read_bytes()[inspect(path).offset :]]
+
+
+def test_dcmsend(dcmtk: Callable[[str], Path], shared_data: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    with serving("serve", "--data-dir", tmp_path / "data") as archive:
+        command = [
+            dcmtk("dcmsend"),
+            "-aec",
+            "TOMOWIRE",
+            "+sd",
+            "+r",
+            "-nh",
+            "+crf",
+            report,
+            LOOPBACK,
+            str(archive.port),
+        ]
+        folders = [shared_data / name for name in ("highdicom", "synthetic-dcmtk", "dicomParser")]
+        done = subprocess.run([*command, *folders], env=NO_DELAY, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+    (sent,) = re.findall(r"sent to the peer +: (\d+)", report.read_text())
+    (taken,) = re.findall(r"with status SUCCESS +: (\d+)", report.read_text())
+    assert int(sent) == int(taken) > 40

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -44,6 +46,27 @@ def run_tomowire(
         timeout=timeout,
         check=False,
     )
+
+
+def run_on_a_terminal(arguments: Sequence[object]) -> bytes:
+    """Run a command whose stderr is a terminal; gives what it wrote there."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(
+            command_line()[0], command_line(*arguments), {**python_environment(), "TERM": "xterm", "COLUMNS": "100"}
+        )
+    output = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        output += piece
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return output
 
 
 @dataclass(frozen=True)
