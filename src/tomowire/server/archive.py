@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from tomowire.aio.threads import finished
 from tomowire.errors import UsageError
 from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
@@ -20,7 +21,6 @@ from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import Ingest
 from tomowire.server.recovery import recover
 from tomowire.server.swap import finish_swap
-from tomowire.server.threads import finished
 
 _INGEST_WORKERS: Final = 4
 

@@ -14,10 +14,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
+from tomowire.aio.threads import finished
 from tomowire.server.batch import BatchWriter, Result
 from tomowire.server.failures import OUT_OF_RESOURCES, failure_of, store_failed
 from tomowire.server.incoming import NewObject, Stored
-from tomowire.server.threads import finished
 
 logger: Final = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from tomowire.aio.streams import Chunk
+from tomowire.aio.threads import finished
 from tomowire.errors import DataSetError
 from tomowire.server.commit import GroupCommit
 from tomowire.server.failures import (
@@ -31,7 +32,6 @@ from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.layout import is_deflated
 from tomowire.server.index.scanner import ScannedHeader, scan
 from tomowire.server.part import PartFile
-from tomowire.server.threads import finished
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
