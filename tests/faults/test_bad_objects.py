@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ import pytest
 
 from support.archives import RunningArchive
 from support.objects import SECONDARY_CAPTURE, Sample, element
-from support.raw_peer import RawPeer, associate_rq, message_pdus, store_rq
+from support.raw_peer import RawPeer, associate_rq, message_pdus, p_data, store_rq
 from tomowire.errors import FileFormatError
+from tomowire.protocol.status import Status
 from tomowire.services.dicom_file import inspect
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -21,7 +23,8 @@ from tomowire.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from tomowire.wire.items import PresentationContextRQ
-from tomowire.wire.messages import CStoreRSP
+from tomowire.wire.messages import CStoreRSP, Response
+from tomowire.wire.pdu import PDataTF
 
 pytestmark = pytest.mark.usefixtures("witness")
 
@@ -259,3 +262,57 @@ def read_anyhow(path: Path) -> tuple[bytes, str, str]:
     sop_class = file.sop_class_uid if file.sop_class_uid.replace(".", "").isdigit() else SECONDARY_CAPTURE
     data = content[file.offset :]
     return data + b"\0" * (len(data) % 2), sop_class, file.sop_instance_uid
+
+
+def command_set(**elements: bytes | int) -> bytes:
+    """A command set (Implicit VR Little Endian, PS3.7 6.3.1) put together by hand: e0110=7 is (0000,0110) US."""
+    body = b""
+    for name, value in sorted(elements.items()):
+        raw = value.to_bytes(2, "little") if isinstance(value, int) else value + b"\0" * (len(value) % 2)
+        body += struct.pack("<HHI", 0, int(name[1:], 16), len(raw)) + raw
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+
+
+CLASS_UID, C_STORE_RQ, HAS_DATA = SECONDARY_CAPTURE.encode(), 0x0001, 0x0102
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        # Affected SOP Instance UID missing, and there but empty
+        (command_set(e0002=CLASS_UID, e0100=C_STORE_RQ, e0110=7, e0700=0, e0800=HAS_DATA), None),
+        (command_set(e0002=CLASS_UID, e0100=C_STORE_RQ, e0110=7, e0700=0, e0800=HAS_DATA, e1000=b""), None),
+        # the SOP class of another presentation context (CONFORMANCE 42)
+        (command_set(e0002=b"1.2.3", e0100=C_STORE_RQ, e0110=7, e0700=0, e0800=HAS_DATA, e1000=b"1.2.3"), 0x0122),
+        # no data set announced
+        (command_set(e0002=CLASS_UID, e0100=C_STORE_RQ, e0110=7, e0700=0, e0800=0x0101, e1000=b"1.2.3"), 0xC000),
+        # C-FIND: a command that the service does not have
+        (command_set(e0002=CLASS_UID, e0100=0x0020, e0110=7, e0700=0, e0800=HAS_DATA), 0x0211),
+    ],
+)
+async def test_a_command_that_cannot_be_obeyed_is_answered_and_the_association_goes_on(
+    victim: RunningArchive, sender: Sender, command: bytes, status: int | None
+) -> None:
+    before = victim.stored()
+    await sender.peer.send(p_data(1, command, command=True, last=True))
+    if struct.pack("<HHIH", 0, 0x0800, 2, HAS_DATA) in command:
+        await sender.peer.send(p_data(1, Sample(6).data_set, command=False, last=True))
+    response = (await sender.peer.read_message()).command
+    assert isinstance(response, Response)
+    assert response.message_id_being_responded_to == 7
+    assert Status(response.status).is_failure
+    assert status in (None, response.status)
+    sample = Sample(7)
+    assert (await sender.store(sample.data_set, sample.uid)).status == SUCCESS
+    assert victim.stored().keys() == before.keys() | {sample.uid}
+
+
+async def test_a_command_that_nobody_has_defined(victim: RunningArchive, sender: Sender) -> None:
+    await sender.peer.send(p_data(1, command_set(e0100=0x0F0F, e0110=7, e0800=0x0101), command=True, last=True))
+    pdu = await sender.peer.read_pdu()
+    assert isinstance(pdu, PDataTF)
+    answer = bytes(pdu.pdvs[0].data)
+    for number, value in ((0x0120, 7), (0x0900, 0x0211)):  # being responded to, unrecognized operation
+        assert struct.pack("<HHIH", 0, number, 2, value) in answer
+    sample = Sample(8)
+    assert (await sender.store(sample.data_set, sample.uid)).status == SUCCESS

@@ -161,7 +161,7 @@ def test_listen_keeps_every_object_that_has_a_uid_as_it_was_sent(reference: Refe
 def test_other_ways_of_storescu(
     dcmtk: Callable[[str], Path], shared_data: Path, tmp_path: Path, options: list[str]
 ) -> None:
-    path = next((shared_data / "dcm_qa_nih" / "20180918GE" / "mr_0004").iterdir())  # which DCMTK sends as it is
+    path = min((shared_data / "dcm_qa_nih" / "20180918GE" / "mr_0004").iterdir())  # which DCMTK sends as it is
     with serving("serve", "--data-dir", tmp_path / "data") as archive:
         command = [dcmtk("storescu"), "-v", "-aec", "TOMOWIRE", *options, LOOPBACK, str(archive.port), path]
         done = subprocess.run(command, env=NO_DELAY, capture_output=True, check=False, timeout=30)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,43 +82,53 @@ def test_pynetdicom_gets_an_echo_from_the_archive(archive: tuple[int, Path], pyn
     assert not entity.associate(LOOPBACK, archive[0], ae_title="ANOTHER").is_established
 
 
-@contextmanager
-def pynetdicom_scp(pynetdicom: ModuleType, handle_store: Callable[[Any], int]) -> Iterator[int]:
-    """A storage SCP for everything; gives its port."""
+@dataclass
+class Receiver:
+    """What pynetdicom's SCP has received, and what it answers."""
+
+    peer: str
+    status: int = 0
+    received: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def keep(self, event: Any) -> int:
+        self.received.append((str(event.context.transfer_syntax), event.request.DataSet.getvalue()))
+        return self.status
+
+
+@pytest.fixture(scope="module")
+def scp(pynetdicom: ModuleType) -> Iterator[Receiver]:
+    """A storage SCP for everything."""
+    receiver = Receiver("")
     entity = pynetdicom.AE("PYNETDICOM")
     for context in pynetdicom.AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
     entity.add_supported_context("1.2.840.10008.1.1")
-    handlers = [(pynetdicom.evt.EVT_C_STORE, handle_store)]
+    handlers = [(pynetdicom.evt.EVT_C_STORE, receiver.keep)]
     server = entity.start_server((LOOPBACK, 0), block=False, evt_handlers=handlers)
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        server.shutdown()
+    receiver.peer = f"PYNETDICOM@{LOOPBACK}:{server.socket.getsockname()[1]}"
+    yield receiver
+    server.shutdown()
 
 
-def test_pynetdicom_receives_what_is_sent(path: Path, pynetdicom: ModuleType) -> None:
-    received: list[tuple[str, bytes]] = []
-
-    def keep(event: Any) -> int:
-        received.append((str(event.context.transfer_syntax), event.request.DataSet.getvalue()))
-        return 0x0000
-
-    with pynetdicom_scp(pynetdicom, keep) as port:
-        assert run_tomowire("echo", f"PYNETDICOM@{LOOPBACK}:{port}").returncode == 0
-        done = run_tomowire("send", f"PYNETDICOM@{LOOPBACK}:{port}", path, "--json")
+def test_pynetdicom_receives_what_is_sent(path: Path, scp: Receiver) -> None:
+    scp.received.clear()
+    scp.status = 0x0000
+    done = run_tomowire("send", scp.peer, path, "--json")
     assert done.returncode == 0, done.stderr
     expected = as_sent(inspect(path))
-    assert received == [(expected.transfer_syntax_uid, expected.data_set)]
+    assert scp.received == [(expected.transfer_syntax_uid, expected.data_set)]
+
+
+def test_pynetdicom_answers_an_echo(scp: Receiver) -> None:
+    assert run_tomowire("echo", scp.peer).returncode == 0
 
 
 @pytest.mark.parametrize(
     ("status", "outcome", "code"), [(0xB000, "warning", 0), (0xA700, "failed", 1), (0xC123, "failed", 1)]
 )
-def test_a_status_of_the_peer_is_told_and_counted(pynetdicom: ModuleType, status: int, outcome: str, code: int) -> None:
-    path = get_testdata_file("CT_small.dcm", download=False)
-    with pynetdicom_scp(pynetdicom, lambda _: status) as port:
-        done = run_tomowire("send", f"PYNETDICOM@{LOOPBACK}:{port}", path, "--json")
+def test_a_status_of_the_peer_is_told_and_counted(scp: Receiver, status: int, outcome: str, code: int) -> None:
+    scp.status = status
+    done = run_tomowire("send", scp.peer, get_testdata_file("CT_small.dcm", download=False), "--json")
     (row,) = json.loads(done.stdout)["objects"]
     assert (row["outcome"], row["status"], done.returncode) == (outcome, status, code)
     assert f"{status:04X}H" in done.stderr
