@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -287,6 +288,26 @@ async def test_a_peer_that_aborts_at_one_object_gets_all_the_others(receiver: Re
     (failed,) = (row for row in done.json["objects"] if row["outcome"] == "failed")
     assert failed["sop_instance_uid"] == bad
     assert "the peer aborted the association" in failed["reason"]
+
+
+async def test_a_peer_that_goes_away_for_good(receiver: Receiver, tmp_path: Path) -> None:
+    write_samples(tmp_path / "a", 100)
+    closing: list[asyncio.Task[None]] = []
+
+    def go_away(_: StoreRequest) -> None:
+        if len(receiver.times) == 20:
+            assert receiver.server is not None
+            closing.append(asyncio.create_task(receiver.server.close(grace=0)))
+
+    receiver.on_object = go_away
+    done = await tomowire("send", receiver.peer, tmp_path / "a", "--json")
+    await asyncio.gather(*closing)
+    outcomes = Counter(row["outcome"] for row in done.json["objects"])
+    assert done.code == 1
+    assert outcomes.keys() == {"stored", "failed"}
+    assert outcomes.total() == 100
+    assert outcomes["stored"] <= len(receiver.received)
+    assert "refused; nothing listens there" in done.stderr
 
 
 async def test_resume_leaves_out_what_was_taken_before(receiver: Receiver, tmp_path: Path) -> None:
