@@ -9,65 +9,17 @@ import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from support.network import LOOPBACK
-from support.objects import Sample
 from support.programs import run_on_a_terminal, start, tomowire
-from tomowire import Server, Status, Storage, StoreRequest, listen
+from support.receiver import Receiver, write_samples
+from tomowire import StoreRequest
 from tomowire.uids import STORAGE_SOP_CLASSES
 from tomowire.wire.part10 import FileMeta, encode_file_meta
-
-
-@dataclass
-class Receiver:
-    """A storage SCP in the test's own event loop, which does with an object what a test wants."""
-
-    received: dict[str, bytes] = field(default_factory=dict)
-    times: list[str] = field(default_factory=list)
-    on_object: Callable[[StoreRequest], Any] = lambda request: None
-    most_associations: int = 0
-    server: Server | None = None
-
-    @property
-    def peer(self) -> str:
-        assert self.server is not None
-        return f"ANY@{LOOPBACK}:{self.server.port}"
-
-    async def keep(self, request: StoreRequest) -> Status:
-        assert self.server is not None
-        self.most_associations = max(self.most_associations, len(self.server.associations))
-        self.times.append(request.sop_instance_uid)
-        answer = self.on_object(request)
-        if asyncio.iscoroutine(answer):
-            answer = await answer
-        data_set = await request.data.read()
-        if answer is None:
-            self.received[request.sop_instance_uid] = data_set
-        return Status(answer or 0)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    async with listen(LOOPBACK, 0, services=[Storage(receiver.keep)], shutdown_grace=0) as server:
-        receiver.server = server
-        yield receiver
-
-
-def write_samples(folder: Path, count: int, *, first: int = 1, **options: Any) -> list[Sample]:
-    folder.mkdir(exist_ok=True)
-    samples = [Sample(number, **options) for number in range(first, first + count)]
-    for sample in samples:
-        (folder / f"{sample.number:04}.dcm").write_bytes(sample.header + sample.data_set)
-    return samples
 
 
 async def test_files_and_folders_arrive_and_are_summed_up(receiver: Receiver, tmp_path: Path) -> None:
@@ -308,65 +260,6 @@ async def test_a_peer_that_goes_away_for_good(receiver: Receiver, tmp_path: Path
     assert outcomes.total() == 100
     assert outcomes["stored"] <= len(receiver.received)
     assert "refused; nothing listens there" in done.stderr
-
-
-async def test_resume_leaves_out_what_was_taken_before(receiver: Receiver, tmp_path: Path) -> None:
-    samples = write_samples(tmp_path / "a", 10)
-    refused = {sample.uid for sample in samples[::3]}
-    receiver.on_object = lambda request: 0xA700 if request.sop_instance_uid in refused else None
-    arguments = ("send", receiver.peer, tmp_path / "a", "--resume", tmp_path / "done", "--json")
-    first = await tomowire(*arguments)
-    assert (first.code, first.json["stored"], first.json["failed"]) == (1, 6, 4)
-    receiver.on_object = lambda request: None
-    second = await tomowire(*arguments)
-    assert (second.code, second.json["stored"], second.json["resumed"]) == (0, 4, 6)
-    assert receiver.received.keys() == {sample.uid for sample in samples}
-    third = await tomowire(*arguments)
-    assert (third.code, third.json["stored"], third.json["resumed"]) == (0, 0, 10)
-    assert len(receiver.times) == 10 + 4
-
-
-async def test_resume_after_being_killed_half_way(receiver: Receiver, tmp_path: Path) -> None:
-    samples = write_samples(tmp_path / "a", 400)
-    half_way = asyncio.Event()
-
-    async def stop_half_way(_: StoreRequest) -> None:
-        if len(receiver.times) > 200:
-            half_way.set()
-            await asyncio.sleep(3600)
-
-    receiver.on_object = stop_half_way
-    done = tmp_path / "done"
-    arguments = ["send", receiver.peer, tmp_path / "a", "--resume", done, "--json"]
-    program = await asyncio.to_thread(start, arguments)
-    async with asyncio.timeout(30):
-        await half_way.wait()
-        while len(done.read_bytes().splitlines()) < 100:  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.01)
-    await asyncio.to_thread(program.end, signal.SIGKILL)
-    recorded = [json.loads(line)[3] for line in done.read_text().splitlines()]
-    assert set(recorded) <= receiver.received.keys()
-    with done.open("ab") as file:
-        file.write(b'["ANY@127')  # as a kill in the middle of a write would leave it
-    receiver.on_object = lambda request: None
-    sent_before = len(receiver.times)
-    again = await tomowire(*arguments)
-    assert again.code == 0
-    assert again.json["resumed"] == len(recorded) >= 100
-    assert len(receiver.times) - sent_before == 400 - len(recorded)
-    assert receiver.received.keys() == {sample.uid for sample in samples}
-    assert (await tomowire(*arguments)).json["resumed"] == 400
-
-
-async def test_a_foreign_file_is_not_taken_for_a_resume_file(receiver: Receiver, tmp_path: Path) -> None:
-    write_samples(tmp_path / "a", 1)
-    mistaken = tmp_path / "a" / "0001.dcm"
-    before = mistaken.read_bytes()
-    done = await tomowire("send", receiver.peer, tmp_path / "a", "--resume", mistaken)
-    assert done.code == 2
-    assert "is not a file that --resume has written" in done.stderr
-    assert mistaken.read_bytes() == before
-    assert receiver.times == []
 
 
 async def test_interrupted_it_tells_what_it_has_done(receiver: Receiver, tmp_path: Path) -> None:
