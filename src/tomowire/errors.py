@@ -22,7 +22,7 @@
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
     └── StoreFailed               an object could not be kept; knows the C-STORE status it means
 
-A failure *status* in a response is a value and not an exception: see `tomowire.status`.
+A failure *status* in a response is a value and not an exception: see `tomowire.protocol.status`.
 """
 
 from __future__ import annotations
