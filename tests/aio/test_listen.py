@@ -15,6 +15,7 @@ from support.raw_peer import (
     CT,
     ECHO,
     MR,
+    RELEASE_RP,
     RELEASE_RQ,
     STORE,
     Closed,
@@ -34,7 +35,7 @@ from tomowire.services.storage import Storage
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CEchoRSP
-from tomowire.wire.pdu import AAbort, AAssociateAC, AAssociateRJ, AReleaseRP, PDataTF, encode_pdu
+from tomowire.wire.pdu import AAbort, AAssociateAC, AAssociateRJ, AReleaseRP, AReleaseRQ, PDataTF, encode_pdu
 from tomowire.wire.user_information import ExtendedNegotiation, UserInformation
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -273,6 +274,48 @@ async def test_a_peer_that_half_closes_without_a_release_is_gone() -> None:
         peer.half_close()
         assert isinstance(await keeper.next_end(), asyncio.CancelledError)
         assert await peer.read_until_closed() == b""
+
+
+async def test_the_acceptor_may_ask_for_release_itself() -> None:
+    async with serve() as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        (association,) = server.associations
+        release = asyncio.create_task(association.release())
+        assert isinstance(await peer.read_pdu(), AReleaseRQ)
+        await peer.send(RELEASE_RP)
+        assert await peer.read_until_closed() == b""
+        await release
+        assert association.error is None
+
+
+async def test_both_sides_ask_for_release_at_once() -> None:
+    """Conformance case 11, the acceptor's side (PS3.8 AR-8, AR-10): it gets its answer before it gives its own."""
+    async with serve() as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        (association,) = server.associations
+        release = asyncio.create_task(association.release())
+        assert isinstance(await peer.read_pdu(), AReleaseRQ)
+        await peer.send(RELEASE_RQ)
+        await peer.send(RELEASE_RP)
+        assert isinstance(await peer.read_pdu(), AReleaseRP)
+        peer.close()
+        await release
+        assert association.error is None
+
+
+async def test_a_request_that_crosses_the_acceptors_release_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """PS3.8 AR-6 delivers it, but in Sta7 nothing can be sent. The handler is not to blame."""
+    async with serve() as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        (association,) = server.associations
+        release = asyncio.create_task(association.release())
+        assert isinstance(await peer.read_pdu(), AReleaseRQ)
+        await peer.send(message_pdus(1, echo_rq()))
+        await works(server.port)
+        await peer.send(RELEASE_RP)
+        assert await peer.read_until_closed() == b""
+        await release
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 ABORT = encode_pdu(AAbort(0, 0))

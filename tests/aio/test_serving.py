@@ -361,9 +361,8 @@ async def test_unreadable_commands_are_not_read_without_end_from_a_peer_that_rea
     flood = p_data(1, unknown, command=True, last=True) * 1000
     async with serve() as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
         await peer.associate()
-        await peer.send_until_stalled(flood, limit=100 << 20)
         (association,) = server.associations
-        assert association.connection.is_reading_held
+        await peer.send_until_held(flood, association.connection)
         assert association.connection.unsent < 1 << 20
 
 

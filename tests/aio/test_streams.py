@@ -126,6 +126,24 @@ async def test_a_block_is_pinned_once_for_all_its_slices() -> None:
     assert (block.pins, other.pins) == (0, 0)
 
 
+async def test_a_data_set_in_tiny_pieces_does_not_cost_a_slice_for_each() -> None:
+    """A slice is two hundred times as large as the byte it may stand for. The block stays lent: that is what holds up the peer."""
+    stream, block = DataStream(), new_block()
+    large = bytes(range(256)) * 10
+    for number in range(10_000):
+        push(stream, bytes([number % 256]), block)
+    push(stream, large, block)
+    for number in range(10_000):
+        push(stream, bytes([number % 251]), block, last=number == 9_999)
+    chunk = await soon(stream)
+    assert len(chunk.buffers) == 3
+    ones, others = bytes(number % 256 for number in range(10_000)), bytes(number % 251 for number in range(10_000))
+    assert content(chunk) == ones + large + others
+    assert block.pins == 1
+    stream.close()
+    assert block.pins == 0
+
+
 async def test_when_memory_is_short_what_has_gathered_is_handed_out_at_once() -> None:
     stream = DataStream()
     push(stream, b"abc")

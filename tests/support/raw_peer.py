@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from support.network import LOOPBACK
+from tomowire.aio.connection import Connection
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tomowire.wire.command_set import Message, decode_command, encode_command
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
@@ -143,8 +144,8 @@ class RawPeer:
         async with asyncio.timeout(SECONDS):
             await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def send_until_stalled(self, data: bytes, *, limit: int, already: int = 0, quiet: float = 0.3) -> int:
-        """Send `data` again and again until the other side takes nothing for `quiet` seconds; return the number of bytes it took.
+    async def send_until_stalled(self, data: bytes, *, limit: int, already: int = 0) -> int:
+        """Send `data` again and again until the other side takes nothing for some time; return the number of bytes it took.
 
         `already` is what it took before, and is counted. Fails after `limit` bytes.
         """
@@ -154,10 +155,30 @@ class RawPeer:
             try:
                 sent += self.socket.send(view[sent % len(view) :])
             except BlockingIOError:
-                # Twice: the other side may live in this very loop, and have kept it busy for so long.
-                if not (await self._writable(quiet) or await self._writable(quiet)):
+                if await self._is_stalled():
                     return sent
         raise AssertionError(f"the other side took {sent} bytes without a pause")
+
+    async def send_until_held(self, data: bytes, connection: Connection) -> int:
+        """Send `data` again and again, and read nothing, until `connection`, the other side, cannot write and does not read."""
+        sent = 0
+        while not (connection.is_reading_held and connection.is_writing_paused):
+            sent = await self.send_until_stalled(data, limit=200 << 20, already=sent)
+        return sent
+
+    async def _is_stalled(self) -> bool:
+        """Whether nothing can be sent for three times 0.15 s in which the loop had nothing else to do.
+
+        The other side may live in this very loop: when it is busy there, the time does not count.
+        """
+        loop = asyncio.get_running_loop()
+        quiet = 0
+        while quiet < 3:
+            began = loop.time()
+            if await self._writable(0.15):
+                return False
+            quiet = quiet + 1 if loop.time() - began < 0.2 else 0
+        return True
 
     async def _writable(self, seconds: float) -> bool:
         """Whether bytes can be sent, now or within `seconds`."""

@@ -131,6 +131,11 @@ class Association:
         return self._upper.state is State.STA6_DATA_TRANSFER
 
     @property
+    def can_answer(self) -> bool:
+        """Whether responses can be sent: also while the peer waits for its release, but not while we wait for ours (Sta7)."""
+        return self._over is None and self._upper.is_established
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is an association, if only for its release; not one that is being asked for, or is over."""
         return self._upper.agreement is not None and self._over is None

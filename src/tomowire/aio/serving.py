@@ -216,7 +216,7 @@ class Dispatcher:
         finally:
             if request.data is not None:
                 request.data.close()
-        if failure is not None and not self._over:
+        if failure is not None and request.association.can_answer:
             logger.error(
                 "%s: the handler of %s failed: %s", request.association.title, type(request.message).__name__, failure
             )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 GATHER: Final = 1 << 20
 """Bytes that are gathered before a chunk of an unfinished data set is handed out: smaller data sets arrive whole."""
 
+# A slice takes some 200 bytes of memory. Smaller pieces are copied together: a peer may send a megabyte a byte at a time.
+_WORTH_A_SLICE: Final = 256
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -53,7 +56,7 @@ class DataStream:
     def __init__(self) -> None:
         self.received = 0
         """Bytes that have arrived so far."""
-        self._parts: list[memoryview] = []
+        self._parts: list[memoryview | bytearray] = []  # slices, and small pieces copied together
         self._blocks: list[Block] = []
         self._lent: list[Block] = []
         self._size = 0
@@ -95,7 +98,13 @@ class DataStream:
         if self._closed:
             return
         if data:
-            self._parts.append(data)
+            if len(data) >= _WORTH_A_SLICE:
+                self._parts.append(data)
+            elif self._parts and isinstance(self._parts[-1], bytearray):
+                self._parts[-1] += data
+            else:
+                self._parts.append(bytearray(data))
+            # Also for what was copied: it must hold up the peer like all else.
             if not self._blocks or self._blocks[-1] is not block:
                 block.pins += 1
                 self._blocks.append(block)
@@ -136,7 +145,7 @@ class DataStream:
             self._waiter.set_result(None)
 
     def _take(self) -> Chunk:
-        chunk = Chunk(tuple(self._parts), self._complete, self._size)
+        chunk = Chunk(tuple(map(memoryview, self._parts)), self._complete, self._size)
         self._lent, self._blocks = self._blocks, []
         self._parts = []
         self._size = 0
