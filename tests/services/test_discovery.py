@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from support.objects import Sample
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
 DIRECTORY = encode_file_meta(FileMeta("1.2.840.10008.1.3.10", "1.2.3", "1.2.840.10008.1.2.1"))
@@ -58,6 +60,28 @@ def test_a_damaged_dicom_file_is_an_error_everywhere(tmp_path: Path) -> None:
     assert skipped(tmp_path) == skipped(tmp_path / "1.dcm") == [("1.dcm", True)]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        encode_file_meta(FileMeta("", "", EXPLICIT_VR_LITTLE_ENDIAN)) + b"\x08\0\x60\0CS\2\0CT",
+        b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + b"\x10\0\x10\0PN\2\0A ",
+        b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100" + b"\x10\0\x10\0\2\0\0\0A ",
+        b"\0\x08\0\x05CS\0\x0aISO_IR 100" + b"\0\x10\0\x10PN\0\2A ",
+        encode_file_meta(FileMeta("", "", EXPLICIT_VR_LITTLE_ENDIAN))[132:],
+    ],
+    ids=["Part 10", "explicit", "implicit", "big endian", "no preamble"],
+)
+def test_an_image_without_uids_is_not_lost_unnoticed(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "1.dcm").write_bytes(content)
+    assert skipped(tmp_path) == [("1.dcm", True)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"\x08\0" + b"\xff" * 100, b"\2\0\0\0" * 50, b"ID3" + bytes(500)])
+def test_bytes_that_happen_to_begin_like_it_are_not_dicom(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "1").write_bytes(content)
+    assert skipped(tmp_path) == [("1", False)]
+
+
 def test_links_lead_to_files_but_not_to_folders(tmp_path: Path) -> None:
     write(tmp_path / "real" / "1.dcm")
     (tmp_path / "folder").mkdir()
@@ -73,7 +97,7 @@ def test_links_lead_to_files_but_not_to_folders(tmp_path: Path) -> None:
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     (missing,) = discover([tmp_path / "missing"])
-    assert missing == Skipped(tmp_path / "missing", "No such file or directory", is_error=True)
+    assert missing == Skipped(tmp_path / "missing", "No such file or directory", is_error=True, errno=ENOENT)
 
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +106,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     search = discover([tmp_path])
     assert isinstance(next(search), DicomFile)
     (tmp_path / "gone").rmdir()
-    assert list(search) == [Skipped(tmp_path / "gone", "No such file or directory", is_error=True)]
+    assert list(search) == [Skipped(tmp_path / "gone", "No such file or directory", is_error=True, errno=ENOENT)]
 
 
 class TestDicomdir:
@@ -98,7 +122,7 @@ class TestDicomdir:
         files = list(discover([dicomdir], read_dicomdir=lambda path: [image, missing]))
         assert [each.path for each in files] == [image, missing]
         assert isinstance(files[0], DicomFile)
-        assert files[1] == Skipped(missing, "No such file or directory", is_error=True)
+        assert files[1] == Skipped(missing, "No such file or directory", is_error=True, errno=ENOENT)
 
     def test_in_a_folder_it_is_passed_over(self, dicomdir: Path) -> None:
         assert found(dicomdir.parent) == [str(dicomdir.parent / "IMAGES" / name) for name in "12"]

@@ -24,6 +24,7 @@ from tomowire import (
     Verification,
     listen,
 )
+from tomowire.errors import FileFormatError
 
 
 class Receiver:
@@ -119,6 +120,23 @@ async def test_options_reach_the_association(server: Server, scans: list[Sample]
     assert (rejected.value.result, rejected.value.source, rejected.value.reason) == (1, 1, 7)
     with pytest.raises(TypeError, match="no_such_option"):
         await Peer(f"ARCHIVE@{LOOPBACK}:{server.port}", no_such_option=1).echo()
+
+
+async def test_nothing_that_was_named_is_passed_over_in_silence(
+    server: Server, receiver: Receiver, scans: list[Sample], tmp_path: Path
+) -> None:
+    folder = tmp_path / "scans"
+    (folder / "damaged.dcm").write_bytes(scans[0].header[:180])
+    named = (tmp_path / "missing", folder / "notes.txt", folder)
+    async with Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer:
+        results = {sent.path: sent async for sent in peer.send(*named)}
+    failed = {path: sent.error for path, sent in results.items() if sent.is_failure}
+    assert failed.keys() == {tmp_path / "missing", folder / "notes.txt", folder / "damaged.dcm"}
+    assert isinstance(failed[tmp_path / "missing"], FileNotFoundError)
+    assert isinstance(failed[folder / "notes.txt"], FileFormatError)
+    assert "ends inside its file meta" in str(failed[folder / "damaged.dcm"])
+    assert {str(sent.outcome) for sent in results.values() if not sent.is_failure} == {"0000H (success)"}
+    assert receiver.received.keys() == {sample.uid for sample in scans}
 
 
 async def test_a_peer_without_storage(scans: list[Sample], tmp_path: Path) -> None:

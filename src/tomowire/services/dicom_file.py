@@ -49,6 +49,11 @@ class DicomFile:
     offset: int
     size: int
 
+    @classmethod
+    def unread(cls, path: Path) -> DicomFile:
+        """What stands for a file that could not be read: nothing but its path."""
+        return cls(path, "", "", "", 0, 0)
+
 
 def inspect(path: Path) -> DicomFile:
     """Find out which object is in a file, from its file meta information and the first elements of its data set.
@@ -76,9 +81,26 @@ def inspect(path: Path) -> DicomFile:
 
 
 def is_marked(path: Path) -> bool:
-    """Whether a file says of itself that it is DICOM (PS3.10 7.1), readable or not. Raises `OSError`."""
+    """Whether a file shows that it was meant to be DICOM, readable or not. Raises `OSError`.
+
+    It has the prefix (PS3.10 7.1), or begins with an element of the file meta information or of the identifying group, as a data
+    set does that was written without it.
+    """
     with FileIO(path) as file:
-        return file.read(PREAMBLE_LENGTH + len(PREFIX))[PREAMBLE_LENGTH:] == PREFIX
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(PREAMBLE_LENGTH + len(PREFIX))
+    return head[PREAMBLE_LENGTH:] == PREFIX or _begins_with_element(head, size)
+
+
+def _begins_with_element(head: bytes, size: int) -> bool:
+    group, vr = head[:2], head[4:6]
+    if vr.isalpha() and vr.isupper():
+        return group in (_FILE_META_GROUP, b"\x08\x00", b"\x00\x08")
+    # Implicit VR: two bytes are no evidence, but with a small even element number and a length that the file has room for they are.
+    if group != b"\x08\x00" or len(head) < _IMPLICIT.size:
+        return False
+    _, number, length = _IMPLICIT.unpack_from(head)
+    return number <= _SOP_INSTANCE and length % 2 == 0 and _IMPLICIT.size + length <= size
 
 
 def _read_meta(file: FileIO, head: bytes) -> tuple[FileMeta, int, bytes]:

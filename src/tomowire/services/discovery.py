@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 
 @value()
 class Skipped:
-    """A file that is not sent, and why. `is_error` when it was meant to be sent and cannot be read."""
+    """A file that is not sent, and why. `is_error` when it was meant to be sent and cannot be read; `errno` if the system said so."""
 
     path: Path
     reason: str
     is_error: bool
+    errno: int | None = None
+
+    @property
+    def error(self) -> Exception:
+        """The same as an exception: `FileNotFoundError` and its kin, or `FileFormatError`."""
+        if self.errno is not None:
+            return OSError(self.errno, self.reason, str(self.path))
+        return FileFormatError(self.reason)
 
 
 def discover(
@@ -54,7 +63,11 @@ def _of_folder(found: Path | Skipped) -> DicomFile | Skipped:
 
 def _named(seen: DicomFile | Skipped) -> DicomFile | Skipped:
     """What a person named one by one was meant to be sent: that it is not DICOM is an error."""
-    return Skipped(seen.path, seen.reason, is_error=True) if isinstance(seen, Skipped) else seen
+    return replace(seen, is_error=True) if isinstance(seen, Skipped) else seen
+
+
+def _unreadable(path: Path, error: OSError) -> Skipped:
+    return Skipped(path, error.strerror or str(error), is_error=True, errno=error.errno)
 
 
 def _walk(folder: Path) -> Iterator[Path | Skipped]:
@@ -62,7 +75,7 @@ def _walk(folder: Path) -> Iterator[Path | Skipped]:
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        yield Skipped(folder, error.strerror or str(error), is_error=True)
+        yield _unreadable(folder, error)
         return
     for entry in listed:
         path = Path(entry.path)
@@ -77,7 +90,7 @@ def _behind(path: Path) -> Path | Skipped:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return Skipped(path, error.strerror or str(error), is_error=True)
+        return _unreadable(path, error)
     if stat.S_ISREG(mode):
         return path
     # Links to folders are not followed: they may lead back to where the search came from.
@@ -93,7 +106,7 @@ def _look_at(path: Path) -> DicomFile | Skipped:
             # A damaged DICOM file was meant to be sent; any other file just lies among them.
             return Skipped(path, str(error), is_error=is_marked(path))
     except OSError as error:
-        return Skipped(path, error.strerror or str(error), is_error=True)
+        return _unreadable(path, error)
 
 
 def _of_directory(path: Path, read_dicomdir: Callable[[Path], Iterable[Path]] | None) -> Iterator[DicomFile | Skipped]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
 from tomowire.services.dicom_file import DicomFile
-from tomowire.services.discovery import discover
+from tomowire.services.discovery import Skipped, discover
 from tomowire.services.sending import Sent, send_files
 from tomowire.services.verification import CEchoScu, verification
 
@@ -48,7 +48,9 @@ class Peer:
     def send(self, *paths: str | PathLike[str], associations: int = 1) -> AsyncGenerator[Sent, None]:
         """Send files, and folders with all that is below them; yield what became of each as soon as it is known.
 
-        What is not DICOM is passed over. A failure is a value (`Sent.response`, `Sent.error`) and never stops the others.
+        A failure is a value (`Sent.status`, `Sent.error`, or both as `Sent.outcome`) and never stops the others. A path that is not
+        there, a named file that is not DICOM and a damaged one are failures too; their `Sent.file` knows nothing but the path. In a
+        folder what is not DICOM is passed over.
         """
         iteration = cast("AsyncGeneratorType[Sent, None]", self._send(paths, associations))
         self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
@@ -56,6 +58,9 @@ class Peer:
 
     async def _send(self, paths: Iterable[str | PathLike[str]], associations: int) -> AsyncGenerator[Sent, None]:
         found = await asyncio.to_thread(lambda: list(discover(paths)))
+        for each in found:
+            if isinstance(each, Skipped) and each.is_error:
+                yield Sent(DicomFile.unread(each.path), None, each.error)
         files = [each for each in found if isinstance(each, DicomFile)]
         async with aclosing(send_files(self.address, files, associations=associations, **self._options)) as results:
             async for sent in results:

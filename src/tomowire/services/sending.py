@@ -56,6 +56,11 @@ class Sent:
         return self.response.status if self.response is not None else None
 
     @property
+    def outcome(self) -> Status | Exception | None:
+        """What the peer answered, or why it did not: the one to print."""
+        return self.response.status if self.response is not None else self.error
+
+    @property
     def is_failure(self) -> bool:
         return self.response is None or self.response.is_failure
 
