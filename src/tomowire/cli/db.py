@@ -12,7 +12,7 @@ import click
 
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, explain, set_up_logging
+from tomowire.cli.running import ExitCode, complain, explain, printable, set_up_logging
 from tomowire.cli.serve import data_dir_option
 from tomowire.errors import TomowireError, UsageError
 
@@ -112,7 +112,7 @@ def upgrade(data_dir: Path, verbose: int) -> None:
 
 def _line(finding: Finding) -> bytes:
     """As bytes: the name of a foreign file need not be text in any encoding."""
-    return os.fsencode(f"{finding.kind.value}: {finding.path}: {finding.explanation}")
+    return os.fsencode(printable(f"{finding.kind.value}: {finding.path}: {finding.explanation}"))
 
 
 def _shown(findings: Iterable[Finding], *, as_json: bool) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable
 from tomowire.services.sending import plan
 from tomowire.uids import name_of
 
@@ -84,7 +85,8 @@ class Report:
             click.echo(json.dumps({"would_send": rows, "associations": len(groups), "left_out": self._rows}))
         else:
             for file in files:
-                click.echo(os.fsencode(file.path))  # a name need not be text in any encoding
+                # A name need not be text in any encoding, and a program that reads it wants it as it is.
+                click.echo(printable(str(file.path)) if sys.stdout.isatty() else os.fsencode(file.path))
             for contexts, members in groups:
                 complain(
                     f"an association for {_count(members, 'file')}, with {_count(contexts, 'presentation context')}:"

@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import (
     AssociationError,
@@ -19,7 +19,13 @@ from tomowire.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+
+# C0, DEL and C1, and the bytes of C1 in a file name that is no text.
+_CONTROLS: Final = {
+    code: f"\\x{code & 0xFF:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), *range(0xDC80, 0xDCA0))
+}
+_CONTROLS_BUT_NEWLINES: Final = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
 
 
 class ExitCode(IntEnum):
@@ -77,20 +83,43 @@ def explain(error: Exception) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr, with the program's name, for what went wrong."""
-    print(f"tomowire: {text}", file=sys.stderr, flush=True)
+    print(f"tomowire: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: what a peer or a file's name says must not steer the terminal of who reads it."""
+    return text.translate(_CONTROLS)
 
 
 def set_up_logging(verbose: int) -> None:
     """Log to stderr: warnings, with -v what happens, with -vv everything. UIDs and AE titles are named, patients never."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     if verbose < 3:
         logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
+class _Formatter(logging.Formatter):
+    """A message is one line and holds no control characters; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class names it
+        return super().formatException(ei).translate(_CONTROLS_BUT_NEWLINES)
+
+
 def _run(work: Coroutine[Any, Any, int]) -> int:
+    return _runner()(work)
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, int]], int]:
+    """What runs an event loop. The work begins after this has returned: no error of it is chained to the ImportError."""
     try:
         import uvloop  # the extra "fast"
     except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+        return asyncio.run
+    runner: Callable[[Coroutine[Any, Any, int]], int] = uvloop.run  # where it is not installed, its type is not known
+    return runner
