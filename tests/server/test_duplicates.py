@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,3 +140,42 @@ async def test_a_file_that_the_index_does_not_know_is_never_written_over(tmp_pat
         assert isinstance(second, Stored)
         assert foreign.read_bytes() == b"somebody's"
         assert contents(tmp_path)[Sample(2).uid] == Sample(2).data_set
+
+
+@policies
+@sizes
+@pytest.mark.parametrize("content", ["first", "second"])
+@pytest.mark.parametrize("left", [None, 0, 100], ids=["missing", "empty", "cut"])
+async def test_an_object_whose_file_is_lost_is_stored_anew(
+    tmp_path: Path,
+    policy: DuplicatePolicy,
+    size: int,
+    content: str,
+    left: int | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = Sample(size=size)
+    async with ArchiveStorage(tmp_path, policy=policy) as storage:
+        stored = await receive(storage, first)
+        assert isinstance(stored, Stored)
+        if left is None:
+            (tmp_path / stored.path).unlink()
+        else:
+            os.truncate(tmp_path / stored.path, left)
+        again = replace(first, content=content)
+        assert outcome(await receive(storage, again)) is Outcome.REPLACED
+        assert "missing or cut short" in caplog.text
+        assert first.uid in caplog.text
+        assert contents(tmp_path) == {first.uid: again.data_set}
+        assert findings(tmp_path) == []
+        assert len(files_below(tmp_path)) == 1
+        assert files_below(tmp_path, "incoming") == {"incoming/journal"}
+
+
+async def test_a_folder_that_is_lost_is_made_anew(tmp_path: Path) -> None:
+    async with ArchiveStorage(tmp_path) as storage:
+        await receive(storage, Sample())
+        shutil.rmtree(tmp_path / "objects")
+        (tmp_path / "objects").mkdir()
+        assert outcome(await receive(storage, Sample())) is Outcome.REPLACED
+        assert findings(tmp_path) == []

@@ -109,13 +109,13 @@ class BatchWriter:
         """Say where the object goes, or what becomes of it if it goes nowhere."""
         new = item.new
         item.sha256 = new.sha256 or _sha256(new)
-        if known is not None:
-            item.result = self._meet_duplicate(item, known)
-            if item.result is not None:
-                return
-            item.replaces = known
         record = new.record
         try:
+            if known is not None:
+                item.result = self._meet_duplicate(item, known)
+                if item.result is not None:
+                    return
+                item.replaces = known
             item.folder = series_folder(record.study.study_instance_uid, record.series.series_instance_uid)
             # A name is not used again: somebody may be about to read what it stood for.
             for item.generation in itertools.count(0 if known is None else known.name.generation + 1):
@@ -129,6 +129,10 @@ class BatchWriter:
 
     def _meet_duplicate(self, item: _Item, known: IndexedObject) -> Result | None:
         """What becomes of an object whose UID is stored already; None if it is to replace the one that is there."""
+        # Success says that the object is kept: not of one whose file is lost. Sending it again is how an archive is mended.
+        if self._folders.size(known.name.path) != known.header_size + known.data_set_size:
+            logger.warning("the file of %s was missing or cut short: it is stored anew", item.uid)
+            return None
         stored_syntax, syntax = known.transfer_syntax_uid, item.new.record.transfer_syntax_uid
         if known.sha256 == item.sha256 and stored_syntax == syntax:
             return Stored(item.uid, Outcome.IDENTICAL, known.name.path)

@@ -42,6 +42,13 @@ class SeriesFolders:
         """Whether there is such a file; makes the folder if need be. Raises `OSError`."""
         return os.access(file_name, os.F_OK, dir_fd=self._descriptor(folder))
 
+    def size(self, path: str) -> int | None:
+        """Of a file in bytes; None if there is none. Raises `OSError`."""
+        try:
+            return os.stat(self._root / path).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def adopt(self, part: Path, folder: str, file_name: str) -> None:
         """Give a part file its name in the store. Raises `FileExistsError` and other `OSError`s; never replaces a file."""
         try:
