@@ -37,20 +37,23 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("policy", "event"),
+    ("policy", "event", "links"),
     [
-        (DuplicatePolicy.KEEP, "power cut"),
-        (DuplicatePolicy.REPLACE, "kill"),
-        (DuplicatePolicy.REPLACE, "power cut"),
+        (DuplicatePolicy.KEEP, "power cut", True),
+        (DuplicatePolicy.REPLACE, "kill", True),
+        (DuplicatePolicy.REPLACE, "power cut", True),
+        (DuplicatePolicy.REPLACE, "power cut", False),
     ],
     ids=lambda value: getattr(value, "value", value),
 )
-def test_ended_at_each_step(server: CrashServer, directory: Path, policy: DuplicatePolicy, event: str) -> None:
-    steps = server.store(directory / "all", BATCHES, policy=policy).steps
+def test_ended_at_each_step(
+    server: CrashServer, directory: Path, policy: DuplicatePolicy, event: str, links: bool
+) -> None:
+    steps = server.store(directory / "all", BATCHES, policy=policy, links=links).steps
     assert steps > 50
     for step in range(1, steps + 1):
         root = directory / str(step)
-        run = server.store(root, BATCHES, policy=policy, step=step, event=event)
+        run = server.store(root, BATCHES, policy=policy, step=step, event=event, links=links)
         assert run.killed
         server.store(root, [], policy=policy)
         held = contents(root)

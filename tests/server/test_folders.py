@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -85,3 +86,25 @@ def test_a_folder_that_somebody_removed_is_made_again(directory: DataDirectory) 
     folders.sync("objects/00/1.2/1.3")
     folders.close()
     assert os.listdir(directory.root / "objects/00/1.2/1.3") == ["3.dcm"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_part_never_takes_the_place_of_a_file(
+    directory: DataDirectory, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    folders = SeriesFolders(directory.root)
+    descriptor = folders.create("objects/00/1.2/1.3", "1.dcm")
+    os.write(descriptor, b"first")
+    os.close(descriptor)
+    descriptor, part = directory.create_part()
+    os.close(descriptor)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(FileExistsError):
+        folders.adopt(part, "objects/00/1.2/1.3", "1.dcm")
+    folders.close()
+    assert (directory.root / "objects/00/1.2/1.3/1.dcm").read_bytes() == b"first"
+    assert part.exists()

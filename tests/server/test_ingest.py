@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
@@ -74,6 +76,21 @@ async def test_the_file_is_what_was_sent(storage: ArchiveStorage, size: int, chu
     assert contents(storage.root) == {sample.uid: sample.data_set}
     assert files_below(storage.root, "incoming") == {"incoming/journal"}
     assert findings(storage.root) == []
+
+
+async def test_a_file_system_without_hard_links(storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as Linux says it of FAT
+
+    monkeypatch.setattr(os, "link", refuse)
+    foreign = storage.root / (await receive(storage, LARGE)).path.replace(LARGE.uid, Sample(3).uid)
+    foreign.write_bytes(b"somebody's")
+    assert (await receive(storage, LARGE)).outcome is Outcome.IDENTICAL
+    third = await receive(storage, Sample(3, size=LARGE.size))
+    assert contents(storage.root) == {each.uid: each.data_set for each in (LARGE, Sample(3, size=LARGE.size))}
+    assert foreign.read_bytes() == b"somebody's"
+    assert (storage.root / third.path) != foreign
+    assert files_below(storage.root, "incoming") == {"incoming/journal"}
 
 
 async def test_the_index_answers(storage: ArchiveStorage) -> None:

@@ -40,6 +40,7 @@ STEPS = (
     "fdatasync",
     "close",
     "link",
+    "rename",
     "unlink",
     "rmdir",
     "mkdir",
@@ -52,14 +53,16 @@ ENDED, STOPPED_BY_ERROR, NOT_FORESEEN = range(3)
 class Disk:
     """Counts the steps that reach the disk, and knows what of them a power cut would undo."""
 
-    def __init__(self, step: int, event: str) -> None:
-        """At `step`, counted from 1, `event` happens: "kill", "power cut" or "error"."""
+    def __init__(self, step: int, event: str, *, links: bool = True) -> None:
+        """At `step`, counted from 1, `event` happens: "kill", "power cut" or "error". `links`: whether there are hard links."""
         self.steps = 0
         self._fatal = step
         self._event = event
         self._volatile_data: set[str] = set()
         self._volatile_names: set[str] = set()
         self._real = {name: getattr(os, name) for name in STEPS}
+        if not links:
+            self._real["link"] = no_links
         for name in STEPS:
             setattr(os, name, self._counted(name, self._real[name]))
         connect = sqlite_writer.connect_writer
@@ -104,7 +107,7 @@ class Disk:
             self._volatile_names.add(os.path.abspath(arguments[0]))
         elif name == "open" and arguments[1] & os.O_CREAT and (path := _path_of(result)) is not None:
             self._volatile_names.add(path)
-        elif name == "link":
+        elif name in {"link", "rename"}:
             folder = _path_of(options["dst_dir_fd"])
             self._volatile_names.add(f"{folder}/{arguments[1]}")
         elif name in {"write", "writev", "pwrite"} and before is not None:
@@ -124,6 +127,11 @@ class Disk:
                 self._real["unlink"](path)
 
 
+def no_links(*arguments: Any, **options: Any) -> None:
+    """What `os.link` says on a FAT file system."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def _path_of(descriptor: int) -> str | None:
     path = os.readlink(f"/proc/self/fd/{descriptor}")
     return path if path.startswith("/") and not path.endswith("(deleted)") else None
@@ -134,7 +142,7 @@ def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
 
     Without batches the index is rebuilt instead.
     """
-    disk = Disk(job["step"], job["event"])
+    disk = Disk(job["step"], job["event"], links=job["links"])
     if job["batches"] is None:
         reindex(Path(job["root"]), threads=1)
     else:

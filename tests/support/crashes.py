@@ -62,8 +62,9 @@ class CrashServer:
         policy: DuplicatePolicy = DuplicatePolicy.KEEP,
         step: int = NEVER,
         event: str = "kill",
+        links: bool = True,
     ) -> Run:
-        """Start, store `batches` one after the other, stop.
+        """Start, store `batches` one after the other, stop. `links` says whether the file system has hard links.
 
         Just before `step` (from 1) the process is killed; with `event` "power cut" what was not synced is lost as well, and with
         "error" the step fails instead, once.
@@ -71,12 +72,13 @@ class CrashServer:
         job = {
             "batches": [[(asdict(sample), large) for sample, large in batch] for batch in batches],
             "policy": policy.value,
+            "links": links,
         }
         return self._run(root, step, event, job)
 
     def reindex(self, root: Path, *, step: int = NEVER) -> Run:
         """Rebuild the index; or be killed just before `step` (from 1)."""
-        return self._run(root, step, "kill", {"batches": None})
+        return self._run(root, step, "kill", {"batches": None, "links": True})
 
     def _run(self, root: Path, step: int, event: str, job: dict[str, object]) -> Run:
         assert self._process.stdin is not None

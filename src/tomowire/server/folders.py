@@ -6,6 +6,7 @@ what `fsync` needs anyway.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ _DIRECTORY_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640
 _BUFFERS_PER_CALL: Final = 1024
 """IOV_MAX on Linux and the BSDs."""
+
+_NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK))
+"""What file systems without hard links say (FAT, SMB, FUSE), or with links in one folder only (AFS: EXDEV)."""
 
 
 class SeriesFolders:
@@ -52,10 +56,10 @@ class SeriesFolders:
     def adopt(self, part: Path, folder: str, file_name: str) -> None:
         """Give a part file its name in the store. Raises `FileExistsError` and other `OSError`s; never replaces a file."""
         try:
-            os.link(part, file_name, dst_dir_fd=self._descriptor(folder))
+            self._link(part, folder, file_name)
         except FileNotFoundError:
             self._forget(folder)
-            os.link(part, file_name, dst_dir_fd=self._descriptor(folder))
+            self._link(part, folder, file_name)
 
     def sync(self, folder: str) -> None:
         """Make the entries of `folder` durable."""
@@ -79,6 +83,18 @@ class SeriesFolders:
     def close(self) -> None:
         while self._open:
             os.close(self._open.popitem()[1])
+
+    def _link(self, part: Path, folder: str, file_name: str) -> None:
+        try:
+            os.link(part, file_name, dst_dir_fd=self._descriptor(folder))
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A rename would replace a file. Nobody but this thread makes files here, so that asking first is enough; and a
+            # crash leaves nothing that recovery does not know: the journal names the file by now.
+            if self.exists(folder, file_name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), file_name) from error
+            os.rename(part, file_name, dst_dir_fd=self._descriptor(folder))
 
     def _descriptor(self, folder: str) -> int:
         descriptor = self._open.get(folder)
