@@ -42,7 +42,7 @@ from tomowire.services.storage import storage
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tomowire.wire.command_set import Message
-from tomowire.wire.messages import CCancelRQ, CEchoRQ, CEchoRSP, CStoreRQ, CStoreRSP, Response
+from tomowire.wire.messages import CCancelRQ, CEchoRQ, CEchoRSP, CFindRQ, CFindRSP, CStoreRQ, CStoreRSP, Response
 from tomowire.wire.pdu import AAbort, AReleaseRP, AReleaseRQ, PDataTF
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -104,7 +104,7 @@ async def say_nothing(peer: RawPeer) -> None:
 
 
 async def test_what_was_negotiated_can_be_asked_for() -> None:
-    contexts = [*CONTEXTS, storage(MR), storage(CT, [IMPLICIT_VR_LITTLE_ENDIAN])]
+    contexts = [*CONTEXTS, storage(MR, [IMPLICIT_VR_LITTLE_ENDIAN]), storage(CT, [IMPLICIT_VR_LITTLE_ENDIAN])]
     async with association_with(
         answer_everything, contexts, accept={"refuse": [MR], "maximum_length": 4096}
     ) as association:
@@ -315,6 +315,29 @@ async def test_a_peer_that_asks_for_release_before_it_has_answered() -> None:
         assert released.is_set()
         with pytest.raises(AssociationReleased):
             await CEchoScu(association).echo()
+
+
+async def test_a_response_whose_data_set_is_cut_short() -> None:
+    """What has come can be used; the rest is missing, and that is said."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.read_message()
+        pending = CFindRSP(message_id_being_responded_to=1, status=0xFF00, data_set_type=1)
+        await peer.send(command_pdu(3, pending), p_data(3, b"identifier", command=False, last=True))
+        await peer.send(command_pdu(3, pending), p_data(3, b"ident", command=False, last=False))
+
+    request = CFindRQ(message_id=1, affected_sop_class_uid=CT)
+    async with (
+        association_with(script) as association,
+        association.operation(request, name="C-FIND", timeout=5) as operation,
+    ):
+        await association.send(3, request, b"")
+        response, data = await operation.next_response()
+        assert (response.status, await data.read() if data else None) == (0xFF00, b"identifier")
+        _, data = await operation.next_response()
+        assert data is not None
+        with pytest.raises(AssociationLost):
+            await data.read()
 
 
 # The window

@@ -110,6 +110,20 @@ async def test_small_objects_that_wait_for_their_handlers_fill_the_same_memory()
     assert set(keeper.stored.values()) == {data}
 
 
+async def test_blocks_full_of_tiny_fragments_are_handed_out_before_there_is_enough_to_gather() -> None:
+    """A byte takes thirteen on the way: all blocks are full long before a megabyte of data has come."""
+    count = BLOCKS // 13 + 50_000
+    keeper = Keeper()
+    async with serve(keeper) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        sending = asyncio.create_task(
+            peer.send(command_pdu(3, store_rq()), p_data(3, b"x", command=False, last=False) * count, LAST)
+        )
+        assert await read_status(peer) == 0
+        await sending
+    assert keeper.stored["1.2.3"] == b"x" * count
+
+
 async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:
     flood = b"".join(command_pdu(1, echo_rq(number)) for number in range(1000))
     async with serve() as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:

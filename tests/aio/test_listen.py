@@ -594,7 +594,7 @@ async def test_closing_waits_for_the_clean_up_of_handlers_whose_association_is_g
         peer.reset()
     await works_not(server.port)
     closing = asyncio.create_task(server.close())
-    await asyncio.sleep(0)
+    await asyncio.wait([closing], timeout=0.2)
     assert not closing.done()
     may_clean.set()
     await closing
