@@ -31,6 +31,7 @@ from tomowire.server.folders import SeriesFolders, write_all
 from tomowire.server.incoming import DuplicatePolicy, NewObject, Outcome, Stored
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.journal import Intent, Journal
+from tomowire.server.posix import sync_file
 
 Result = Stored | StoreFailed
 
@@ -188,7 +189,7 @@ class BatchWriter:
     def _sync_file(self, item: _Item) -> None:
         if item.descriptor >= 0:
             if self._fsync:
-                os.fsync(item.descriptor)
+                sync_file(item.descriptor)
             descriptor, item.descriptor = item.descriptor, -1
             os.close(descriptor)
 

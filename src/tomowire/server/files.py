@@ -14,7 +14,6 @@ changes once it has its name. (A dash, since `1.2.3.dcm` could be 1.2.3 as well 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tomowire.errors import InvalidUid, UsageError
+from tomowire.server.posix import lock, require_posix, sync_directory
 from tomowire.uids import is_tolerable_uid
 
 OBJECTS: Final = "objects"
@@ -103,23 +103,25 @@ class DataDirectory:
 
         Raises `UsageError` if another process uses it, `OSError` if it cannot be made or written to.
         """
+        require_posix()
         root = Path(root).absolute()
         for folder in (root, root / OBJECTS, root / INCOMING):
             folder.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        lock = _lock(root / _LOCK)
-        if lock is None:
+        held = _lock(root / _LOCK)
+        if held is None:
             raise UsageError(f"the data directory {root} is in use by another process (PID {_holder(root / _LOCK)})")
         if fsync:
             for folder in (root.parent, root):
                 sync_directory(folder)
-        return cls(root, lock, fsync=fsync)
+        return cls(root, held, fsync=fsync)
 
     @classmethod
     def inspect(cls, root: Path | str) -> Self:
         """Open a directory that is there, to look at it; locked if no other process has locked it (see `is_locked`).
 
-        Raises `UsageError` if there is no archive in it, `OSError`.
+        Raises `UsageError` if there is no archive in it, or the system is not POSIX; `OSError`.
         """
+        require_posix()
         root = Path(root).absolute()
         if not (root / OBJECTS).is_dir():
             raise UsageError(f"{root} is not the data directory of an archive: it has no folder '{OBJECTS}'")
@@ -172,15 +174,13 @@ class DataDirectory:
 
 
 def _lock(path: Path) -> int | None:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+    if not lock(descriptor):
+        os.close(descriptor)
         return None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
-    return lock
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    return descriptor
 
 
 def _holder(path: Path) -> str:
@@ -195,12 +195,3 @@ def _walk(root: Path, folder: str) -> Iterator[str]:
                 yield from _walk(root, path)
             else:
                 yield path
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory durable (POSIX: a file's own fsync need not do it)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

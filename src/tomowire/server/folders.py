@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tomowire.server.files import OBJECTS, sync_directory
+from tomowire.server.files import OBJECTS
+from tomowire.server.posix import sync_directory, sync_file
 
 _OPEN_FOLDERS: Final = 64
 _DIRECTORY_MODE: Final = 0o750
@@ -64,7 +65,7 @@ class SeriesFolders:
     def sync(self, folder: str) -> None:
         """Make the entries of `folder` durable."""
         if self._fsync:
-            os.fsync(self._descriptor(folder))
+            sync_file(self._descriptor(folder))
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there, and the folders above it that this leaves empty. Raises `OSError`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from tomowire.server.files import sync_directory
+from tomowire.server.posix import sync_data, sync_directory
 
 _HEADER: Final = struct.Struct(">8sII")
 """Magic number, length and CRC-32 of what follows."""
@@ -54,7 +54,7 @@ class Journal:
         if os.pwrite(self._file, record, 0) != len(record):
             raise OSError("the journal was not written whole")
         if self._fsync:
-            _sync_data(self._file)
+            sync_data(self._file)
 
     def close(self) -> None:
         os.close(self._file)
@@ -74,10 +74,3 @@ def read_journal(path: Path) -> Intent | None:
         return None
     archive_id, batch, *paths = payload.decode("ascii").split("\n")
     return Intent(archive_id, int(batch), tuple(paths))
-
-
-def _sync_data(file: int) -> None:
-    if hasattr(os, "fdatasync"):
-        os.fdatasync(file)
-    else:  # macOS
-        os.fsync(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tomowire.server.files import DataDirectory
 from tomowire.server.folders import write_all
 from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
+from tomowire.server.posix import sync_file
 
 
 class PartFile:
@@ -55,7 +56,7 @@ class PartFile:
     def _finish(self) -> ScannedHeader:
         header = self._scanner.finish()
         if self._directory.fsync:
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
         self._close()
         return header
 

@@ -20,6 +20,7 @@ from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.rows import IndexedObject, NewRow
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.parallel import in_parallel
+from tomowire.server.posix import sync_file
 from tomowire.server.recovery import recover
 from tomowire.server.stored_file import read_stored_file
 from tomowire.server.swap import finish_swap, ready_path, remove_logs
@@ -210,4 +211,4 @@ def _path(row: NewRow) -> str:
 
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        sync_file(file.fileno())

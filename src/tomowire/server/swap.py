@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tomowire.server.files import DataDirectory, sync_directory
+from tomowire.server.files import DataDirectory
+from tomowire.server.posix import sync_directory
 
 
 def ready_path(directory: DataDirectory) -> Path:
