@@ -91,9 +91,12 @@ class Association:
         self._on_open = on_open
         self._on_gone = on_gone
         self._incoming: DataStream | None = None  # the data set that is arriving
+        self.messages_received = 0
+        """How many messages have come, each with the whole of its data set."""
         self._established: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._over: AssociationError | None = None
+        self._abort_was_asked_for = False
         self.connection: Final = Connection(upper, self)
         self._operations = Operations(
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
@@ -226,6 +229,7 @@ class Association:
         """
         if self._upper.is_over:
             return
+        self._abort_was_asked_for = error is None and because is None
         if because is not None:
             self._end(AssociationAborted(because, source=0, reason=0, by_peer=False))
         self._upper.abort(self._loop.time(), error)
@@ -286,6 +290,8 @@ class Association:
             self._incoming.hurry()
 
     def on_closed(self) -> None:
+        if self.connection.artim_expired and self._upper.agreement is None:
+            self._end(AssociationLost("the peer asked for no association in time, and was dropped (ARTIM)"))
         self._end(AssociationLost("the connection was closed"))
         if not self._closed.done():
             self._closed.set_result(None)
@@ -299,10 +305,12 @@ class Association:
             stream.push(event.data, block, last=event.last)
         if event.last:
             self._incoming = None
+            self.messages_received += 1
 
     def _on_message(self, event: MessageReceived) -> None:
         message = event.message
         self._incoming = stream = DataStream() if message.has_data_set else None
+        self.messages_received += stream is None
         if isinstance(message, Response):
             problem = self._operations.on_response(message, stream)
             if problem is not None:
@@ -391,8 +399,7 @@ class Association:
         if self._over is not None:
             return
         self._over = error
-        if self.error is not None and (self._upper.agreement is not None or not self.is_requestor):
-            logger.warning("%s: %s", self.title, error)
+        self._log_end(error)
         if self._idle is not None:
             self._idle.stop()
         if not self._established.done():
@@ -405,6 +412,18 @@ class Association:
         self._outbox.close(error)
         if self._dispatcher is not None:
             self._dispatcher.on_association_over(error)
+
+    def _log_end(self, error: AssociationError) -> None:
+        """A warning where a peer's association broke; what this side did itself, and who never asked for one, is less than that."""
+        if isinstance(error, AssociationReleased):
+            logger.info("%s: released", self.title)
+        elif self._upper.agreement is None:
+            # Port scanners and health checks connect and go; and a requestor hears it by an exception.
+            logger.info("%s: %s", self.title, error)
+        elif self._abort_was_asked_for:
+            logger.info("%s: %s", self.title, error)
+        else:
+            logger.warning("%s: %s", self.title, error)
 
     def _go_if_over(self) -> None:
         on_gone = self._on_gone

@@ -21,6 +21,10 @@ BLOCK_LIMIT: Final = 16
 _LEAST_ROOM: Final = 16 * 1024
 
 
+# An association that was busy once keeps this many blocks besides the current one.
+_SPARE_BLOCKS: Final = 2
+
+
 class Block:
     """A piece of memory and the number of borrowers that hold slices of it."""
 
@@ -90,7 +94,10 @@ class BlockPool:
         if block is not self.current:
             if len(block.view) != self._size:
                 return  # the first, small one: nothing is received into it again
-            self._free.append(block)
+            if len(self._free) < _SPARE_BLOCKS:
+                self._free.append(block)
+            else:
+                self._left_to_make += 1  # its memory goes back; should another burst come, it is made again
         if self._starved:
             self._starved = False
             self._on_room()

@@ -11,15 +11,14 @@ from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.errors import AssociationLost, ConnectFailed, OperationTimeout
-from tomowire.protocol.negotiation import propose
+from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
 from tomowire.wire.user_information import AsynchronousOperationsWindow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from ssl import SSLContext
 
-    from tomowire.protocol.negotiation import ProposedContext
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
@@ -29,7 +28,7 @@ DEFAULT_ASSOCIATION_TIMEOUT: Final = 30.0
 @asynccontextmanager
 async def associate(
     peer: str | PeerAddress,
-    contexts: Sequence[ProposedContext],
+    contexts: Iterable[ProposedContext | Iterable[ProposedContext]],
     *,
     aet: str = DEFAULT_AE_TITLE,
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
@@ -52,7 +51,7 @@ async def associate(
     proposal = propose(
         called_ae_title=address.ae_title,
         calling_ae_title=check_ae_title(aet),
-        contexts=contexts,
+        contexts=list(_flattened(contexts)),
         maximum_length=maximum_length,
         window=AsynchronousOperationsWindow(window, 1) if window != 1 else None,
     )
@@ -68,6 +67,14 @@ async def associate(
         await association.close()
 
 
+def _flattened(contexts: Iterable[ProposedContext | Iterable[ProposedContext]]) -> Iterator[ProposedContext]:
+    for each in contexts:
+        if isinstance(each, ProposedContext):
+            yield each
+        else:
+            yield from each
+
+
 async def _open(association: Association, address: PeerAddress, timeout: float, ssl: SSLContext | None) -> None:
     loop = asyncio.get_running_loop()
     try:
@@ -81,7 +88,9 @@ async def _open(association: Association, address: PeerAddress, timeout: float, 
     except ConnectionRefusedError as error:
         raise ConnectFailed(f"cannot connect to {address}: refused; nothing listens there") from error
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {address}: {error.strerror or error}") from error
+        # Several addresses, several reasons: asyncio strings them together in an error without a number.
+        text = error.strerror or ("none of its addresses answers" if error.errno is None else str(error))
+        raise ConnectFailed(f"cannot connect to {address}: {text}") from error
 
 
 async def _establish(association: Association, address: PeerAddress, timeout: float) -> None:

@@ -27,6 +27,10 @@ logger = logging.getLogger("tomowire.connection")
 # does not close either, would keep it for ever.
 _LINGER: Final = 10.0
 
+# What is larger than this is acknowledged soon enough: the kernel does so after every second segment.
+_SMALL_READ: Final = 64 * 1024
+_QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+
 # Of a broken connection no more than this is read: an A-ABORT is short, but what came before it may not be.
 _LAST_WORDS: Final = 1 << 20
 
@@ -69,6 +73,10 @@ class Connection(asyncio.BufferedProtocol):
         self.peer_address = ""
         self.last_received = 0.0
         """When bytes came last, in the loop's time."""
+        self.bytes_received = 0
+        self.artim_expired = False
+        """Whether the connection was closed because the ARTIM timer expired (PS3.8 AA-2)."""
+        self._socket: socket.socket | None = None  # where acknowledging at once has to be asked for
 
     # From asyncio
 
@@ -84,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
             # Without TCP_NODELAY a peer's delayed ACK costs 40 ms for every message; keep-alive finds peers that are switched off.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._socket = sock if _QUICK_ACK is not None else None
         self.last_received = self._loop.time()
         self._upper.connection_made(self.last_received)
         self._owner.on_connected()
@@ -96,6 +105,11 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = self._pool.received(nbytes)
         self.last_received = now = self._loop.time()
+        self.bytes_received += nbytes
+        if nbytes < _SMALL_READ and self._socket is not None:
+            # A peer without TCP_NODELAY (DCMTK's default) holds back its next small write until this one is acknowledged, and
+            # the kernel would take 40 ms for that: measured, 50 ms for each object. Linux forgets the option at every read.
+            self._acknowledge_now(self._socket)
         events = self._upper.receive(data, now)
         if events:
             self._owner.on_events(events, self._pool.current)
@@ -143,6 +157,7 @@ class Connection(asyncio.BufferedProtocol):
         events = self._upper.connection_lost(self._loop.time(), exc)
         self._transport = None
         self._descriptor = None
+        self._socket = None
         self._set_timer()
         if self._lingering is not None:
             self._lingering.cancel()
@@ -238,6 +253,14 @@ class Connection(asyncio.BufferedProtocol):
             if transport.get_write_buffer_size():
                 self._lingering = self._loop.call_later(_LINGER, self.kill)
 
+    @staticmethod
+    def _acknowledge_now(sock: socket.socket) -> None:
+        assert _QUICK_ACK is not None
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        except OSError:
+            return  # the connection is gone: that will be told in its own way
+
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
         self.flush()
@@ -262,7 +285,8 @@ class Connection(asyncio.BufferedProtocol):
         # The loop's clock may call a hair early; the deadline itself is the time that has come.
         self._upper.handle_timeout(max(self._loop.time(), self._upper.deadline or 0.0))
         if self._upper.close_requested:
-            # ARTIM has expired: a peer that did not close in time does not get to delay it with unsent data either.
+            self.artim_expired = True
+            # A peer that did not close in time does not get to delay it with unsent data either.
             self.kill()
         self._owner.on_events(self._upper.take_events(), None)
         self.flush()

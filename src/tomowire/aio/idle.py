@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.timing import Alarm
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
 
 
+_PROGRESS: Final = 16 * 1024
+
+
 class IdleWatch:
     """Aborts `association` when for `limit` seconds nothing has come, and that is not because a request is being served here."""
 
@@ -19,6 +22,7 @@ class IdleWatch:
         self._association = association
         self._limit = limit
         self._unsent_before = 0
+        self._mark: tuple[float, int, int] | None = None  # time, bytes and messages when progress was last seen
         self._alarm = Alarm(loop, self._check)
 
     def start(self, now: float) -> None:
@@ -34,7 +38,7 @@ class IdleWatch:
         self._unsent_before = unsent
         at = connection.last_received + self._limit
         if at > now:
-            return at
+            return self._check_progress(now, at)
         if unsent and unsent == before:
             reason = f"the peer has not read what was sent for {self._limit:g} s"
         elif not unsent and self._association.is_peers_turn and not connection.is_reading_held:
@@ -43,3 +47,15 @@ class IdleWatch:
             return now + self._limit
         self._association.abort(because=reason)
         return None
+
+    def _check_progress(self, now: float, next_look: float) -> float:
+        """Something came. A peer that sends a byte now and then, and never a whole message, is as good as silent."""
+        association = self._association
+        bytes_received, messages = association.connection.bytes_received, association.messages_received
+        if self._mark is None or messages != self._mark[2] or bytes_received - self._mark[1] >= _PROGRESS:
+            self._mark = (now, bytes_received, messages)
+        elif now - self._mark[0] >= self._limit and not association.connection.is_reading_held:
+            association.abort(
+                because=f"the peer sent less than {_PROGRESS} bytes and no whole message in {self._limit:g} s"
+            )
+        return min(next_look, now + self._limit)

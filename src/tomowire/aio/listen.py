@@ -29,6 +29,10 @@ DEFAULT_MAXIMUM_ASSOCIATIONS: Final = 200
 DEFAULT_WINDOW: Final = 16
 DEFAULT_IDLE_TIMEOUT: Final = 600.0
 
+# Connections beyond the limit of associations: they are there to be rejected in an orderly way, or have yet to ask.
+_MOST_WAITING: Final = 64
+_BACKLOG: Final = 128
+
 REJECT_CONGESTION: Final = AAssociateRJ(result=2, source=3, reason=1)
 
 
@@ -86,7 +90,7 @@ class Server:
         self._ssl = ssl
         self._options = options
         self._server: asyncio.Server | None = None
-        self._connections: set[Association] = set()
+        self._connections: dict[Association, None] = {}  # in the order in which they came
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -115,7 +119,7 @@ class Server:
             options.setdefault("ssl_handshake_timeout", self._artim_timeout)
         try:
             self._server = await loop.create_server(
-                self._accept, self._host, self._port, ssl=self._ssl, backlog=512, **options
+                self._accept, self._host, self._port, ssl=self._ssl, backlog=_BACKLOG, **options
             )
         except OSError as error:
             reason = error.strerror or error
@@ -135,7 +139,7 @@ class Server:
         limit = self._shutdown_grace if grace is None else grace
         try:
             await self._wait_released(limit)
-            await asyncio.gather(*(each.close(handler_grace=max(limit, 1.0)) for each in self._connections))
+            await asyncio.gather(*(each.close(handler_grace=max(limit, 1.0)) for each in list(self._connections)))
         finally:
             for each in list(self._connections):  # only if this was cancelled
                 each.abort()
@@ -174,14 +178,23 @@ class Server:
             dispatcher=Dispatcher(self._services, self._admit),
             idle_timeout=self._idle_timeout,
             on_open=self._on_open,
-            on_gone=self._connections.discard,
+            on_gone=self._forget,
         )
         return association.connection
 
     def _on_open(self, association: Association) -> None:
-        self._connections.add(association)
+        self._connections[association] = None
         if self._closing:  # it was in the queue of the kernel
             association.connection.kill()
+        elif len(self._connections) > self._maximum_associations + _MOST_WAITING:
+            # They would use up the descriptors that the objects of others are written to. Who has waited longest without asking
+            # for an association is the least likely to do so.
+            waiting = next((each for each in self._connections if not each.has_begun), association)
+            logger.warning("%s: too many connections without an association: dropped", waiting.title)
+            waiting.connection.kill()
+
+    def _forget(self, association: Association) -> None:
+        self._connections.pop(association, None)
 
     def _admit(self, association: Association, request: AAssociateRQ) -> AAssociateAC | AAssociateRJ:
         if self._closing:

@@ -7,8 +7,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tomowire.errors import AssociationError, AssociationReleased, UnknownCommand, UsageError
-from tomowire.protocol.reasons import describe_rejection
+from tomowire.errors import AssociationError, AssociationReleased, TomowireError, UnknownCommand, UsageError
+from tomowire.protocol.reasons import why_rejected
 from tomowire.protocol.responses import bare_response, refusal
 from tomowire.protocol.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION, Status
 from tomowire.wire.pdu import AAssociateRJ
@@ -136,8 +136,7 @@ class Dispatcher:
         response = self._admit(association, request)
         if isinstance(response, AAssociateRJ):
             upper.reject(response, now)
-            reason = describe_rejection(response.result, response.source, response.reason)
-            logger.info("%s: rejected: %s", association.title, reason)
+            logger.warning("%s: rejected: %s", association.title, why_rejected(request, response))
         else:
             upper.accept(request, response, now)
             logger.info("%s: association accepted", association.title)
@@ -264,7 +263,9 @@ def _name(request: IncomingRequest | _Unreadable) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    """The kind of an exception and where it was raised. Not its text: that may quote patient data."""
+    """The kind of an exception and where it was raised. Not its text, unless it is one of ours: it may quote patient data."""
+    if isinstance(error, TomowireError):
+        return f"{type(error).__name__}: {error}"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

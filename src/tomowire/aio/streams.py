@@ -93,6 +93,11 @@ class DataStream:
         parts = [bytes(buffer) async for chunk in self for buffer in chunk.buffers]
         return b"".join(parts)
 
+    async def pass_over(self) -> None:
+        """Wait for what is left of the data set, and drop it. Raises the `AssociationError` that kept it from becoming whole."""
+        async for _ in self:
+            pass
+
     def push(self, data: memoryview, block: Block, *, last: bool) -> None:
         """Add received bytes that lie in `block`. After `close` they are passed over."""
         if self._closed:

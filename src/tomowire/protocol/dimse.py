@@ -76,7 +76,10 @@ class MessageAssembler:
         if fragment.ends:
             self._in_data_set = self._discarding = False
             self._context_id = None
-        return None if discarded else DataReceived(fragment.data, fragment.ends)
+        # An empty piece that ends nothing is allowed, and is nothing: a flood of them must not become a flood of events.
+        if discarded or not (fragment.data or fragment.ends):
+            return None
+        return DataReceived(fragment.data, fragment.ends)
 
     def _add_to_command(self, fragment: Fragment) -> MessageReceived | MalformedMessage | None:
         if len(self._command) + len(fragment.data) > COMMAND_SET_CAP:

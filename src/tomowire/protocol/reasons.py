@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tomowire.wire.pdu import AAssociateRJ, AAssociateRQ
 
 SERVICE_USER: Final = 0
 SERVICE_PROVIDER: Final = 2
@@ -54,3 +57,21 @@ def describe_rejection(result: int, source: int, reason: int) -> str:
     )
     how_long = _RESULTS.get(result, "with an unknown result")
     return f"the peer rejected the association {how_long}: {what} (result {result}, source {source}, reason {reason}); {advice}"
+
+
+def why_rejected(request: AAssociateRQ, rejection: AAssociateRJ) -> str:
+    """Why this side rejected `request`, for its own log: what the caller has to change, or who has to let it in."""
+    match (rejection.source, rejection.reason):
+        case (1, 2):
+            what = f"it asked for the application context {request.application_context_name!r}"
+        case (1, 3):
+            what = f"{request.calling_ae_title!r} is not one of the callers that are let in"
+        case (1, 7):
+            what = f"it called {request.called_ae_title!r}, which is not the AE title here"
+        case (3, 2):
+            what = "the limit of associations is reached"
+        case (3, 1):
+            what = "the server is shutting down"
+        case _:
+            what = "no reason given"
+    return f"{what} (result {rejection.result}, source {rejection.source}, reason {rejection.reason})"

@@ -10,23 +10,22 @@ from asyncio import to_thread
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import AssociationError, StoreFailed
+from tomowire.errors import AssociationError, StoreFailed, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import (
     CANNOT_UNDERSTAND,
     INVALID_SOP_INSTANCE,
     SOP_CLASS_NOT_SUPPORTED,
-    SUCCESS,
     UNRECOGNIZED_OPERATION,
     Status,
 )
 from tomowire.services.dicom_file import DicomFile, inspect
 from tomowire.services.reading import even, read_pieces
 from tomowire.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
-    VERIFICATION,
     is_tolerable_uid,
     storage_uid,
 )
@@ -47,10 +46,20 @@ logger = logging.getLogger("tomowire.storage")
 
 DEFAULT_STORE_TIMEOUT: Final = 30.0
 
+_STANDARD: Final = "1.2.840.10008."
+_STANDARD_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 
-def storage(sop_class: str, transfer_syntaxes: Iterable[str] = (IMPLICIT_VR_LITTLE_ENDIAN,)) -> ProposedContext:
-    """The presentation context to propose for a storage SOP class, by name ("CT Image Storage") or UID."""
-    return ProposedContext(storage_uid(sop_class), tuple(transfer_syntaxes))
+
+def storage(
+    sop_class: str, transfer_syntaxes: Iterable[str] = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+) -> tuple[ProposedContext, ...]:
+    """The presentation contexts to propose for a storage SOP class, by name ("CT Image Storage") or UID.
+
+    One for each transfer syntax: of several in one context the peer would take only one (PS3.8 9.3.3.2), and objects in the others
+    could not be sent. Name the compressed ones that the files have. Raises `InvalidUid` for an unknown name.
+    """
+    uid = storage_uid(sop_class)
+    return tuple(ProposedContext(uid, (transfer_syntax,)) for transfer_syntax in transfer_syntaxes)
 
 
 @value()
@@ -156,11 +165,21 @@ class StoreRequest:
     data: DataStream
 
 
+def _may_be_storage(abstract_syntax: str) -> bool:
+    """Private SOP classes, and the arc of the standard where all its storage classes are: not worklists, queries or commitment."""
+    return not abstract_syntax.startswith(_STANDARD) or abstract_syntax.startswith(_STANDARD_STORAGE)
+
+
+def _shown(uid: str) -> str:
+    """A UID as the peer sent it, for the log: it may be anything, control characters and a hundred kilobytes included."""
+    return uid if is_tolerable_uid(uid) else repr(uid[:64])
+
+
 class Storage:
     """The Storage SCP: `keep` is called for every object and returns its status, or raises `StoreFailed`.
 
-    It serves the storage SOP classes of the standard, or those in `sop_classes`; with `any_sop_class` every abstract syntax but
-    Verification, private and future ones too. All transfer syntaxes are taken as bytes, or those in `transfer_syntaxes`.
+    It serves the storage SOP classes of the standard, or those in `sop_classes`; with `any_sop_class` private ones too,
+    and those that the standard may get. All transfer syntaxes are taken as bytes, or those in `transfer_syntaxes`.
     """
 
     def __init__(
@@ -177,7 +196,7 @@ class Storage:
         self._any_sop_class = any_sop_class
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
-        if abstract_syntax in self._sop_classes or (self._any_sop_class and abstract_syntax != VERIFICATION):
+        if abstract_syntax in self._sop_classes or (self._any_sop_class and _may_be_storage(abstract_syntax)):
             return self._transfer_syntaxes
         return None
 
@@ -196,7 +215,7 @@ class Storage:
         except StoreFailed as failure:
             status, comment = failure.status, failure.comment
             logger.warning(
-                "%s: %s not stored: %s", request.association.title, message.affected_sop_instance_uid, failure
+                "%s: %s not stored: %s", request.association.title, _shown(message.affected_sop_instance_uid), failure
             )
         await request.respond(
             CStoreRSP(
@@ -216,16 +235,19 @@ class Storage:
             raise StoreFailed(INVALID_SOP_INSTANCE, "the SOP instance UID is not a UID")
         if request.data is None:
             raise StoreFailed(CANNOT_UNDERSTAND, "the request has no data set")
-        return (
-            await self._keep(
-                StoreRequest(
-                    message.affected_sop_class_uid,
-                    message.affected_sop_instance_uid,
-                    context.transfer_syntax,
-                    request.association,
-                    message,
-                    request.data,
-                )
+        status: int | None = await self._keep(
+            StoreRequest(
+                message.affected_sop_class_uid,
+                message.affected_sop_instance_uid,
+                context.transfer_syntax,
+                request.association,
+                message,
+                request.data,
             )
-            or SUCCESS
         )
+        if status is None:
+            # The commonest mistake there is, a forgotten `return`, must not tell the sender that its object is safe.
+            raise UsageError("the storage handler returned None and not a status")
+        # Whatever the handler made of it: there is no answer to a data set that may still turn out to be cut short.
+        await request.data.pass_over()
+        return status

@@ -17,6 +17,9 @@ from tomowire.wire.value import value
 ITEM_HEADER: Final = Struct(">BxH")
 """Item type, item length: the frame of every item and sub-item (PS3.8 9.3.1)."""
 
+MOST_ITEMS: Final = 2048
+"""Of one level."""
+
 APPLICATION_CONTEXT_ITEM: Final = 0x10
 PRESENTATION_CONTEXT_RQ_ITEM: Final = 0x20
 PRESENTATION_CONTEXT_AC_ITEM: Final = 0x21
@@ -81,9 +84,17 @@ class Item:
 
 
 def split_items(view: memoryview, offset: int) -> Iterator[Item]:
-    """Walk over the items of one level. Raises `PduError` when a header is cut short or a length goes past the parent."""
+    """Walk over the items of one level.
+
+    Raises `PduError` when a header is cut short, a length goes past the parent, or there are more than `MOST_ITEMS`: the largest
+    honest request has some hundreds, and half a megabyte of empty ones would keep the reader busy for everyone.
+    """
     position = 0
+    count = 0
     while position < len(view):
+        count += 1
+        if count > MOST_ITEMS:
+            raise PduError(f"more than {MOST_ITEMS} items", offset=offset + position)
         if len(view) - position < ITEM_HEADER.size:
             raise PduError("the header of an item is cut short", offset=offset + position)
         item_type, length = ITEM_HEADER.unpack_from(view, position)

@@ -209,6 +209,7 @@ def _decode_associate(view: memoryview, context_item: int, decode_context: Calla
     }
     contexts: dict[int, Any] = {}
     unknown: list[UnknownItem] = []
+    user_information: Item | None = None
     for item in split_items(view[_ASSOCIATE_HEADER.size :], PDU_HEADER.size + _ASSOCIATE_HEADER.size):
         if item.item_type == context_item:
             context = decode_context(item)
@@ -217,9 +218,11 @@ def _decode_associate(view: memoryview, context_item: int, decode_context: Calla
         elif item.item_type == APPLICATION_CONTEXT_ITEM:
             fields["application_context_name"] = decode_text(item.body)
         elif item.item_type == USER_INFORMATION_ITEM:
-            fields["user_information"] = decode_user_information(item)
+            user_information = item  # of several only the last one is worth the work
         else:
             unknown.append(item.unknown())
+    if user_information is not None:
+        fields["user_information"] = decode_user_information(user_information)
     return fields | {"presentation_contexts": tuple(contexts.values()), "unknown_items": tuple(unknown)}
 
 
