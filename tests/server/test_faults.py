@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from tomowire.server.batch import BatchWriter
 from tomowire.server.files import DataDirectory, series_folder
 from tomowire.server.folders import SeriesFolders
 from tomowire.server.incoming import DuplicatePolicy, Outcome, Stored
+from tomowire.server.index.rows import NewRow
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import SMALL
 from tomowire.server.recovery import recover
@@ -203,6 +204,33 @@ def test_one_that_the_database_does_not_take_does_not_fail_its_batch(parts: Part
     assert second.status == 0x0110  # PS3.7 Annex C: processing failure
     assert isinstance(third, Stored)
     assert set(contents(tmp_path)) == {Sample(1).uid, Sample(3).uid}
+    assert findings(tmp_path) == []
+
+
+def test_killed_while_the_rows_go_in_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def insert(self: SqliteWriter, number: int, rows: Sequence[NewRow]) -> None:
+        if [row.record.instance.sop_instance_uid for row in rows] == [Sample(4).uid]:
+            raise Killed
+        real(self, number, rows)
+
+    real = SqliteWriter.insert
+    odd = Sample(2).new_object()
+    record = replace(odd.record, instance=replace(odd.record.instance, instance_number=1 << 70))
+    batch = [Sample(n).new_object() for n in (1, 3, 4, 5)]
+    batch.insert(1, replace(odd, record=record))
+    parts = Parts(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteWriter, "insert", insert)
+        with pytest.raises(Killed):
+            parts.writer.write(batch)
+    parts.close()
+    assert len(files_below(tmp_path)) == 4  # of 2 there is no file any more
+    Parts(tmp_path).close()
+    assert set(contents(tmp_path)) == {Sample(1).uid, Sample(3).uid}
+    assert len(files_below(tmp_path)) == 2
     assert findings(tmp_path) == []
 
 

@@ -94,8 +94,9 @@ class BatchWriter:
             for item in turn:
                 self._plan(item, known.get(item.uid))
             items = [item for item in turn if item.result is None]
-            if items:
-                self._announce(items)
+            if not items:
+                return
+            number = self._announce(items)
         except (OSError, IndexUnavailable) as error:
             for item in turn:
                 item.result = item.result or failure_of(error)
@@ -104,7 +105,7 @@ class BatchWriter:
             self._write(item)
         items = self._sync([item for item in items if item.result is None])
         if items:
-            self._insert(items)
+            self._insert(items, number)
 
     def _plan(self, item: _Item, known: IndexedObject | None) -> None:
         """Say where the object goes, or what becomes of it if it goes nowhere."""
@@ -151,11 +152,13 @@ class BatchWriter:
             case DuplicatePolicy.REPLACE:
                 return None
 
-    def _announce(self, items: list[_Item]) -> None:
+    def _announce(self, items: list[_Item]) -> int:
+        """Write the journal; gives the number of the batch."""
         paths = [item.path for item in items]
         superseded = [item.replaces.name.path for item in items if item.replaces is not None]
-        batch = self._index.last_batch + 1
-        self._journal.write(Intent(self._index.archive_id, batch, (*paths, *superseded, *self._leftovers)))
+        number = self._index.last_batch + 1
+        self._journal.write(Intent(self._index.archive_id, number, (*paths, *superseded, *self._leftovers)))
+        return number
 
     def _write(self, item: _Item) -> None:
         new = item.new
@@ -193,10 +196,11 @@ class BatchWriter:
             descriptor, item.descriptor = item.descriptor, -1
             os.close(descriptor)
 
-    def _insert(self, items: list[_Item]) -> None:
+    def _insert(self, items: list[_Item], number: int) -> None:
+        """Index the objects. All transactions of a batch have its `number`: by that recovery knows whose journal it reads."""
         now = time.time_ns() // 1000
         try:
-            self._index.insert(self._index.last_batch + 1, [_row(item, now) for item in items])
+            self._index.insert(number, [_row(item, now) for item in items])
         except IndexUnavailable as error:
             for item in items:
                 self._undo(item, error, keep_file=error.in_doubt)
@@ -206,7 +210,7 @@ class BatchWriter:
                 self._undo(items[0], error)
             else:
                 for item in items:
-                    self._insert([item])
+                    self._insert([item], number)
         else:
             self._finish(items)
 
