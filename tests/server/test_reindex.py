@@ -130,6 +130,24 @@ async def test_of_two_files_of_one_object_the_later_is_indexed(tmp_path: Path, o
     assert [(finding.kind, finding.path) for finding in found] == [(FindingKind.DUPLICATE, paths[::order][0])]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_files_in_one_folder_the_later_is_known_by_its_name(tmp_path: Path, order: int) -> None:
+    """As after a restore: the times say nothing any more."""
+    versions = [Sample(content=f"version {number}") for number in range(12)]  # "-10" is later than "-2"
+    saved = tmp_path / "saved"
+    root = tmp_path / "root"
+    for version in versions:
+        await store(root, version, policy=DuplicatePolicy.REPLACE)
+        shutil.copytree(root / "objects", saved, dirs_exist_ok=True)
+    shutil.copytree(saved, root / "objects", dirs_exist_ok=True)
+    paths = [ObjectName(each.study_uid, each.series_uid, each.uid, n).path for n, each in enumerate(versions)]
+    for number, path in enumerate(paths[::order]):
+        os.utime(root / path, (1_000_000 + number, 1_000_000 + number))
+    (root / "index.sqlite").unlink()
+    assert reindex(root) == 1
+    assert contents(root) == {versions[-1].uid: versions[-1].data_set}
+
+
 def contents_paths(root: Path) -> Iterator[str]:
     with closing(sqlite3.connect(root / "index.sqlite")) as connection:
         for study, series, instance, generation in connection.execute(

@@ -50,8 +50,12 @@ class ObjectName:
     @property
     def path(self) -> str:
         """The path of the file, relative to the data directory. Raises `InvalidUid`."""
-        folder = series_folder(self.study_instance_uid, self.series_instance_uid)
-        return f"{folder}/{object_file_name(self.sop_instance_uid, self.generation)}"
+        return f"{self.folder}/{object_file_name(self.sop_instance_uid, self.generation)}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of the file, relative to the data directory. Raises `InvalidUid`."""
+        return series_folder(self.study_instance_uid, self.series_instance_uid)
 
     @classmethod
     def parse(cls, path: str) -> ObjectName | None:

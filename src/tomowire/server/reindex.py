@@ -116,7 +116,10 @@ class _Builder:
     def _preferred(self, found: _Found, known: IndexedObject) -> NewRow | None:
         """Of two files with one SOP instance the one that was stored last is indexed: the row to insert, if that is `found`."""
         modified = (self._root / known.name.path).stat().st_mtime_ns
-        is_newer = (modified, known.name.generation) < (found.modified, found.name.generation)
+        if found.name.folder == known.name.folder:  # the names tell; times are lost when files are restored or copied
+            is_newer = known.name.generation < found.name.generation
+        else:
+            is_newer = (modified, known.name.generation) < (found.modified, found.name.generation)
         loser, winner = (known.name, found.name) if is_newer else (found.name, known.name)
         self._report(Finding(FindingKind.DUPLICATE, loser.path, f"{winner.path} is indexed instead"))
         return replace(found.row, replaces=known) if is_newer else None
