@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,3 +178,17 @@ def test_no_sequence_of_lending_and_giving_back_writes_over_what_is_lent(steps: 
             lent.append((pool.current, received, mark))
         assert all(view[0] == expected for _, view, expected in lent)
     assert len(blocks) <= BLOCK_LIMIT
+
+
+def test_after_a_burst_most_of_the_memory_is_given_back() -> None:
+    tracemalloc.start()
+    try:
+        pool = grown()
+        lent = lend_everything(pool)
+        assert tracemalloc.get_traced_memory()[0] > BLOCK_LIMIT * BLOCK_SIZE
+        while lent:
+            lent.pop().release()
+        assert tracemalloc.get_traced_memory()[0] < 4 * BLOCK_SIZE  # the current one and two to spare
+    finally:
+        tracemalloc.stop()
+    assert len(lend_everything(pool)) >= BLOCK_LIMIT  # another burst has as much room

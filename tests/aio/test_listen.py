@@ -394,6 +394,12 @@ async def test_an_abort_behind_a_release_request(caplog: pytest.LogCaptureFixtur
     assert "Traceback" not in caplog.text
 
 
+async def send_slowly(peer: RawPeer, data: bytes) -> None:
+    for number in range(len(data)):
+        await peer.send(data[number : number + 1])
+        await asyncio.sleep(0.05)
+
+
 async def test_a_request_behind_a_breach_of_the_protocol_is_not_begun() -> None:
     """Its data set would never be whole: the handler would wait for ever."""
     keeper = Keeper()
@@ -411,6 +417,64 @@ async def test_an_association_on_which_nothing_comes_is_ended(caplog: pytest.Log
         await peer.associate()
         assert (await peer.expect_abort()).source == 0
     assert "nothing came from the peer for 0.2 s" in caplog.text
+
+
+async def test_a_byte_now_and_then_does_not_keep_an_association(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(idle_timeout=0.3) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        drip = asyncio.ensure_future(send_slowly(peer, HALF_DATA + bytes(1000)))
+        try:
+            await peer.expect_abort()
+        finally:
+            drip.cancel()
+    assert "no whole message" in caplog.text
+
+
+async def test_whole_messages_now_and_then_do() -> None:
+    async with serve(idle_timeout=0.3) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        for number in range(8):
+            await asyncio.sleep(0.1)
+            await peer.send(command_pdu(1, echo_rq(number)))
+            assert (await peer.read_message()).command.status == 0  # type: ignore[attr-defined]
+        await peer.release()
+
+
+async def test_connections_without_an_association_are_not_unlimited(caplog: pytest.LogCaptureFixture) -> None:
+    """Their descriptors are needed for the files of others; who has waited longest is dropped."""
+    async with serve(maximum_associations=2) as server:
+        waiting = [await RawPeer.connect(server.port) for _ in range(2 + 64)]
+        try:
+            await works(server.port)  # one more, and it gets its association
+            assert await waiting[0].read_until_closed() == b""
+            assert "too many connections" in caplog.text
+        finally:
+            for peer in waiting:
+                peer.close()
+
+
+@pytest.mark.parametrize(
+    ("called", "calling", "text"),
+    [("OTHER", "CALLER", "it called 'OTHER'"), ("HERE", "STRANGER", "'STRANGER' is not one of the callers")],
+)
+async def test_the_log_says_why_a_caller_was_rejected(
+    called: str, calling: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        listen(port=0, services=[Verification()], aet="HERE", calling_aets=["CALLER"]) as server,
+        await RawPeer.connect(server.port) as peer,
+    ):
+        await peer.send(encode_pdu(associate_rq(ECHO, called=called, calling=calling)))
+        assert isinstance(await peer.read_pdu(), AAssociateRJ)
+    assert [record.levelname for record in caplog.records if text in record.getMessage()] == ["WARNING"]
+
+
+async def test_who_only_looks_whether_the_port_is_open_makes_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve() as server:
+        peer = await RawPeer.connect(server.port)
+        peer.close()
+        await works(server.port)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_half_a_message_does_not_keep_an_idle_association() -> None:

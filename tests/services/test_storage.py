@@ -24,6 +24,7 @@ from support.raw_peer import (
     command_pdu,
     echo_rq,
     message_pdus,
+    p_data,
     raw_acceptor,
     store_rq,
 )
@@ -62,6 +63,12 @@ async def ask(peer: RawPeer, message: CStoreRQ, data: bytes | None = b"data", co
     answer = (await peer.read_message()).command
     assert isinstance(answer, CStoreRSP)
     return answer
+
+
+def message_pieces(message: CStoreRQ, pieces: list[bytes]) -> list[bytes]:
+    """The PDUs of a message whose data set comes in several."""
+    data = [p_data(3, piece, command=False, last=piece is pieces[-1]) for piece in pieces]
+    return [command_pdu(3, message), *data]
 
 
 @asynccontextmanager
@@ -211,6 +218,58 @@ async def test_the_status_that_the_handler_returns_is_sent(given: int, sent: int
 
     async with peer_of(Storage(keep)) as peer:
         assert (await ask(peer, store_rq())).status == sent
+
+
+async def test_a_handler_that_forgets_to_return_a_status_is_no_success(caplog: pytest.LogCaptureFixture) -> None:
+    async def keep(request: StoreRequest) -> Any:
+        await request.data.read()
+
+    async with peer_of(Storage(keep)) as peer:
+        assert (await ask(peer, store_rq())).status == 0x0110
+    assert "the storage handler returned None" in caplog.text
+
+
+async def test_no_success_before_the_data_set_is_whole() -> None:
+    """Not even from a handler that does not want to see it: the rest may never come."""
+
+    async def keep(request: StoreRequest) -> int:
+        return 0
+
+    async with peer_of(Storage(keep)) as peer:
+        command, half, rest = message_pieces(store_rq(), [b"half", b"rest"])
+        await peer.send(command + half)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await peer.read_pdu()
+        await peer.send(rest)
+        answer = (await peer.read_message()).command
+        assert isinstance(answer, CStoreRSP)
+        assert answer.status == 0
+
+
+async def test_what_a_peer_calls_a_uid_does_not_reach_the_log_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    async with peer_of(Storage(Keeper().keep)) as peer:
+        forged = "1.2\nERROR everything is lost\x1b[31m" + "9" * 10_000
+        assert (await ask(peer, store_rq(instance=forged))).status == 0x0117
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("not stored" in message for message in messages)
+    assert not any("\n" in message or "\x1b" in message or len(message) > 500 for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "result"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.999", 0),  # a storage class that the standard may get
+        (PRIVATE, 0),
+        ("1.2.840.10008.5.1.4.1.2.2.1", 3),  # Study Root FIND
+        ("1.2.840.10008.1.20.1", 3),  # Storage Commitment
+        ("1.2.840.10008.3.1.2.3.3", 3),  # MPPS
+        ("1.2.840.10008.5.1.4.31", 3),  # Modality Worklist FIND
+    ],
+)
+async def test_any_sop_class_is_not_any_service(sop_class: str, result: int) -> None:
+    proposed = contexts([(sop_class, EXPLICIT_VR_LITTLE_ENDIAN)])
+    assert await outcomes(Storage(Keeper().keep, any_sop_class=True), proposed) == [result]
 
 
 async def test_a_handler_that_breaks_is_a_processing_failure_for_that_object_only() -> None:

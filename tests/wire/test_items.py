@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support.wire_values import raw_item
 from tomowire.errors import PduError, UsageError
 from tomowire.wire.items import (
+    MOST_ITEMS,
     ContextResult,
     Item,
     PresentationContextAC,
@@ -197,3 +198,11 @@ def test_what_does_not_fit_is_the_callers_fault() -> None:
 @given(st.binary(max_size=20))
 def test_text_can_be_read_whatever_the_bytes(data: bytes) -> None:
     assert encode_text(decode_text(data)) == data.strip(b"\0 ")
+
+
+def test_a_flood_of_items_is_refused() -> None:
+    """The largest honest request has some hundreds."""
+    empty = b"\x99\0\0\0"
+    assert len(list(split_items(memoryview(empty * MOST_ITEMS), 0))) == MOST_ITEMS
+    with pytest.raises(PduError, match="more than"):
+        list(split_items(memoryview(empty * (MOST_ITEMS + 1)), 0))
