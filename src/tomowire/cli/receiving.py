@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SHUTDOWN_GRACE: Final = 5.0
 """Seconds that associations in progress get to finish. Service managers kill what takes longer than ten (`docker stop`)."""
 
+_MOST_FILES: Final = 65536
+
 _ADVICE: Final = {
     errno.EADDRINUSE: "another program listens there: stop it, or take another port with --port",
     errno.EACCES: "ports below 1024 are for the superuser: take another with --port",
@@ -35,6 +37,27 @@ def explained(bind: str, port: int) -> Iterator[None]:
             raise
         text = f"cannot listen on {bind}, port {port}: {os.strerror(number)}; {_ADVICE[number]}"
         raise ConnectFailed(text) from error.__cause__
+
+
+def closing_words(associations: int) -> str:
+    """What to say when the end begins, and why it may take a while."""
+    if not associations:
+        return "shutting down"
+    those = "an association" if associations == 1 else f"{associations} associations"
+    return f"shutting down; {those} may finish within {SHUTDOWN_GRACE:g} s (once more to end at once)"
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files to what the system allows: each association takes one, and each object while it is written."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS has limits that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def stop_signal() -> asyncio.Event:

@@ -13,7 +13,7 @@ import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import SHUTDOWN_GRACE, explained, stop_signal
+from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ async def _serve(settings: Settings) -> int:
     from tomowire.server.app import Archive
 
     archive = Archive(settings)
+    allow_many_files()
     stop = stop_signal()
     async with AsyncExitStack() as stack:
         with explained(settings.bind, settings.port):
