@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING
 import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, listen
-from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, name_from_template
+from tomowire.aio.serving import IncomingRequest
+from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import SHUTDOWN_GRACE, explained, stop_signal
-from tomowire.cli.running import ExitCode, complain, run, set_up_logging
-from tomowire.errors import StoreFailed, UsageError
+from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, closing_words, explained, stop_signal
+from tomowire.cli.running import ExitCode, complain, readable, run, set_up_logging
+from tomowire.errors import AssociationError, UsageError
+from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS
 from tomowire.services.folder import Folder
 from tomowire.services.storage import Storage
 from tomowire.services.verification import Verification
+from tomowire.wire.messages import CStoreRQ
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tomowire.protocol.status import Status
+    from tomowire.services.folder import Kept
     from tomowire.services.storage import StoreRequest
+    from tomowire.wire.messages import Response
 
 logger = logging.getLogger("tomowire.listen")
 
@@ -65,7 +72,8 @@ logger = logging.getLogger("tomowire.listen")
 def command(**options: object) -> None:
     """Receive objects and write them to files, until interrupted.
 
-    Each file is written whole or not at all; one of the same name is replaced.
+    Each file is written whole or not at all; one of the same name is replaced. Until then it lies in a hidden folder
+    `.incoming-*` in the output folder, which is removed at the end, or by the next start.
     """
     set_up_logging(int(str(options.pop("verbose"))))
     run(_listen(**options))  # type: ignore[arg-type]
@@ -86,16 +94,19 @@ async def _listen(
         folder = Folder(output, name=name_from_template(template))
     except UsageError as error:
         raise click.BadParameter(str(error), param_hint="--name") from None
-    counter = _Counter(folder, as_json=as_json)
+    if not is_unique(template):
+        complain("without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier")
+    storage = _CountedStorage(folder, any_sop_class=any_sop_class, as_json=as_json)
     server = listen(
         bind,
         port,
-        services=[Verification(), Storage(counter.keep, any_sop_class=any_sop_class)],
+        services=[Verification(), storage],
         aet=aet or None,
         calling_aets=allow or None,
         maximum_associations=max_associations,
         shutdown_grace=SHUTDOWN_GRACE,
     )
+    allow_many_files()
     stop = stop_signal()
     try:
         async with AsyncExitStack() as stack:
@@ -103,45 +114,89 @@ async def _listen(
                 await stack.enter_async_context(server)
             host, bound = server.addresses[0]
             complain(f"listening on {host}:{bound}, writing to {output}; end with Ctrl-C")
-            stack.callback(lambda: complain(f"{counter.stored} objects stored, {counter.failed} refused"))
+            stack.callback(lambda: complain(storage.summary()))
             await stop.wait()
+            complain(closing_words(len(server.associations)))
     finally:
         folder.close()
     return ExitCode.OK
 
 
-class _Counter:
-    """Keeps objects in a folder and accounts for them."""
+class _CountedStorage(Storage):
+    """Keeps objects in a folder and accounts for each once, whoever refused it: folder, service, or a handler that failed."""
 
-    def __init__(self, folder: Folder, *, as_json: bool) -> None:
+    def __init__(self, folder: Folder, *, any_sop_class: bool, as_json: bool) -> None:
+        super().__init__(self._store_in_folder, any_sop_class=any_sop_class)
         self._folder = folder
         self._as_json = as_json
-        self.stored = 0
-        self.failed = 0
+        self._kept: dict[int, Kept] = {}  # by the identity of the request, until it is answered
+        self._stored = self._replaced = self._failed = 0
 
-    async def keep(self, request: StoreRequest) -> Status:
+    def summary(self) -> str:
+        replaced = f" in {self._stored - self._replaced} files ({self._replaced} replaced)" if self._replaced else ""
+        return f"{self._stored} objects stored{replaced}, {self._failed} refused"
+
+    async def handle(self, request: IncomingRequest) -> None:
         try:
-            status = await self._folder.keep(request)
-        except StoreFailed as failure:
-            self.failed += 1
-            self._report(request, failure.status, failure.comment)
+            await super().handle(_Observed(request, self._on_response))
+        except AssociationError:
+            raise  # the peer is gone, and nothing is left
+        except Exception:
+            self._account(request, PROCESSING_FAILURE, "internal error", None)  # what it is answered now
             raise
-        self.stored += 1
-        self._report(request, status, None)
-        return status
 
-    def _report(self, request: StoreRequest, status: int, comment: str | None) -> None:
-        if self._as_json:
-            row = {
-                "sop_instance_uid": request.sop_instance_uid,
-                "sop_class_uid": request.sop_class_uid,
-                "transfer_syntax_uid": request.transfer_syntax_uid,
-                "calling_aet": request.association.calling_ae_title,
+    async def _store_in_folder(self, request: StoreRequest) -> Status:
+        self._kept[id(request.message)] = await self._folder.store(request)
+        return SUCCESS
+
+    def _on_response(self, request: IncomingRequest, response: Response) -> None:
+        comment = getattr(response, "error_comment", None)
+        self._account(request, response.status, comment, self._kept.pop(id(request.message), None))
+
+    def _account(self, request: IncomingRequest, status: int, comment: str | None, kept: Kept | None) -> None:
+        message, association = request.message, request.association
+        if not isinstance(message, CStoreRQ):
+            return
+        if kept is None:
+            self._failed += 1
+        else:
+            self._stored += 1
+            self._replaced += kept.replaced
+            logger.info("%s: stored %s", association.title, message.affected_sop_instance_uid)
+        self._print(
+            {
+                "path": readable(kept.path) if kept is not None else None,
+                "replaced": kept is not None and kept.replaced,
+                "sop_instance_uid": message.affected_sop_instance_uid,
+                "sop_class_uid": message.affected_sop_class_uid,
+                "transfer_syntax_uid": request.context.transfer_syntax,
+                "calling_aet": association.calling_ae_title,
                 "status": int(status),
                 "comment": comment,
             }
+        )
+
+    def _print(self, row: dict[str, object]) -> None:
+        if self._as_json:
             try:
                 click.echo(json.dumps(row))
             except BrokenPipeError:  # whoever read the lines is gone; the object is stored all the same
                 self._as_json = False
-        logger.info("%s: stored %s", request.association.title, request.sop_instance_uid)
+
+
+class _Observed(IncomingRequest):
+    """A request whose response is shown to `on_response` before it is sent."""
+
+    __slots__ = ("_on_response", "_original")
+
+    def __init__(
+        self, original: IncomingRequest, on_response: Callable[[IncomingRequest, Response], None]
+    ) -> None:
+        super().__init__(original.association, original.context, original.message, original.data)
+        self._original = original
+        self._on_response = on_response
+
+    async def respond(self, response: Response, data: bytes | None = None) -> None:
+        self._on_response(self, response)
+        await self._original.respond(response, data)
+        self.responded = self._original.responded
