@@ -77,7 +77,7 @@ async def test_1_some_operation_failed(tmp_path: Path) -> None:
 
     path = write_sample(tmp_path)
     async with listen(LOOPBACK, 0, services=[Storage(refuse)]) as server:
-        sent = await tomowire("send", f"ANY@{LOOPBACK}:{server.port}", path)
+        sent = await tomowire("send", f"ANY@{LOOPBACK}:{server.port}", path, "--retries", "0")
     assert sent.code == 1
     assert f"{path}: the peer answered A700H (refused: out of resources)" in sent.stderr
     assert "0 stored" in sent.stderr

@@ -20,7 +20,9 @@ def send(program: Program, folder: Path, *samples: Sample, aet: str = "MODALITY"
     folder.mkdir(exist_ok=True)
     for number, sample in enumerate(samples):
         (folder / f"{number:04}.dcm").write_bytes(sample.header + sample.data_set)
-    return run_tomowire("send", f"{called}@{LOOPBACK}:{program.port}", folder, "--aet", aet).returncode
+    return run_tomowire(
+        "send", f"{called}@{LOOPBACK}:{program.port}", folder, "--aet", aet, "--retries", "0"
+    ).returncode
 
 
 def files(folder: Path) -> list[str]:

@@ -16,10 +16,15 @@ async def test_resume_leaves_out_what_was_taken_before(receiver: Receiver, tmp_p
     samples = write_samples(tmp_path / "a", 10)
     refused = {sample.uid for sample in samples[::3]}
     receiver.on_object = lambda request: 0xA700 if request.sop_instance_uid in refused else None
-    arguments = ("send", receiver.peer, tmp_path / "a", "--resume", tmp_path / "done", "--json")
+    arguments = ("send", receiver.peer, tmp_path / "a", "--resume", tmp_path / "done", "--json", "--retries", "0")
+    assert (await tomowire(*arguments, "--dry-run")).code == 0
+    assert not (tmp_path / "done").exists()
     first = await tomowire(*arguments)
     assert (first.code, first.json["stored"], first.json["failed"]) == (1, 6, 4)
     receiver.on_object = lambda request: None
+    before = (tmp_path / "done").read_bytes()
+    assert len((await tomowire(*arguments, "--dry-run")).json["would_send"]) == 4
+    assert (tmp_path / "done").read_bytes() == before
     second = await tomowire(*arguments)
     assert (second.code, second.json["stored"], second.json["resumed"]) == (0, 4, 6)
     assert receiver.received.keys() == {sample.uid for sample in samples}

@@ -199,6 +199,18 @@ async def test_dry_run_sends_nothing_and_says_what_it_would(receiver: Receiver, 
     assert (await tomowire("send", "ANY@127.0.0.1:1", tmp_path / "a", "--dry-run")).code == 0
 
 
+async def test_what_is_refused_for_want_of_resources_is_sent_again(receiver: Receiver, tmp_path: Path) -> None:
+    samples = write_samples(tmp_path / "a", 3)
+    receiver.on_object = lambda request: 0xA700 if len(receiver.times) == 1 else None
+    done = await tomowire("send", receiver.peer, tmp_path / "a", "--json")
+    assert (done.code, done.json["stored"]) == (0, 3)
+    assert receiver.received.keys() == {sample.uid for sample in samples}
+    assert receiver.times[0] == receiver.times[-1]
+    receiver.times.clear()
+    once = await tomowire("send", receiver.peer, tmp_path / "a", "--json", "--retries", "0")
+    assert (once.code, once.json["failed"], len(receiver.times)) == (1, 1, 3)
+
+
 async def test_three_associations_are_used_at_once(receiver: Receiver, tmp_path: Path) -> None:
     samples = write_samples(tmp_path / "a", 60)
     barrier = asyncio.Barrier(3)
@@ -252,7 +264,7 @@ async def test_a_peer_that_goes_away_for_good(receiver: Receiver, tmp_path: Path
             closing.append(asyncio.create_task(receiver.server.close(grace=0)))
 
     receiver.on_object = go_away
-    done = await tomowire("send", receiver.peer, tmp_path / "a", "--json")
+    done = await tomowire("send", receiver.peer, tmp_path / "a", "--json", "--retries", "0")
     await asyncio.gather(*closing)
     outcomes = Counter(row["outcome"] for row in done.json["objects"])
     assert done.code == 1

@@ -129,7 +129,8 @@ def test_pynetdicom_answers_an_echo(scp: Receiver) -> None:
 )
 def test_a_status_of_the_peer_is_told_and_counted(scp: Receiver, status: int, outcome: str, code: int) -> None:
     scp.status = status
-    done = run_tomowire("send", scp.peer, get_testdata_file("CT_small.dcm", download=False), "--json")
+    path = get_testdata_file("CT_small.dcm", download=False)
+    done = run_tomowire("send", scp.peer, path, "--json", "--retries", "0")
     (row,) = json.loads(done.stdout)["objects"]
     assert (row["outcome"], row["status"], done.returncode) == (outcome, status, code)
     assert f"{status:04X}H" in done.stderr

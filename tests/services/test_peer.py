@@ -73,7 +73,7 @@ async def test_echo(server: Server) -> None:
 async def test_send_tells_of_each_file(server: Server, receiver: Receiver, scans: list[Sample], tmp_path: Path) -> None:
     receiver.refuse = {scans[3].uid}
     async with Peer(PeerAddress("ARCHIVE", LOOPBACK, server.port), aet="WORKSTATION") as peer:
-        results = {sent.path: sent async for sent in peer.send(tmp_path / "scans")}
+        results = {sent.path: sent async for sent in peer.send(tmp_path / "scans", retries=0)}
     assert set(results) == set((tmp_path / "scans").rglob("*.dcm"))
     assert receiver.received == {sample.uid: sample.data_set for sample in scans}
     assert set(receiver.callers) == {"WORKSTATION"}

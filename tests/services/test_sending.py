@@ -49,6 +49,7 @@ def peer_at(port: int) -> PeerAddress:
 async def send(port: int, files: Iterable[DicomFile], **options: Any) -> dict[str, Sent]:
     """What became of each file, by its number. Each must be accounted for once."""
     files = list(files)
+    options.setdefault("retry_waits", ())
     async with asyncio.timeout(30):
         results = [sent async for sent in send_files(peer_at(port), files, **options)]
     by_number = {sent.file.path.stem: sent for sent in results}

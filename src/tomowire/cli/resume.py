@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 class ResumeFile:
     """A file with a line of JSON for each object that `peer` has acknowledged; without a path it remembers nothing.
+    With `read_only` nothing is added, and no file is made.
 
     A line is written when the acknowledgement has come and never before, so after a crash an object may be sent once more, but
     none is left out. An object counts as the same while its path, size and SOP Instance UID are.
@@ -22,8 +23,9 @@ class ResumeFile:
     Entering raises `UsageError` for a file that is something else, before a byte of it is changed; `OSError`.
     """
 
-    def __init__(self, path: Path | None, peer: str) -> None:
+    def __init__(self, path: Path | None, peer: str, *, read_only: bool = False) -> None:
         self._path = path
+        self._read_only = read_only
         self._peer = peer
         self._done: set[tuple[str, ...]] = set()
         self._file: IO[bytes] | None = None
@@ -32,6 +34,8 @@ class ResumeFile:
         if self._path is not None:
             content = self._path.read_bytes() if self._path.exists() else b""
             self._done = _read(content, self._path)
+            if self._read_only:
+                return self
             self._file = self._path.open("ab", buffering=0)
             if content and not content.endswith(b"\n"):
                 self._file.write(b"\n")

@@ -15,6 +15,7 @@ from tomowire.cli.report import Report
 from tomowire.cli.resume import ResumeFile
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.services.discovery import Skipped, discover
+from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import send_files
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
 
@@ -55,6 +56,13 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
     help="Seconds in which something must move, for each object.",
 )
 @click.option(
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=DEFAULT_RETRIES,
+    show_default=True,
+    help="How often an object refused with A7xx is sent again, and a peer that is gone tried again; with growing waits.",
+)
+@click.option(
     "--resume",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Remember in this file what the peer has taken, and pass over what it took before.",
@@ -69,6 +77,7 @@ def command(
     paths: tuple[Path, ...],
     resume: Path | None,
     dry_run: bool,
+    retries: int,
     quiet: bool,
     as_json: bool,
     verbose: int,
@@ -81,6 +90,7 @@ def command(
     """
     set_up_logging(verbose)
     address = peer_address(peer, called_aet)
+    options["retry_waits"] = retry_waits(retries)
     run(_send(address, paths, resume, dry_run, Report(quiet=quiet, as_json=as_json), options))
 
 
@@ -96,7 +106,7 @@ async def _send(
     if not files:
         complain(f"there is nothing to send: no DICOM file in {', '.join(map(str, paths))}")
         return report.finish(str(address)) or ExitCode.FAILED
-    with ResumeFile(resume, str(address)) as done:
+    with ResumeFile(resume, str(address), read_only=dry_run) as done:
         left = [file for file in files if not done.has(file)]
         report.resumed = len(files) - len(left)
         if dry_run:

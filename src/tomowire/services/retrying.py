@@ -1,0 +1,64 @@
+"""When an SCU tries again: after a lost connection, and where the peer says that it is only a matter of time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import AssociationRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tomowire.services.storage import StoreResponse
+
+DEFAULT_RETRIES: Final = 3
+_LONGEST_WAIT: Final = 60.0
+# Of many that were sent away at the same moment not all come back at the same moment.
+_JITTER: Final = 0.25
+# PS3.8 Table 9-21: the result of an A-ASSOCIATE-RJ.
+_REJECTED_TRANSIENT: Final = 2
+
+
+def retry_waits(retries: int = DEFAULT_RETRIES) -> tuple[float, ...]:
+    """Seconds before each of so many retries: 1, 2, 4, ..., never more than 60."""
+    return tuple(min(2.0**number, _LONGEST_WAIT) for number in range(retries))
+
+
+class Retries:
+    """What one run has learnt of its peer: whether waiting is worth it, and for how long. `waits` are in seconds."""
+
+    def __init__(self, waits: Sequence[float]) -> None:
+        self._waits = tuple(waits)
+        self._was_there = False
+        self._has_given_up = False
+
+    def on_open(self) -> None:
+        """An association has been opened."""
+        self._was_there = True
+        self._has_given_up = False
+
+    def before_opening(self, error: Exception, failures: int) -> float | None:
+        """Seconds before an association is tried again that was not opened `failures` times in a row; None: not at all.
+
+        A peer that was never there is not waited for: a mistake in its address should be told at once.
+        """
+        is_transient = isinstance(error, AssociationRejected) and error.result == _REJECTED_TRANSIENT
+        is_worth_it = is_transient or (self._was_there and not isinstance(error, AssociationRejected))
+        if not is_worth_it or self._has_given_up:
+            return None
+        self._has_given_up = failures > len(self._waits)
+        return self._wait(failures)
+
+    def before_sending(self, response: StoreResponse, refusals: int) -> float | None:
+        """Seconds before an object is sent again that was refused `refusals` times; None: not at all.
+
+        PS3.4 B.2.3: of all failures only A7xx, out of resources, is not of the object's own making.
+        """
+        return self._wait(refusals) if 0xA700 <= response.status <= 0xA7FF else None
+
+    def _wait(self, number: int) -> float | None:
+        if number > len(self._waits):
+            return None
+        from random import uniform  # needed seldom, and not cheap to import
+
+        return self._waits[number - 1] * uniform(1 - _JITTER, 1 + _JITTER)
