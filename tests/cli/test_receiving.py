@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from support.subprocesses import python_environment
+
 resource = pytest.importorskip("resource")
 
 SCRIPT = """
@@ -21,5 +23,6 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64)
 
 def test_the_limit_of_open_files_is_raised() -> None:
     """An association takes a descriptor, and so does each object while it is written: the usual 1024 are soon gone."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=30, check=True)
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "True"
