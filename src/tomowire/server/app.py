@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 from contextlib import AsyncExitStack
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
+from tomowire.aio.threads import finished
 from tomowire.errors import UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.incoming import DuplicatePolicy, Incoming
+from tomowire.server.index.text import load_character_sets
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
@@ -76,6 +79,9 @@ class Archive:
                     shutdown_grace=settings.shutdown_grace,
                 )
             )
+            # Now that callers are let in: the first of them with an umlaut is not to wait for it, and nobody with him.
+            loading = asyncio.get_running_loop().run_in_executor(None, load_character_sets)
+            stack.push_async_callback(finished, loading)
             self._stack = stack.pop_all()
         return self
 

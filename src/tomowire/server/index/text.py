@@ -32,6 +32,11 @@ def is_extended(character_set: str) -> bool:
     return "\\" in character_set or "2022" in character_set
 
 
+def load_character_sets() -> None:
+    """Import what text other than ASCII takes to be decoded: a fifth of a second, in which an event loop would stand still."""
+    import pydicom.charset  # noqa: F401
+
+
 def decode(raw: bytes, character_set: str, *, is_name: bool = False) -> str:
     """Text of a value; `character_set` is the text of Specific Character Set (0008,0005), or ""."""
     try:

@@ -1,0 +1,35 @@
+"""The archive as a whole, in a process of its own: what it imports, and where."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+_IMPORTS = """
+import asyncio, sys, threading
+from pathlib import Path
+from tomowire.server.app import Archive, Settings
+
+imported = []
+
+def hook(event, arguments):
+    if event == "import" and arguments[0].startswith("pydicom"):
+        imported.append(threading.current_thread() is threading.main_thread())
+
+async def main():
+    sys.addaudithook(hook)
+    async with Archive(Settings(Path(sys.argv[1]), port=0)):
+        assert True not in imported
+    from tomowire.server.index.text import decode
+    before = len(imported)
+    assert decode(b"M\\xfcller", "ISO_IR 100") == "M\u00fcller"
+    assert decode(b"\\x1b$B;3ED", "\\\\ISO 2022 IR 87") == "\u5c71\u7530"
+    assert imported and imported[before:] == []
+
+asyncio.run(main())
+"""
+
+
+def test_character_sets_are_imported_in_a_thread_and_before_they_are_needed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _IMPORTS, str(tmp_path)], check=True, timeout=60)
