@@ -1,4 +1,4 @@
-"""Writing all of what is given, and folders that come and go."""
+"""Folders that come and go."""
 
 from __future__ import annotations
 
@@ -9,38 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from support.leaks import open_descriptors
 from tomowire.server.files import DataDirectory
-from tomowire.server.folders import SeriesFolders, write_all
-
-
-@given(sizes=st.lists(st.integers(0, 5), min_size=0, max_size=3000))
-def test_any_number_of_buffers_is_written(sizes: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
-    # IOV_MAX is 1024.
-    buffers = [os.urandom(size) for size in sizes]
-    path = tmp_path_factory.getbasetemp() / "buffers"
-    with path.open("wb", buffering=0) as file:
-        write_all(file.fileno(), [memoryview(buffer) for buffer in buffers])
-    assert path.read_bytes() == b"".join(buffers)
-
-
-def test_more_than_the_kernel_takes_at_once_is_written() -> None:
-    # A pipe takes 64 KiB and then waits for a reader; without waiting it takes a part, as a disk does at 2 GiB.
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    data = os.urandom(100_000)
-    try:
-        with pytest.raises(BlockingIOError):
-            write_all(writer, [memoryview(data)[:30_000], memoryview(data)[30_000:]])
-        taken = os.read(reader, 1 << 20)
-        assert 0 < len(taken) < len(data)
-        assert taken == data[: len(taken)]
-    finally:
-        os.close(reader)
-        os.close(writer)
+from tomowire.server.folders import SeriesFolders
 
 
 @pytest.fixture

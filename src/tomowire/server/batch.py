@@ -27,11 +27,12 @@ from typing import Final
 from tomowire.errors import IndexUnavailable, StoreFailed
 from tomowire.server.failures import DUPLICATE_SOP_INSTANCE, failure_of, store_failed
 from tomowire.server.files import DataDirectory, ObjectName, object_file_name, series_folder
-from tomowire.server.folders import SeriesFolders, write_all
+from tomowire.server.folders import SeriesFolders
 from tomowire.server.incoming import DuplicatePolicy, NewObject, Outcome, Stored
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.journal import Intent, Journal
 from tomowire.server.posix import sync_file
+from tomowire.services.file_writing import write_all
 
 Result = Stored | StoreFailed
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +18,6 @@ from tomowire.server.posix import sync_directory, sync_file
 _OPEN_FOLDERS: Final = 64
 _DIRECTORY_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640
-_BUFFERS_PER_CALL: Final = 1024
-"""IOV_MAX on Linux and the BSDs."""
 
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK))
 """What file systems without hard links say (FAT, SMB, FUSE), or with links in one folder only (AFS: EXDEV)."""
@@ -127,22 +124,3 @@ class SeriesFolders:
         descriptor = self._open.pop(folder, None)
         if descriptor is not None:
             os.close(descriptor)
-
-
-def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> None:
-    """Write all of `buffers` at the end of a file, in as few calls as the system allows. Raises `OSError`."""
-    for first in range(0, len(buffers), _BUFFERS_PER_CALL):
-        group = buffers[first : first + _BUFFERS_PER_CALL]
-        missing = sum(map(len, group)) - os.writev(descriptor, group)
-        if missing:
-            _write_rest(descriptor, group, missing)
-
-
-def _write_rest(descriptor: int, buffers: Sequence[bytes | memoryview], missing: int) -> None:
-    """After a short write: the disk is full, and the next call says so; or it was more than the 2 GiB that Linux writes at once."""
-    skip = sum(map(len, buffers)) - missing
-    for buffer in buffers:
-        view = memoryview(buffer)[skip:]
-        skip = max(0, skip - len(buffer))
-        while view:
-            view = view[os.write(descriptor, view) :]

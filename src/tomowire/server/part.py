@@ -7,9 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from tomowire.server.files import DataDirectory
-from tomowire.server.folders import write_all
 from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
 from tomowire.server.posix import sync_file
+from tomowire.services.file_writing import write_all
 
 
 class PartFile:

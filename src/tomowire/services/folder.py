@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed, TomowireError
 from tomowire.protocol.status import OUT_OF_RESOURCES, SUCCESS, Status
+from tomowire.services.file_writing import write_all
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Folder:
         with FileIO(part, "x") as file:
             buffers: Sequence[bytes | memoryview] = (head, *chunk.buffers)
             while True:
-                await finished(loop.run_in_executor(None, _write_all, file, buffers))
+                await finished(loop.run_in_executor(None, write_all, file.fileno(), buffers))
                 if chunk.last:
                     return
                 chunk = await anext(request.data)
@@ -105,30 +106,7 @@ class Folder:
 
 def _write(path: str, buffers: Sequence[bytes | memoryview]) -> None:
     with FileIO(path, "x") as file:
-        _write_all(file, buffers)
-
-
-def _write_all(file: FileIO, buffers: Sequence[bytes | memoryview]) -> None:
-    if hasattr(os, "writev") and len(buffers) <= 1024:
-        size = sum(map(len, buffers))
-        written = os.writev(file.fileno(), buffers)
-        if written == size:
-            return
-        buffers = _after(buffers, written)
-    for buffer in buffers:
-        view = memoryview(buffer)
-        while view:
-            view = view[file.write(view) :]
-
-
-def _after(buffers: Sequence[bytes | memoryview], written: int) -> list[memoryview]:
-    """What is left of `buffers` after their first `written` bytes."""
-    left = []
-    for buffer in buffers:
-        if written < len(buffer):
-            left.append(memoryview(buffer)[written:])
-        written = max(0, written - len(buffer))
-    return left
+        write_all(file.fileno(), buffers)
 
 
 def _discard(part: str) -> None:
