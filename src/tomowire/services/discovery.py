@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @value()
 class Skipped:
-    """A file that is not sent, and why. `is_error` when it was meant to be sent and cannot be read; `errno` if the system said so."""
+    """A file that is not sent, and why; `errno` if the system said so. `is_error` when it was meant to be sent."""
 
     path: Path
     reason: str
@@ -35,7 +35,7 @@ class Skipped:
 
 
 def discover(
-    paths: Iterable[str | os.PathLike[str]], *, read_dicomdir: Callable[[Path], Iterable[Path]] | None = None
+    paths: Iterable[str | os.PathLike[str]], *, read_dicomdir: Callable[[Path], Iterable[Path | Skipped]] | None = None
 ) -> Iterator[DicomFile | Skipped]:
     """Look at every file that `paths` name, folders with all that is below them in the order of their names.
 
@@ -109,7 +109,9 @@ def _look_at(path: Path) -> DicomFile | Skipped:
         return _unreadable(path, error)
 
 
-def _of_directory(path: Path, read_dicomdir: Callable[[Path], Iterable[Path]] | None) -> Iterator[DicomFile | Skipped]:
+def _of_directory(
+    path: Path, read_dicomdir: Callable[[Path], Iterable[Path | Skipped]] | None
+) -> Iterator[DicomFile | Skipped]:
     if read_dicomdir is None:
         yield Skipped(path, "a DICOMDIR: name the folder it lies in", is_error=True)
         return
@@ -119,4 +121,5 @@ def _of_directory(path: Path, read_dicomdir: Callable[[Path], Iterable[Path]] | 
         yield Skipped(path, f"the DICOMDIR cannot be read: {error}", is_error=True)
         return
     for each in referred:
-        yield _named(_look_at(each))
+        there = each if isinstance(each, Skipped) else _behind(each)
+        yield _named(there if isinstance(there, Skipped) else _look_at(there))
