@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, StoreFailed
-from tomowire.server.failures import DUPLICATE_SOP_INSTANCE, failure_of, store_failed
+from tomowire.protocol.status import DUPLICATE_SOP_INSTANCE
+from tomowire.server.failures import failure_of, store_failed
 from tomowire.server.files import DataDirectory, ObjectName, object_file_name, series_folder
 from tomowire.server.folders import SeriesFolders
 from tomowire.server.incoming import DuplicatePolicy, NewObject, Outcome, Stored

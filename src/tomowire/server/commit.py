@@ -15,8 +15,9 @@ from threading import Thread
 from typing import Final
 
 from tomowire.aio.threads import finished
+from tomowire.protocol.status import OUT_OF_RESOURCES
 from tomowire.server.batch import BatchWriter, Result
-from tomowire.server.failures import OUT_OF_RESOURCES, failure_of, store_failed
+from tomowire.server.failures import failure_of, store_failed
 from tomowire.server.incoming import NewObject, Stored
 
 logger: Final = logging.getLogger(__name__)

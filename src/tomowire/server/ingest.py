@@ -17,14 +17,9 @@ from typing import Final, TypeVar
 from tomowire.aio.streams import Chunk
 from tomowire.aio.threads import finished
 from tomowire.errors import DataSetError
+from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, INVALID_SOP_INSTANCE
 from tomowire.server.commit import GroupCommit
-from tomowire.server.failures import (
-    CANNOT_UNDERSTAND,
-    DATA_SET_DOES_NOT_MATCH,
-    INVALID_SOP_INSTANCE,
-    failure_of,
-    store_failed,
-)
+from tomowire.server.failures import failure_of, store_failed
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import Incoming, NewObject, Stored
 from tomowire.server.index.attributes import InstanceRecord
@@ -60,7 +55,7 @@ class Ingest:
         if not is_tolerable_uid(incoming.sop_instance_uid):
             raise store_failed(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a UID")
         if not is_tolerable_uid(incoming.sop_class_uid):
-            raise store_failed(DATA_SET_DOES_NOT_MATCH, "Affected SOP Class UID is not a UID")
+            raise store_failed(DATA_SET_MISMATCH, "Affected SOP Class UID is not a UID")
         header = _file_header(incoming)
         first = await anext(chunks, None)
         if first is None:
@@ -142,5 +137,5 @@ def _checked_record(incoming: Incoming, scanned: ScannedHeader) -> InstanceRecor
     elif not is_tolerable_uid(record.series.series_instance_uid):
         comment = "Series Instance UID missing or not a UID"
     if comment is not None:
-        raise store_failed(DATA_SET_DOES_NOT_MATCH, comment)
+        raise store_failed(DATA_SET_MISMATCH, comment)
     return record

@@ -79,8 +79,13 @@ def _encode_ae(text: str) -> bytes:
     return data + b" " if len(data) % 2 else data
 
 
+def long_string(text: str) -> bytes:
+    """As much of `text` as an LO of the command set can hold, 64 bytes at most; without padding."""
+    return text[:_LO_LENGTH].encode("ascii", "replace").translate(_LO_BYTES)
+
+
 def _encode_lo(text: str) -> bytes:
-    data = text.encode("ascii", "replace").translate(_LO_BYTES)[:_LO_LENGTH]
+    data = long_string(text)
     return data + b" " if len(data) % 2 else data
 
 
