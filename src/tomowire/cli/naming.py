@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.errors import DataSetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tomowire.aio.streams import Chunk
     from tomowire.services.folder import NameOf
@@ -34,6 +34,8 @@ FIELDS: Final = (*_OF_REQUEST, *_OF_DATA_SET)
 
 _NOT_SAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST: Final = 100
+_PIECE: Final = 4096
+_MOST_INFLATED: Final = 1 << 20
 
 
 def safe_part(text: str) -> str:
@@ -44,13 +46,7 @@ def safe_part(text: str) -> str:
 
 def name_from_template(template: str) -> NameOf:
     """A naming function for `Folder`. Raises `UsageError` for unknown fields and for templates that lead out of the folder."""
-    try:
-        wanted = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise UsageError(f"{template!r}: {error}") from None
-    unknown = sorted(wanted - set(FIELDS))
-    if unknown:
-        raise UsageError(f"unknown field {{{unknown[0]}}}; known are {', '.join(FIELDS)}")
+    wanted = _fields(template)
     if "sop_instance_uid" not in wanted and "instance_number" not in wanted:
         raise UsageError("without {sop_instance_uid} or {instance_number} all objects would get the same name")
     parts = template.replace("\\", "/").split("/")
@@ -72,15 +68,45 @@ def name_from_template(template: str) -> NameOf:
     return name_of
 
 
+def is_unique(template: str) -> bool:
+    """Whether no two objects can get the same name."""
+    return "sop_instance_uid" in _fields(template)
+
+
+def _fields(template: str) -> set[str]:
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise UsageError(f"{template!r}: {error}") from None
+    for _, name, specification, conversion in parts:
+        if name not in FIELDS:
+            raise UsageError(f"unknown field {{{name}}}; known are {', '.join(FIELDS)}")
+        if specification or conversion:
+            raise UsageError(f"{{{name}}} is text and is taken as it is: write it without ':' and '!'")
+    return {str(name) for _, name, _, _ in parts}
+
+
 def _look_up(transfer_syntax: str, first: Chunk, tags: Mapping[str, int]) -> dict[str, str]:
     """Values from the beginning of the data set; `_` for what is not there or cannot be read."""
     from tomowire.server.index.scanner import HeaderScanner
 
-    scanner = HeaderScanner(transfer_syntax)
+    # This happens in the event loop. What names are made of stands at the beginning, and a kilobyte may inflate to a megabyte.
+    scanner = HeaderScanner(transfer_syntax, most_inflated=_MOST_INFLATED)
+    found = scanner.values
+    wanted = set(tags.values())
+    last = max(wanted)
     try:
-        for buffer in first.buffers:
-            scanner.feed(buffer)
+        for piece in _pieces(first):
+            scanner.feed(piece)
+            # The tags of a data set ascend (PS3.5 7.1).
+            if found.keys() >= wanted or max(found, default=0) > last:
+                break
     except DataSetError:
         pass  # what was found before stays good; the file itself is kept as it came
-    found = scanner.values
     return {name: safe_part(found.get(tag, b"").decode("latin-1").strip("\0 ")) for name, tag in tags.items()}
+
+
+def _pieces(chunk: Chunk) -> Iterator[memoryview]:
+    for buffer in chunk.buffers:
+        for start in range(0, len(buffer), _PIECE):
+            yield buffer[start : start + _PIECE]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tomowire.errors import DataSetError
-from tomowire.server.index.inflate import Inflater
+from tomowire.server.index.inflate import MAXIMUM_INFLATED, Inflater
 from tomowire.server.index.layout import Layout, is_deflated, layout_of
 from tomowire.server.index.walker import Walker
 from tomowire.server.index.wanted import WANTED
@@ -37,15 +37,16 @@ class ScannedHeader:
 class HeaderScanner:
     """`feed` it all bytes of one data set, then `finish`. Both raise `DataSetError`; after that it is of no more use.
 
-    `transfer_syntax` is that of the presentation context. Bytes given to `feed` may be changed once it has returned.
+    `transfer_syntax` is that of the presentation context. A deflated data set is given up when it has more than `most_inflated`
+    bytes. Bytes given to `feed` may be changed once it has returned.
     """
 
     __slots__ = ("_held", "_inflater", "_skip", "_started", "_transfer_syntax", "_walker")
 
-    def __init__(self, transfer_syntax: str) -> None:
+    def __init__(self, transfer_syntax: str, *, most_inflated: int = MAXIMUM_INFLATED) -> None:
         self._transfer_syntax = transfer_syntax
         self._walker = Walker(layout_of(transfer_syntax), WANTED)
-        self._inflater = Inflater() if is_deflated(transfer_syntax) else None
+        self._inflater = Inflater(most_inflated) if is_deflated(transfer_syntax) else None
         self._held = bytearray()  # the beginning of a unit that is not whole yet
         self._skip = 0  # bytes to come that belong to a value that is not wanted
         self._started = False
@@ -70,7 +71,7 @@ class HeaderScanner:
         if self._inflater is not None:
             self._inflater.finish()
         if self._skip:
-            raise DataSetError(f"the data set ends {self._skip} bytes before the end of a value", offset=walker.base)
+            raise DataSetError(f"the last value lacks {self._skip} bytes", offset=walker.base)
         if self._held and not self._is_padding(bytes(self._held)):
             raise DataSetError("the data set ends within an element", offset=walker.base)
         if len(walker.frames) != 1:
@@ -128,7 +129,7 @@ class HeaderScanner:
         if len(window) >= 2:
             self._started = True
             if self._inflater is None and window.startswith(_FILE_META_GROUP):
-                raise DataSetError("the data set begins with file meta information (group 0002)", offset=0)
+                raise DataSetError("the data set begins with file meta information (group 0002)")
 
 
 def scan(transfer_syntax: str, pieces: Iterable[bytes | bytearray | memoryview]) -> ScannedHeader:
