@@ -75,6 +75,12 @@ class _Reader:
         text = raw.decode("ascii").strip(" \0")
         return without_padding(text) if "\\" in text or "\0" in text else text
 
+    def uid(self, tag: int, raw: bytes) -> str:
+        """UI; a NUL within it is made visible and not left out, which would make another UID of it."""
+        if b"\0" in (kept := raw.strip(b"\0 ")):
+            return kept.decode("ascii", "replace").replace("\0", "\ufffd")
+        return self.text(tag, kept)
+
     def name(self, tag: int, raw: bytes) -> str:
         """PN; empty component groups at the end are left out, as they may be in the data set (PS3.5 6.2.1.1)."""
         if self._extended or not raw.isascii():
@@ -117,6 +123,7 @@ class _Reader:
 
 _Converter = Callable[[_Reader, int, bytes], Any]
 _BY_VR: Final[Mapping[str, _Converter]] = {
+    "UI": _Reader.uid,
     "PN": _Reader.name,
     "LT": _Reader.long_text,
     "DA": _Reader.date,
