@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.subprocesses import python_environment
+
 _IMPORTS = """
 import asyncio, sys, threading
 from pathlib import Path
@@ -32,4 +34,4 @@ asyncio.run(main())
 
 
 def test_character_sets_are_imported_in_a_thread_and_before_they_are_needed(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", _IMPORTS, str(tmp_path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _IMPORTS, str(tmp_path)], env=python_environment(), check=True, timeout=60)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.subprocesses import python_environment
 from tomowire.server.index.connect import connect_writer
 from tomowire.server.posix import sync_directory, sync_file
 
@@ -33,6 +34,7 @@ def test_without_posix_there_is_no_archive_and_no_traceback(tmp_path: Path, argu
         capture_output=True,
         text=True,
         timeout=60,
+        env=python_environment(),
         check=False,
     )
     assert run.returncode == 2
