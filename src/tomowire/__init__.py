@@ -6,6 +6,8 @@ hands, with one object per service (`CEchoScu`, `CStoreScu`; `Verification`, `St
 
 from __future__ import annotations
 
+from logging import NullHandler, getLogger
+
 from tomowire._version import __version__
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.association import Association
@@ -35,6 +37,9 @@ from tomowire.services.peer import Peer
 from tomowire.services.sending import Sent, send_files
 from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
 from tomowire.services.verification import CEchoScu, Verification, verification
+
+# A library does not decide where its log goes. Without this, Python prints warnings to stderr.
+getLogger("tomowire").addHandler(NullHandler())
 
 __all__ = [
     "AcceptedContext",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from support.network import LOOPBACK
 from support.objects import Sample
 from support.programs import run_on_a_terminal, run_tomowire, serving
 from support.stored import contents
+from tomowire.cli.db import _Findings
+from tomowire.server.findings import Finding, FindingKind
 
 SAMPLES = [Sample(number, series=number % 3, study=number % 2) for number in range(1, 11)]
 
@@ -76,7 +80,7 @@ def test_nothing_wrong(data_dir: Path) -> None:
     done = run_tomowire("db", "check", "--data-dir", data_dir)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "tomowire: nothing wrong\n")
     as_json = run_tomowire("db", "check", "--data-dir", data_dir, "--json")
-    assert as_json.stdout == f'{{"data_dir": "{data_dir}", "ok": true, "findings": []}}\n'
+    assert as_json.stdout == f'{{"data_dir": "{data_dir}", "findings": [], "ok": true}}\n'
 
 
 @pytest.mark.parametrize(
@@ -100,6 +104,15 @@ def test_what_has_happened_is_found(
     quick = run_tomowire("db", "check", "--data-dir", data_dir, "--quick")
     assert quick.returncode == quickly_seen
     assert run_tomowire("db", "check", "--data-dir", data_dir).stdout == done.stdout  # looking changes nothing
+
+
+def test_what_a_killed_process_left_is_told_and_is_no_failure(data_dir: Path) -> None:
+    (data_dir / "incoming" / "1.part").write_bytes(b"half an object")
+    done = run_tomowire("db", "check", "--data-dir", data_dir)
+    assert done.returncode == 0
+    assert done.stdout.startswith("unfinished: incoming/1.part: ")
+    assert done.stderr == "tomowire: nothing wrong; 1 left by a process that was killed: removed at the next start\n"
+    assert json.loads(run_tomowire("db", "check", "--data-dir", data_dir, "--json").stdout)["ok"] is True
 
 
 def test_findings_as_json(data_dir: Path) -> None:
@@ -160,6 +173,73 @@ def test_upgrade_of_what_is_up_to_date(data_dir: Path) -> None:
     done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
     assert (done.returncode, done.stdout) == (0, "")
     assert "tomowire: the index is at version " in done.stderr
+
+
+def test_upgrade_of_what_is_no_archive_makes_nothing(tmp_path: Path) -> None:
+    done = run_tomowire("db", "upgrade", "--data-dir", tmp_path)
+    assert done.returncode == 2
+    assert "is not the data directory of an archive" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_upgrade_of_an_archive_without_an_index_does_not_begin_one(data_dir: Path) -> None:
+    (data_dir / "index.sqlite").unlink()
+    done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
+    assert done.returncode == 2
+    assert "run 'tomowire db reindex'" in done.stderr
+    assert not (data_dir / "index.sqlite").exists()
+
+
+def test_upgrade_of_an_archive_that_runs(data_dir: Path) -> None:
+    with serving("serve", "--data-dir", data_dir):
+        done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
+    assert done.returncode == 2
+    assert "is in use by another process: stop it first" in done.stderr
+
+
+@pytest.mark.parametrize(("damage", "said"), [("garbage", "file is not a database"), ("unknown version", "0000")])
+def test_an_index_that_cannot_be_upgraded_is_one_line(damage: str, said: str, data_dir: Path) -> None:
+    index = data_dir / "index.sqlite"
+    if damage == "garbage":
+        index.write_bytes(b"this is not a database" * 1000)
+    else:
+        with closing(sqlite3.connect(index)) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '0000'")
+            connection.commit()
+    before = index.read_bytes()
+    done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tomowire: the index cannot be upgraded, and is as it was: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert index.read_bytes() == before
+
+
+def test_a_finding_names_no_patient(data_dir: Path) -> None:
+    with closing(sqlite3.connect(data_dir / "index.sqlite")) as connection:
+        (patient_id,) = connection.execute("SELECT patient_id FROM patients").fetchone()
+        connection.execute("DELETE FROM studies")
+        connection.commit()
+    done = run_tomowire("db", "check", "--data-dir", data_dir, "-vv")
+    assert "lonely row: index.sqlite: patient number 1 has no study" in done.stdout
+    assert patient_id not in done.stdout + done.stderr
+
+
+def test_findings_are_printed_as_they_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what is printed is JSON, also when it ends in the middle."""
+    found = Finding(FindingKind.FILE_MISSING, "objects/x.dcm", "gone")
+    row = {"kind": "file missing", "path": "objects/x.dcm", "explanation": "gone"}
+    findings = _Findings(tmp_path, as_json=True)
+    printed = ""
+    with pytest.raises(OSError, match="the disk"), findings:  # noqa: PT012 - what is printed before is the point
+        for _ in range(2):
+            findings.show(found)
+            new = capsys.readouterr().out
+            assert "file missing" in new
+            printed += new
+        raise OSError("the disk")
+    printed += capsys.readouterr().out
+    assert json.loads(printed) == {"data_dir": str(tmp_path), "findings": [row, row], "ok": False}
 
 
 def test_on_a_terminal_there_is_a_progress_bar_and_the_same_at_the_end(data_dir: Path) -> None:

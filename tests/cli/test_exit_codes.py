@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from support.network import LOOPBACK, free_port
-from support.objects import Sample
+from support.objects import SECONDARY_CAPTURE, Sample
 from support.programs import start, tomowire
 from tomowire import Status, Storage, Verification, listen
+from tomowire.wire.part10 import FileMeta, encode_file_meta
 from tomowire.wire.pdu import AAbort, AAssociateRJ, encode_pdu
 
 
@@ -96,10 +97,14 @@ async def test_1_some_operation_failed(tmp_path: Path) -> None:
         (["echo", "A@::1:104"], "write an IPv6 address in brackets"),
         (["echo", "AN_AE_TITLE_OF_18@localhost"], "is not an AE title: 1 to 16 characters"),
         (["echo", "A@localhost", "--timeout", "0"], "0"),
-        (["send", "A@localhost", "/does/not/exist"], "'/does/not/exist' does not exist"),
+        (["echo", "localhost", "104"], "'localhost' has no AE title: a peer is written AET@host:port"),
+        (["echo", "pacs://A@localhost"], "mixes two forms: write A@localhost, without pacs://"),
+        (["echo", "dicom://A@localhost"], "a peer is written AET@host:port or pacs://host:port"),
         (["send", "A@localhost"], "Missing argument 'PATH...'"),
         (["listen"], "Missing option '-o'"),
         (["listen", "-o", "x", "--name", "{name}"], "unknown field {name}; known are sop_instance_uid,"),
+        (["listen", "-o", "x", "--name", "{sop_instance_uid!r}"], "write it without ':' and '!'"),
+        (["listen", "-o", "x", "--name", "{sop_instance_uid}/{instance_number:04d}"], "write it without ':' and '!'"),
         (["listen", "-o", "x", "--name", "../{sop_instance_uid}"], "is not a path below the folder"),
         (["listen", "-o", "x", "--name", "all.dcm"], "all objects would get the same name"),
         (
@@ -108,7 +113,7 @@ async def test_1_some_operation_failed(tmp_path: Path) -> None:
         ),
         (["db", "check", "--data-dir", "nowhere"], "is not the data directory of an archive"),
         (["db", "reindex", "--data-dir", "nowhere"], "is not the data directory of an archive"),
-        (["db", "upgrade", "--data-dir", "nowhere"], "is not an archive's data directory"),
+        (["db", "upgrade", "--data-dir", "nowhere"], "is not the data directory of an archive"),
         (["find"], "No such command 'find'"),
     ],
 )
@@ -142,6 +147,8 @@ async def test_4_association_rejected_or_aborted(tmp_path: Path) -> None:
             "called AE title not recognized (result 1, source 1, reason 7); check the AE title of the peer"
             in done.stderr
         )
+        assert done.stderr.count("\n") <= 2, "the log does not say it once more"
+        assert "(called 'WRONG')" in done.stderr
     async with answering(encode_pdu(AAbort(source=2, reason=6))) as port:
         aborted = await tomowire("echo", f"ANY@{LOOPBACK}:{port}")
     assert aborted.code == 4
@@ -172,6 +179,13 @@ async def test_5_no_accepted_presentation_context(tmp_path: Path) -> None:
         echoed = await tomowire("echo", f"ANY@{LOOPBACK}:{server.port}")
     assert (sent.code, echoed.code) == (5, 5)
     assert "Explicit VR Little Endian" in sent.stderr
+    assert "enable it there" not in sent.stderr, "what is not compressed cannot be decompressed"
+    compressed = tmp_path / "compressed.dcm"
+    compressed.write_bytes(encode_file_meta(FileMeta(SECONDARY_CAPTURE, "1.2.3", "1.2.840.10008.1.2.4.90")))
+    async with listen(LOOPBACK, 0, services=[only_implicit]) as server:
+        sent = await tomowire("send", f"ANY@{LOOPBACK}:{server.port}", compressed)
+    assert sent.code == 5
+    assert "enable it there, or decompress the file before it is sent" in sent.stderr
 
 
 async def test_6_timeout(silent: socket.socket, tmp_path: Path) -> None:
@@ -194,14 +208,17 @@ async def test_6_a_peer_that_stops_answering(tmp_path: Path) -> None:
     assert "nothing moved for 0.1 s" in sent.stderr
 
 
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("command", ["echo", "send"])
-async def test_130_interrupted(silent: socket.socket, tmp_path: Path, command: str) -> None:
+async def test_130_interrupted(
+    silent: socket.socket, tmp_path: Path, command: str, number: signal.Signals, expected: int
+) -> None:
     paths = [write_sample(tmp_path)] if command == "send" else []
     program = await asyncio.to_thread(start, [command, peer_at(silent), *paths, "--json"])
     connection, _ = await asyncio.get_running_loop().sock_accept(silent)
-    code = await asyncio.to_thread(program.end, signal.SIGINT)
+    code = await asyncio.to_thread(program.end, number)
     connection.close()
-    assert code == 130
+    assert code == expected
     assert program.stderr.text == "tomowire: interrupted\n"
 
 

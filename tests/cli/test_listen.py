@@ -14,6 +14,10 @@ import pytest
 from support.network import LOOPBACK
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample
 from support.programs import Program, run_tomowire, serving, start
+from support.raw_peer import RawPeer, associate_rq, message_pdus, store_rq
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.items import PresentationContextRQ
+from tomowire.wire.messages import CStoreRSP
 
 
 def send(program: Program, folder: Path, *samples: Sample, aet: str = "MODALITY", called: str = "ANY") -> int:
@@ -82,6 +86,8 @@ def test_json_is_a_line_for_each_object_and_the_rest_goes_to_stderr(tmp_path: Pa
         "calling_aet": "MODALITY",
         "status": 0,
         "comment": None,
+        "path": str(folder / f"{rows[0]['sop_instance_uid']}.dcm"),
+        "replaced": False,
     }
     assert program.stderr.text.endswith("tomowire: 3 objects stored, 0 refused\n")
 
@@ -96,6 +102,47 @@ def test_an_object_whose_name_is_taken_by_a_folder_is_refused_and_the_next_is_no
     assert files(folder) == [f"{second.uid}.dcm"]
     statuses = {row["sop_instance_uid"]: row["status"] for row in map(json.loads, program.stdout.text.splitlines())}
     assert statuses == {first.uid: 0xA700, second.uid: 0}
+
+
+async def test_what_the_service_refuses_is_accounted_for_too(tmp_path: Path) -> None:
+    """No UID, and no file is tried: the refusal is not the folder's."""
+    context = PresentationContextRQ(1, SECONDARY_CAPTURE, (EXPLICIT_VR_LITTLE_ENDIAN,))
+    with serving("listen", "-o", tmp_path / "received", "--json") as program:
+        async with await RawPeer.connect(program.port) as peer:
+            await peer.associate(associate_rq(context))
+            request = store_rq(instance="../../etc/passwd", sop_class=SECONDARY_CAPTURE)
+            await peer.send(message_pdus(1, request, Sample(1).data_set))
+            response = (await peer.read_message()).command
+            assert isinstance(response, CStoreRSP)
+            assert response.status == 0x0117
+            await peer.release()
+        assert program.end() == 0
+    (row,) = map(json.loads, program.stdout.text.splitlines())
+    assert (row["status"], row["path"], row["sop_instance_uid"]) == (0x0117, None, "../../etc/passwd")
+    assert program.stderr.text.endswith("tomowire: 0 objects stored, 1 refused\n")
+
+
+def test_files_that_were_replaced_are_counted_and_warned_of(tmp_path: Path) -> None:
+    folder = tmp_path / "received"
+    samples = [Sample(1), Sample(2), Sample(2, study=2)]
+    with serving("listen", "-o", folder, "--name", "{instance_number}.dcm") as program:
+        assert "without {sop_instance_uid} in --name two objects may get the same name" in program.stderr.text
+        assert send(program, tmp_path / "sent", *samples) == 0
+        assert send(program, tmp_path / "sent", *samples) == 0
+        assert program.end() == 0
+    assert files(folder) == ["1.dcm", "2.dcm"]
+    assert program.stderr.text.endswith("6 objects stored in 2 files (4 replaced), 0 refused\n")
+
+
+async def test_at_the_end_it_says_for_whom_it_waits(tmp_path: Path) -> None:
+    context = PresentationContextRQ(1, SECONDARY_CAPTURE, (EXPLICIT_VR_LITTLE_ENDIAN,))
+    with serving("listen", "-o", tmp_path / "received") as program:
+        async with await RawPeer.connect(program.port) as peer:
+            await peer.associate(associate_rq(context))
+            program.process.send_signal(signal.SIGINT)
+            program.stderr.wait_for("shutting down; an association may finish within 5 s")
+            await peer.release()
+        assert program.process.wait(5) == 0
 
 
 def test_who_may_call_whom(tmp_path: Path) -> None:

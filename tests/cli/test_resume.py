@@ -28,6 +28,8 @@ async def test_resume_leaves_out_what_was_taken_before(receiver: Receiver, tmp_p
     second = await tomowire(*arguments)
     assert (second.code, second.json["stored"], second.json["resumed"]) == (0, 4, 6)
     assert receiver.received.keys() == {sample.uid for sample in samples}
+    outcomes = [row["outcome"] for row in second.json["objects"]]
+    assert (outcomes.count("resumed"), outcomes.count("stored")) == (6, 4)
     third = await tomowire(*arguments)
     assert (third.code, third.json["stored"], third.json["resumed"]) == (0, 0, 10)
     assert len(receiver.times) == 10 + 4

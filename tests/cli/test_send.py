@@ -15,10 +15,13 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from support.network import LOOPBACK
 from support.programs import run_on_a_terminal, start, tomowire
 from support.receiver import Receiver, write_samples
-from tomowire import StoreRequest
+from tomowire import Status, Storage, StoreRequest, listen
+from tomowire.aio.serving import IncomingRequest
 from tomowire.uids import STORAGE_SOP_CLASSES
+from tomowire.wire.messages import CStoreRQ, CStoreRSP
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
 
@@ -72,6 +75,88 @@ async def test_a_file_that_is_named_and_is_not_dicom_is_a_failure(receiver: Rece
     assert done.code == 1
     assert f"{tmp_path / 'notes.txt'}: not a DICOM file" in done.stderr
     assert receiver.received.keys() == {sample.uid}
+
+
+async def test_a_path_that_is_not_there_stops_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    (sample,) = write_samples(tmp_path / "a", 1)
+    done = await tomowire("send", receiver.peer, tmp_path / "gone.dcm", tmp_path / "a", "--json")
+    assert (done.code, done.json["stored"], done.json["failed"]) == (1, 1, 1)
+    assert f"{tmp_path / 'gone.dcm'}: No such file or directory" in done.stderr
+    assert receiver.received.keys() == {sample.uid}
+
+
+async def test_an_image_without_uids_in_a_folder_is_a_failure(receiver: Receiver, tmp_path: Path) -> None:
+    write_samples(tmp_path / "a", 1)
+    (tmp_path / "a" / "0002.dcm").write_bytes(b"\x08\0\x05\0CS\x0a\0ISO_IR 100\x10\0\x10\0PN\2\0A ")
+    done = await tomowire("send", receiver.peer, tmp_path / "a")
+    assert done.code == 1
+    assert "0002.dcm: neither file meta information nor data set names a SOP class" in done.stderr
+
+
+async def test_what_is_only_counted_is_named_when_asked_and_quiet_tells_of_failures_only(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    write_samples(tmp_path / "a", 1)
+    for number in range(6):
+        (tmp_path / "a" / f"notes {number}").write_text("not an image")
+    arguments = ("send", receiver.peer, tmp_path / "a")
+    assert "and 3 more files: skipped: not a DICOM file" in (await tomowire(*arguments)).stderr
+    named = (await tomowire(*arguments, "-v")).stderr
+    assert all(f"notes {number}: skipped" in named for number in range(6))
+    assert "more file" not in named
+    (tmp_path / "a" / "0002.dcm").write_bytes(bytes(128) + b"DICM")
+    quiet = await tomowire(*arguments, "--quiet")
+    assert quiet.stderr == f"tomowire: {tmp_path}/a/0002.dcm: the file ends inside its file meta information\n"
+
+
+async def test_verbose_tells_what_was_agreed_and_of_each_object(receiver: Receiver, tmp_path: Path) -> None:
+    (sample,) = write_samples(tmp_path / "a", 1)
+    (tmp_path / "a" / "private.dcm").write_bytes(encode_file_meta(FileMeta("1.2.3.4", "1.2.5", "1.2.840.10008.1.2.1")))
+    once = (await tomowire("send", receiver.peer, tmp_path / "a", "-v")).stderr
+    assert "established, 1 of 2 presentation contexts accepted; data sent in pieces of up to 262" in once
+    assert "context 3: 1.2.3.4 in Explicit VR Little Endian: refused" in once
+    assert f"{sample.uid}: 0000H (success)" in once
+    assert once.count(": released") == 1
+    assert "context 1" not in once
+    twice = (await tomowire("send", receiver.peer, tmp_path / "a", "-vv")).stderr
+    assert "context 1: Secondary Capture Image Storage in Explicit VR Little Endian: accepted" in twice
+
+
+async def test_a_comment_with_success_is_passed_on(tmp_path: Path) -> None:
+    class Commenting(Storage):
+        async def handle(self, request: IncomingRequest) -> None:
+            assert isinstance(request.message, CStoreRQ)
+            await request.respond(
+                CStoreRSP(
+                    message_id_being_responded_to=request.message.message_id,
+                    affected_sop_class_uid=request.message.affected_sop_class_uid,
+                    affected_sop_instance_uid=request.message.affected_sop_instance_uid,
+                    status=0,
+                    error_comment="another one is kept",
+                )
+            )
+
+    async def keep(_: StoreRequest) -> Status:
+        raise AssertionError
+
+    write_samples(tmp_path / "a", 5)
+    async with listen(LOOPBACK, 0, services=[Commenting(keep)], shutdown_grace=0) as server:
+        done = await tomowire("send", f"ANY@{LOOPBACK}:{server.port}", tmp_path / "a", "--json")
+    said = "stored, and the peer says: another one is kept"
+    assert (done.code, done.json["stored"]) == (0, 5)
+    assert {(row["outcome"], row["reason"]) for row in done.json["objects"]} == {("stored", said)}
+    assert done.stderr.count(f".dcm: {said}") == 3
+    assert f"and 2 more files: {said}" in done.stderr
+
+
+async def test_a_full_disk_under_the_output_is_an_error_of_its_own(receiver: Receiver, tmp_path: Path) -> None:
+    write_samples(tmp_path / "a", 1)
+    with await asyncio.to_thread(open, "/dev/full", "wb") as full:
+        program = await asyncio.to_thread(start, ["send", receiver.peer, tmp_path / "a", "--json"], stdout=full)
+    assert await asyncio.to_thread(program.process.wait, 30) == 1
+    program.stderr.join()
+    assert program.stderr.text.endswith("tomowire: No space left on device\n")
+    assert "Exception ignored" not in program.stderr.text
 
 
 async def test_a_damaged_dicom_file_in_a_folder_is_a_failure_and_stops_nothing(
@@ -129,7 +214,7 @@ async def test_names_that_are_no_text(receiver: Receiver, tmp_path: Path) -> Non
     assert os.fsencode(planned.stdout) == odd + b"\n"
     done = await tomowire("send", receiver.peer, tmp_path / "a", "--json", "--resume", tmp_path / "done")
     assert (done.code, done.stderr) == (0, "")
-    assert done.json["objects"][0]["path"] == os.fsdecode(odd)
+    assert done.json["objects"][0]["path"].endswith("/\\xff\\xfe\x1b[31m.dcm"), "lone surrogates are no JSON"
     again = await tomowire("send", receiver.peer, tmp_path / "a", "--json", "--resume", tmp_path / "done")
     assert (again.json["resumed"], receiver.times) == (1, [sample.uid])
 
@@ -292,6 +377,9 @@ async def test_interrupted_it_tells_what_it_has_done(receiver: Receiver, tmp_pat
     summary = json.loads(program.stdout.text)
     assert summary["interrupted"] is True
     assert summary["stored"] <= 20
+    outcomes = Counter(row["outcome"] for row in summary["objects"])
+    assert outcomes == {"stored": summary["stored"], "not sent": summary["not_sent"]}
+    assert outcomes.total() == 50
     assert program.stderr.text.endswith("tomowire: interrupted\n")
 
 
@@ -307,6 +395,13 @@ async def test_a_progress_bar_only_on_a_terminal(receiver: Receiver, tmp_path: P
     assert "━".encode() in shown
     assert re.search(rb"\d/50\d\.\d kB", shown)
     assert b"5 stored" in shown
+    long = tmp_path / "a" / f"{'long ' * 30}.txt"
+    long.write_text("not an image")
+    receiver.on_object = lambda request: 0xB000
+    shown = await asyncio.to_thread(run_on_a_terminal, arguments)
+    assert f"{long}: skipped: not a DICOM file".encode() in shown, "names are not broken at the width of the terminal"
+    assert b"0005.dcm: the peer answered B000H (coercion" not in shown  # the fourth and the fifth are counted
+    assert f"{tmp_path}/a/0001.dcm: the peer answered B000H (coercion of data elements, or some".encode() in shown
     quiet = await asyncio.to_thread(run_on_a_terminal, [*arguments, "--quiet"])
     assert quiet == b""
     piped = await tomowire(*arguments)

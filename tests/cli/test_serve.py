@@ -56,6 +56,14 @@ def test_what_it_suggests_to_try_works(tmp_path: Path) -> None:
     assert contents(tmp_path / "data") == {sample.uid: sample.data_set}
 
 
+def test_what_it_suggests_works_also_where_not_everybody_may_call(tmp_path: Path) -> None:
+    with serving("serve", "--data-dir", tmp_path / "data", "--allow", "STORESCU") as archive:
+        archive.stderr.wait_for("end with Ctrl-C")
+        (command,) = re.findall(r"tomowire (echo .*)", archive.stderr.text)
+        assert command.endswith(" --aet STORESCU")
+        assert run_tomowire(*command.split()).returncode == 0
+
+
 def test_its_default_data_directory_is_where_it_was_started(tmp_path: Path) -> None:
     with serving("serve", cwd=tmp_path):
         assert (tmp_path / "tomowire-data" / "index.sqlite").exists()

@@ -157,3 +157,26 @@ def test_leftovers_of_dead_processes_go_and_those_of_the_living_stay(tmp_path: P
     assert here.exists()
     mine.close()
     assert not here.exists()
+
+
+def test_a_process_with_the_same_number_does_not_keep_leftovers_alive(tmp_path: Path) -> None:
+    """As in a container, where the first process is 1 each time: what counts is who holds the lock."""
+    program = f"""
+import os
+from tomowire import Folder
+Folder({str(tmp_path)!r})
+os.execv({sys.executable!r}, [{sys.executable!r}, "-c", "from tomowire import Folder; Folder({str(tmp_path)!r})"])
+"""
+    subprocess.run([sys.executable, "-c", program], env=python_environment(), check=True)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_in_the_same_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    first = Folder(tmp_path)
+    (here,) = tmp_path.iterdir()
+    second = Folder(tmp_path)
+    assert here.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+    first.close()
+    second.close()
+    assert list(tmp_path.iterdir()) == []

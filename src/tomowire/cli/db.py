@@ -12,12 +12,12 @@ import click
 
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, explain, printable, set_up_logging
+from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
 from tomowire.cli.serve import data_dir_option
-from tomowire.errors import TomowireError, UsageError
+from tomowire.errors import IndexUnavailable, TomowireError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from tomowire.server.findings import Finding
 
@@ -38,22 +38,32 @@ def command() -> None:
 def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
     """Compare the index with the files: every row, every file, every checksum.
 
-    Prints what it finds; exit code 0 means that nothing is wrong. The archive may be running.
+    Prints what it finds; exit code 0 means that nothing is wrong. What a killed process left unfinished does not count: the next
+    start removes it. The archive may be running.
     """
     from tomowire.server.check import check as find
+    from tomowire.server.findings import FindingKind
 
     set_up_logging(verbose)
 
-    def work() -> list[Finding]:
-        with open_counter("checking") as progress:
-            return list(_shown(find(data_dir, content=not quick, progress=progress), as_json=as_json))
+    findings = _Findings(data_dir, as_json=as_json)
 
-    findings = _guarded(work)
-    if as_json:
-        rows = [{"kind": each.kind.value, "path": str(each.path), "explanation": each.explanation} for each in findings]
-        click.echo(json.dumps({"data_dir": str(data_dir), "ok": not findings, "findings": rows}))
-    complain("nothing wrong" if not findings else f"{len(findings)} finding{'' if len(findings) == 1 else 's'}")
-    sys.exit(ExitCode.FAILED if findings else ExitCode.OK)
+    def work() -> int:
+        """How many findings are nothing to act on: what they are of is removed at the next start anyway."""
+        left = 0
+        with findings, open_counter("checking") as progress:
+            for finding in find(data_dir, content=not quick, progress=progress):
+                findings.show(finding)
+                left += finding.kind is FindingKind.UNFINISHED
+        return left
+
+    left = _guarded(work)
+    wrong = findings.count - left
+    findings.end(ok=not wrong)
+    parts = [f"{wrong} finding{'' if wrong == 1 else 's'}"] if wrong else ["nothing wrong"]
+    parts += [f"{left} left by a process that was killed: removed at the next start"] if left else []
+    complain("; ".join(parts))
+    leave(ExitCode.FAILED if wrong else ExitCode.OK)
 
 
 @command.command
@@ -68,23 +78,16 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
     from tomowire.server.reindex import reindex as rebuild
 
     set_up_logging(verbose)
-    findings: list[Finding] = []
-
-    def report(finding: Finding) -> None:
-        findings.append(finding)
-        if not as_json:
-            click.echo(_line(finding))
+    findings = _Findings(data_dir, as_json=as_json)
 
     def work() -> int:
-        with open_counter("indexing") as progress:
-            return rebuild(data_dir, report=report, progress=progress)
+        with findings, open_counter("indexing") as progress:
+            return rebuild(data_dir, report=findings.show, progress=progress)
 
     count = _guarded(work)
-    if as_json:
-        rows = [{"kind": each.kind.value, "path": str(each.path), "explanation": each.explanation} for each in findings]
-        click.echo(json.dumps({"data_dir": str(data_dir), "indexed": count, "findings": rows}))
-    complain(f"{count} objects indexed" + (f", {len(findings)} files could not be" if findings else ""))
-    sys.exit(ExitCode.FAILED if findings else ExitCode.OK)
+    findings.end(indexed=count)
+    complain(f"{count} objects indexed" + (f", {findings.count} files could not be" if findings.count else ""))
+    leave(ExitCode.FAILED if findings.count else ExitCode.OK)
 
 
 @command.command
@@ -92,34 +95,67 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
 @verbose_option
 def upgrade(data_dir: Path, verbose: int) -> None:
     """Bring the index of an older version up to date."""
-    from tomowire.server.files import DataDirectory
-    from tomowire.server.index.versions import upgrade as migrate
+    from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
 
     def work() -> tuple[str | None, str | None]:
-        if not data_dir.is_dir():
-            raise UsageError(f"{data_dir} is not an archive's data directory")
-        directory = DataDirectory.open(data_dir)
         try:
-            return migrate(directory.index_path)
-        finally:
-            directory.close()
+            return migrate(data_dir)
+        except Exception as error:
+            if not _is_of_the_database(error):
+                raise
+            reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+            raise IndexUnavailable(f"the index cannot be upgraded, and is as it was: {reason}") from error
 
     before, after = _guarded(work)
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether SQLite, SQLAlchemy or Alembic raised it: the latter two are imported only where there is something to migrate."""
+    return any(
+        kind.__module__.partition(".")[0] in ("sqlite3", "sqlalchemy", "alembic") for kind in type(error).__mro__
+    )
+
+
+class _Findings:
+    """What is found, shown as it comes and not kept: there may be as many findings as there are objects.
+
+    With `as_json` they are rows of one JSON object, which `end` completes; leaving the `with` by an exception does so too.
+    """
+
+    def __init__(self, data_dir: Path, *, as_json: bool) -> None:
+        self.count = 0
+        self._as_json = as_json
+        self._before_row = f'{{"data_dir": {json.dumps(readable(data_dir))}, "findings": ['
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.count:
+            self.end(ok=False)
+
+    def show(self, finding: Finding) -> None:
+        self.count += 1
+        if self._as_json:
+            row = {"kind": finding.kind.value, "path": readable(finding.path), "explanation": finding.explanation}
+            click.echo(self._before_row + json.dumps(row), nl=False)
+            self._before_row = ", "
+        else:
+            click.echo(_line(finding))
+
+    def end(self, **facts: object) -> None:
+        """No more will come; `facts` are said of all."""
+        if self._as_json:
+            begin = "" if self.count else self._before_row
+            click.echo(f"{begin}], {json.dumps(facts)[1:]}")
+
+
 def _line(finding: Finding) -> bytes:
     """As bytes: the name of a foreign file need not be text in any encoding."""
     return os.fsencode(printable(f"{finding.kind.value}: {finding.path}: {finding.explanation}"))
-
-
-def _shown(findings: Iterable[Finding], *, as_json: bool) -> Iterator[Finding]:
-    for finding in findings:
-        if not as_json:
-            click.echo(_line(finding))
-        yield finding
 
 
 def _guarded(work: Callable[[], T]) -> T:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,16 @@ import click
 
 from tomowire.aio.connect import associate
 from tomowire.cli.options import json_option, peer_address, peer_argument, requestor_options, verbose_option
-from tomowire.cli.running import ExitCode, complain, run, set_up_logging
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run, set_up_logging
 from tomowire.errors import TomowireError
+from tomowire.services.sending import log_agreement
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
+
+logger = logging.getLogger("tomowire.echo")
 
 
 @click.command
@@ -33,30 +38,39 @@ if TYPE_CHECKING:
 @json_option
 @verbose_option
 def command(
-    peer: str, called_aet: str | None, timeout: float, count: int, as_json: bool, verbose: int, **options: Any
+    peer: PeerAddress, called_aet: str | None, timeout: float, count: int, as_json: bool, verbose: int, **options: Any
 ) -> None:
     """Ask PEER for a C-ECHO, and print how long each answer took.
 
     PEER is AET@host:port, or pacs://host:port.
     """
-    set_up_logging(verbose)
+    set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
     run(_echo(peer_address(peer, called_aet), timeout, count, as_json, options))
 
 
 async def _echo(address: PeerAddress, timeout: float, count: int, as_json: bool, options: dict[str, Any]) -> int:
     echoes: list[dict[str, Any]] = []
     error = None
+    code = ExitCode.OK
+    interrupted = False
     try:
         async with associate(address, [verification()], **options) as association:
+            log_agreement(logger, association)
             await _ask(association, address, timeout, count, as_json, echoes)
     except TomowireError as failure:
-        error = str(failure)
+        error = explain(failure, called=address.ae_title)
+        complain(error)
+        code = exit_code_of(failure)
+    except asyncio.CancelledError:  # Ctrl-C
+        interrupted = True
         raise
     finally:
-        failed = error is not None or any(each["status"] for each in echoes)
+        code = code or (ExitCode.FAILED if any(each["status"] for each in echoes) else ExitCode.OK)
         if as_json:
-            click.echo(json.dumps({"peer": str(address), "ok": not failed, "error": error, "echoes": echoes}))
-    return ExitCode.FAILED if failed else ExitCode.OK
+            ok = not code and len(echoes) == count
+            summary = {"peer": str(address), "ok": ok, "interrupted": interrupted, "error": error, "echoes": echoes}
+            click.echo(json.dumps(summary))
+    return code
 
 
 async def _ask(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -22,7 +23,7 @@ Exit codes, the same for all commands:
   0  all well (warnings included)       4  association rejected or aborted
   1  some operation failed              5  no accepted presentation context
   2  usage                              6  timeout
-  3  cannot connect, TLS included       130  interrupted
+  3  cannot connect, or cannot listen   130  interrupted (143: by SIGTERM)
 """
 
 
@@ -37,6 +38,13 @@ class _Commands(click.Group):
             return None
         command: click.Command = import_module(_COMMANDS[cmd_name]).command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while a command is being imported; later each command deals with it
+            click.echo("tomowire: interrupted", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -26,9 +26,26 @@ class AeTitle(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
-peer_argument = click.argument("peer")
+class Peer(click.ParamType[PeerAddress]):
+    """Where a peer is, as a person types it."""
 
-verbose_option = click.option("-v", "--verbose", count=True, help="Say what happens, on stderr; -vv says everything.")
+    name = "peer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PeerAddress:
+        scheme, separator, location = value.partition("://")
+        if separator and scheme != "pacs":
+            self.fail(f"{value!r}: a peer is written AET@host:port or pacs://host:port", param, ctx)
+        if separator and "@" in location:
+            self.fail(f"{value!r} mixes two forms: write {location}, without pacs://", param, ctx)
+        try:
+            return PeerAddress.parse(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+peer_argument = click.argument("peer", type=Peer())
+
+verbose_option = click.option("-v", "--verbose", count=True, help="Log what happens to stderr; -vv logs every detail.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable summary on stdout.")
 
 
@@ -59,9 +76,6 @@ def requestor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def peer_address(peer: str, called_aet: str | None) -> PeerAddress:
-    """The address that a person has typed. A mistake ends the command with exit code 2."""
-    try:
-        return PeerAddress.parse(peer, called_ae_title=called_aet)
-    except UsageError as error:
-        raise click.BadParameter(str(error), param_hint="PEER") from None
+def peer_address(peer: PeerAddress, called_aet: str | None) -> PeerAddress:
+    """The address that a person has typed, with the AE title from `--called-aet` if that is given."""
+    return peer if called_aet is None else PeerAddress(called_aet, peer.host, peer.port)

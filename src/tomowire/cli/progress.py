@@ -6,6 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tomowire.cli.running import say_through
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -21,7 +23,7 @@ def open_progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable
     # Not needed, and not paid for, when nobody looks.
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    with _bar(DownloadColumn(), TransferSpeedColumn()) as progress:
+    with _shown(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(title, total=total)
         yield lambda size: progress.update(task, advance=size)
 
@@ -34,14 +36,22 @@ def open_counter(title: str) -> Iterator[Callable[[int, int | None], None] | Non
         return
     from rich.progress import MofNCompleteColumn
 
-    with _bar(MofNCompleteColumn()) as progress:
+    with _shown(MofNCompleteColumn()) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _bar(*columns: ProgressColumn) -> Progress:
+@contextmanager
+def _shown(*columns: ProgressColumn) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     begin = (TextColumn("{task.description}"), BarColumn())
-    return Progress(*begin, *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    # rich's own redirection would break lines at the width of the terminal, and names with them.
+    with Progress(*begin, *columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        say_through(lambda line: console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False))
+        try:
+            yield progress
+        finally:
+            say_through(None)

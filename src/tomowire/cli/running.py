@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import signal
 import sys
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tomowire.errors import (
     AssociationError,
+    AssociationRejected,
     ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
@@ -39,6 +42,7 @@ class ExitCode(IntEnum):
     NO_CONTEXT = 5
     TIMEOUT = 6
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
@@ -61,21 +65,50 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     # What has been imported lives as long as the process: no collection needs to look at it again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    terminated = _end_on_sigterm()
     try:
         code = _run(work)
     except KeyboardInterrupt:
         complain("interrupted")
-        code = ExitCode.INTERRUPTED
+        code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
     except BrokenPipeError:
         raise  # nobody reads the output any more: click ends the process without a word
     except (TomowireError, OSError) as error:
         complain(explain(error))
         code = exit_code_of(error)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. What could not be written to stdout has been told; Python would try again and end with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(int(code))
 
 
-def explain(error: Exception) -> str:
-    """What went wrong, without the numbers that Python puts before it."""
+def _end_on_sigterm() -> list[int]:
+    """Let SIGTERM end the command as Ctrl-C does; gives a list that is not empty once it has come."""
+    seen: list[int] = []
+
+    def on_sigterm(number: int, _: object) -> None:
+        seen.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    return seen
+
+
+def readable(path: str | os.PathLike[str]) -> str:
+    """The name of a file for JSON. It need not be text: bytes that are none become `\\xff`, since lone surrogates are no JSON."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def explain(error: Exception, *, called: str | None = None) -> str:
+    """What went wrong, without the numbers that Python puts before it. `called` is the AE title that the peer was called by."""
+    if called is not None and isinstance(error, AssociationRejected) and (error.source, error.reason) == (1, 7):
+        return f"{error} (called {called!r})"
     if isinstance(error, OSError) and not isinstance(error, TomowireError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)
@@ -83,7 +116,20 @@ def explain(error: Exception) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr, with the program's name, for what went wrong."""
-    print(f"tomowire: {printable(text)}", file=sys.stderr, flush=True)
+    _print_line(f"tomowire: {printable(text)}")
+
+
+def say_through(print_line: Callable[[str], None] | None) -> None:
+    """Lines go through `print_line` from now on, as long as there is a progress bar to be kept below them; None: to stderr."""
+    global _print_line
+    _print_line = print_line or _to_stderr
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+_print_line: Callable[[str], None] = _to_stderr
 
 
 def printable(text: str) -> str:
@@ -91,9 +137,9 @@ def printable(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-def set_up_logging(verbose: int) -> None:
-    """Log to stderr: warnings, with -v what happens, with -vv everything. UIDs and AE titles are named, patients never."""
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+def set_up_logging(verbose: int, *, least: int = logging.WARNING) -> None:
+    """Log to stderr: `least`, with -v what happens, with -vv everything. UIDs and AE titles are named, patients never."""
+    level = (least, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +32,7 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
 
 @click.command
 @peer_argument
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @requestor_options
 @click.option(
     "-j",
@@ -68,11 +69,11 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
     help="Remember in this file what the peer has taken, and pass over what it took before.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Tell of failures only: no progress bar, no summary.")
 @json_option
 @verbose_option
 def command(
-    peer: str,
+    peer: PeerAddress,
     called_aet: str | None,
     paths: tuple[Path, ...],
     resume: Path | None,
@@ -88,43 +89,47 @@ def command(
     PEER is AET@host:port, or pacs://host:port. What is not DICOM is reported and skipped; one bad file never stops the others.
     Exit code 0 means that every file was taken.
     """
-    set_up_logging(verbose)
-    address = peer_address(peer, called_aet)
+    set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said of each file
     options["retry_waits"] = retry_waits(retries)
-    run(_send(address, paths, resume, dry_run, Report(quiet=quiet, as_json=as_json), options))
+    report = Report(peer_address(peer, called_aet), quiet=quiet, as_json=as_json, verbose=verbose > 0)
+    run(_send(paths, resume, dry_run, report, options))
 
 
 async def _send(
-    address: PeerAddress,
-    paths: Sequence[Path],
-    resume: Path | None,
-    dry_run: bool,
-    report: Report,
-    options: dict[str, Any],
+    paths: Sequence[Path], resume: Path | None, dry_run: bool, report: Report, options: dict[str, Any]
 ) -> int:
-    files = await _find(paths, report)
-    if not files:
-        complain(f"there is nothing to send: no DICOM file in {', '.join(map(str, paths))}")
-        return report.finish(str(address)) or ExitCode.FAILED
-    with ResumeFile(resume, str(address), read_only=dry_run) as done:
-        left = [file for file in files if not done.has(file)]
-        report.resumed = len(files) - len(left)
-        if dry_run:
-            return report.planned(left)
-        try:
-            with open_progress(f"to {address}", sum(file.size for file in left), enabled=not report.quiet) as progress:
-                async for sent in send_files(address, left, progress=progress, **options):
+    files: list[DicomFile] = []
+    left = files
+    told: set[Path] = set()
+    try:
+        await _find(paths, files, report)
+        if not files:
+            complain(f"there is nothing to send: no DICOM file in {', '.join(map(str, paths))}")
+            return report.finish() or ExitCode.FAILED
+        with ResumeFile(resume, str(report.peer), read_only=dry_run) as done:
+            left = []
+            for file in files:
+                if done.has(file):
+                    report.resumed(file)
+                else:
+                    left.append(file)
+            if dry_run:
+                return report.planned(left)
+            size = sum(file.size for file in left)
+            with open_progress(f"to {report.peer}", size, enabled=not report.quiet) as progress:
+                async for sent in send_files(report.peer, left, progress=progress, **options):
+                    told.add(sent.path)
                     report.sent(sent)
                     if not sent.is_failure:
                         done.add(sent.file)
-        except asyncio.CancelledError:  # Ctrl-C: what has been done is told all the same
-            report.finish(str(address), interrupted=True)
-            raise
-    return report.finish(str(address))
+    except asyncio.CancelledError:  # Ctrl-C: what has been done is told all the same
+        report.finish([file for file in left if file.path not in told], interrupted=True)
+        raise
+    return report.finish()
 
 
-async def _find(paths: Iterable[Path], report: Report) -> list[DicomFile]:
-    files: list[DicomFile] = []
+async def _find(paths: Iterable[Path], files: list[DicomFile], report: Report) -> None:
+    """Add to `files` what is to be sent."""
     for number, found in enumerate(discover(paths, read_dicomdir=referenced_files)):
         if isinstance(found, Skipped):
             report.skipped(found)
@@ -132,4 +137,3 @@ async def _find(paths: Iterable[Path], report: Report) -> list[DicomFile]:
             files.append(found)
         if not number % _LOOKS_BETWEEN_PAUSES:
             await asyncio.sleep(0)  # Ctrl-C is heard here
-    return files

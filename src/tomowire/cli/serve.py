@@ -13,7 +13,7 @@ import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, explained, stop_signal
+from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, closing_words, explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def _serve(settings: Settings) -> int:
             await stack.enter_async_context(archive)
         print(archive.greeting(_program()), file=sys.stderr, flush=True)
         await stop.wait()
-        complain("shutting down; associations in progress may finish (once more to end at once)")
+        complain(closing_words(archive.associations))
     return ExitCode.OK
 
 

@@ -96,9 +96,11 @@ def _begins_with_element(head: bytes, size: int) -> bool:
     group, vr = head[:2], head[4:6]
     if vr.isalpha() and vr.isupper():
         return group in (_FILE_META_GROUP, b"\x08\x00", b"\x00\x08")
-    # Implicit VR: two bytes are no evidence, but with a small even element number and a length that the file has room for they are.
+    # Implicit VR: two bytes are no evidence, but with a small element number and a length that the file has room for they are.
     if group != b"\x08\x00" or len(head) < _IMPLICIT.size:
         return False
+    number: int
+    length: int
     _, number, length = _IMPLICIT.unpack_from(head)
     return number <= _SOP_INSTANCE and length % 2 == 0 and _IMPLICIT.size + length <= size
 

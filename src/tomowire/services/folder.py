@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import shutil
-import socket
+import sys
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ from tomowire.errors import StoreFailed, TomowireError
 from tomowire.protocol.status import OUT_OF_RESOURCES, SUCCESS, Status
 from tomowire.services.file_writing import write_all
 from tomowire.wire.part10 import FileMeta, encode_file_meta
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,12 +35,23 @@ def by_instance_uid(request: StoreRequest, _: Chunk) -> str:
     return f"{request.sop_instance_uid}.dcm"
 
 
+@value()
+class Kept:
+    """Where an object has been stored, and whether a file that was there before is gone."""
+
+    path: str
+    replaced: bool
+
+
 class Folder:
     """`Storage(Folder("received").keep)`: every object becomes a file, whole or not at all.
 
     `name` gives the path below the folder, from the request and the first chunk of its data set; a file of that name is replaced.
     The file meta information is made from the command (PS3.10 7.1), the data set is written as it came. Files are not synced to
-    the disk: a power cut can take what came in the last seconds. `close` removes what the folder needed for its work.
+    the disk: a power cut can take what came in the last seconds.
+
+    Until it is whole a file lies in a hidden folder `.incoming-*`. `close` removes that; what a killed process left there is
+    removed when the next `Folder` of the same path is made.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, name: NameOf = by_instance_uid) -> None:
@@ -47,14 +59,17 @@ class Folder:
         self._name = name
         self._numbers = itertools.count()
         self.path.mkdir(parents=True, exist_ok=True)
-        host = "".join(letter for letter in socket.gethostname() if letter.isalnum())
-        _remove_leftovers(self.path, f"{_INCOMING}{host}-")
+        _remove_leftovers(self.path)
         # On the same file system as the files, so that a rename is all it takes; hidden, so that nobody picks up half a file.
-        self._incoming = str(self.path / f"{_INCOMING}{host}-{os.getpid()}")
-        os.makedirs(self._incoming, exist_ok=True)
+        self._incoming, self._lock = _make_incoming(self.path)
 
     async def keep(self, request: StoreRequest) -> Status:
         """Store one object. Raises `StoreFailed` (A700H) when it cannot be written, and leaves nothing behind then."""
+        await self.store(request)
+        return SUCCESS
+
+    async def store(self, request: StoreRequest) -> Kept:
+        """As `keep`, and tell where the object is now."""
         head = encode_file_meta(
             FileMeta(
                 request.sop_class_uid,
@@ -72,17 +87,19 @@ class Folder:
                 _write(part, (head, *first.buffers))
             else:
                 await self._write_large(part, head, first, request)
-            self._finish(part, name)
+            return self._finish(part, name)
         except BaseException as error:
             _discard(part)
             if isinstance(error, OSError) and not isinstance(error, TomowireError):
                 raise _failure(error) from error
             raise
-        return SUCCESS
 
     def close(self) -> None:
         """Remove the place for unfinished files."""
         shutil.rmtree(self._incoming, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def _write_large(self, part: str, head: bytes, chunk: Chunk, request: StoreRequest) -> None:
         loop = asyncio.get_running_loop()
@@ -95,13 +112,15 @@ class Folder:
                 chunk = await anext(request.data)
                 buffers = chunk.buffers
 
-    def _finish(self, part: str, name: str) -> None:
+    def _finish(self, part: str, name: str) -> Kept:
         target = f"{self.path}/{name}"
+        replaced = os.path.exists(target)
         try:
             os.replace(part, target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(part, target)
+        return Kept(target, replaced)
 
 
 def _write(path: str, buffers: Sequence[bytes | memoryview]) -> None:
@@ -121,21 +140,45 @@ def _failure(error: OSError) -> StoreFailed:
     return StoreFailed(OUT_OF_RESOURCES, f"cannot write the file: {error.strerror or error}")
 
 
-def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove the unfinished files of processes of this machine that are no more."""
-    if os.name != "posix":
-        return  # there is no way to ask for a process that leaves it alone
-    for entry in folder.glob(f"{prefix}*"):
-        number = entry.name.removeprefix(prefix)
-        if number.isdigit() and int(number) != os.getpid() and not _is_running(int(number)):
+def _make_incoming(folder: Path) -> tuple[str, int | None]:
+    """A place for unfinished files that no other process has, and the descriptor that holds it."""
+    while True:
+        # Neither host name nor process ID tells two processes apart: in containers both may be the same each time.
+        path = str(folder / f"{_INCOMING}{os.urandom(8).hex()}")
+        os.mkdir(path)
+        try:
+            descriptor = _hold(path)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # somebody who tidies up was quicker
+        except OSError:
+            return path, None  # a file system without locks: nobody can hold it, and so nobody removes it
+        return path, descriptor
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of processes that are no more: the kernel has let go of what they held."""
+    for entry in folder.glob(f"{_INCOMING}*"):
+        try:
+            descriptor = _hold(str(entry))
+        except OSError:
+            continue
+        if descriptor is not None:
             shutil.rmtree(entry, ignore_errors=True)
+            os.close(descriptor)
 
 
-def _is_running(process: int) -> bool:
+def _hold(path: str) -> int | None:
+    """Lock a folder for as long as the descriptor is open; None where there are no such locks. Raises `OSError`."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            raise FileNotFoundError(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

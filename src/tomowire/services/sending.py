@@ -239,7 +239,6 @@ class _Group:
                 self._retries.on_open()
                 window = 1 if careful else association.window or _UNLIMITED_WINDOW
                 await self._send_over(association, self._again if careful else self._left, window)
-            logger.info("%s: released", association.title)
         except (AssociationError, OperationTimeout) as error:
             if not is_open:
                 return error
