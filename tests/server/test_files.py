@@ -107,6 +107,24 @@ def test_looking_at_a_folder_does_not_make_it_an_archive(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("names", [[], ["lost+found", ".DS_Store"], ["lock"]], ids="+".join)
+def test_an_empty_folder_becomes_a_data_directory(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with DataDirectory.open(tmp_path) as directory:
+        assert directory.is_locked
+    (tmp_path / "notes.txt").touch()
+    with DataDirectory.open(tmp_path):  # it is one by now
+        pass
+
+
+def test_a_folder_full_of_other_things_does_not(tmp_path: Path) -> None:
+    (tmp_path / "IM0001").touch()
+    with pytest.raises(UsageError, match=r"not empty, and not the data directory of an archive.*--data-dir"):
+        DataDirectory.open(tmp_path)
+    assert os.listdir(tmp_path) == ["IM0001"]
+
+
 def test_part_files_of_the_last_run_are_not_written_over(tmp_path: Path) -> None:
     with DataDirectory.open(tmp_path) as directory:
         first = new_part(directory)

@@ -31,11 +31,17 @@ from tomowire.uids import is_tolerable_uid
 OBJECTS: Final = "objects"
 INCOMING: Final = "incoming"
 
+DIRECTORY_MODE: Final = 0o750
+FILE_MODE: Final = 0o640
+"""For all that is made in a data directory: what is in it is about patients, and not for everybody on the machine. (The umask may
+take away more.)"""
+
 _OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
+_INDEX: Final = "index.sqlite"
 _LOCK: Final = "lock"
+_NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, "lost+found"})
+"""What may be in a folder that becomes a data directory: what a start leaves that was killed at once, and what a new disk has."""
 _PART_SUFFIX: Final = ".part"
-_DIRECTORY_MODE: Final = 0o750
-_FILE_MODE: Final = 0o640
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +111,18 @@ class DataDirectory:
     def open(cls, root: Path | str, *, fsync: bool = True) -> Self:
         """Make the directory if there is none, and lock it.
 
-        Raises `UsageError` if another process uses it, `OSError` if it cannot be made or written to.
+        Raises `UsageError` if another process uses it or it is a folder with other things in it, `OSError` if it cannot be made or
+        written to.
         """
         require_posix()
         root = Path(root).absolute()
+        if _is_foreign(root):
+            raise UsageError(
+                f"{root} is not empty, and not the data directory of an archive: name one with --data-dir that is, "
+                "or an empty or new folder"
+            )
         for folder in (root, root / OBJECTS, root / INCOMING):
-            folder.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+            folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         held = _lock(root / _LOCK)
         if held is None:
             raise UsageError(f"the data directory {root} is in use by another process (PID {_holder(root / _LOCK)})")
@@ -152,7 +164,7 @@ class DataDirectory:
 
     @property
     def index_path(self) -> Path:
-        return self.root / "index.sqlite"
+        return self.root / _INDEX
 
     @property
     def journal_path(self) -> Path:
@@ -164,7 +176,7 @@ class DataDirectory:
             self._next_part += 1
             path = self.root / INCOMING / f"{self._next_part}{_PART_SUFFIX}"
             try:
-                return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE), path
+                return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE), path
             except FileExistsError:  # left by a process whose recovery could not remove it
                 continue
 
@@ -177,8 +189,15 @@ class DataDirectory:
         return _walk(self.root, OBJECTS)
 
 
+def _is_foreign(root: Path) -> bool:
+    """Whether `root` is a folder that holds something, and no archive."""
+    if (root / OBJECTS).is_dir() or (root / _INDEX).exists() or not root.exists():
+        return False
+    return any(name not in _NO_OBSTACLES and not name.startswith(".") for name in os.listdir(root))
+
+
 def _lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     if not lock(descriptor):
         os.close(descriptor)
         return None

@@ -12,12 +12,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
-from tomowire.server.files import OBJECTS
+from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS
 from tomowire.server.posix import sync_directory, sync_file
 
 _OPEN_FOLDERS: Final = 64
-_DIRECTORY_MODE: Final = 0o750
-_FILE_MODE: Final = 0o640
 
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK))
 """What file systems without hard links say (FAT, SMB, FUSE), or with links in one folder only (AFS: EXDEV)."""
@@ -35,10 +33,10 @@ class SeriesFolders:
         """Open a new file for writing, making its folder if need be. Raises `FileExistsError` and other `OSError`s."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return os.open(file_name, flags, _FILE_MODE, dir_fd=self._descriptor(folder))
+            return os.open(file_name, flags, FILE_MODE, dir_fd=self._descriptor(folder))
         except FileNotFoundError:  # somebody removed the folder behind our back
             self._forget(folder)
-            return os.open(file_name, flags, _FILE_MODE, dir_fd=self._descriptor(folder))
+            return os.open(file_name, flags, FILE_MODE, dir_fd=self._descriptor(folder))
 
     def exists(self, folder: str, file_name: str) -> bool:
         """Whether there is such a file; makes the folder if need be. Raises `OSError`."""
@@ -97,13 +95,30 @@ class SeriesFolders:
     def _descriptor(self, folder: str) -> int:
         descriptor = self._open.get(folder)
         if descriptor is None:
-            os.makedirs(self._root / folder, _DIRECTORY_MODE, exist_ok=True)
+            self._make(folder)
             self._sync_parents(folder)
             descriptor = os.open(self._root / folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._open[folder] = descriptor
         else:
             self._open.move_to_end(folder)
         return descriptor
+
+    def _make(self, folder: str) -> None:
+        """Make a folder and those above it. Not `objects/` itself: without it the disk is not the one that it ought to be.
+
+        (`os.makedirs` would make the folders above with a mode of its own, and let everybody list the studies.)
+        """
+        path = self._root / folder
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            above = folder.rpartition("/")[0]
+            if above == OBJECTS:
+                raise
+            self._make(above)
+            os.mkdir(path, DIRECTORY_MODE)
 
     def _sync_parents(self, folder: str) -> None:
         """Make the folder's own entry durable, whoever made it: a process that was killed before this line may have."""

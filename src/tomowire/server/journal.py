@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from tomowire.server.files import FILE_MODE
 from tomowire.server.posix import sync_data, sync_directory
 
 _HEADER: Final = struct.Struct(">8sII")
@@ -43,7 +44,7 @@ class Journal:
 
     def __init__(self, path: Path, *, fsync: bool = True) -> None:
         self._fsync = fsync
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         if fsync:
             sync_directory(path.parent)  # a journal that the power cut makes nameless says nothing
 

@@ -151,6 +151,13 @@ def test_a_study_stays_with_its_first_patient(
     assert "P1" not in caplog.text
 
 
+def test_a_study_under_another_patient_is_told_of_once(writer: SqliteWriter, caplog: pytest.LogCaptureFixture) -> None:
+    writer.insert(1, [new_row(Sample(number, series=number, study=number % 2)) for number in (1, 2)])
+    rows = [new_row(Sample(number, series=number, study=number % 2, patient_id="Roe")) for number in range(3, 31)]
+    writer.insert(2, rows)
+    assert len(caplog.messages) == 2  # two studies, 28 series
+
+
 def test_one_series_uid_in_two_studies_is_two_series(writer: SqliteWriter, reader: SqliteReader) -> None:
     overrides = {0x0020000E: ("UI", f"{ROOT}.9")}
     writer.insert(1, [new_row(Sample(n, study=n, overrides=overrides)) for n in (1, 2)])

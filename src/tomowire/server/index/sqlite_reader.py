@@ -54,6 +54,8 @@ class SqliteReader:
             connection = connect_reader(path, busy_timeout=busy_timeout)
             try:
                 version = require_current(connection)
+                if version is None:  # killed at its very first start
+                    raise UsageError("the index is empty: run 'tomowire db reindex'")
                 if version != CURRENT:
                     raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
             except BaseException:

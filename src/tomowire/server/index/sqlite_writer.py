@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tomowire.server.files import FILE_MODE
 from tomowire.server.index import statements
 from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
 from tomowire.server.index.rows import IndexedObject, NewRow
 from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
 from tomowire.server.index.versions import CURRENT, create_schema, require_current, upgrade
+from tomowire.server.posix import sync_directory
 
 logger: Final = logging.getLogger(__name__)
 
 _KNOWN_SERIES: Final = 10_000
+_TOLD_STUDIES: Final = 10_000
 
 
 class SqliteWriter:
@@ -30,15 +34,17 @@ class SqliteWriter:
         self.archive_id: str = row[0]
         self.last_batch: int = row[1]
         # Nearly all objects belong to a series that was there a moment ago. With the patient in the key, an object that names
-        # another patient than its study has is noticed once for each series.
+        # another patient than its study has is noticed once for each series, and told once for each study.
         self._known_series: dict[tuple[str, str, str], int] = {}
+        self._told_studies: dict[str, None] = {}
 
     @classmethod
     def open(cls, path: Path, *, fsync: bool = True, busy_timeout: float = BUSY_TIMEOUT) -> SqliteWriter:
         """Open the index at `path`, made if there is none and upgraded if it is old.
 
-        Raises `UsageError` if it is no index or one of a newer program, `IndexUnavailable`.
+        Raises `UsageError` if it is no index or one of a newer program, `IndexUnavailable`, `OSError`.
         """
+        _create(path, fsync=fsync)
         with sqlite_errors():
             connection = connect_writer(path, fsync=fsync, busy_timeout=busy_timeout)
             try:
@@ -106,13 +112,21 @@ class SqliteWriter:
         row = self._connection.execute(statements.FIND_STUDY, (uid,)).fetchone()
         if row is not None:
             if row[1] != identity:
-                logger.warning("study %s has come under another patient before, and stays there", uid)
+                self._tell_of_another_patient(uid)
             return int(row[0])
         patient_key = self._key(
             (statements.FIND_PATIENT, (identity,)),
             (statements.INSERT_PATIENT, (identity, *statements.patient_values(record.patient))),
         )
         return self._key(None, (statements.INSERT_STUDY, (patient_key, *statements.study_values(record.study))))
+
+    def _tell_of_another_patient(self, study_uid: str) -> None:
+        if study_uid in self._told_studies:
+            return
+        if len(self._told_studies) >= _TOLD_STUDIES:
+            self._told_studies.pop(next(iter(self._told_studies)))
+        self._told_studies[study_uid] = None
+        logger.warning("study %s has come under another patient before, and stays there", study_uid)
 
     def _key(self, find: tuple[str, statements.Row] | None, insert: tuple[str, statements.Row]) -> int:
         if find is not None and (row := self._connection.execute(*find).fetchone()) is not None:
@@ -130,6 +144,14 @@ class SqliteWriter:
             if row is None:  # it has other children
                 break
             key = row[0]
+
+
+def _create(path: Path, *, fsync: bool) -> None:
+    """Make the file if there is none: SQLite would let everybody read it. Its log and its shared memory get the same mode."""
+    if not path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        if fsync:  # a power cut must not take the name of what SQLite finds there, and does not know to be new
+            sync_directory(path.parent)
 
 
 @cache
