@@ -167,7 +167,7 @@ def test_what_a_killed_process_left_is_named_as_such(tmp_path: Path) -> None:
         batches = [[(ONE, False)], [(TWO, True), (Sample(3), False)]]
         steps = server.store(tmp_path / "all", batches).steps
         seen = set()
-        for step in range(steps // 3, steps, 3):
+        for step in range(steps // 2, steps, 2):
             root = tmp_path / str(step)
             run = server.store(root, batches, step=step)
             held = kinds(root)
@@ -176,6 +176,12 @@ def test_what_a_killed_process_left_is_named_as_such(tmp_path: Path) -> None:
             assert run.killed
             assert kinds(root) == {}
     assert seen == {(FindingKind.UNFINISHED, "incoming"), (FindingKind.UNFINISHED, "objects")}
+
+
+def test_it_says_that_what_is_unfinished_goes_away(root: Path) -> None:
+    (root / "incoming/7.part").touch()
+    [finding] = check(root)
+    assert finding.explanation.endswith("removed at the next start")
 
 
 def test_it_changes_nothing(root: Path) -> None:

@@ -24,6 +24,7 @@ from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.reindex import reindex
 from tomowire.server.upgrade import upgrade
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 SAMPLES = [Sample(n, series=n % 3, study=n % 2, size=64 if n % 4 else 200_000) for n in range(12)]
 
@@ -91,10 +92,58 @@ def test_what_cannot_be_indexed_is_reported_and_left(root: Path) -> None:
     assert {finding.path: finding.kind for finding in found} == {
         first: FindingKind.UNREADABLE,
         second: FindingKind.UNREADABLE,
+        third: FindingKind.FILE_MISSING,
         moved: FindingKind.UIDS_DIFFER,
         "objects/notes.txt": FindingKind.FOREIGN_FILE,
     }
-    assert all((root / finding.path).exists() for finding in found)
+    assert all((root / finding.path).exists() for finding in found if finding.path != third)
+
+
+def test_a_changed_file_goes_on_being_found(root: Path) -> None:
+    damaged, renamed = path_of(SAMPLES[3]), path_of(SAMPLES[5])
+    data = bytearray((root / damaged).read_bytes())
+    data[-1] ^= 1  # a pixel
+    (root / damaged).write_bytes(data)
+    syntax = EXPLICIT_VR_LITTLE_ENDIAN.encode() + b"\0"
+    other = b"1.2.840.10008.1.2.4"  # not one that exists, and so read in the same way
+    assert len(other) == len(syntax) - 1 + len(syntax) % 2
+    file = (root / renamed).read_bytes()
+    (root / renamed).write_bytes(file.replace(syntax[: len(other)], other, 1))
+    expected = {damaged: FindingKind.CONTENT_DIFFERS, renamed: FindingKind.UIDS_DIFFER}
+    for _ in range(2):
+        found: list[Finding] = []
+        assert reindex(root, report=found.append) == len(SAMPLES)
+        assert {finding.path: finding.kind for finding in found} == expected
+        assert {finding.path: finding.kind for finding in findings(root)} == expected
+    (root / "index.sqlite").unlink()  # nothing knows any more what was received
+    found = []
+    assert reindex(root, report=found.append) == len(SAMPLES)
+    assert (found, findings(root)) == ([], [])
+
+
+def test_a_lost_file_is_reported_once(root: Path) -> None:
+    lost = path_of(SAMPLES[3])
+    (root / lost).unlink()
+    found: list[Finding] = []
+    assert reindex(root, report=found.append) == len(SAMPLES) - 1
+    assert [(finding.kind, finding.path) for finding in found] == [(FindingKind.FILE_MISSING, lost)]
+    assert findings(root) == []
+    found.clear()
+    assert reindex(root, report=found.append) == len(SAMPLES) - 1
+    assert found == []
+
+
+def test_a_damaged_index_accuses_no_file(root: Path) -> None:
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_instances_series_key'")
+        connection.execute("UPDATE instances SET sha256 = x'00'")
+        connection.commit()
+    with (root / "index.sqlite").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes([0xFF]) * 64)
+    found: list[Finding] = []
+    assert reindex(root, report=found.append) == len(SAMPLES)
+    assert (found, findings(root)) == ([], [])
 
 
 def test_the_log_of_the_old_index_is_not_played_into_the_new_one(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tomowire.server.stored_file import read_stored_file
 
 _THREADS: Final = 4
 _EVERY: Final = 100
+_GOES: Final = "removed at the next start"
 
 
 def check(
@@ -110,7 +111,9 @@ def _check_files(directory: DataDirectory, reader: SqliteReader) -> Iterator[Fin
     if directory.is_locked:
         for part in directory.parts():
             path = os.path.relpath(part, directory.root)
-            yield Finding(FindingKind.UNFINISHED, path, "an object that was being received when the archive stopped")
+            yield Finding(
+                FindingKind.UNFINISHED, path, f"an object that was being received when the archive stopped; {_GOES}"
+            )
 
 
 def _unknown_file(directory: DataDirectory, reader: SqliteReader, name: ObjectName) -> Iterator[Finding]:
@@ -125,7 +128,9 @@ def _unknown_file(directory: DataDirectory, reader: SqliteReader, name: ObjectNa
     if not announced:
         yield Finding(FindingKind.NOT_INDEXED, name.path, "the index does not have it")
     elif directory.is_locked:
-        yield Finding(FindingKind.UNFINISHED, name.path, "an object that was being stored when the archive stopped")
+        yield Finding(
+            FindingKind.UNFINISHED, name.path, f"an object that was being stored when the archive stopped; {_GOES}"
+        )
 
 
 def _is_indexed(reader: SqliteReader, name: ObjectName) -> bool:

@@ -20,14 +20,14 @@ class FindingKind(Enum):
     """A row of the index without a parent or without children: `db reindex`."""
 
     FILE_MISSING = "file missing"
-    """The index has an object, the disk has not."""
+    """The index has an object, the disk has not; `db reindex` says it of the old index."""
 
     UNREADABLE = "unreadable"
     """The file cannot be read, or is no DICOM file any more."""
 
     SIZE_DIFFERS = "size differs"
     CONTENT_DIFFERS = "content differs"
-    """The bytes are not those that were received: the SHA-256 says so."""
+    """The bytes are not those that were received: the SHA-256 says so. Indexed all the same by `db reindex`."""
 
     UIDS_DIFFER = "UIDs differ"
     """The file is of another object, SOP class or transfer syntax than its name or the index says."""

@@ -15,6 +15,7 @@ from typing import Final
 from tomowire.errors import IndexUnavailable, UsageError, WireError
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
+from tomowire.server.former import FormerIndex
 from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.rows import IndexedObject, NewRow
@@ -50,7 +51,8 @@ def reindex(
 ) -> int:
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
-    `report` gets what cannot be indexed; those files stay where they are. Memory does not grow with the number of objects.
+    `report` gets what is wrong with files; they all stay where they are. Memory does not grow with the number of objects.
+    A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
     Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
     in another order than that in which they came.
     Raises `UsageError` if there is no archive or a process uses it, `IndexUnavailable`, `OSError`; then the old index stays.
@@ -63,7 +65,10 @@ def reindex(
         building = directory.index_path.with_name("index.sqlite.building")
         building.unlink(missing_ok=True)
         remove_logs(building)
-        count = _build(building, directory, report, threads=threads, progress=progress)
+        with FormerIndex.open(directory) as former:
+            count = _build(building, directory, former, report, threads=threads, progress=progress)
+            for finding in former.missing():
+                report(finding)
         _sync_file(building)
         os.replace(building, ready_path(directory))
         finish_swap(directory)
@@ -88,8 +93,11 @@ def _forget_unfinished(directory: DataDirectory) -> None:
 class _Builder:
     """Fills an empty index."""
 
-    def __init__(self, writer: SqliteWriter, directory: DataDirectory, report: Callable[[Finding], None]) -> None:
+    def __init__(
+        self, writer: SqliteWriter, directory: DataDirectory, former: FormerIndex, report: Callable[[Finding], None]
+    ) -> None:
         self.count = 0
+        self._former = former
         self._writer = writer
         self._root = directory.root
         self._report = report
@@ -101,6 +109,10 @@ class _Builder:
             return
         if found.name.sop_instance_uid in self._batch or len(self._batch) >= _ROWS_AT_ONCE:
             self.flush()
+        row, finding = self._former.compare(found.name, found.row)
+        if finding is not None:
+            self._report(finding)
+            found = replace(found, row=row)
         self._batch[found.name.sop_instance_uid] = found
 
     def flush(self) -> None:
@@ -142,6 +154,7 @@ class _Builder:
 def _build(
     path: Path,
     directory: DataDirectory,
+    former: FormerIndex,
     report: Callable[[Finding], None],
     *,
     threads: int,
@@ -149,7 +162,7 @@ def _build(
 ) -> int:
     writer = SqliteWriter.open(path, fsync=False)  # nothing to lose before the end: the file is synced as a whole
     try:
-        builder = _Builder(writer, directory, report)
+        builder = _Builder(writer, directory, former, report)
         number = 0
         work = partial(_examine, directory.root)
         for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):

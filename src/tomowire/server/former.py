@@ -1,0 +1,107 @@
+"""What the index that is to be replaced says about the objects: the checksums of what was received, which no file can give."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final, Self
+
+from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
+from tomowire.server.files import DataDirectory, ObjectName
+from tomowire.server.findings import Finding, FindingKind
+from tomowire.server.index import integrity
+from tomowire.server.index.rows import IndexedObject, NewRow
+from tomowire.server.index.sqlite_errors import sqlite_errors
+from tomowire.server.index.sqlite_reader import SqliteReader
+
+logger: Final = logging.getLogger(__name__)
+
+
+class FormerIndex:
+    """The old index, as far as it can be read; without it a changed file cannot be told from one that is as it was received."""
+
+    def __init__(self, directory: DataDirectory, reader: SqliteReader | None) -> None:
+        self._root = directory.root
+        self._reader = reader
+
+    @classmethod
+    @contextmanager
+    def open(cls, directory: DataDirectory) -> Iterator[Self]:
+        """The old index of `directory`; one that knows nothing if there is none, or if it cannot be read."""
+        reader = None
+        if directory.index_path.exists():
+            try:
+                reader = _open(directory)
+            except (IndexUnavailable, UsageError) as error:
+                _note(error)
+        try:
+            yield cls(directory, reader)
+        finally:
+            if reader is not None:
+                reader.close()
+
+    def compare(self, name: ObjectName, row: NewRow) -> tuple[NewRow, Finding | None]:
+        """The row to be indexed for a file, and what is wrong with the file if it is not what was received.
+
+        The row of such a file keeps what the old index says was received, so that `db check` goes on finding it.
+        """
+        known = self._known(name)
+        if known is None:
+            return row, None
+        syntax, found = known.transfer_syntax_uid, row.record.transfer_syntax_uid
+        if known.sha256 != row.sha256:
+            kind, problem = FindingKind.CONTENT_DIFFERS, "the SHA-256 of the data set is not that of what was received"
+        elif syntax != found:
+            kind, problem = FindingKind.UIDS_DIFFER, f"the file says that its transfer syntax is {found}"
+        else:
+            return row, None
+        kept = replace(row, sha256=known.sha256, record=replace(row.record, transfer_syntax_uid=syntax))
+        return kept, Finding(kind, name.path, f"{problem}; indexed all the same")
+
+    def missing(self) -> Iterator[Finding]:
+        """The objects of the old index whose files are gone. The new index does not have them: this is the last word of them."""
+        try:
+            for known in self._reader.objects() if self._reader is not None else ():
+                try:
+                    path = known.name.path
+                except InvalidUid:  # no file ever had such a name
+                    continue
+                if not (self._root / path).exists():
+                    yield Finding(FindingKind.FILE_MISSING, path, "the old index had it, and the new one has not")
+        except IndexUnavailable as error:
+            self._give_up(error)
+
+    def _known(self, name: ObjectName) -> IndexedObject | None:
+        """The object that has its file there, if the old index knows it."""
+        if self._reader is None:
+            return None
+        try:
+            known = self._reader.instance(name.sop_instance_uid)
+        except IndexUnavailable as error:
+            self._give_up(error)
+            return None
+        return known if known is not None and known.name == name else None
+
+    def _give_up(self, error: IndexUnavailable) -> None:
+        _note(error)
+        self._reader = None  # whoever opened it closes it
+
+
+def _open(directory: DataDirectory) -> SqliteReader:
+    """Raises `IndexUnavailable` for a damaged index too: a wrong checksum would accuse a file that is as it was."""
+    reader = SqliteReader.open(directory.index_path)
+    try:
+        with sqlite_errors():
+            damage = next(integrity.damage(reader.connection), None)
+        if damage is not None:
+            raise IndexUnavailable(damage)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def _note(error: Exception) -> None:
+    logger.info("the old index cannot be read (%s): what has changed on the disk since cannot be told", error)
