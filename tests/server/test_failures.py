@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,33 @@ def test_each_kind_has_its_status(error: Exception, status: int) -> None:
     assert failure.status == status
     assert failure.comment
     assert "secret" not in failure.comment
+
+
+@pytest.mark.parametrize(
+    ("error", "comment"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/secret"), "No space left on device"),
+        (IndexUnavailable("database is locked"), "index: database is locked"),
+        (DataSetError("the last value lacks 4294967295 bytes", offset=12345678901), None),
+        (DataSetError("the data set ends within a sequence", offset=12345678901), None),
+        (DataSetError("w" * 80, offset=123), "w" * 50 + " (at byte 123)"),
+        (DataSetError("w" * 80), "w" * 64),
+    ],
+)
+def test_a_comment_says_what_the_status_does_not(error: Exception, comment: str | None) -> None:
+    failure = failure_of(error)
+    assert failure.comment == (str(error) if comment is None else comment)
+    assert str(error) in str(failure)  # for our own log
+
+
+def test_a_data_directory_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "objects").mkdir()
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+    assert failure_of(missing, tmp_path).comment == "No such file or directory"
+    (tmp_path / "objects").rmdir()
+    failure = failure_of(missing, tmp_path)
+    assert (failure.status, failure.comment) == (0xA700, "the data directory is gone")
+    assert str(tmp_path) in str(failure)
 
 
 @given(st.text(max_size=200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -123,6 +124,19 @@ async def test_the_directory_is_read_only(sample: Sample, folders: list[str]) ->
             for folder in folders:
                 (root / folder).chmod(0o700)
             await assert_taken(storage, Sample(9, study=9))
+
+
+@both_sizes
+async def test_the_data_directory_is_gone(tmp_path: Path, sample: Sample) -> None:
+    """Perhaps its disk is not mounted any more: nothing is written to what is below."""
+    root = tmp_path / "data"
+    async with ArchiveStorage(root) as storage:
+        await assert_taken(storage, Sample(8))
+        shutil.rmtree(root)
+        with pytest.raises(StoreFailed, match=str(root)) as failure:
+            await receive(storage, sample)
+        assert (failure.value.status, failure.value.comment) == (0xA700, "the data directory is gone")
+    assert not root.exists()
 
 
 @both_sizes

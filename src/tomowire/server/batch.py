@@ -65,6 +65,7 @@ class BatchWriter:
     def __init__(self, directory: DataDirectory, index: IndexWriter, *, policy: DuplicatePolicy) -> None:
         self._index = index
         self._policy = policy
+        self._root = directory.root
         self._fsync = directory.fsync
         self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
         self._journal = Journal(directory.journal_path, fsync=directory.fsync)
@@ -101,7 +102,7 @@ class BatchWriter:
             number = self._announce(items)
         except (OSError, IndexUnavailable) as error:
             for item in turn:
-                item.result = item.result or failure_of(error)
+                item.result = item.result or failure_of(error, self._root)
             return
         for item in items:
             self._write(item)
@@ -129,7 +130,7 @@ class BatchWriter:
                 if not self._folders.exists(item.folder, item.file_name):
                     break
         except (OSError, ValueError) as error:
-            item.result = failure_of(error)
+            item.result = failure_of(error, self._root)
 
     def _meet_duplicate(self, item: _Item, known: IndexedObject) -> Result | None:
         """What becomes of an object whose UID is stored already; None if it is to replace the one that is there."""
@@ -171,7 +172,7 @@ class BatchWriter:
                 item.descriptor = self._folders.create(item.folder, item.file_name)
                 write_all(item.descriptor, (new.header, *new.data_set))
         except FileExistsError as error:  # somebody made it just now: it is not ours to remove
-            item.result = failure_of(error)
+            item.result = failure_of(error, self._root)
         except OSError as error:
             self._undo(item, error)
 
@@ -228,7 +229,7 @@ class BatchWriter:
 
     def _undo(self, item: _Item, error: Exception, *, keep_file: bool = False) -> None:
         """Leave nothing of an object that failed. `keep_file`: not before it is certain that its row does not come back."""
-        item.result = failure_of(error)
+        item.result = failure_of(error, self._root)
         if item.descriptor >= 0:
             os.close(item.descriptor)
             item.descriptor = -1

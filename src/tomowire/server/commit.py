@@ -54,7 +54,7 @@ class GroupCommit:
         When cancelled it still waits until the thread has let go of the object's memory, which is only borrowed.
         """
         if self._closed:
-            raise store_failed(OUT_OF_RESOURCES, "Out of resources: the archive is being closed")
+            raise store_failed(OUT_OF_RESOURCES, "the archive is being closed")
         waiting = _Waiting(new, self._loop.create_future())
         self._queue.put(waiting)
         try:

@@ -59,7 +59,7 @@ class Ingest:
         header = _file_header(incoming)
         first = await anext(chunks, None)
         if first is None:
-            raise store_failed(CANNOT_UNDERSTAND, "Cannot understand: no data set")
+            raise store_failed(CANNOT_UNDERSTAND, "no data set")
         # What is deflated may be a thousand times as large, and is not inflated in the event loop.
         if first.last and first.nbytes <= SMALL and not is_deflated(incoming.transfer_syntax_uid):
             return await self._store_small(incoming, header, first)
@@ -96,11 +96,11 @@ class Ingest:
             try:
                 scanned = await self._in_worker(partial(part.write, chunk.buffers, last=chunk.last))
             except (OSError, DataSetError) as error:
-                raise failure_of(error) from error
+                raise failure_of(error, self._directory.root) from error
             if scanned is not None:
                 return scanned
             chunk = await anext(chunks, None)  # not under the `try`: a lost connection is an OSError too
-        raise store_failed(CANNOT_UNDERSTAND, "Cannot understand: the data set ends early")
+        raise store_failed(CANNOT_UNDERSTAND, "the data set ends early")
 
     async def _discard(self, part: PartFile) -> None:
         try:

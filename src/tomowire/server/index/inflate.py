@@ -52,7 +52,5 @@ class Inflater:
             data = stream.unconsumed_tail
             self._total += len(piece)
             if self._total > self._ceiling:
-                raise DataSetError(
-                    f"the deflated data set inflates to more than {self._ceiling} bytes", offset=self._total
-                )
+                raise DataSetError(f"it inflates to more than {self._ceiling} bytes", offset=self._total)
             yield piece
