@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from tomowire.aio.threads import finished
-from tomowire.errors import UsageError
+from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.readers import IndexReaders
+from tomowire.server.index.sqlite_errors import is_damage
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import Ingest
 from tomowire.server.recovery import recover
@@ -79,11 +80,18 @@ class ArchiveStorage:
     def _open(self, opened: ExitStack) -> tuple[DataDirectory, BatchWriter]:
         directory = opened.enter_context(DataDirectory.open(self.root, fsync=self._fsync))
         finish_swap(directory)
-        if not directory.index_path.exists() and next(directory.object_files(), None) is not None:
+        path = directory.index_path
+        if not (path.exists() and path.stat().st_size) and next(directory.object_files(), None) is not None:
             raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
-        index = SqliteWriter.open(directory.index_path, fsync=self._fsync, busy_timeout=self._busy_timeout)
-        opened.callback(index.close)
-        recover(directory, index)
+        try:
+            index = SqliteWriter.open(path, fsync=self._fsync, busy_timeout=self._busy_timeout)
+            opened.callback(index.close)
+            recover(directory, index)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+        except IndexUnavailable as error:
+            advice = "; 'tomowire db reindex' makes it again from the files" if is_damage(error) else ""
+            raise IndexUnavailable(f"{path}: {error}{advice}") from error
         writer = BatchWriter(directory, index, policy=self._policy)
         opened.callback(writer.close)
         return directory, writer

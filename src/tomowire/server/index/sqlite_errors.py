@@ -18,6 +18,13 @@ def indexed_object(row: Sequence[Any]) -> IndexedObject:
     return IndexedObject(key, ObjectName(study, series, instance, generation), *rest)
 
 
+def is_damage(error: IndexUnavailable) -> bool:
+    """Whether the database makes no sense; otherwise it cannot be used now: locked, read-only, no room."""
+    return isinstance(error.__cause__, sqlite3.DatabaseError) and not isinstance(
+        error.__cause__, sqlite3.OperationalError
+    )
+
+
 @contextmanager
 def sqlite_errors() -> Iterator[None]:
     """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
