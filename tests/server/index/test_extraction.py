@@ -166,6 +166,28 @@ def test_several_values_and_padding() -> None:
     assert record.patient.other_patient_names == "A^B\\C^D"
 
 
+def test_what_the_database_finds_rows_by_is_not_too_long_for_it() -> None:
+    """PostgreSQL's limit for a row of an index is 2704 bytes; a character takes up to four."""
+    from tomowire.server.index.schema import metadata
+    from tomowire.server.index.statements import patient_identity
+
+    levels = dict(zip(("patients", "studies", "series"), LEVELS, strict=False))
+    elements = {
+        declared.tag: IMPLICIT.element(declared.tag, declared.vr, "\N{GRINNING FACE}".encode() * 5000)
+        for level in levels.values()
+        for declared in attributes_of(level).values()
+        if declared.vr in {"DA", "TM", "SH", "LO", "CS", "PN"}
+    }
+    elements[0x00080005] = IMPLICIT.element(0x00080005, "CS", b"ISO_IR 192")
+    record = record_of(IMPLICIT, *(elements[tag] for tag in sorted(elements)))
+    assert len(record.patient.patient_name) == 5000
+    assert len(patient_identity(record.patient).encode()) < 2700
+    for table, level in zip(levels, (record.patient, record.study, record.series), strict=True):
+        for index in metadata.tables[table].indexes:
+            values = [getattr(level, column.name, "") for column in index.columns]
+            assert sum(len(value.encode()) for value in values) < 2700, index.name
+
+
 def test_dates_and_times_of_acr_nema() -> None:
     record = record_of(
         EXPLICIT,

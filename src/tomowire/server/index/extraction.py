@@ -23,6 +23,24 @@ from tomowire.server.index.text import decode, is_extended, normalize_person_nam
 from tomowire.server.index.wanted import ATTRIBUTES, SPECIFIC_CHARACTER_SET, WANTED_IN_ITEMS
 
 _PATIENT_NAME: Final = 0x00100010
+
+LONGEST_KEY: Final = 256
+"""Characters that are kept of a text by which the database finds rows; no valid value has as many (PS3.5 6.2). The rows of a
+database's index have to share a page with others: PostgreSQL refuses more than 2700 bytes."""
+
+_KEYS: Final = frozenset(
+    {
+        0x00080020,  # Study Date
+        0x00080030,  # Study Time
+        0x00080050,  # Accession Number
+        0x00080060,  # Modality
+        0x00100020,  # Patient ID
+        0x00100021,  # Issuer of Patient ID: in the patient's identity
+        0x00100030,  # Patient's Birth Date
+        0x00200010,  # Study ID
+        0x00400244,  # Performed Procedure Step Start Date
+    }
+)
 _EMPTY: Final[dict[int, Any]] = {
     tag: () if declared.item else None if declared.vr in NUMBER_VRS else "" for tag, declared in ATTRIBUTES.items()
 }
@@ -50,9 +68,11 @@ def instance_record(header: ScannedHeader) -> InstanceRecord:
     found = _EMPTY.copy()
     for tag, raw in header.values.items():
         found[tag] = convert[tag](reader, tag, raw)
+        if len(raw) > LONGEST_KEY and tag in _KEYS:
+            found[tag] = found[tag][:LONGEST_KEY]
     return InstanceRecord(
         header.transfer_syntax,
-        PatientAttributes(*(*_of_patient(found), normalize_person_name(found[_PATIENT_NAME]))),
+        PatientAttributes(*(*_of_patient(found), normalize_person_name(found[_PATIENT_NAME])[:LONGEST_KEY])),
         StudyAttributes(*_of_study(found)),
         SeriesAttributes(*_of_series(found)),
         InstanceAttributes(*_of_instance(found)),
