@@ -8,8 +8,9 @@ from typing import Final
 
 _WITHOUT: Final = "SELECT {uid} FROM {table} AS row WHERE NOT EXISTS (SELECT 1 FROM {other} WHERE {key} = row.{key})"
 
+# What is found gets printed and logged: a patient is named by the number of the row, never by the Patient ID.
 _RELATIONS: Final = (
-    ("patients", "patient_id", "patient_key", "studies", "patient {!r} has no study"),
+    ("patients", "patient_key", "patient_key", "studies", "patient number {} has no study"),
     ("studies", "study_instance_uid", "study_key", "series", "study {} has no series"),
     ("studies", "study_instance_uid", "patient_key", "patients", "study {} has no patient"),
     ("series", "series_instance_uid", "series_key", "instances", "series {} has no instance"),
