@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import shlex
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,19 +97,26 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
+    @property
+    def associations(self) -> int:
+        """How many associations there are now."""
+        return len(self._server.associations) if self._server is not None else 0
+
     def greeting(self, program: str = "tomowire") -> str:
         """Where the archive is, and what to try next with `program`."""
         assert self._server is not None
         host, port = self._server.addresses[0]
         shown = f"[{host}]" if ":" in host else host
         peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
+        allowed = self.settings.allowed_callers
+        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.settings.allow_unknown_callers else ""
         return "\n".join(
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}",
                 "try, in another terminal:",
-                f"  {program} echo {peer}",
-                f"  {program} send {peer} FOLDER",
+                f"  {program} echo {peer}{caller}",
+                f"  {program} send {peer} FOLDER{caller}",
                 "end with Ctrl-C",
             )
         )
