@@ -96,10 +96,14 @@ def test_an_object_whose_name_is_taken_by_a_folder_is_refused_and_the_next_is_no
     folder = tmp_path / "received"
     first, second = Sample(1), Sample(2)
     (folder / f"{first.uid}.dcm" / "in the way").mkdir(parents=True)
-    with serving("listen", "-o", folder, "--json") as program:
+    with serving("listen", "-o", folder, "--json", "-v") as program:
         assert send(program, tmp_path / "sent", first, second) == 1
         assert program.end() == 0
     assert files(folder) == [f"{second.uid}.dcm"]
+    logged = program.stderr.text
+    assert f"stored {second.uid}" in logged
+    assert f"{first.uid} not stored: " in logged
+    assert f"stored {first.uid}" not in logged
     statuses = {row["sop_instance_uid"]: row["status"] for row in map(json.loads, program.stdout.text.splitlines())}
     assert statuses == {first.uid: 0xA700, second.uid: 0}
 
