@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 
 from tomowire.errors import StoreFailed
+from tomowire.server.app import Archive, Settings
 from tomowire.server.quiet import fewer_failures
 
 log = logging.getLogger("tomowire.storage")
@@ -68,3 +70,11 @@ async def test_a_talkative_log_leaves_nothing_out(caplog: pytest.LogCaptureFixtu
         for number in range(5):
             fail(number)
     assert len(caplog.messages) == 5
+
+
+async def test_an_archive_counts_them(tmp_path: Path, at_warning: pytest.LogCaptureFixture) -> None:
+    async with Archive(Settings(tmp_path / "data", port=0)):
+        for number in range(5):
+            fail(number)
+        assert len(at_warning.messages) == 1
+    assert at_warning.messages[-1].startswith("4 more")

@@ -18,6 +18,7 @@ from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.quiet import fewer_failures
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
@@ -69,6 +70,7 @@ class Archive:
         async with AsyncExitStack() as stack:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
+            stack.enter_context(fewer_failures())
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
