@@ -63,6 +63,23 @@ def test_stopped_it_leaves_no_timer_and_can_be_used_again() -> None:
     assert asked == [6]
 
 
+def test_a_check_that_stops_it_has_the_last_word() -> None:
+    """It may abort the association, which stops all its timers, and still say when it would have looked next."""
+    clock = ManualClock(0)
+
+    def check(now: float) -> float:
+        each.stop()
+        return now + 10
+
+    loop: Any = clock
+    each = Alarm(loop, check)
+    each.look_at(5)
+    clock.advance(6)
+    assert clock.pending == []
+    each.look_at(20)
+    assert len(clock.pending) == 1
+
+
 def test_a_clock_that_calls_a_hair_early_is_not_asked_twice() -> None:
     clock = ManualClock(0)
     each, asked = alarm(clock, [])

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connection import Connection
+from tomowire.aio.facts import AssociationFacts
 from tomowire.aio.idle import IdleWatch
 from tomowire.aio.operations import Operations
 from tomowire.aio.outbox import MessageSender, Outbox
@@ -21,11 +22,9 @@ from tomowire.errors import (
     AssociationLost,
     AssociationRejected,
     AssociationReleased,
-    NoAcceptedContext,
     OperationTimeout,
     PduError,
     PeerMisbehaved,
-    UsageError,
 )
 from tomowire.protocol.events import (
     AssociateAccepted,
@@ -38,7 +37,6 @@ from tomowire.protocol.events import (
     ReleaseConfirmed,
     ReleaseRequested,
 )
-from tomowire.protocol.explain import explain_refusal
 from tomowire.protocol.reasons import UNEXPECTED_PDU_PARAMETER, describe_rejection
 from tomowire.protocol.states import State
 from tomowire.wire.messages import CCancelRQ, Request, Response
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from tomowire.aio.operation import Operation
     from tomowire.aio.serving import Dispatcher
     from tomowire.protocol.events import ProtocolEvent
-    from tomowire.protocol.negotiation import AcceptedContext, Agreement
     from tomowire.protocol.upper_layer import UpperLayer
     from tomowire.wire.command_set import Message
     from tomowire.wire.pdu import AAssociateRQ
@@ -62,7 +59,7 @@ DEFAULT_HANDLER_GRACE: Final = 10.0
 """Seconds that cancelled handlers have to clean up before they are left to themselves."""
 
 
-class Association:
+class Association(AssociationFacts):
     """An association that a requestor opened (`associate`) or an acceptor answered (`listen`).
 
     `dispatcher` serves the peer's requests; without one a request of the peer is a breach of the protocol. Times are in seconds;
@@ -81,11 +78,9 @@ class Association:
         on_open: Callable[[Association], None] | None = None,
         on_gone: Callable[[Association], None] | None = None,
     ) -> None:
+        super().__init__(upper, called_ae_title, calling_ae_title)
         loop = asyncio.get_running_loop()
-        self._upper = upper
         self._loop = loop
-        self.called_ae_title = called_ae_title
-        self.calling_ae_title = calling_ae_title
         self._dispatcher = dispatcher
         self._idle = IdleWatch(loop, self, idle_timeout) if idle_timeout is not None else None
         self._on_open = on_open
@@ -95,84 +90,17 @@ class Association:
         """How many messages have come, each with the whole of its data set."""
         self._established: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
-        self._over: AssociationError | None = None
         self._abort_was_asked_for = False
-        self.connection: Final = Connection(upper, self)
+        self.connection = Connection(upper, self)
         self._operations = Operations(
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
         )
         self._outbox = Outbox(upper, self.connection, self._operations, self.abort)
 
-    # Facts
-
-    @property
-    def is_requestor(self) -> bool:
-        """Whether this side opened the association."""
-        return self._upper.is_requestor
-
-    @property
-    def title(self) -> str:
-        """Both AE titles and the peer's address, for the log."""
-        arrow = f"{self.calling_ae_title or '?'} -> {self.called_ae_title or '?'}"
-        return f"{arrow} ({self.connection.peer_address or 'not connected'})"
-
-    @property
-    def peer_address(self) -> str:
-        """`host:port` of the other end of the connection."""
-        return self.connection.peer_address
-
-    @property
-    def agreement(self) -> Agreement:
-        """What was negotiated. Raises `UsageError` before the association is established."""
-        if self._upper.agreement is None:
-            raise UsageError("the association is not established yet")
-        return self._upper.agreement
-
-    @property
-    def is_established(self) -> bool:
-        """Whether requests can be sent."""
-        return self._upper.state is State.STA6_DATA_TRANSFER
-
-    @property
-    def can_answer(self) -> bool:
-        """Whether responses can be sent: also while the peer waits for its release, but not while we wait for ours (Sta7)."""
-        return self._over is None and self._upper.is_established
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is an association, if only for its release; not one that is being asked for, or is over."""
-        return self._upper.agreement is not None and self._over is None
-
     @property
     def is_peers_turn(self) -> bool:
         """Whether the next thing to happen is that something comes from the peer: no request of its is being served."""
         return self._dispatcher is None or self._dispatcher.is_idle or self._incoming is not None
-
-    @property
-    def error(self) -> AssociationError | None:
-        """Why the association ended, if it was not released."""
-        return None if isinstance(self._over, AssociationReleased) else self._over
-
-    @property
-    def payload_maximum(self) -> int:
-        """The most bytes of a data set that fit in one PDU to this peer."""
-        return self._upper.payload_maximum
-
-    @property
-    def window(self) -> int:
-        """How many requests of ours may be outstanding at once; 0 is unlimited (PS3.7 D.3.3.3)."""
-        return self.agreement.maximum_invoked if self.is_requestor else self.agreement.maximum_performed
-
-    def contexts(self, abstract_syntax: str) -> list[AcceptedContext]:
-        """The accepted presentation contexts for an abstract syntax, in the order proposed."""
-        return [each for each in self.agreement.contexts.values() if each.abstract_syntax == abstract_syntax]
-
-    def context(self, abstract_syntax: str, transfer_syntax: str | None = None) -> AcceptedContext:
-        """An accepted presentation context. Raises `NoAcceptedContext` that says what was refused and why."""
-        for each in self.agreement.contexts.values():
-            if each.abstract_syntax == abstract_syntax and transfer_syntax in (None, each.transfer_syntax):
-                return each
-        raise NoAcceptedContext(explain_refusal(self.agreement, abstract_syntax, transfer_syntax))
 
     # Messages of ours
 

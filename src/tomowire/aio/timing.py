@@ -12,19 +12,22 @@ if TYPE_CHECKING:
 class Alarm:
     """Calls `check(now)` at the time asked for; that says when to look again, or None for not at all.
 
-    Progress only notes the time. Moving a timer instead would cost more than the progress itself: it may happen for each block.
+    What `check` says does not count when it has led to `stop`. Progress only notes the time. Moving a timer instead would cost more
+    than the progress itself: it may happen for each block.
     """
 
-    __slots__ = ("_at", "_check", "_handle", "_loop")
+    __slots__ = ("_at", "_check", "_handle", "_loop", "_stopped")
 
     def __init__(self, loop: AbstractEventLoop, check: Callable[[float], float | None]) -> None:
         self._loop = loop
         self._check = check
         self._handle: TimerHandle | None = None
         self._at = 0.0
+        self._stopped = False
 
     def look_at(self, when: float) -> None:
         """Look at the loop's time `when`, or before."""
+        self._stopped = False
         if self._handle is not None:
             if self._at <= when:
                 return
@@ -34,6 +37,7 @@ class Alarm:
 
     def stop(self) -> None:
         """Do not look any more."""
+        self._stopped = True
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -42,5 +46,5 @@ class Alarm:
         self._handle = None
         # The loop's clock may call a hair early; the time asked for is the one that has come.
         when = self._check(max(self._loop.time(), self._at))
-        if when is not None:
+        if when is not None and not self._stopped:
             self.look_at(when)

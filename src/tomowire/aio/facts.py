@@ -1,0 +1,91 @@
+"""What can be asked of an association: who its two ends are, what they agreed on, and how it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tomowire.errors import AssociationReleased, NoAcceptedContext, UsageError
+from tomowire.protocol.explain import explain_refusal
+from tomowire.protocol.states import State
+
+if TYPE_CHECKING:
+    from tomowire.aio.connection import Connection
+    from tomowire.errors import AssociationError
+    from tomowire.protocol.negotiation import AcceptedContext, Agreement
+    from tomowire.protocol.upper_layer import UpperLayer
+
+
+class AssociationFacts:
+    """The part of `Association` that only tells and changes nothing."""
+
+    connection: Connection
+
+    def __init__(self, upper: UpperLayer, called_ae_title: str, calling_ae_title: str) -> None:
+        self._upper = upper
+        self._over: AssociationError | None = None
+        self.called_ae_title = called_ae_title
+        self.calling_ae_title = calling_ae_title
+
+    @property
+    def is_requestor(self) -> bool:
+        """Whether this side opened the association."""
+        return self._upper.is_requestor
+
+    @property
+    def title(self) -> str:
+        """Both AE titles and the peer's address, for the log."""
+        arrow = f"{self.calling_ae_title or '?'} -> {self.called_ae_title or '?'}"
+        return f"{arrow} ({self.connection.peer_address or 'not connected'})"
+
+    @property
+    def peer_address(self) -> str:
+        """`host:port` of the other end of the connection."""
+        return self.connection.peer_address
+
+    @property
+    def agreement(self) -> Agreement:
+        """What was negotiated. Raises `UsageError` before the association is established."""
+        if self._upper.agreement is None:
+            raise UsageError("the association is not established yet")
+        return self._upper.agreement
+
+    @property
+    def is_established(self) -> bool:
+        """Whether requests can be sent."""
+        return self._upper.state is State.STA6_DATA_TRANSFER
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether responses can be sent: also while the peer waits for its release, but not while we wait for ours (Sta7)."""
+        return self._over is None and self._upper.is_established
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an association, if only for its release; not one that is being asked for, or is over."""
+        return self._upper.agreement is not None and self._over is None
+
+    @property
+    def error(self) -> AssociationError | None:
+        """Why the association ended, if it was not released."""
+        return None if isinstance(self._over, AssociationReleased) else self._over
+
+    @property
+    def payload_maximum(self) -> int:
+        """The most bytes of a data set that fit in one PDU to this peer."""
+        return self._upper.payload_maximum
+
+    @property
+    def window(self) -> int:
+        """How many requests of ours may be outstanding at once; 0 is unlimited (PS3.7 D.3.3.3)."""
+        return self.agreement.maximum_invoked if self.is_requestor else self.agreement.maximum_performed
+
+    def contexts(self, abstract_syntax: str) -> list[AcceptedContext]:
+        """The accepted presentation contexts for an abstract syntax, in the order proposed."""
+        return [each for each in self.agreement.contexts.values() if each.abstract_syntax == abstract_syntax]
+
+    def context(self, abstract_syntax: str, transfer_syntax: str | None = None) -> AcceptedContext:
+        """An accepted presentation context. Raises `NoAcceptedContext` that says what was refused and why."""
+        for each in self.agreement.contexts.values():
+            if each.abstract_syntax == abstract_syntax and transfer_syntax in (None, each.transfer_syntax):
+                return each
+        raise NoAcceptedContext(explain_refusal(self.agreement, abstract_syntax, transfer_syntax))
