@@ -1,9 +1,10 @@
-"""What README tells newcomers to type does what it says, as it stands there."""
+"""What README and docs/library.md tell newcomers to type does what they say, as it stands there."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,18 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from support.network import LOOPBACK, free_port, listening_process
 from support.objects import Sample
-from support.programs import Program, command_line, serving
+from support.programs import Program, command_line, run_tomowire, serving
 from support.requirements import REPOSITORY
 from support.stored import contents
 from support.subprocesses import python_environment
 
 README = (REPOSITORY / "README.md").read_text()
+LIBRARY = (REPOSITORY / "docs" / "library.md").read_text()
+CT = "1.2.840.10008.5.1.4.1.1.2"
 SAMPLES = [Sample(number) for number in range(1, 4)]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -54,6 +58,52 @@ def test_the_library_example_runs(archive: Program, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(done.stdout.splitlines()) == [f"scans/{number}.dcm 0000H (success)" for number in (1, 2, 3)]
     assert contents(tmp_path / "tomowire-data") == {sample.uid: sample.data_set for sample in SAMPLES}
+
+
+def run_example(example: str, at: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=at,
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_the_examples_of_a_requestor_run(archive: Program, tmp_path: Path) -> None:
+    ct = Sample(9, overrides={0x00080016: ("UI", CT)})
+    (tmp_path / "scans" / "ct.dcm").write_bytes(ct.header + ct.data_set)
+    peer, association, *_ = blocks("python", LIBRARY)
+    printed = run_example(with_port(peer, archive), tmp_path)
+    assert printed[0] == "0000H (success)"
+    names = (1, 2, 3, "ct")
+    assert sorted(printed[1:]) == [f"scans/{name}.dcm 0000H (success)" for name in names]
+    assert run_example(with_port(association, archive), tmp_path) == [str(len(ct.data_set)), "0000H (success) None"]
+    assert contents(tmp_path / "tomowire-data")[ct.uid] == ct.data_set
+
+
+def test_the_examples_of_an_acceptor_run(tmp_path: Path) -> None:
+    sample, port = SAMPLES[0], free_port()
+    (tmp_path / "1.dcm").write_bytes(sample.header + sample.data_set)
+    *_, acceptor, dataset = blocks("python", LIBRARY)
+    assert "11113" in acceptor
+    acceptor = acceptor.replace("11113", str(port))
+    other = acceptor.replace("async def main", f"{dataset}\n\nasync def main")
+    for example, line in (
+        (acceptor, f"TOMOWIRE {sample.uid} {len(sample.data_set)}"),
+        (other, "Explicit VR Little Endian OT"),
+    ):
+        with listening_process(
+            [sys.executable, "-uc", example], port, log=tmp_path / "log", env=python_environment()
+        ) as process:
+            assert run_tomowire("send", f"RECEIVER@{LOOPBACK}:{port}", tmp_path / "1.dcm").returncode == 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        assert (tmp_path / "log").read_text().splitlines() == [line]
 
 
 def test_the_commands_run(archive: Program, tmp_path: Path) -> None:

@@ -163,6 +163,8 @@ def wait_until_refused(port: int) -> None:
             socket.create_connection((LOOPBACK, port), timeout=1).close()
         except ConnectionRefusedError:
             return
+        except TimeoutError:
+            continue  # the queue of the closing port was full
     raise TimeoutError(f"port {port} is still open")
 
 

@@ -95,7 +95,9 @@ async def _listen(
     except UsageError as error:
         raise click.BadParameter(str(error), param_hint="--name") from None
     if not is_unique(template):
-        complain("without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier")
+        complain(
+            "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
+        )
     storage = _CountedStorage(folder, any_sop_class=any_sop_class, as_json=as_json)
     server = listen(
         bind,
@@ -189,9 +191,7 @@ class _Observed(IncomingRequest):
 
     __slots__ = ("_on_response", "_original")
 
-    def __init__(
-        self, original: IncomingRequest, on_response: Callable[[IncomingRequest, Response], None]
-    ) -> None:
+    def __init__(self, original: IncomingRequest, on_response: Callable[[IncomingRequest, Response], None]) -> None:
         super().__init__(original.association, original.context, original.message, original.data)
         self._original = original
         self._on_response = on_response
