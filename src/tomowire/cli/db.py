@@ -86,7 +86,7 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
 
     count = _guarded(work)
     findings.end(indexed=count)
-    complain(f"{count} objects indexed" + (f", {findings.count} files could not be" if findings.count else ""))
+    complain(f"{count} objects indexed" + (f", {findings.count} findings" if findings.count else ""))
     leave(ExitCode.FAILED if findings.count else ExitCode.OK)
 
 
