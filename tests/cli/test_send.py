@@ -383,6 +383,23 @@ async def test_interrupted_it_tells_what_it_has_done(receiver: Receiver, tmp_pat
     assert program.stderr.text.endswith("tomowire: interrupted\n")
 
 
+async def test_interrupted_it_says_how_many_were_not_sent(receiver: Receiver, tmp_path: Path) -> None:
+    write_samples(tmp_path / "a", 5)
+    reached = asyncio.Event()
+
+    async def stop(_: StoreRequest) -> None:
+        reached.set()
+        await asyncio.sleep(3600)
+
+    receiver.on_object = stop
+    program = await asyncio.to_thread(start, ["send", receiver.peer, tmp_path / "a"])
+    async with asyncio.timeout(30):
+        await reached.wait()
+    assert await asyncio.to_thread(program.end, signal.SIGTERM) == 143
+    assert re.search(r"tomowire: 0 stored \(.*\), 5 not sent\ntomowire: interrupted\n$", program.stderr.text)
+    assert "WARNING" not in program.stderr.text
+
+
 async def test_a_progress_bar_only_on_a_terminal(receiver: Receiver, tmp_path: Path) -> None:
     write_samples(tmp_path / "a", 5, size=100_000)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,28 @@ def imported_by(*arguments: str) -> set[str]:
 )
 def test_quick_commands_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) & HEAVY == set()
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt")
+    program = "import tomowire.cli.main as m; m._COMMANDS['echo'] = 'interrupted'; m.main(['echo', 'A@localhost'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tomowire: interrupted\n")
+
+
+def test_the_library_writes_no_log_where_nobody_asked_for_one() -> None:
+    program = "import logging, tomowire; logging.getLogger('tomowire.association').warning('broken')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=python_environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["echo", "send", "listen", "serve", "db"])
