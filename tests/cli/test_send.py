@@ -383,7 +383,10 @@ async def test_interrupted_it_tells_what_it_has_done(receiver: Receiver, tmp_pat
     assert program.stderr.text.endswith("tomowire: interrupted\n")
 
 
-async def test_interrupted_it_says_how_many_were_not_sent(receiver: Receiver, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_sigint", [signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+async def test_ended_by_sigterm_it_says_how_many_were_not_sent(
+    receiver: Receiver, tmp_path: Path, on_sigint: signal.Handlers
+) -> None:
     write_samples(tmp_path / "a", 5)
     reached = asyncio.Event()
 
@@ -392,7 +395,11 @@ async def test_interrupted_it_says_how_many_were_not_sent(receiver: Receiver, tm
         await asyncio.sleep(3600)
 
     receiver.on_object = stop
-    program = await asyncio.to_thread(start, ["send", receiver.peer, tmp_path / "a"])
+    before = signal.signal(signal.SIGINT, on_sigint)  # inherited, if it is to be ignored
+    try:
+        program = start(["send", receiver.peer, tmp_path / "a"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     async with asyncio.timeout(30):
         await reached.wait()
     assert await asyncio.to_thread(program.end, signal.SIGTERM) == 143

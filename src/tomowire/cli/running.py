@@ -23,6 +23,7 @@ from tomowire.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import FrameType
 
 # C0, DEL and C1, and the bytes of C1 in a file name that is no text.
 _CONTROLS: Final = {
@@ -92,9 +93,11 @@ def _end_on_sigterm() -> list[int]:
     """Let SIGTERM end the command as Ctrl-C does; gives a list that is not empty once it has come."""
     seen: list[int] = []
 
-    def on_sigterm(number: int, _: object) -> None:
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
         seen.append(number)
-        signal.raise_signal(signal.SIGINT)
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        # A shell lets what it starts in the background ignore SIGINT: raising that would do nothing.
+        (on_interrupt if callable(on_interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, on_sigterm)
     return seen
