@@ -15,6 +15,8 @@ from support.network import LOOPBACK
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample
 from support.programs import Program, run_tomowire, serving, start
 from support.raw_peer import RawPeer, associate_rq, message_pdus, store_rq
+from tomowire import Chunk, Folder, Peer, StoreRequest, listen
+from tomowire.cli.listen import CountedStorage
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CStoreRSP
@@ -135,7 +137,7 @@ def test_files_that_were_replaced_are_counted_and_warned_of(tmp_path: Path) -> N
         assert send(program, tmp_path / "sent", *samples) == 0
         assert program.end() == 0
     assert files(folder) == ["1.dcm", "2.dcm"]
-    assert program.stderr.text.endswith("6 objects stored in 2 files (4 replaced), 0 refused\n")
+    assert program.stderr.text.endswith("6 objects stored (4 of them replaced a file that was there), 0 refused\n")
 
 
 async def test_at_the_end_it_says_for_whom_it_waits(tmp_path: Path) -> None:
@@ -214,3 +216,17 @@ def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
     with serving("listen", "-o", folder):
         assert not leftover.exists()
     assert list(folder.iterdir()) == []
+
+
+async def test_an_object_whose_handler_fails_is_counted_as_refused(tmp_path: Path) -> None:
+    def fail(request: StoreRequest, first: Chunk) -> str:
+        raise ZeroDivisionError
+
+    folder, sample = Folder(tmp_path / "received", name=fail), Sample(1)
+    (tmp_path / "1.dcm").write_bytes(sample.header + sample.data_set)
+    storage = CountedStorage(folder, any_sop_class=False, as_json=False)
+    async with listen(LOOPBACK, 0, services=[storage]) as server:
+        statuses = [sent.status async for sent in Peer(f"ANY@{LOOPBACK}:{server.port}").send(tmp_path / "1.dcm")]
+    folder.close()
+    assert statuses == [0x0110]
+    assert storage.summary() == "0 objects stored, 1 refused"

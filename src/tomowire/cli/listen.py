@@ -98,7 +98,7 @@ async def _listen(
         complain(
             "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
         )
-    storage = _CountedStorage(folder, any_sop_class=any_sop_class, as_json=as_json)
+    storage = CountedStorage(folder, any_sop_class=any_sop_class, as_json=as_json)
     server = listen(
         bind,
         port,
@@ -124,7 +124,7 @@ async def _listen(
     return ExitCode.OK
 
 
-class _CountedStorage(Storage):
+class CountedStorage(Storage):
     """Keeps objects in a folder and accounts for each once, whoever refused it: folder, service, or a handler that failed."""
 
     def __init__(self, folder: Folder, *, any_sop_class: bool, as_json: bool) -> None:
@@ -135,25 +135,29 @@ class _CountedStorage(Storage):
         self._stored = self._replaced = self._failed = 0
 
     def summary(self) -> str:
-        replaced = f" in {self._stored - self._replaced} files ({self._replaced} replaced)" if self._replaced else ""
+        replaced = f" ({self._replaced} of them replaced a file that was there)" if self._replaced else ""
         return f"{self._stored} objects stored{replaced}, {self._failed} refused"
 
     async def handle(self, request: IncomingRequest) -> None:
+        observed = _Observed(request, self._on_response)
         try:
-            await super().handle(_Observed(request, self._on_response))
+            await super().handle(observed)
         except AssociationError:
             raise  # the peer is gone, and nothing is left
         except Exception:
-            self._account(request, PROCESSING_FAILURE, "internal error", None)  # what it is answered now
+            if not observed.is_answered:
+                self._account(request, PROCESSING_FAILURE, "internal error", None)  # what it is answered now
             raise
+        finally:
+            self._kept.pop(id(request.message), None)
 
     async def _store_in_folder(self, request: StoreRequest) -> Status:
         self._kept[id(request.message)] = await self._folder.store(request)
         return SUCCESS
 
     def _on_response(self, request: IncomingRequest, response: Response) -> None:
-        comment = getattr(response, "error_comment", None)
-        self._account(request, response.status, comment, self._kept.pop(id(request.message), None))
+        kept = self._kept.get(id(request.message)) if response.status == SUCCESS else None
+        self._account(request, response.status, getattr(response, "error_comment", None), kept)
 
     def _account(self, request: IncomingRequest, status: int, comment: str | None, kept: Kept | None) -> None:
         message, association = request.message, request.association
@@ -189,14 +193,16 @@ class _CountedStorage(Storage):
 class _Observed(IncomingRequest):
     """A request whose response is shown to `on_response` before it is sent."""
 
-    __slots__ = ("_on_response", "_original")
+    __slots__ = ("_on_response", "_original", "is_answered")
 
     def __init__(self, original: IncomingRequest, on_response: Callable[[IncomingRequest, Response], None]) -> None:
         super().__init__(original.association, original.context, original.message, original.data)
         self._original = original
         self._on_response = on_response
+        self.is_answered = False
 
     async def respond(self, response: Response, data: bytes | None = None) -> None:
+        self.is_answered = True
         self._on_response(self, response)
         await self._original.respond(response, data)
         self.responded = self._original.responded
