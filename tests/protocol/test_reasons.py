@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tomowire.protocol.reasons import describe_abort, describe_rejection
+from tomowire.protocol.reasons import describe_abort, describe_rejection, why_rejected
+from tomowire.wire.pdu import AAssociateRJ, AAssociateRQ
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,23 @@ def test_whether_it_pays_to_try_again(result: int, words: str) -> None:
 def test_the_called_and_the_calling_title_have_different_cures() -> None:
     assert "--aet" in describe_rejection(1, 1, 3)
     assert "--aet" not in describe_rejection(1, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("result", "source", "reason", "words"),
+    [  # PS3.8 Table 9-21, as the side that rejects would put it
+        (1, 1, 2, "application context '1.2.3'"),
+        (1, 1, 3, "'CALLER' is not one of the callers"),
+        (1, 1, 7, "called 'OTHER'"),
+        (2, 3, 2, "limit of associations"),
+        (2, 3, 1, "shutting down"),
+        (1, 1, 1, "no reason given"),
+    ],
+)
+def test_the_rejecting_side_says_what_was_wrong_with_the_request(
+    result: int, source: int, reason: int, words: str
+) -> None:
+    request = AAssociateRQ("OTHER", "CALLER", (), application_context_name="1.2.3")
+    text = why_rejected(request, AAssociateRJ(result, source, reason))
+    assert words in text
+    assert f"result {result}, source {source}, reason {reason}" in text
