@@ -141,13 +141,29 @@ async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:
 async def test_a_peer_that_never_reads_its_answers_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     """Its handlers wait for it and are never idle: that must not keep the association for ever."""
     flood = command_pdu(1, echo_rq()) * 1000
-    async with serve(idle_timeout=3) as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
+    async with (
+        serve(idle_timeout=3) as server,
+        await RawPeer.connect(server.port, receive_buffer=4096) as peer,
+    ):
         await peer.associate()
         (association,) = server.associations
         await peer.send_until_held(flood, association.connection)
         async with asyncio.timeout(30):
             await association.wait_closed()
     assert "the peer has not read what was sent for 3 s" in caplog.text
+
+
+async def test_artim_does_not_wait_for_a_peer_that_reads_nothing() -> None:
+    """What is still to be sent to it does not keep the connection after the abort."""
+    flood = command_pdu(1, echo_rq()) * 1000
+    async with serve(artim_timeout=0.3) as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
+        await peer.associate()
+        (association,) = server.associations
+        await peer.send_until_held(flood, association.connection)
+        association.abort()
+        assert association.connection.unsent
+        async with asyncio.timeout(5):
+            await association.wait_closed()
 
 
 async def test_the_sender_waits_for_a_peer_that_does_not_read(tmp_path: Path) -> None:

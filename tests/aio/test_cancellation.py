@@ -242,27 +242,28 @@ async def test_a_cancelled_request_that_is_never_answered_blocks_nobody_for_ever
             await scu.echo(timeout=10)
 
 
-async def test_cancelling_one_who_waits_for_the_kernel_does_not_wake_the_others(tmp_path: Path) -> None:
+async def test_cancelling_one_who_waits_for_the_kernel_does_not_cancel_the_others(tmp_path: Path) -> None:
     """They share what they wait for."""
-    stay = asyncio.Event()
+    may_read = asyncio.Event()
 
     async def script(peer: RawPeer) -> None:
-        await peer.accept(window=(0, 1))
-        await stay.wait()
+        await peer.accept()
+        await may_read.wait()
         await peer.read_until_closed()
 
     async with raw_acceptor(script, receive_buffer=4096) as port, association_to(port) as association:
-        scu = CStoreScu(association)
-        content = bytes(MB)
-        files = [write_file(tmp_path, number) for number in range(12)]
-        sends = [asyncio.ensure_future(scu.send(file, content=content)) for file in files]
-        while not association.connection.is_writing_paused:
-            await asyncio.wait(sends, timeout=0.05)
-        sends[0].cancel()
-        sends[-1].cancel()
-        await asyncio.wait([sends[0], sends[-1]])
-        assert [send.done() for send in sends] == [True, *[False] * 10, True]
+        sending = asyncio.ensure_future(CStoreScu(association).send(sparse_file(tmp_path, 1, 64 * MB)))
+        connection = association.connection
+        while not connection.is_writing_paused:
+            await asyncio.wait([sending], timeout=0.05)
+        waiting = [asyncio.ensure_future(connection.drain()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.wait(waiting, timeout=0.05)
+        assert [each.done() for each in waiting] == [True, False, False]
+        assert not sending.done()
+        may_read.set()
+        await asyncio.gather(*waiting[1:])
         association.abort()
-        results = await asyncio.gather(*sends, return_exceptions=True)
-        assert [type(result) for result in results[1:-1]] == [AssociationAborted] * 10
-        stay.set()
+        with pytest.raises(AssociationAborted):
+            await sending

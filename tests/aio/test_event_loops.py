@@ -163,6 +163,38 @@ def test_a_peer_that_reads_slowly_gets_everything_unharmed(run: Any, tmp_path: P
     run(scenario)
 
 
+def test_a_piece_that_was_written_may_be_overwritten(run: Any) -> None:
+    """Not before its last byte is with the kernel: a loop may keep a reference instead of a copy."""
+    count, size = 300, 30_000
+
+    async def scenario() -> None:
+        received: list[bytes | None] = []
+
+        async def script(peer: RawPeer) -> None:
+            await peer.accept()
+            received.append((await peer.read_message()).data)
+            await peer.send(command_pdu(3, CStoreRSP(message_id_being_responded_to=1, status=0)))
+            await peer.answer_release()
+
+        buffer = bytearray(size)
+        request = store_rq()
+        async with (
+            raw_acceptor(script, receive_buffer=4096) as port,
+            to(port) as association,
+            association.operation(request, name="C-STORE", timeout=20) as operation,
+        ):
+            async with association.sending(3, request, operation) as sender:
+                for number in range(count):
+                    buffer[:] = bytes([number % 251]) * size
+                    await sender.write(memoryview(buffer), last=number == count - 1)
+                    buffer[:] = b"\xff" * size
+            await operation.only_response()
+        (data,) = received
+        assert data == b"".join(bytes([number % 251]) * size for number in range(count))
+
+    run(scenario)
+
+
 def test_artim_drops_who_says_nothing(run: Any) -> None:
     async def scenario() -> None:
         async with serve(artim_timeout=0.2) as server:

@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 import tracemalloc
+import warnings
 
 import pytest
 
@@ -497,6 +498,23 @@ async def test_a_handler_that_takes_its_time_is_not_the_peers_silence() -> None:
         assert (await peer.read_message()).command.status == 0  # type: ignore[attr-defined]
 
 
+async def test_that_nothing_came_while_nothing_was_read_is_not_the_peers_silence() -> None:
+    keeper = Keeper(reads=False)
+    keeper.gate.clear()
+    fragment = p_data(3, bytes(100_000), command=False, last=False)
+    async with serve(keeper, idle_timeout=0.4) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(command_pdu(3, store_rq()))
+        await keeper.next_begun()
+        sent = await peer.send_until_stalled(fragment, limit=200 << 20)
+        await asyncio.sleep(0.5)  # the handler takes longer than a peer may be silent
+        keeper.gate.set()
+        await peer.send(fragment[sent % len(fragment) :])
+        await asyncio.sleep(0.2)  # now the peer does, but not as long
+        await peer.send(p_data(3, b"", command=False, last=True))
+        assert (await peer.read_message()).command.status == 0  # type: ignore[attr-defined]
+
+
 async def test_a_thousand_associations_leave_nothing_behind() -> None:
     """The fixture looks for tasks, timers and file descriptors; half of the associations end badly."""
     keeper = Keeper()
@@ -691,14 +709,23 @@ async def test_cancelling_the_closing_leaves_no_association() -> None:
         await server.wait_closed()
 
 
-async def test_a_connection_that_was_in_the_queue_when_it_closed_is_closed_too() -> None:
-    server = serve(artim_timeout=30)
-    await server.start()
-    sock = socket.create_connection((LOOPBACK, server.port))  # blocks the loop: it cannot have been accepted yet
-    async with RawPeer(sock) as peer:
-        await asyncio.sleep(0)  # the loop may or may not take it up now
-        await server.close()
-        assert await peer.read_until_closed() == b""
+async def test_a_connection_that_is_being_accepted_when_it_closes_is_closed_too() -> None:
+    """In whichever of asyncio's steps: from the kernel's queue to the protocol there are several turns of the loop."""
+    for turns in range(8):
+        server = serve(artim_timeout=30)
+        await server.start()
+        sock = socket.create_connection((LOOPBACK, server.port))  # blocks the loop: it cannot have been accepted yet
+        async with RawPeer(sock) as peer:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.close()
+            for _ in range(8):
+                await asyncio.sleep(0)
+            with warnings.catch_warnings():
+                # In one of the steps asyncio itself forgets the connection, and leaves it to the garbage collector.
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
+            assert await peer.read_until_closed() == b""
 
 
 # The server itself
