@@ -27,6 +27,9 @@ logger = logging.getLogger("tomowire.connection")
 # does not close either, would keep it for ever.
 _LINGER: Final = 10.0
 
+# So many messages leave together; see `flush_soon`.
+_TOGETHER: Final = 4
+
 # What is larger than this is acknowledged soon enough: the kernel does so after every second segment.
 _SMALL_READ: Final = 64 * 1024
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -66,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self.is_writing_paused = False
         """Whether bytes wait for the kernel to take them."""
         self._flush_scheduled = False
+        self._messages_waiting = 0
         self._ended_by_peer = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -178,6 +182,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Send what the automaton has to say, now."""
+        self._messages_waiting = 0
         upper = self._upper
         transport = self._transport
         output = upper.take_output()
@@ -190,8 +195,16 @@ class Connection(asyncio.BufferedProtocol):
             self._set_timer()
 
     def flush_soon(self) -> None:
-        """Send what the automaton has to say when the loop has run what is ready: answers that come together leave together."""
-        if not self._flush_scheduled:
+        """Send what the automaton has to say when the loop has run what is ready, or when a few messages have come together.
+
+        Messages that leave together cost one system call. But all that the loop has ready would be too many: while the peer has
+        nothing to do it waits, and then this side does. Measured with 16 requests outstanding: 0.79 s for 6000 small objects when
+        all of them leave together, 0.58 s with four.
+        """
+        self._messages_waiting += 1
+        if self._messages_waiting >= _TOGETHER:
+            self.flush()
+        elif not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
 

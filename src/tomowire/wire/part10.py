@@ -169,12 +169,14 @@ def _element(view: memoryview, position: int) -> tuple[int, int, int]:
     if len(view) < start:
         raise IncompleteFileMeta(start + _LOOK_AHEAD)
     _, number, vr, length = _SHORT.unpack_from(view, position)
-    if _is_vr(vr) and vr not in _SHORT_VRS:
+    if vr in _SHORT_VRS:
+        pass  # nearly always
+    elif _is_vr(vr):
         start = position + _LONG.size
         if len(view) < start:
             raise IncompleteFileMeta(start + _LOOK_AHEAD)
         length = _LONG.unpack_from(view, position)[3]
-    elif not _is_vr(vr) and not length:
+    elif not length:
         # Implicit VR: not allowed here, but found. So are letters that are no VR, followed by a length of 16 bits; as Implicit VR
         # that would be 64 KiB or more.
         length = _IMPLICIT.unpack_from(view, position)[2]
