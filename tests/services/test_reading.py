@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -106,12 +108,17 @@ async def test_left_early_the_file_is_closed(tmp_path: Path, taken: int) -> None
 async def test_cancelled_at_any_step_the_file_is_closed(tmp_path: Path) -> None:
     """Also while a thread is opening or reading it: the thread finishes, and the file is closed after it."""
     path = file_of(tmp_path, bytes(3 * MB))
-    for steps in range(60):
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    for steps in range(100):
         task = asyncio.create_task(pieces_of(path, 0, 3 * MB, MB))
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    await loop.run_in_executor(None, gc.collect)
+    assert complaints == [], "a read met a closed file"
 
 
 def test_even() -> None:
