@@ -17,7 +17,7 @@ from processes import ProgramFailed, free_port, running
 from programs import Pairing
 from workloads import Workload
 
-SEND_TIMEOUT: Final = 900.0
+SEND_TIMEOUT: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
 START_TIMEOUT: Final = 60.0
-STOP_TIMEOUT: Final = 60.0
+STOP_TIMEOUT: Final = 5.0
 # How often memory is looked at. The kernel keeps the high-water mark; what is missed is what the last interval before the end adds.
 _SAMPLE_MILLISECONDS: Final = 10
 _LISTENING: Final = "0A"

@@ -9,10 +9,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from measure import Run, run
+from processes import ProgramFailed
 from programs import Pairing
 from workloads import ONE_OBJECT, Workload
+
+
+_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def transfer(
         runs: dict[str, list[Run]] = {pairing.name: [] for pairing in pairings}
         for number in range(0 if warm_up else 1, rounds + 1):
             for pairing in pairings if number % 2 else reversed(pairings):
-                measured = run(pairing, workload, source, work_dir)
+                measured = _run(pairing, workload, source, work_dir, say)
                 label = f"round {number} of {rounds}" if number else "warm-up"
                 say(f"{workload.title}, {label}, {pairing.title}: {measured.start:.2f} + {measured.send:.2f} s")
                 if number:
@@ -71,6 +76,18 @@ def transfer(
         results += [Result(each, workload, runs[each.name], bases[each.sender.title]) for each in pairings]
         shutil.rmtree(source)
     return results
+
+
+def _run(pairing: Pairing, workload: Workload, source: Path, work_dir: Path, say: Callable[[str], None]) -> Run:
+    """One run. A foreign program that hangs or loses an object gets another try, and that is said; one of ours does not."""
+    for attempt in range(1 if pairing.ours else _ATTEMPTS):
+        try:
+            return run(pairing, workload, source, work_dir)
+        except ProgramFailed as error:
+            if pairing.ours or attempt == _ATTEMPTS - 1:
+                raise
+            say(f"{workload.title}, {pairing.title}, tried again: {error}")
+    raise AssertionError("unreachable")
 
 
 def _sender_bases(pairings: Sequence[Pairing], work_dir: Path) -> dict[str, int]:
