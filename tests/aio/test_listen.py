@@ -498,6 +498,21 @@ async def test_a_handler_that_takes_its_time_is_not_the_peers_silence() -> None:
         assert (await peer.read_message()).command.status == 0  # type: ignore[attr-defined]
 
 
+async def test_the_peer_has_its_time_anew_when_it_has_been_answered() -> None:
+    keeper = Keeper()
+    keeper.gate.clear()
+    async with serve(keeper, idle_timeout=0.4) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(WHOLE)
+        await keeper.next_begun()
+        # The handler takes longer than a peer may be silent.
+        asyncio.get_running_loop().call_later(0.7, keeper.gate.set)
+        await peer.read_message()
+        await asyncio.sleep(0.25)  # now the peer does, but not as long
+        await peer.send(message_pdus(1, echo_rq(2)))
+        assert isinstance((await peer.read_message()).command, CEchoRSP)
+
+
 async def test_that_nothing_came_while_nothing_was_read_is_not_the_peers_silence() -> None:
     keeper = Keeper(reads=False)
     keeper.gate.clear()

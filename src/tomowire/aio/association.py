@@ -193,6 +193,8 @@ class Association(AssociationFacts):
 
     def on_all_served(self) -> None:
         """From the dispatcher: no request of the peer is being served. A release that waited for this is answered."""
+        if self._idle is not None:
+            self._idle.on_peers_turn(self._loop.time())
         self._respond_to_release()
         self._go_if_over()
 

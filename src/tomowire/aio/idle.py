@@ -22,12 +22,18 @@ class IdleWatch:
         self._association = association
         self._limit = limit
         self._unsent_before = 0
+        self._peers_turn_since = 0.0
         self._mark: tuple[float, int, int] | None = None  # time, bytes and messages when progress was last seen
         self._alarm = Alarm(loop, self._check)
 
     def start(self, now: float) -> None:
         """There is an association. (Before that ARTIM limits the time.)"""
         self._alarm.look_at(now + self._limit)
+
+    def on_peers_turn(self, now: float) -> None:
+        """All requests have been answered. That the peer was silent until now is not held against it."""
+        self._peers_turn_since = now
+        self._mark = None
 
     def stop(self) -> None:
         self._alarm.stop()
@@ -39,6 +45,8 @@ class IdleWatch:
         at = connection.last_received + self._limit
         if at > now:
             return self._check_progress(now, at)
+        if self._peers_turn_since + self._limit > now:
+            return self._peers_turn_since + self._limit
         if unsent and unsent == before:
             reason = f"the peer has not read what was sent for {self._limit:g} s"
         elif not unsent and self._association.is_peers_turn and not connection.is_reading_held:
