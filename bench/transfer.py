@@ -16,7 +16,6 @@ from processes import ProgramFailed
 from programs import Pairing
 from workloads import ONE_OBJECT, Workload
 
-
 _ATTEMPTS: Final = 3
 
 

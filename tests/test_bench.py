@@ -171,13 +171,42 @@ def test_order_alternates_and_the_warm_up_is_not_counted(
         return run(1.0, float(len(order)), 100, 10, 50)
 
     monkeypatch.setattr(transfer, "run", pretend)
-    pairings = [SimpleNamespace(name=name, title=name, sender=SimpleNamespace(title=name)) for name in "AB"]
+    pairings = [pairing(name) for name in "AB"]
     workload = bench("workloads").TINY[0]
     first, second = transfer.transfer(pairings, [workload], tmp_path, rounds=2, warm_up=True, say=lambda text: None)
     bases, *rounds = ["".join(order)[at : at + 2] for at in range(0, len(order), 2)]
     assert (set(bases), rounds) == ({"A", "B"}, ["BA", "AB", "BA"])
     assert [each.send for each in first.runs] == [5.0, 8.0]
     assert [each.send for each in second.runs] == [6.0, 7.0]
+
+
+def pairing(name: str, *, ours: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(name=name, title=name, sender=SimpleNamespace(title=name), ours=ours)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_only_a_foreign_program_gets_another_try_and_that_is_said(
+    bench: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    transfer, run, failed = bench("transfer"), bench("measure").Run, bench("processes").ProgramFailed
+    outcomes = iter([run(1.0, 1.0, 1, 1, 1), failed("it hung"), run(1.0, 2.0, 1, 1, 1)])
+    said: list[str] = []
+
+    def pretend(*_: object) -> object:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(transfer, "run", pretend)
+    arguments = ([pairing("A", ours=ours)], [bench("workloads").TINY[0]], tmp_path)
+    if ours:
+        with pytest.raises(failed, match="it hung"):
+            transfer.transfer(*arguments, rounds=1, warm_up=False, say=said.append)
+    else:
+        (result,) = transfer.transfer(*arguments, rounds=1, warm_up=False, say=said.append)
+        assert [each.send for each in result.runs] == [2.0]
+        assert any("it hung" in text for text in said)
 
 
 def test_unknown_names_are_refused() -> None:
