@@ -122,7 +122,9 @@ async def _send(
                     report.sent(sent)
                     if not sent.is_failure:
                         done.add(sent.file)
-    except asyncio.CancelledError:  # Ctrl-C: what has been done is told all the same
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        # Ctrl-C: what has been done is told all the same. Where SIGINT is ignored (in the background of a shell) asyncio does not
+        # turn it into a cancellation, and SIGTERM may come out just here.
         report.finish([file for file in left if file.path not in told], interrupted=True)
         raise
     return report.finish()
