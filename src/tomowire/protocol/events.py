@@ -1,7 +1,4 @@
-"""What the protocol tells its user: one small fact for each indication or confirmation of PS3.8 section 7 and each DIMSE message.
-
-Those that come with each message and each received block are not frozen: making a frozen object takes three times as long.
-"""
+"""What the protocol tells its user: a small frozen fact for each indication or confirmation of PS3.8 section 7, and each message."""
 
 from __future__ import annotations
 

@@ -83,7 +83,8 @@ class Folder:
             first = await anext(request.data)
             name = self._name(request, first)
             if first.last and first.nbytes <= _AT_ONCE:
-                # One write into the page cache takes less than asking a thread to do it: measured, 25 us against 60.
+                # One write into the page cache takes less than asking a thread to do it: measured, 1.2 s against 1.5 s for
+                # 6000 objects of 4 kB sent one at a time.
                 _write(part, (head, *first.buffers))
             else:
                 await self._write_large(part, head, first, request)
