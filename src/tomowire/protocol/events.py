@@ -1,4 +1,4 @@
-"""What the protocol tells its user: a small frozen fact for each indication or confirmation of PS3.8 section 7, and each message."""
+"""What the protocol tells its user: a small frozen fact for each indication, confirmation (PS3.8 section 7) and message."""
 
 from __future__ import annotations
 
