@@ -6,37 +6,41 @@ hands, with one object per service (`CEchoScu`, `CStoreScu`; `Verification`, `St
 
 from __future__ import annotations
 
+from importlib import import_module
 from logging import NullHandler, getLogger
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire._version import __version__
-from tomowire.aio.address import PeerAddress
-from tomowire.aio.association import Association
-from tomowire.aio.connect import associate
-from tomowire.aio.listen import Server, listen
-from tomowire.aio.streams import Chunk, DataStream
-from tomowire.errors import (
-    AssociationAborted,
-    AssociationError,
-    AssociationLost,
-    AssociationRejected,
-    AssociationReleased,
-    ConnectFailed,
-    InvalidUid,
-    NoAcceptedContext,
-    OperationTimeout,
-    PeerMisbehaved,
-    StoreFailed,
-    TomowireError,
-    UsageError,
-    WireError,
-)
-from tomowire.protocol.negotiation import AcceptedContext, ProposedContext
-from tomowire.protocol.status import Status
-from tomowire.services.folder import Folder
-from tomowire.services.peer import Peer
-from tomowire.services.sending import Sent, send_files
-from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
-from tomowire.services.verification import CEchoScu, Verification, verification
+
+if TYPE_CHECKING:
+    from tomowire.aio.address import PeerAddress
+    from tomowire.aio.association import Association
+    from tomowire.aio.connect import associate
+    from tomowire.aio.listen import Server, listen
+    from tomowire.aio.streams import Chunk, DataStream
+    from tomowire.errors import (
+        AssociationAborted,
+        AssociationError,
+        AssociationLost,
+        AssociationRejected,
+        AssociationReleased,
+        ConnectFailed,
+        InvalidUid,
+        NoAcceptedContext,
+        OperationTimeout,
+        PeerMisbehaved,
+        StoreFailed,
+        TomowireError,
+        UsageError,
+        WireError,
+    )
+    from tomowire.protocol.negotiation import AcceptedContext, ProposedContext
+    from tomowire.protocol.status import Status
+    from tomowire.services.folder import Folder
+    from tomowire.services.peer import Peer
+    from tomowire.services.sending import Sent, send_files
+    from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
+    from tomowire.services.verification import CEchoScu, Verification, verification
 
 # A library does not decide where its log goes. Without this, Python prints warnings to stderr.
 getLogger("tomowire").addHandler(NullHandler())
@@ -80,3 +84,55 @@ __all__ = [
     "storage",
     "verification",
 ]
+
+# Each name is imported when it is first asked for: whoever listens need not wait until all that sends is there.
+_HOME: Final = {
+    "AcceptedContext": "tomowire.protocol.negotiation",
+    "Association": "tomowire.aio.association",
+    "AssociationAborted": "tomowire.errors",
+    "AssociationError": "tomowire.errors",
+    "AssociationLost": "tomowire.errors",
+    "AssociationRejected": "tomowire.errors",
+    "AssociationReleased": "tomowire.errors",
+    "CEchoScu": "tomowire.services.verification",
+    "CStoreScu": "tomowire.services.storage",
+    "Chunk": "tomowire.aio.streams",
+    "ConnectFailed": "tomowire.errors",
+    "DataStream": "tomowire.aio.streams",
+    "Folder": "tomowire.services.folder",
+    "InvalidUid": "tomowire.errors",
+    "NoAcceptedContext": "tomowire.errors",
+    "OperationTimeout": "tomowire.errors",
+    "Peer": "tomowire.services.peer",
+    "PeerAddress": "tomowire.aio.address",
+    "PeerMisbehaved": "tomowire.errors",
+    "ProposedContext": "tomowire.protocol.negotiation",
+    "Sent": "tomowire.services.sending",
+    "Server": "tomowire.aio.listen",
+    "Status": "tomowire.protocol.status",
+    "Storage": "tomowire.services.storage",
+    "StoreFailed": "tomowire.errors",
+    "StoreRequest": "tomowire.services.storage",
+    "StoreResponse": "tomowire.services.storage",
+    "TomowireError": "tomowire.errors",
+    "UsageError": "tomowire.errors",
+    "Verification": "tomowire.services.verification",
+    "WireError": "tomowire.errors",
+    "associate": "tomowire.aio.connect",
+    "listen": "tomowire.aio.listen",
+    "send_files": "tomowire.services.sending",
+    "storage": "tomowire.services.storage",
+    "verification": "tomowire.services.verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

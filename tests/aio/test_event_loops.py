@@ -29,9 +29,10 @@ from support.services import Keeper, serve
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE
 from tomowire.aio.connect import associate
+from tomowire.aio.listen import listen
 from tomowire.errors import AssociationAborted, ConnectFailed, OperationTimeout
 from tomowire.services.sending import send_files
-from tomowire.services.storage import CStoreScu, storage
+from tomowire.services.storage import CStoreScu, Storage, StoreRequest, storage
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRSP
@@ -306,3 +307,26 @@ def test_cancelling(run: Any, tmp_path: Path) -> None:
             await whole()
 
     run(scenario)
+
+
+def test_a_large_object_is_handed_on_while_it_arrives(run: Any, tmp_path: Path) -> None:
+    """uvloop reads up to 32 times before it lets others run; all the memory would be full, and then wait until it is written."""
+    sizes: list[int] = []
+    file = sparse_file(tmp_path, 1, 64 * MB)
+
+    async def keep(request: StoreRequest) -> int:
+        sizes.extend([chunk.nbytes async for chunk in request.data])
+        return 0
+
+    async def send(port: int) -> None:
+        async with associate(PeerAddress("ANY", LOOPBACK, port), CONTEXTS) as association:
+            assert (await CStoreScu(association).send(file)).is_success
+
+    async def scenario() -> None:
+        async with listen(LOOPBACK, 0, services=[Storage(keep)]) as server:
+            # In a thread, so that there is always something to read.
+            await asyncio.to_thread(lambda: asyncio.run(send(server.port)))
+
+    run(scenario)
+    assert sum(sizes) >= 64 * MB
+    assert max(sizes) <= BLOCK_LIMIT * BLOCK_SIZE // 2

@@ -14,6 +14,7 @@ import pytest
 
 from support.objects import SECONDARY_CAPTURE, Sample, chunks_of, stream
 from support.stored import contents, files_below, findings
+from tomowire.aio.blocks import Block, BlockPool
 from tomowire.aio.streams import Chunk
 from tomowire.errors import AssociationLost, StoreFailed, UsageError
 from tomowire.server.archive import ArchiveStorage
@@ -243,18 +244,31 @@ async def test_cancelled_while_being_written(storage: ArchiveStorage, sample: Sa
     assert files_below(storage.root, "incoming") == {"incoming/journal"}
 
 
-async def test_memory_is_borrowed_only_until_the_next_chunk(storage: ArchiveStorage) -> None:
-    memory = bytearray(SMALL)
+async def test_memory_is_given_back_when_it_is_not_used_any_more(storage: ArchiveStorage) -> None:
+    """Each chunk is written over as soon as it is released: what is stored must not change."""
 
-    async def reused() -> AsyncIterator[Chunk]:
+    class Reused(Block):
+        def release(self) -> None:
+            super().release()
+            self.view[:] = b"\xee" * len(self.view)
+
+    async def chunks() -> AsyncIterator[Chunk]:
         data = LARGE.data_set
+        pool = BlockPool(lambda: None)
         for start in range(0, len(data), SMALL):
             piece = data[start : start + SMALL]
-            memory[: len(piece)] = piece
-            yield Chunk((memoryview(memory)[: len(piece)],), start + SMALL >= len(data), len(piece))
-            memory[:] = b"\xee" * SMALL
+            block = Reused(pool, len(piece))
+            block.view[:] = piece
+            block.pins += 1
+            blocks.append(block)
+            chunk = Chunk((block.view,), start + SMALL >= len(data), len(piece), [block])
+            yield chunk
+            chunk.pass_by()
 
-    await storage.ingest.receive(LARGE.incoming(), reused())
+    blocks: list[Block] = []
+    await storage.ingest.receive(LARGE.incoming(), chunks())
+    assert len(blocks) > 2
+    assert not any(block.pins for block in blocks)
     assert contents(storage.root) == {LARGE.uid: LARGE.data_set}
     assert findings(storage.root) == []
 

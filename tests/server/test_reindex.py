@@ -136,7 +136,7 @@ def test_a_lost_file_is_reported_once(root: Path) -> None:
 def test_a_damaged_index_accuses_no_file(root: Path) -> None:
     with closing(sqlite3.connect(root / "index.sqlite")) as connection:
         [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_instances_series_key'")
-        connection.execute("UPDATE instances SET sha256 = x'00'")
+        connection.execute("UPDATE instances SET checksum = x'00'")
         connection.commit()
     with (root / "index.sqlite").open("r+b") as file:
         file.seek((page - 1) * 4096)

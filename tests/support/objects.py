@@ -97,7 +97,7 @@ class Sample:
         except OSError:
             part.discard()
             raise
-        return NewObject(self.record, "MODALITY", len(self.header), part.size, part=part.path, sha256=part.sha256)
+        return NewObject(self.record, "MODALITY", len(self.header), part.size, part=part.path, checksum=part.checksum)
 
     def incoming(self, **changes: str) -> Incoming:
         """What the command set and the association say of the object."""

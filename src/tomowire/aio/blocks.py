@@ -1,8 +1,11 @@
 """The memory that a connection receives into: a few reused blocks, lent out in slices.
 
 The kernel writes into the current block; the protocol hands out slices of it. A block with lent slices is pinned and must not be
-written over; when all are given back it is free again. When every block is pinned there is no room to receive into, so the
-connection stops reading, and TCP makes the peer wait. That is all the backpressure there is, and it bounds the memory.
+written over. When every block is pinned there is no room to receive into, so the connection stops reading, and TCP makes the peer
+wait. That is all the backpressure there is, and it bounds the memory.
+
+What is not pinned any more goes to a small reserve that all connections share: memory that is asked of the system anew has to be
+cleared first, page by page.
 """
 
 from __future__ import annotations
@@ -20,9 +23,8 @@ BLOCK_LIMIT: Final = 16
 # Below this much room at the end of a block it is better to begin the next one than to receive in small pieces.
 _LEAST_ROOM: Final = 16 * 1024
 
-
-# An association that was busy once keeps this many blocks besides the current one.
-_SPARE_BLOCKS: Final = 2
+# No more than one connection may use.
+_reserve: Final[list[memoryview]] = []
 
 
 class Block:
@@ -32,7 +34,7 @@ class Block:
 
     def __init__(self, pool: BlockPool, size: int) -> None:
         self._pool = pool
-        self.view: Final = memoryview(bytearray(size))
+        self.view: Final = _memory(size)
         self.pins = 0
 
     def release(self) -> None:
@@ -48,17 +50,17 @@ class BlockPool:
     def __init__(self, on_room: Callable[[], None]) -> None:
         self._on_room = on_room
         self._size = FIRST_BLOCK_SIZE
-        self._left_to_make = 0  # how many blocks of that size there may still be
-        self._free: list[Block] = []
+        self._left = 0  # how many blocks of that size there may be besides those that are lent
         self.current = Block(self, self._size)
         self._filled = 0
         self._starved = False
+        self._closed = False
 
     def grow(self) -> None:
         """Use full-sized blocks from the next one on: there is an association now."""
         if self._size != BLOCK_SIZE:
             self._size = BLOCK_SIZE
-            self._left_to_make = BLOCK_LIMIT
+            self._left = BLOCK_LIMIT
 
     def has_room(self) -> bool:
         """Make sure that `room` gives space. False: all blocks are lent out, stop reading until `on_room`."""
@@ -69,11 +71,10 @@ class BlockPool:
         room = len(current.view) - self._filled
         if room >= _LEAST_ROOM:
             return True
-        if self._free:
-            self._begin(self._free.pop())
-        elif self._left_to_make:
-            self._left_to_make -= 1
-            self._begin(Block(self, self._size))
+        if self._left:
+            self._left -= 1
+            self.current = Block(self, self._size)
+            self._filled = 0
         elif not room:
             self._starved = True
             return False
@@ -94,14 +95,31 @@ class BlockPool:
         if block is not self.current:
             if len(block.view) != self._size:
                 return  # the first, small one: nothing is received into it again
-            if len(self._free) < _SPARE_BLOCKS:
-                self._free.append(block)
-            else:
-                self._left_to_make += 1  # its memory goes back; should another burst come, it is made again
+            self._left += 1
+            _give_back(block.view)
+        elif self._closed:
+            _give_back(block.view)
         if self._starved:
             self._starved = False
             self._on_room()
 
-    def _begin(self, block: Block) -> None:
-        self.current = block
-        self._filled = 0
+    def close(self) -> None:
+        """The connection is over: nothing is received any more."""
+        if not self._closed:
+            self._closed = True
+            if not self.current.pins:
+                _give_back(self.current.view)
+
+
+def _memory(size: int) -> memoryview:
+    if size == BLOCK_SIZE:
+        try:
+            return _reserve.pop()
+        except IndexError:
+            pass  # nothing there, or an event loop in another thread was quicker
+    return memoryview(bytearray(size))
+
+
+def _give_back(view: memoryview) -> None:
+    if len(view) == BLOCK_SIZE and len(_reserve) < BLOCK_LIMIT:
+        _reserve.append(view)

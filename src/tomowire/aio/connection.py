@@ -30,6 +30,9 @@ _LINGER: Final = 10.0
 # So many messages leave together; see `flush_soon`.
 _TOGETHER: Final = 4
 
+# After so many bytes others are let run; see `_end_turn`.
+_TURN: Final = 1 << 19
+
 # What is larger than this is acknowledged soon enough: the kernel does so after every second segment.
 _SMALL_READ: Final = 64 * 1024
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -65,6 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         self._descriptor: int | None = None
         self._pool = BlockPool(self._on_room)
         self._holds: set[str] = set()  # why reading is paused
+        self._in_turn = 0  # bytes received since others were last let run
         self._drained: asyncio.Future[None] | None = None
         self.is_writing_paused = False
         """Whether bytes wait for the kernel to take them."""
@@ -121,6 +125,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self._pool.has_room():
             self.hold_reading("memory")
             self._owner.on_no_room()
+        self._in_turn += nbytes
+        if self._in_turn >= _TURN:
+            self._end_turn()
 
     def eof_received(self) -> bool:
         # A peer may ask for release, close its sending side and still read: the answer is sent before the connection is closed.
@@ -159,6 +166,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_lost(self, exc: Exception | None) -> None:
         events = self._upper.connection_lost(self._loop.time(), exc)
+        if self._descriptor is not None:  # on Windows a read that was begun may still write into the current block
+            self._pool.close()
         self._transport = None
         self._descriptor = None
         self._socket = None
@@ -280,6 +289,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_room(self) -> None:
         self.allow_reading("memory")
+
+    def _end_turn(self) -> None:
+        """Let those run for whom something has come. (uvloop reads 32 times in a row: all the memory there is, while they wait.)"""
+        self._in_turn = 0
+        self.hold_reading("turn")
+        self._loop.call_soon(self.allow_reading, "turn")
 
     def _set_timer(self) -> None:
         """Keep one timer for the automaton's deadline, or none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import AssociationReleased, UsageError
 from tomowire.protocol.states import State
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tomowire.errors import AssociationError
     from tomowire.protocol.upper_layer import UpperLayer
     from tomowire.wire.command_set import Message
+
+LARGE: Final = 64 * 1024
+"""Bytes from which on a data set does not wait for company."""
 
 
 class Outbox:
@@ -37,8 +40,11 @@ class Outbox:
         self._turn = asyncio.Lock()
         self._over: AssociationError | None = None
 
-    async def send(self, context_id: int, message: Message, data: bytes | None) -> None:
-        """Send a message, with its data set if it has one. Waits while the peer is slow."""
+    async def send(self, context_id: int, message: Message, data: bytes | memoryview | None) -> None:
+        """Send a message, with its data set if it has one. Waits while the peer is slow.
+
+        A data set of `LARGE` bytes or more is not used any more when this returns, unless the association is over.
+        """
         if self._turn.locked() or self._connection.is_writing_paused:
             async with self._turn:
                 await self._drain()
@@ -110,9 +116,12 @@ class Outbox:
         self._over = error
         self._connection.stop_draining()
 
-    def _send_now(self, context_id: int, message: Message, data: bytes | None) -> None:
+    def _send_now(self, context_id: int, message: Message, data: bytes | memoryview | None) -> None:
         self._start(context_id, message, memoryview(data) if data is not None else None)
-        self._connection.flush_soon()
+        if data is not None and len(data) >= LARGE:
+            self._connection.flush()
+        else:
+            self._connection.flush_soon()
 
     def _start(self, context_id: int, message: Message, data: memoryview | None) -> None:
         self.check_open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future, get_running_loop
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import UsageError
@@ -23,12 +23,29 @@ class Chunk:
     """Some bytes of a data set, where they were received.
 
     `buffers` are slices of receive blocks, in order. They are borrowed: valid until the next chunk is asked for; those of the
-    last chunk until the handler has returned. Whoever wants to keep them longer copies them.
+    last chunk until the handler has returned. Whoever wants to keep them longer copies them, or calls `keep`.
     """
 
     buffers: tuple[memoryview, ...]
     last: bool
     nbytes: int
+    _blocks: list[Block] = field(default_factory=list, repr=False, compare=False)
+    _kept: bool = field(default=False, repr=False, compare=False)
+
+    def keep(self) -> None:
+        """Keep the buffers until `release` is called, which must be soon: there is less memory to receive into until then."""
+        self._kept = True
+
+    def release(self) -> None:
+        """Give the memory of a chunk back that was kept. In the event loop's thread; its buffers are not valid any more."""
+        self._kept = False
+        while self._blocks:
+            self._blocks.pop().release()
+
+    def pass_by(self) -> None:
+        """For the stream: whoever has not kept the chunk is done with it."""
+        if not self._kept:
+            self.release()
 
 
 class DataStream:
@@ -58,7 +75,7 @@ class DataStream:
         """Bytes that have arrived so far."""
         self._parts: list[memoryview | bytearray] = []  # slices, and small pieces copied together
         self._blocks: list[Block] = []
-        self._lent: list[Block] = []
+        self._lent: Chunk | None = None
         self._size = 0
         self._complete = False  # the last byte has arrived
         self._finished = False  # the last chunk has been handed out
@@ -75,7 +92,7 @@ class DataStream:
             raise StopAsyncIteration
         if self._waiter is not None:
             raise UsageError("two tasks read the same data set")
-        self._release(self._lent)
+        self._take_back()
         while self._closed or not self._ready():
             if self._closed:
                 raise UsageError("the data set was read after the request had been answered")
@@ -139,7 +156,7 @@ class DataStream:
         self._closed = True
         self._parts.clear()
         self._release(self._blocks)
-        self._release(self._lent)
+        self._take_back()
         self._wake()
 
     def _ready(self) -> bool:
@@ -150,13 +167,18 @@ class DataStream:
             self._waiter.set_result(None)
 
     def _take(self) -> Chunk:
-        chunk = Chunk(tuple(map(memoryview, self._parts)), self._complete, self._size)
-        self._lent, self._blocks = self._blocks, []
+        chunk = self._lent = Chunk(tuple(map(memoryview, self._parts)), self._complete, self._size, self._blocks)
+        self._blocks = []
         self._parts = []
         self._size = 0
         self._hurry = False
         self._finished = self._complete
         return chunk
+
+    def _take_back(self) -> None:
+        if self._lent is not None:
+            self._lent.pass_by()
+            self._lent = None
 
     @staticmethod
     def _release(blocks: list[Block]) -> None:

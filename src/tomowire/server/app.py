@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,6 +20,7 @@ from tomowire.server.index.text import load_character_sets
 from tomowire.server.quiet import fewer_failures
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `allowed_callers`,
     unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `shutdown_grace` are the seconds that

@@ -20,12 +20,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, StoreFailed
 from tomowire.protocol.status import DUPLICATE_SOP_INSTANCE
+from tomowire.server.checksum import new_checksum
 from tomowire.server.failures import failure_of, store_failed
 from tomowire.server.files import DataDirectory, ObjectName, object_file_name, series_folder
 from tomowire.server.folders import SeriesFolders
@@ -47,7 +47,7 @@ class _Item:
     new: NewObject
     uid: str
     result: Result | None = None
-    sha256: bytes = b""
+    checksum: bytes = b""
     folder: str = ""
     file_name: str = ""
     generation: int = 0
@@ -113,7 +113,7 @@ class BatchWriter:
     def _plan(self, item: _Item, known: IndexedObject | None) -> None:
         """Say where the object goes, or what becomes of it if it goes nowhere."""
         new = item.new
-        item.sha256 = new.sha256 or _sha256(new)
+        item.checksum = new.checksum or _checksum(new)
         record = new.record
         try:
             if known is not None:
@@ -139,7 +139,7 @@ class BatchWriter:
             logger.warning("the file of %s was missing or cut short: it is stored anew", item.uid)
             return None
         stored_syntax, syntax = known.transfer_syntax_uid, item.new.record.transfer_syntax_uid
-        if known.sha256 == item.sha256 and stored_syntax == syntax:
+        if known.checksum == item.checksum and stored_syntax == syntax:
             return Stored(item.uid, Outcome.IDENTICAL, known.name.path)
         logger.warning(
             "%s from %r is stored already with other content (policy: %s)",
@@ -264,18 +264,18 @@ def _row(item: _Item, now: int) -> NewRow:
         generation=item.generation,
         header_size=new.header_size,
         data_set_size=new.data_set_size,
-        sha256=item.sha256,
+        checksum=item.checksum,
         received_at=now,
         received_from=new.received_from,
         replaces=item.replaces,
     )
 
 
-def _sha256(new: NewObject) -> bytes:
-    digest = sha256()
+def _checksum(new: NewObject) -> bytes:
+    checksum = new_checksum()
     for buffer in new.data_set:
-        digest.update(buffer)
-    return digest.digest()
+        checksum.update(buffer)
+    return checksum.digest()
 
 
 def _unlink_part(part: Path) -> None:

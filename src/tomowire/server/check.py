@@ -92,8 +92,8 @@ def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingK
         return None
     file = read_stored_file(path, scan=False)
     meta = file.meta
-    if (file.header_size, file.sha256) != (row.header_size, row.sha256):
-        return FindingKind.CONTENT_DIFFERS, "the SHA-256 of the data set is not that of what was received"
+    if (file.header_size, file.checksum) != (row.header_size, row.checksum):
+        return FindingKind.CONTENT_DIFFERS, "the checksum of the data set is not that of what was received"
     if meta.media_storage_sop_instance_uid != row.name.sop_instance_uid:
         return FindingKind.UIDS_DIFFER, f"the file says that it is {meta.media_storage_sop_instance_uid}"
     if meta.transfer_syntax_uid != row.transfer_syntax_uid:

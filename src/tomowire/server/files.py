@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Final, Self
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.posix import lock, require_posix, sync_directory
 from tomowire.uids import is_tolerable_uid
+from tomowire.wire.value import value
 
 OBJECTS: Final = "objects"
 INCOMING: Final = "incoming"
@@ -44,7 +44,7 @@ _NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, "lost+found"})
 _PART_SUFFIX: Final = ".part"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ObjectName:
     """What the name of an object's file is made of."""
 

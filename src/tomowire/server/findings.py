@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+
+from tomowire.wire.value import value
 
 Progress = Callable[[int, int | None], None]
 """Called now and then with the number of objects that were looked at, and the number there are if that is known."""
@@ -45,7 +46,7 @@ class FindingKind(Enum):
     """Found by `db reindex`: another file holds the same SOP instance, and that one is indexed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Finding:
     """Something that is not as it should be."""
 

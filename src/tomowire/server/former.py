@@ -51,13 +51,13 @@ class FormerIndex:
         if known is None:
             return row, None
         syntax, found = known.transfer_syntax_uid, row.record.transfer_syntax_uid
-        if known.sha256 != row.sha256:
+        if known.checksum != row.checksum:
             kind, problem = FindingKind.CONTENT_DIFFERS, "the SHA-256 of the data set is not that of what was received"
         elif syntax != found:
             kind, problem = FindingKind.UIDS_DIFFER, f"the file says that its transfer syntax is {found}"
         else:
             return row, None
-        kept = replace(row, sha256=known.sha256, record=replace(row.record, transfer_syntax_uid=syntax))
+        kept = replace(row, checksum=known.checksum, record=replace(row.record, transfer_syntax_uid=syntax))
         return kept, Finding(kind, name.path, f"{problem}; indexed all the same")
 
     def missing(self) -> Iterator[Finding]:

@@ -7,13 +7,15 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tomowire.wire.value import value
+
 if TYPE_CHECKING:
     from tomowire.server.index.attributes import InstanceRecord
 
 Buffers = tuple[bytes | memoryview, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Incoming:
     """What is known about an object before its data set arrives: the command set and the association it comes by."""
 
@@ -51,7 +53,7 @@ class Outcome(Enum):
     KEPT_FIRST = "kept first"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stored:
     """The object is in the archive, and stays there through a power cut."""
 
@@ -84,5 +86,5 @@ class NewObject:
     header: bytes = b""
     data_set: Buffers = ()
     part: Path | None = None
-    sha256: bytes = b""
+    checksum: bytes = b""
     """Of the data set as received; worked out with the batch for an object in memory."""

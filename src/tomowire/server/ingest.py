@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from tomowire.aio.streams import Chunk
-from tomowire.aio.threads import finished
+from tomowire.aio.threads import each_in_worker, finished
 from tomowire.errors import DataSetError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, INVALID_SOP_INSTANCE
 from tomowire.server.commit import GroupCommit
@@ -29,8 +28,6 @@ from tomowire.server.index.scanner import ScannedHeader, scan
 from tomowire.server.part import PartFile
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.part10 import FileMeta, encode_file_meta
-
-T = TypeVar("T")
 
 logger: Final = logging.getLogger(__name__)
 
@@ -83,7 +80,7 @@ class Ingest:
         try:
             record = _checked_record(incoming, await self._write_part(part, first, chunks))
             sender = incoming.calling_ae_title
-            new = NewObject(record, sender, len(header), part.size, part=part.path, sha256=part.sha256)
+            new = NewObject(record, sender, len(header), part.size, part=part.path, checksum=part.checksum)
             stored = await self._commit.store(new)
         finally:
             if stored is None or not stored.is_new:
@@ -91,25 +88,25 @@ class Ingest:
         return stored
 
     async def _write_part(self, part: PartFile, first: Chunk, chunks: AsyncIterator[Chunk]) -> ScannedHeader:
-        chunk: Chunk | None = first
-        while chunk is not None:
+        def write(chunk: Chunk) -> ScannedHeader | None:
             try:
-                scanned = await self._in_worker(partial(part.write, chunk.buffers, last=chunk.last))
+                return part.write(chunk.buffers, last=chunk.last)
             except (OSError, DataSetError) as error:
                 raise failure_of(error, self._directory.root) from error
-            if scanned is not None:
-                return scanned
-            chunk = await anext(chunks, None)  # not under the `try`: a lost connection is an OSError too
-        raise store_failed(CANNOT_UNDERSTAND, "the data set ends early")
+
+        try:
+            scanned = await each_in_worker(write, first, chunks, self._workers)
+        except StopAsyncIteration:
+            scanned = None
+        if scanned is None:
+            raise store_failed(CANNOT_UNDERSTAND, "the data set ends early")
+        return scanned
 
     async def _discard(self, part: PartFile) -> None:
         try:
-            await self._in_worker(part.discard)
+            await finished(asyncio.get_running_loop().run_in_executor(self._workers, part.discard))
         except OSError as error:
             logger.warning("%s is left until the next start: %s", part.path, error)
-
-    async def _in_worker(self, work: Callable[[], T]) -> T:
-        return await finished(asyncio.get_running_loop().run_in_executor(self._workers, work))
 
 
 def _file_header(incoming: Incoming) -> bytes:

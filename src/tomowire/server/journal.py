@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
 from tomowire.server.files import FILE_MODE
 from tomowire.server.posix import sync_data, sync_directory
+from tomowire.wire.value import value
 
 _HEADER: Final = struct.Struct(">8sII")
 """Magic number, length and CRC-32 of what follows."""
@@ -25,7 +25,7 @@ _HEADER: Final = struct.Struct(">8sII")
 _MAGIC: Final = b"TMWJRNL1"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Intent:
     """One batch, before it begins."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 from pathlib import Path
 
+from tomowire.server.checksum import new_checksum
 from tomowire.server.files import DataDirectory
 from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
 from tomowire.server.posix import sync_file
@@ -18,7 +18,7 @@ class PartFile:
     def __init__(self, directory: DataDirectory, header: bytes, transfer_syntax_uid: str) -> None:
         self._directory = directory
         self._header = header
-        self._digest = sha256()
+        self._checksum = new_checksum()
         self._scanner = HeaderScanner(transfer_syntax_uid)
         self._descriptor = -1
         self.path: Path | None = None
@@ -37,15 +37,15 @@ class PartFile:
         else:
             write_all(self._descriptor, buffers)
         for buffer in buffers:
-            self._digest.update(buffer)
+            self._checksum.update(buffer)
             self._scanner.feed(buffer)
             self.size += len(buffer)
         return self._finish() if last else None
 
     @property
-    def sha256(self) -> bytes:
+    def checksum(self) -> bytes:
         """Of the data set."""
-        return self._digest.digest()
+        return self._checksum.digest()
 
     def discard(self) -> None:
         """Remove the file. Raises `OSError`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -26,12 +26,13 @@ from tomowire.server.recovery import recover
 from tomowire.server.stored_file import read_stored_file
 from tomowire.server.swap import finish_swap, ready_path, remove_logs
 from tomowire.wire.part10 import FileMeta
+from tomowire.wire.value import value
 
 _THREADS: Final = 4
 _ROWS_AT_ONCE: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class _Found:
     """A file, and the row it deserves."""
 
@@ -196,7 +197,7 @@ def _examine(root: Path, path: str) -> _Found | Finding:
         generation=name.generation,
         header_size=file.header_size,
         data_set_size=file.data_set_size,
-        sha256=file.sha256,
+        checksum=file.checksum,
         received_at=modified // 1000,
         received_from=file.meta.source_application_entity_title or "",
     )

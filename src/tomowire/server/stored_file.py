@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from tomowire.errors import FileFormatError, IncompleteFileMeta
+from tomowire.server.checksum import new_checksum
 from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
 from tomowire.wire.part10 import FileMeta, decode_file_meta
+from tomowire.wire.value import value
 
 _BLOCK: Final = 1 << 20
 _FIRST: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StoredFile:
     """What is in a Part 10 file."""
 
@@ -24,7 +24,7 @@ class StoredFile:
     """Bytes before the data set."""
 
     data_set_size: int
-    sha256: bytes
+    checksum: bytes
     """Of the data set."""
 
     scanned: ScannedHeader | None
@@ -40,12 +40,12 @@ def read_stored_file(path: Path, *, scan: bool) -> StoredFile:
         prefix = file.read(_FIRST)
         meta, header_size, prefix = _decode_meta(file, prefix)
         scanner = HeaderScanner(meta.transfer_syntax_uid) if scan else None
-        digest = sha256()
+        checksum = new_checksum()
         size = 0
         block = memoryview(bytearray(_BLOCK))
         data = memoryview(prefix)[header_size:]
         while True:
-            digest.update(data)
+            checksum.update(data)
             if scanner is not None:
                 scanner.feed(data)
             size += len(data)
@@ -53,7 +53,7 @@ def read_stored_file(path: Path, *, scan: bool) -> StoredFile:
             if not count:
                 break
             data = block[:count]
-    return StoredFile(meta, header_size, size, digest.digest(), scanner.finish() if scanner is not None else None)
+    return StoredFile(meta, header_size, size, checksum.digest(), scanner.finish() if scanner is not None else None)
 
 
 def _decode_meta(file: BinaryIO, prefix: bytes) -> tuple[FileMeta, int, bytes]:

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tomowire.services.reading import even, fill
+
 if TYPE_CHECKING:
     from tomowire.services.dicom_file import DicomFile
 
@@ -14,7 +16,12 @@ _SMALL: Final = 1 << 20
 _BATCH_BYTES: Final = 4 << 20
 _BATCH_FILES: Final = 64
 
-Read: TypeAlias = "tuple[DicomFile, bytes | OSError | None]"
+# Up to this size a data set is read into memory of its own. More would be asked of the system, which clears it page by page:
+# larger buffers, whole multiples of this, are used again.
+_TINY: Final = 1 << 16
+_SPARE: Final = 16
+
+Read: TypeAlias = "tuple[DicomFile, bytes | memoryview | OSError | None]"
 
 
 class ReadAhead:
@@ -28,11 +35,13 @@ class ReadAhead:
         self._sharers = sharers
         self._ready: deque[Read] = deque()
         self._reading: asyncio.Future[list[Read]] | None = None
+        self._spare: list[memoryview] = []
 
     async def next(self) -> Read | None:
         """The next file with its data set; None in place of the data set of a large file, an error of one that cannot be read.
 
-        None when there are no more files.
+        None when there are no more files. The data set is of even length, with a null byte more if it is not in the file (see
+        `even`); it is lent until `done`.
         """
         while not self._ready:
             if self._reading is None:
@@ -46,6 +55,11 @@ class ReadAhead:
                 self._ready.extend(batch)
                 self._read_more()
         return self._ready.popleft()
+
+    def done(self, read: Read) -> None:
+        """Nobody uses the data set of `read` any more."""
+        if isinstance(read[1], memoryview) and len(self._spare) < _SPARE:
+            self._spare.append(memoryview(read[1].obj))
 
     async def close(self) -> None:
         """Stop, and put back the files that were read but not taken."""
@@ -64,22 +78,31 @@ class ReadAhead:
             batch.append(file)
             total += min(file.size, _SMALL)
         if batch:
-            self._reading = asyncio.get_running_loop().run_in_executor(None, _read_batch, batch)
+            self._reading = asyncio.get_running_loop().run_in_executor(None, self._read_batch, batch)
 
+    def _read_batch(self, files: list[DicomFile]) -> list[Read]:
+        return [(file, self._read_small(file)) for file in files]
 
-def _read_batch(files: list[DicomFile]) -> list[Read]:
-    return [(file, _read_small(file)) for file in files]
-
-
-def _read_small(file: DicomFile) -> bytes | OSError | None:
-    if file.size > _SMALL:
-        return None
-    try:
-        with open(file.path, "rb", buffering=0) as source:
-            source.seek(file.offset)
-            data = source.read(file.size)
-    except OSError as error:
-        return error
-    if len(data) != file.size:
+    def _read_small(self, file: DicomFile) -> bytes | memoryview | OSError | None:
+        if file.size > _SMALL:
+            return None
+        try:
+            with open(file.path, "rb", buffering=0) as source:
+                source.seek(file.offset)
+                if file.size <= _TINY:
+                    data = source.read(file.size)
+                    if len(data) == file.size:
+                        return even(data)
+                else:
+                    buffer = self._buffer(file.size + 1)
+                    if fill(source, buffer[: file.size]) == file.size:
+                        buffer[file.size] = 0
+                        return buffer[: file.size + file.size % 2]
+        except OSError as error:
+            return error
         return OSError(f"{file.path} has become shorter while it was sent")
-    return data
+
+    def _buffer(self, size: int) -> memoryview:
+        """Memory for `size` bytes or more."""
+        spare = self._spare.pop() if self._spare else None  # one thread at a time takes from it
+        return spare if spare is not None and len(spare) >= size else memoryview(bytearray(-(-size // _TINY) * _TINY))

@@ -83,7 +83,7 @@ class FilePieces:
     def _read(self) -> None:
         self._wanted = min(self._length, self._left)
         buffer = self._buffers[0][: self._wanted]
-        self._pending = asyncio.get_running_loop().run_in_executor(None, _fill, self._file, buffer)
+        self._pending = asyncio.get_running_loop().run_in_executor(None, fill, self._file, buffer)
 
     def _close(self, pending: asyncio.Future[int] | None) -> None:
         if pending is not None and not pending.cancelled():
@@ -91,12 +91,12 @@ class FilePieces:
         self._file.close()
 
 
-def even(data: bytes) -> bytes:
+def even(data: bytes | memoryview) -> bytes | memoryview:
     """`data` with a null byte more if its length is odd: a fragment has an even length (PS3.8 E.1), and so has a data set.
 
     Deflated ones are padded in this way when they are sent (PS3.5 A.5), and not by everyone who writes files.
     """
-    return data + b"\0" if len(data) % 2 else data
+    return b"".join((data, b"\0")) if len(data) % 2 else data
 
 
 def _open(path: Path, offset: int, end: int) -> FileIO:
@@ -116,7 +116,7 @@ def _close_opened(opening: asyncio.Future[FileIO]) -> None:
         opening.result().close()
 
 
-def _fill(file: FileIO, buffer: memoryview) -> int:
+def fill(file: FileIO, buffer: memoryview) -> int:
     """Read until `buffer` is full or the file ends; return the number of bytes."""
     done = 0
     while done < len(buffer):

@@ -269,15 +269,15 @@ class _Group:
 
     async def _send_over(self, association: Association, files: deque[DicomFile], window: int) -> None:
         ahead = ReadAhead(files, sharers=self._lanes)
-        scu = CStoreScu(association)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(window, len(files))):
-                    group.create_task(self._worker(scu, ahead))
+                    group.create_task(self._worker(association, ahead))
         finally:
             await ahead.close()
 
-    async def _worker(self, scu: CStoreScu, ahead: ReadAhead) -> None:
+    async def _worker(self, association: Association, ahead: ReadAhead) -> None:
+        scu = CStoreScu(association)
         while (item := await ahead.next()) is not None:
             file, content = item
             if isinstance(content, OSError):

@@ -94,7 +94,7 @@ class CStoreScu:
         self,
         source: DicomFile | str | PathLike[str],
         *,
-        content: bytes | None = None,
+        content: bytes | memoryview | None = None,
         timeout: float = DEFAULT_STORE_TIMEOUT,
         progress: Callable[[int], None] | None = None,
     ) -> StoreResponse:
@@ -120,7 +120,7 @@ class CStoreScu:
                 if content is not None:
                     await association.send(context.context_id, request, even(content))
                     if progress is not None:
-                        progress(len(content))
+                        progress(file.size)
                 else:
                     await self._stream(context, request, operation, file, progress)
             except AssociationError as error:

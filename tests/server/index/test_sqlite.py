@@ -26,7 +26,7 @@ def new_row(sample: Sample, **changes: object) -> NewRow:
         generation=0,
         header_size=340,
         data_set_size=len(sample.data_set),
-        sha256=bytes(range(32)),
+        checksum=bytes(range(16)),
         received_at=1_700_000_000_000_000,
         received_from="MODALITY",
     )

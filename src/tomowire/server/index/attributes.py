@@ -15,11 +15,13 @@ Values: text is decoded, without padding and without NULs; several values stay o
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from typing import Any, Final
 
+from tomowire.wire.value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value()
 class Attribute:
     """The declaration behind a field: tag, VR of the dictionary, and for a sequence the dataclass of its items."""
 
@@ -52,7 +54,7 @@ def attributes_of(level: type[Any]) -> dict[str, Attribute]:
     return {name: declaration for name, declaration in found if declaration is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class CodedConcept:
     """One item of a code sequence (PS3.3 8.8), as far as PS3.4 C.6 lists it."""
 
@@ -62,7 +64,7 @@ class CodedConcept:
     code_meaning: str = attribute(0x00080104, "LO")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ReferencedInstance:
     """One item that refers to a SOP instance (PS3.3 Table 10-11)."""
 
@@ -70,7 +72,7 @@ class ReferencedInstance:
     referenced_sop_instance_uid: str = attribute(0x00081155, "UI")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RequestAttributes:
     """One item of the Request Attributes Sequence: the order that led to the series (PS3.18 Table 10.6.3-4)."""
 
@@ -78,7 +80,7 @@ class RequestAttributes:
     requested_procedure_id: str = attribute(0x00401001, "SH")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ContentTemplate:
     """The one item of the Content Template Sequence of a structured report (PS3.4 Table C.6-4)."""
 
@@ -86,7 +88,7 @@ class ContentTemplate:
     template_identifier: str = attribute(0x0040DB00, "CS")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Specimen:
     """One item of the Specimen Description Sequence (PS3.4 Table C.6-4)."""
 
@@ -94,7 +96,7 @@ class Specimen:
     specimen_uid: str = attribute(0x00400554, "UI")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PatientAttributes:
     """Patient level: PS3.4 Table C.6-1."""
 
@@ -113,7 +115,7 @@ class PatientAttributes:
     patient_name_normalized: str = ""  # computed: `text.normalize_person_name(patient_name)`
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StudyAttributes:
     """Study level: PS3.4 Tables C.6-2 and C.6-5, PS3.18 Tables 10.6.1-5 and 10.6.3-3."""
 
@@ -137,7 +139,7 @@ class StudyAttributes:
     referenced_study_sequence: tuple[ReferencedInstance, ...] = sequence(0x00081110, ReferencedInstance)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SeriesAttributes:
     """Series level: PS3.4 Table C.6-3, PS3.18 Tables 10.6.1-5 and 10.6.3-4."""
 
@@ -165,7 +167,7 @@ class SeriesAttributes:
     frame_of_reference_uid: str = attribute(0x00200052, "UI")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class InstanceAttributes:
     """Composite object instance level: PS3.4 Tables C.6-4 and C.6-6, PS3.18 Tables 10.6.1-5 and 10.6.3-5."""
 
@@ -201,7 +203,7 @@ class InstanceAttributes:
     specimen_description_sequence: tuple[Specimen, ...] = sequence(0x00400560, Specimen)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class InstanceRecord:
     """All that the index keeps of one object, ready to be stored."""
 

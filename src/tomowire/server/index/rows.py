@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from tomowire.server.index.attributes import InstanceRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class IndexedObject:
     """An object that the index knows, as far as files are concerned."""
 
@@ -24,11 +25,11 @@ class IndexedObject:
     """Bytes before the data set in the file."""
 
     data_set_size: int
-    sha256: bytes
+    checksum: bytes
     """Of the data set as received."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class NewRow:
     """An object to be indexed. Its file is durable."""
 
@@ -36,7 +37,7 @@ class NewRow:
     generation: int
     header_size: int
     data_set_size: int
-    sha256: bytes
+    checksum: bytes
     received_at: int
     """Microseconds since 1970, UTC."""
 

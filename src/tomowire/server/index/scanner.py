@@ -7,7 +7,6 @@ unseen. The end is the point of it: `finish` says whether the data set was whole
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from tomowire.errors import DataSetError
@@ -15,6 +14,7 @@ from tomowire.server.index.inflate import MAXIMUM_INFLATED, Inflater
 from tomowire.server.index.layout import Layout, is_deflated, layout_of
 from tomowire.server.index.walker import Walker
 from tomowire.server.index.wanted import WANTED
+from tomowire.wire.value import value
 
 # Slices of `bytes` are half as dear as slices of a `memoryview`, so the bytes ahead are copied once; nearly all objects
 # have the elements before their pixels within this.
@@ -23,7 +23,7 @@ WINDOW: Final = 32 * 1024
 _FILE_META_GROUP: Final = b"\x02\x00"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ScannedHeader:
     """The raw values of the wanted elements of a whole data set."""
 

@@ -123,7 +123,7 @@ instances: Final = Table(
     Column("generation", Integer, nullable=False),  # with the UIDs, the file's name: see `server.files`
     Column("header_size", Integer, nullable=False),
     Column("data_set_size", BigInteger, nullable=False),
-    Column("sha256", LargeBinary, nullable=False),
+    Column("checksum", LargeBinary, nullable=False),
     Column("received_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
     Column("received_from", Text, nullable=False),
     UniqueConstraint("sop_instance_uid"),

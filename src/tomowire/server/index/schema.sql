@@ -125,7 +125,7 @@ CREATE TABLE instances (
 	generation INTEGER NOT NULL,
 	header_size INTEGER NOT NULL,
 	data_set_size BIGINT NOT NULL,
-	sha256 BLOB NOT NULL,
+	checksum BLOB NOT NULL,
 	received_at BIGINT NOT NULL,
 	received_from TEXT NOT NULL,
 	CONSTRAINT pk_instances PRIMARY KEY (instance_key),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +14,7 @@ from tomowire.server.index.connect import BUSY_TIMEOUT, connect_reader
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
 from tomowire.server.index.versions import CURRENT, require_current
+from tomowire.wire.value import value
 
 _PAGE: Final = 1000
 
@@ -22,7 +22,7 @@ _INSTANCE: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid = ?"
 _OBJECTS: Final = statements.FIND_OBJECT + " WHERE instance_key > ? ORDER BY instance_key LIMIT ?"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Counts:
     """How many rows there are at each level."""
 
@@ -32,7 +32,7 @@ class Counts:
     instances: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Statistics:
     """What the archive holds."""
 

@@ -30,7 +30,7 @@ FILE_COLUMNS: Final = (
     "generation",
     "header_size",
     "data_set_size",
-    "sha256",
+    "checksum",
     "received_at",
     "received_from",
 )
@@ -99,7 +99,7 @@ FIND_STUDY: Final = (
 FIND_SERIES: Final = "SELECT series_key FROM series WHERE series_instance_uid = ? AND study_key = ?"
 FIND_OBJECT: Final = (
     "SELECT instance_key, study_instance_uid, series_instance_uid, sop_instance_uid, generation,"
-    " sop_class_uid, transfer_syntax_uid, header_size, data_set_size, sha256"
+    " sop_class_uid, transfer_syntax_uid, header_size, data_set_size, checksum"
     " FROM instances JOIN series USING (series_key) JOIN studies USING (study_key)"
 )
 """The columns of an `IndexedObject`; with a WHERE to be added."""
@@ -127,7 +127,7 @@ def instance_row(series_key: int, row: NewRow) -> Row:
         row.generation,
         row.header_size,
         row.data_set_size,
-        row.sha256,
+        row.checksum,
         row.received_at,
         row.received_from,
     )

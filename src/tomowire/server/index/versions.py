@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from tomowire.server.index.connect import connect_writer
 CURRENT: Final = "0001"
 """The last migration in `migrations/versions`."""
 
+_SCHEMA: Final = Path(__file__).parent / "schema.sql"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 _VERSION_TABLE: Final = (
@@ -39,7 +39,7 @@ def schema_version(connection: sqlite3.Connection) -> str | None:
 
 def create_schema(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty database, in one transaction. Raises `sqlite3.Error`."""
-    ddl = resources.files("tomowire.server.index").joinpath("schema.sql").read_text("ascii")
+    ddl = _SCHEMA.read_text("ascii")
     statements = [statement for statement in ddl.split(";\n") if statement.strip()]
     connection.execute("BEGIN IMMEDIATE")
     try:

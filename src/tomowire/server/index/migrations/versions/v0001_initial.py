@@ -151,7 +151,7 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("header_size", sa.Integer(), nullable=False),
         sa.Column("data_set_size", sa.BigInteger(), nullable=False),
-        sa.Column("sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("checksum", sa.LargeBinary(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.Column("received_from", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["series_key"], ["series.series_key"], name=op.f("fk_instances_series_key")),
