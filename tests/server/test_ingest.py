@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import xxhash
 
 from support.objects import SECONDARY_CAPTURE, Sample, chunks_of, stream
 from support.stored import contents, files_below, findings
@@ -18,6 +19,7 @@ from tomowire.aio.blocks import Block, BlockPool
 from tomowire.aio.streams import Chunk
 from tomowire.errors import AssociationLost, StoreFailed, UsageError
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.checksum import new_checksum
 from tomowire.server.incoming import Outcome, Stored
 from tomowire.server.ingest import SMALL
 from tomowire.uids import (
@@ -271,6 +273,15 @@ async def test_memory_is_given_back_when_it_is_not_used_any_more(storage: Archiv
     assert not any(block.pins for block in blocks)
     assert contents(storage.root) == {LARGE.uid: LARGE.data_set}
     assert findings(storage.root) == []
+
+
+@pytest.mark.parametrize("sample", [Sample(), LARGE], ids=["small", "large"])
+async def test_the_checksum_is_the_xxh3_of_the_data_set(storage: ArchiveStorage, sample: Sample) -> None:
+    assert new_checksum().hexdigest() == "99aa06d3014798d86001c324468d497f"  # of nothing: xxHash's own test vector
+    await receive(storage, sample)
+    stored = await storage.index.ask(lambda reader: reader.instance(sample.uid))
+    assert stored is not None
+    assert stored.checksum == xxhash.xxh3_128_digest(sample.data_set)
 
 
 async def test_closing_stores_what_is_waiting(tmp_path: Path, no_leaks: None) -> None:

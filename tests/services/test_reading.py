@@ -7,7 +7,7 @@ import gc
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -129,7 +129,7 @@ def test_even() -> None:
 # Many files
 
 
-async def drain(ahead: ReadAhead) -> list[tuple[DicomFile, bytes | OSError | None]]:
+async def drain(ahead: ReadAhead) -> list[tuple[DicomFile, bytes | memoryview | OSError | None]]:
     found = []
     while (item := await ahead.next()) is not None:
         found.append(item)
@@ -156,6 +156,25 @@ async def test_large_files_come_without_and_bad_ones_with_an_error(tmp_path: Pat
     assert isinstance(found[2], FileNotFoundError)
     assert "shorter" in str(found[3])
     assert found[4] == bytes(MB)[:2].replace(b"\0\0", b"\x10\0") + bytes(MB - 2)
+
+
+async def test_the_memory_of_larger_files_is_used_again_when_they_are_done_with_and_not_before(tmp_path: Path) -> None:
+    contents = [bytes([number]) * (70_000 + number % 5) for number in range(200)]
+    files = [write_file(tmp_path, number, content) for number, content in enumerate(contents)]
+    ahead = ReadAhead(deque(files))
+    in_use: deque[tuple[int, Any]] = deque()
+    memory: set[int] = set()
+    for number in range(200):
+        item = await ahead.next()
+        assert item is not None
+        in_use.append((number, item))
+        memory.add(id(cast("memoryview", item[1]).obj))
+        for each, (_, content) in in_use:
+            assert content == even(contents[each])
+        if len(in_use) > 4:
+            ahead.done(in_use.popleft()[1])
+    assert await ahead.next() is None
+    assert len(memory) < 150
 
 
 async def test_several_take_from_the_same_and_each_file_comes_once(files: list[DicomFile]) -> None:

@@ -73,6 +73,22 @@ def files(tmp_path: Path) -> list[DicomFile]:
 # What goes well
 
 
+async def test_memory_that_is_used_again_spoils_no_object(tmp_path: Path) -> None:
+    """The peer reads late, so that several objects are on their way at once, and answers out of order."""
+    contents = {number: bytes([number]) * (70_000 + 7919 * number) for number in range(1, 61)}
+    files = [write_file(tmp_path, number, content) for number, content in contents.items()]
+    received: dict[str, bytes] = {}
+
+    async def keep(request: StoreRequest) -> int:
+        await asyncio.sleep(int(request.sop_instance_uid.rpartition(".")[2]) % 3 / 100)
+        received[request.sop_instance_uid] = await request.data.read()
+        return 0
+
+    async with listen(LOOPBACK, 0, services=[Storage(keep)]) as server:
+        assert failures(await send(server.port, files)) == {}
+    assert received == {f"1.2.{number}": content + b"\0" * (len(content) % 2) for number, content in contents.items()}
+
+
 @pytest.mark.parametrize("associations", [1, 3, 50])
 @pytest.mark.parametrize("window", [1, 16])
 async def test_all_files_arrive(tmp_path: Path, associations: int, window: int) -> None:

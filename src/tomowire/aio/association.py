@@ -117,7 +117,9 @@ class Association(AssociationFacts):
         self._outbox.check_open()
         return self._operations.new(request, name, timeout)
 
-    def send(self, context_id: int, message: Message, data: bytes | memoryview | None = None) -> Coroutine[Any, Any, None]:
+    def send(
+        self, context_id: int, message: Message, data: bytes | memoryview | None = None
+    ) -> Coroutine[Any, Any, None]:
         """Send one message, with its data set if that lies in memory, after those that are being sent.
 
         Waits while the peer is slow to take it. Raises what ended the association, and `UsageError` for what cannot be encoded.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,11 +118,12 @@ async def _send(
                 return report.planned(left)
             size = sum(file.size for file in left)
             with open_progress(f"to {report.peer}", size, enabled=not report.quiet) as progress:
-                async for sent in send_files(report.peer, left, progress=progress, **options):
-                    told.add(sent.path)
-                    report.sent(sent)
-                    if not sent.is_failure:
-                        done.add(sent.file)
+                async with aclosing(send_files(report.peer, left, progress=progress, **options)) as results:
+                    async for sent in results:
+                        told.add(sent.path)
+                        report.sent(sent)
+                        if not sent.is_failure:
+                            done.add(sent.file)
     except (asyncio.CancelledError, KeyboardInterrupt):
         # Ctrl-C: what has been done is told all the same. Where SIGINT is ignored (in the background of a shell) asyncio does not
         # turn it into a cancellation, and SIGTERM may come out just here.

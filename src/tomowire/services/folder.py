@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -100,10 +101,21 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    async def _write_large(self, part: str, head: bytes, chunk: Chunk, request: StoreRequest) -> None:
-        with FileIO(part, "x") as file:
-            file.write(head)
-            await each_in_worker(lambda chunk: write_all(file.fileno(), chunk.buffers), chunk, request.data)
+    async def _write_large(self, part: str, head: bytes, first: Chunk, request: StoreRequest) -> None:
+        with ExitStack() as opened:
+            file: FileIO | None = None
+
+            def write(chunk: Chunk) -> None:
+                nonlocal file
+                if file is None:
+                    file = opened.enter_context(FileIO(part, "x"))
+                    write_all(file.fileno(), (head, *chunk.buffers))
+                else:
+                    write_all(file.fileno(), chunk.buffers)
+                if chunk.last:
+                    file.close()
+
+            await each_in_worker(write, first, request.data)
 
     def _finish(self, part: str, name: str) -> Kept:
         target = f"{self.path}/{name}"

@@ -19,7 +19,7 @@ _BATCH_FILES: Final = 64
 # Up to this size a data set is read into memory of its own. More would be asked of the system, which clears it page by page:
 # larger buffers, whole multiples of this, are used again.
 _TINY: Final = 1 << 16
-_SPARE: Final = 16
+_SPARE_BYTES: Final = 8 << 20
 
 Read: TypeAlias = "tuple[DicomFile, bytes | memoryview | OSError | None]"
 
@@ -58,8 +58,10 @@ class ReadAhead:
 
     def done(self, read: Read) -> None:
         """Nobody uses the data set of `read` any more."""
-        if isinstance(read[1], memoryview) and len(self._spare) < _SPARE:
-            self._spare.append(memoryview(read[1].obj))
+        if isinstance(read[1], memoryview):
+            buffer = memoryview(read[1].obj)
+            if len(self._spare) * len(buffer) < _SPARE_BYTES:  # most have about the same size
+                self._spare.append(buffer)
 
     async def close(self) -> None:
         """Stop, and put back the files that were read but not taken."""

@@ -291,6 +291,8 @@ class _Group:
             except (OSError, TomowireError) as error:
                 self._results.put_nowait(Sent(file, None, error))
             else:
+                if not association.connection.is_closed:  # otherwise asyncio may still have something of it
+                    ahead.done(item)
                 logger.info("%s: %s", file.sop_instance_uid, response.status)
                 self._answered(file, response)
 

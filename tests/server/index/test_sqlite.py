@@ -65,7 +65,7 @@ def test_what_is_known_of_an_object(writer: SqliteWriter, reader: SqliteReader) 
         "1.2.840.10008.1.2.1",
         340,
         len(sample.data_set),
-        bytes(range(32)),
+        bytes(range(16)),
     )
     assert writer.find([sample.uid, "1.2.3"]) == {sample.uid: expected}
     assert reader.instance(sample.uid) == expected

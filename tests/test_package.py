@@ -1,0 +1,36 @@
+"""The package's own names: all there, and none paid for before it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tomowire
+
+
+def test_every_name_is_there() -> None:
+    assert set(tomowire.__all__) <= set(dir(tomowire))
+    assert all(getattr(tomowire, name) is not None for name in tomowire.__all__)
+
+
+def test_each_name_comes_from_where_it_is_defined() -> None:
+    from tomowire import Peer, send_files
+    from tomowire.services import peer, sending
+
+    assert (Peer, send_files) == (peer.Peer, sending.send_files)
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Pear'"):
+        _ = tomowire.Pear  # type: ignore[attr-defined]
+    with pytest.raises(ImportError):
+        from tomowire import Pear  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_importing_the_package_imports_nothing_that_takes_long() -> None:
+    code = (
+        "import sys, tomowire; print([name for name in ('asyncio', 'click', 'pydicom', 'rich') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
