@@ -20,7 +20,8 @@
     ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
-    └── StoreFailed               an object could not be kept; knows the C-STORE status it means
+    ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
+    └── QueryFailed               a query ended with a failure status, or has to: knows that status
 
 A failure *status* in a response is a value and not an exception: see `tomowire.protocol.status`.
 """
@@ -161,3 +162,24 @@ class StoreFailed(TomowireError):
         super().__init__(comment)
         self.status = status
         self.comment = comment
+
+
+class QueryFailed(TomowireError):
+    """A query could not be answered. An SCU raises it when the peer says so; a handler raises it to have that answered.
+
+    `status` is that of the final response (PS3.4 C.4.1.1.4), `error_comment` what was said about it, and `offending_elements` are
+    the tags that it is about. The text is `explanation` if there is one.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error_comment: str | None = None,
+        offending_elements: tuple[int, ...] = (),
+        *,
+        explanation: str | None = None,
+    ) -> None:
+        super().__init__(explanation or error_comment or f"the query failed with status {status:04X}H")
+        self.status = status
+        self.error_comment = error_comment
+        self.offending_elements = offending_elements
