@@ -134,6 +134,15 @@ class Association(AssociationFacts):
         """Send a message whose data set comes in pieces: `async with association.sending(...) as sender`."""
         return MessageSender(self._outbox, context_id, message, operation)
 
+    async def cancel(self, context_id: int, operation: Operation) -> None:
+        """Send C-CANCEL for a request of ours (PS3.7 9.3.2.3); the peer ends it with a final response, which is still to be taken.
+
+        Sends nothing when the request has not been sent, or has been answered. Waits and raises as `send` does.
+        """
+        if operation.is_outstanding:
+            request = CCancelRQ(message_id_being_responded_to=operation.request.message_id)
+            await self._outbox.send(context_id, request, None)
+
     # The end
 
     async def release(self, *, timeout: float = DEFAULT_RELEASE_TIMEOUT) -> None:
@@ -165,6 +174,14 @@ class Association(AssociationFacts):
         self._upper.abort(self._loop.time(), error)
         self.on_events(self._upper.take_events(), None)
         self.connection.flush()
+
+    def break_off(self, what: str) -> None:
+        """Abort because the peer broke PS3.7: nothing it says on this association can be trusted any more.
+
+        Who waits for a response gets `PeerMisbehaved` with the text `what`.
+        """
+        self._operations.fail(PeerMisbehaved(what))
+        self.abort(PduError(what, reason=UNEXPECTED_PDU_PARAMETER))
 
     async def close(self, *, grace: float = 1.0, handler_grace: float = DEFAULT_HANDLER_GRACE) -> None:
         """Leave no trace: abort if there still is an association, wait up to `grace` seconds for the peer to close, then close.
@@ -246,7 +263,7 @@ class Association(AssociationFacts):
         if isinstance(message, Response):
             problem = self._operations.on_response(message, stream)
             if problem is not None:
-                self._break_off(problem)
+                self.break_off(problem)
         elif isinstance(message, CCancelRQ):
             if stream is not None:
                 stream.close()
@@ -255,19 +272,14 @@ class Association(AssociationFacts):
         elif self._dispatcher is not None and isinstance(message, Request):
             self._dispatcher.on_request(self, self.agreement.contexts[event.context_id], message, stream)
         else:
-            self._break_off(f"the peer sent {type(message).__name__}, but there is no service for it here")
+            self.break_off(f"the peer sent {type(message).__name__}, but there is no service for it here")
 
     def _on_malformed(self, event: MalformedMessage) -> None:
         error = event.error
         if self._dispatcher is None or error.message_id is None or (error.command_field or 0x8000) & 0x8000:
-            self._break_off(f"a command set that cannot be answered: {error}")
+            self.break_off(f"a command set that cannot be answered: {error}")
         else:
             self._dispatcher.on_malformed(self, event.context_id, error)
-
-    def _break_off(self, what: str) -> None:
-        """The peer broke PS3.7: nothing it says on this association can be trusted any more."""
-        self._operations.fail(PeerMisbehaved(what))
-        self.abort(PduError(what, reason=UNEXPECTED_PDU_PARAMETER))
 
     def _on_control(self, event: ProtocolEvent) -> None:
         match event:

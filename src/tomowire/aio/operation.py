@@ -97,6 +97,11 @@ class Operation:
         return response
 
     @property
+    def is_outstanding(self) -> bool:
+        """Whether the request has been sent and its final response can still come."""
+        return self.sent and not self.answered and self.error is None
+
+    @property
     def has_responses(self) -> bool:
         """Whether responses have come that nobody has taken yet."""
         return bool(self._responses)
