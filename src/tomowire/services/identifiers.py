@@ -1,0 +1,201 @@
+"""Identifiers: the data sets of queries and their answers (PS3.4 C.4.1.1.3), to bytes and back. By pydicom, imported when needed."""
+
+from __future__ import annotations
+
+from copy import copy
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.errors import DataSetError
+from tomowire.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydicom import DataElement, Dataset
+
+UTF_8: Final = "ISO_IR 192"
+TRANSFER_SYNTAXES: Final = frozenset(
+    {
+        EXPLICIT_VR_LITTLE_ENDIAN,
+        IMPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_BIG_ENDIAN,
+        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    }
+)
+"""Those that a data set without pixels can have."""
+
+# PS3.5 6.1.2.3: the VRs that Specific Character Set is about.
+_TEXT: Final = frozenset({"SH", "LO", "UC", "ST", "LT", "UT", "PN"})
+_CHARACTER_SET: Final = "SpecificCharacterSet"
+_DEFAULT_REPERTOIRE: Final = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
+_LAST_GROUP_THAT_IS_NO_DATA: Final = 0x0007  # commands, file meta information, and what PS3.5 7.8 forbids
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_INFLATED_CAP: Final = 16 << 20
+
+
+def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
+    """The bytes of an identifier. `dataset` is not changed.
+
+    Specific Character Set becomes such that all its text can be written: none for ASCII; what `dataset` names, if that will do; else
+    UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded.
+    """
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_dataset
+
+    _check(transfer_syntax_uid)
+    try:
+        prepared = _with_character_set(dataset)
+        target = DicomBytesIO()
+        target.is_implicit_VR = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+        target.is_little_endian = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
+        write_dataset(target, prepared)
+    except Exception as error:  # pydicom raises whatever it meets: TypeError, ValueError, AttributeError, struct.error, ...
+        raise DataSetError(f"the identifier cannot be encoded: {error}") from error
+    encoded = target.getvalue()
+    return _deflate(encoded) if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else encoded
+
+
+def decode(data: bytes, transfer_syntax_uid: str) -> Dataset:
+    """The data set of an identifier. Raises `DataSetError` when it is not made as its transfer syntax says.
+
+    Its values are converted when they are asked for, as always with pydicom; the text of each by the character set in force there.
+    """
+    from pydicom import Dataset as NewDataset
+    from pydicom.charset import convert_encodings
+
+    _check(transfer_syntax_uid)
+    if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        data = _inflate(data)
+    is_implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+    is_little = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
+    try:
+        dataset = NewDataset({element.tag: element for element in _elements(data, is_implicit, is_little)})
+        named = dataset.get(_CHARACTER_SET)
+        dataset.set_original_encoding(is_implicit, is_little, convert_encodings(named))
+    except DataSetError:
+        raise
+    except Exception as error:  # as above; too deep a nesting is one of them
+        raise DataSetError(f"the identifier cannot be decoded: {type(error).__name__}: {error}") from error
+    return dataset
+
+
+def _elements(data: bytes, is_implicit: bool, is_little: bool) -> Iterator[Any]:
+    """The elements at the top, of which all must be there whole: pydicom itself passes over what is cut short."""
+    from pydicom.filereader import data_element_generator
+
+    file, end = BytesIO(data), 0
+    for element in data_element_generator(file, is_implicit, is_little):
+        length = getattr(element, "length", _UNDEFINED_LENGTH)
+        if length not in (0, _UNDEFINED_LENGTH) and len(element.value) != length:
+            raise DataSetError(f"the identifier ends inside {element.tag}", offset=len(data))
+        yield element
+        end = file.tell()
+    if end != len(data):
+        raise DataSetError("the identifier has a rest that is no element", offset=end)
+
+
+def _check(transfer_syntax_uid: str) -> None:
+    if transfer_syntax_uid not in TRANSFER_SYNTAXES:
+        raise DataSetError(f"an identifier cannot be in transfer syntax {transfer_syntax_uid}")
+
+
+# Encoding
+
+
+def _with_character_set(dataset: Dataset) -> Dataset:
+    """A copy in which every item uses the one character set that the top names; it shares no values with `dataset`."""
+    text = {character for string in _strings(dataset) for character in string}
+    prepared = _copy(dataset)
+    if any(character > "\x7f" for character in text):
+        named = dataset.get(_CHARACTER_SET)
+        prepared.SpecificCharacterSet = named if _carries(named, text) else UTF_8
+    return prepared
+
+
+def _strings(dataset: Dataset) -> Iterator[str]:
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _strings(item)
+        elif element.VR in _TEXT and not element.is_empty:
+            for each in [element.value] if element.VM == 1 else element.value:
+                yield str(each)
+
+
+def _carries(character_set: Any, text: set[str]) -> bool:
+    """Whether all characters of `text` are in one of the repertoires that `character_set` names (PS3.3 C.12.1.1.2)."""
+    from pydicom.charset import convert_encodings, custom_encoders, python_encoding
+
+    names = [character_set] if isinstance(character_set, str) else list(character_set or ())
+    if not names or not all(name in python_encoding for name in names):
+        return False
+
+    def encodable(character: str, name: str, encoding: str) -> bool:
+        if name in _DEFAULT_REPERTOIRE:  # for which pydicom would take Latin-1
+            return character <= "\x7f"
+        try:
+            if encoding in custom_encoders:
+                custom_encoders[encoding](character)
+            else:
+                character.encode(encoding)
+        except UnicodeError:
+            return False
+        return True
+
+    pairs = list(zip(names, convert_encodings(list(names)), strict=False))
+    return all(any(encodable(character, *pair) for pair in pairs) for character in text)
+
+
+def _copy(dataset: Dataset) -> Dataset:
+    from pydicom import Dataset as NewDataset
+
+    made = NewDataset()
+    for element in dataset:
+        if element.keyword != _CHARACTER_SET and element.tag.group > _LAST_GROUP_THAT_IS_NO_DATA and element.tag.element:
+            made.add(_copy_element(element))
+    return made
+
+
+def _copy_element(element: DataElement) -> DataElement:
+    from pydicom import DataElement as NewElement
+    from pydicom import Sequence, config
+    from pydicom.valuerep import PersonName
+
+    made = copy(element.value)
+    if element.VR == "SQ":
+        made = Sequence([_copy(item) for item in element.value])
+    elif element.VR == "PN" and not element.is_empty:
+        # A PersonName remembers the bytes of its first encoding: one of its own, which has seen none.
+        names = [PersonName(str(each)) for each in ([element.value] if element.VM == 1 else element.value)]
+        made = names[0] if len(names) == 1 else names
+    return NewElement(element.tag, element.VR, made, already_converted=True, validation_mode=config.IGNORE)
+
+
+# Deflated Explicit VR Little Endian (PS3.5 A.5)
+
+
+def _deflate(data: bytes) -> bytes:
+    import zlib
+
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = compressor.compress(data) + compressor.flush()
+    return deflated + b"\0" * (len(deflated) % 2)
+
+
+def _inflate(data: bytes) -> bytes:
+    import zlib
+
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(data, _INFLATED_CAP)
+    except zlib.error as error:
+        raise DataSetError(f"the identifier cannot be inflated: {error}") from error
+    if not inflater.eof:
+        raise DataSetError(f"the identifier is cut short, or holds more than {_INFLATED_CAP} bytes")
+    return inflated
