@@ -56,6 +56,9 @@ class Provider:
     def transfer_syntaxes(self, abstract_syntax: str) -> object:
         return TRANSFER_SYNTAXES if abstract_syntax in {VERIFICATION, CT} else None
 
+    def may_be_scp(self, abstract_syntax: str) -> bool:
+        return False
+
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         return None
 
@@ -164,6 +167,27 @@ async def test_a_running_request_sees_its_cancellation() -> None:
         assert await statuses(peer, 1) == {5: 0}
         gate.set()
         assert await statuses(peer, 2) == {3: 0xFE00, 4: 0}
+
+
+async def test_a_handler_can_wait_for_its_cancellation() -> None:
+    """Several in one handler too; and whoever asks when it has come already does not wait."""
+
+    async def handler(request: IncomingRequest) -> None:
+        if isinstance(request.message, CFindRQ):
+            await asyncio.gather(request.wait_cancelled(), request.wait_cancelled())
+            await request.wait_cancelled()
+            await request.respond(CFindRSP(message_id_being_responded_to=request.message_id, status=0xFE00))
+        else:
+            await request.respond(echo_response(request))
+
+    async with association_with(handler) as peer:
+        for number in (3, 4):
+            await peer.send(message_pdus(3, CFindRQ(message_id=number, affected_sop_class_uid=CT), b""))
+        await peer.send(message_pdus(1, echo_rq(5)))
+        assert await statuses(peer, 1) == {5: 0}
+        for number in (4, 3):
+            await peer.send(command_pdu(3, CCancelRQ(message_id_being_responded_to=number)))
+            assert await statuses(peer, 1) == {number: 0xFE00}
 
 
 @pytest.mark.parametrize("data_set_type", [0x0000, 0x0001, 0x0100, 0x0102, 0xFEFE])

@@ -62,7 +62,7 @@ DEFAULT_HANDLER_GRACE: Final = 10.0
 class Association(AssociationFacts):
     """An association that a requestor opened (`associate`) or an acceptor answered (`listen`).
 
-    `dispatcher` serves the peer's requests; without one a request of the peer is a breach of the protocol. Times are in seconds;
+    `dispatcher` serves the peer's requests, on either side; without one a request of the peer is a breach of the protocol. Times are in seconds;
     `idle_timeout` ends an association on which nothing comes and nothing is being served. `on_open` is called when there is a
     connection, `on_gone` when it is closed and no request is being served any more.
     """
@@ -148,13 +148,16 @@ class Association(AssociationFacts):
     async def release(self, *, timeout: float = DEFAULT_RELEASE_TIMEOUT) -> None:
         """Release the association in an orderly way (PS3.8 7.2) and wait until the connection is closed.
 
-        A message that is being sent is waited for; responses that have not come are not. Does nothing if the association is over.
+        A message that is being sent is waited for, and requests of the peer that are being served; responses that have not come are
+        not. Does nothing if the association is over.
         Raises `OperationTimeout`, after an abort, when all that takes more than `timeout` seconds.
         """
         if self._over is not None:
             return
         try:
             async with asyncio.timeout(timeout):
+                if self._dispatcher is not None:
+                    await self._dispatcher.wait_served()
                 await self._outbox.release(self._loop.time)
                 await self.wait_closed()
         except TimeoutError:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Final
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.aio.serving import Dispatcher
 from tomowire.errors import AssociationLost, ConnectFailed, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
 from tomowire.wire.user_information import AsynchronousOperationsWindow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from ssl import SSLContext
 
+    from tomowire.aio.serving import ServiceProvider
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
@@ -37,13 +39,18 @@ async def associate(
     artim_timeout: float = DEFAULT_ARTIM,
     maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
     window: int = DEFAULT_WINDOW,
+    services: Sequence[ServiceProvider] = (),
+    performed: int = 1,
     ssl: SSLContext | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
 
     `peer` is `AET@host:port` or a `PeerAddress`, `aet` one's own AE title, `contexts` up to 128 presentation contexts. `window` is
-    the number of our requests that may be outstanding, if the peer agrees; 1 proposes nothing (PS3.7 D.3.3.3). Times are in
-    seconds.
+    the number of our requests that may be outstanding, if the peer agrees (PS3.7 D.3.3.3). Times are in seconds.
+
+    `services` serve what the acceptor asks of this side: the sub-operations of a C-GET on contexts that are proposed with
+    `scp=True`, and event reports. `performed` is how many such requests it may have outstanding; 0 is no limit. Without services
+    a request of the acceptor ends the association.
 
     Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
@@ -53,10 +60,15 @@ async def associate(
         calling_ae_title=check_ae_title(aet),
         contexts=list(_flattened(contexts)),
         maximum_length=maximum_length,
-        window=AsynchronousOperationsWindow(window, 1) if window != 1 else None,
+        window=AsynchronousOperationsWindow(window, performed) if (window, performed) != (1, 1) else None,
     )
     upper = UpperLayer(is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout)
-    association = Association(upper, called_ae_title=address.ae_title, calling_ae_title=check_ae_title(aet))
+    association = Association(
+        upper,
+        called_ae_title=address.ae_title,
+        calling_ae_title=check_ae_title(aet),
+        dispatcher=Dispatcher(services) if services else None,
+    )
     upper.associate(proposal, asyncio.get_running_loop().time())
     await _open(association, address, connect_timeout, ssl)
     try:

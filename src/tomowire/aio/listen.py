@@ -50,12 +50,17 @@ class _Supported:
         return None
 
     def may_be_scp(self, abstract_syntax: str) -> bool:
-        return False
+        provider = self._provider_for(abstract_syntax)
+        return provider is not None and provider.may_be_scp(abstract_syntax)
 
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
+        provider = self._provider_for(abstract_syntax)
+        return provider.extended_negotiation(abstract_syntax, proposed) if provider is not None else None
+
+    def _provider_for(self, abstract_syntax: str) -> ServiceProvider | None:
         for provider in self._providers:
             if provider.transfer_syntaxes(abstract_syntax) is not None:
-                return provider.extended_negotiation(abstract_syntax, proposed)
+                return provider
         return None
 
 

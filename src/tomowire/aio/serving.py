@@ -1,4 +1,4 @@
-"""The acceptor's side of DIMSE: which provider serves which request, and the tasks that do it."""
+"""The performing side of DIMSE: which provider serves which request of the peer, and the tasks that do it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tomowire.errors import AssociationError, AssociationReleased, TomowireError
 from tomowire.protocol.reasons import why_rejected
 from tomowire.protocol.responses import bare_response, refusal
 from tomowire.protocol.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION, Status
+from tomowire.wire.messages import NEventReportRQ
 from tomowire.wire.pdu import AAssociateRJ
 
 if TYPE_CHECKING:
@@ -32,10 +33,13 @@ _MOST_RUNNING: Final = 64
 
 
 class ServiceProvider(Protocol):
-    """An SCP: what it supports, and what it does with a request. One object may serve many associations at once."""
+    """What serves requests of a peer: which it supports, and what it does with one. One object may serve many associations at once."""
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         """The transfer syntaxes accepted for an abstract syntax, or None if this provider does not serve it."""
+
+    def may_be_scp(self, abstract_syntax: str) -> bool:
+        """Whether a requestor may be SCP for it, with this side as SCU (PS3.7 D.3.3.4). A C-GET SCP says yes for storage."""
 
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         """The answer to a SOP class extended negotiation item (PS3.7 D.3.3.5); None for no answer."""
@@ -47,7 +51,7 @@ class ServiceProvider(Protocol):
 class IncomingRequest:
     """A request of the peer: its command set, its presentation context, and its data set as a stream (None if it has none)."""
 
-    __slots__ = ("association", "cancelled", "context", "data", "message", "responded")
+    __slots__ = ("_cancelling", "association", "cancelled", "context", "data", "message", "responded")
 
     def __init__(
         self, association: Association, context: AcceptedContext, message: Request, data: DataStream | None
@@ -60,6 +64,7 @@ class IncomingRequest:
         """Whether the peer has sent C-CANCEL for this request."""
         self.responded = False
         """Whether a final response has been sent."""
+        self._cancelling: asyncio.Event | None = None
 
     @property
     def message_id(self) -> int:
@@ -80,6 +85,19 @@ class IncomingRequest:
             self.responded = self.responded and not is_final
             raise
 
+    async def wait_cancelled(self) -> None:
+        """Wait until the peer sends C-CANCEL for this request; for ever, if it does not."""
+        if not self.cancelled:
+            if self._cancelling is None:
+                self._cancelling = asyncio.Event()
+            await self._cancelling.wait()
+
+    def cancel(self) -> None:
+        """The peer has sent C-CANCEL for this request. It is for the handler to end it with a final response."""
+        self.cancelled = True
+        if self._cancelling is not None:
+            self._cancelling.set()
+
     async def refuse(self, status: int, comment: str | None = None) -> None:
         """Send the response to this kind of request with a failure status, and a comment of which 64 characters are sent."""
         await self.respond(refusal(self.message, status, comment))
@@ -97,12 +115,15 @@ class _Unreadable:
 
 
 class Dispatcher:
-    """Serves the requests of one association with the providers of a server: so many at once, first come, first served."""
+    """Serves the requests of the peer on one association: so many at once, first come, first served.
+
+    On the acceptor's side `admit` gives the answer to the A-ASSOCIATE-RQ; a requestor needs none.
+    """
 
     def __init__(
         self,
         providers: Sequence[ServiceProvider],
-        admit: Callable[[Association, AAssociateRQ], AAssociateAC | AAssociateRJ],
+        admit: Callable[[Association, AAssociateRQ], AAssociateAC | AAssociateRJ] | None = None,
     ) -> None:
         self._providers = providers
         self._admit = admit
@@ -131,7 +152,7 @@ class Dispatcher:
 
     def on_associate(self, association: Association, request: AAssociateRQ, upper: UpperLayer) -> None:
         """Answer an A-ASSOCIATE-RQ: by the server's limit first, then by its policy."""
-        self._association = association
+        assert self._admit is not None  # only an acceptor is asked
         now = asyncio.get_running_loop().time()
         response = self._admit(association, request)
         if isinstance(response, AAssociateRJ):
@@ -161,7 +182,7 @@ class Dispatcher:
         """PS3.7 9.3.2.3: a C-CANCEL for what is not being served, or not any more, is passed over."""
         request = self._by_message_id.get(message_id)
         if request is not None:
-            request.cancelled = True
+            request.cancel()
 
     def on_association_over(self, error: AssociationError) -> None:
         """PS3.8 AA-3, AA-4: nobody waits for the answers any more; what runs is cancelled."""
@@ -175,14 +196,23 @@ class Dispatcher:
 
     async def wait_idle(self, timeout: float) -> None:
         """Wait until no request is being served, not even a cancelled one; at most `timeout` seconds."""
-        running = self._running.keys() - {asyncio.current_task()}
+        running = self._running_elsewhere()
         if running:
             _, stubborn = await asyncio.wait(running, timeout=timeout)
             for task in stubborn:
                 what = _name(self._running[task])
                 logger.error("a handler of %s has been cancelled, and goes on for more than %g s", what, timeout)
 
+    async def wait_served(self) -> None:
+        """Wait until every request that has come is answered, but for one that is being served by the very task that waits."""
+        while running := self._running_elsewhere():
+            await asyncio.wait(running)
+
+    def _running_elsewhere(self) -> set[asyncio.Task[None]]:
+        return {task for task in self._running if task is not asyncio.current_task()}
+
     def _take_up(self, association: Association, request: IncomingRequest | _Unreadable) -> None:
+        self._association = association
         if len(self._running) < _MOST_RUNNING:
             self._start(request)
         else:
@@ -198,7 +228,7 @@ class Dispatcher:
     async def _serve(self, request: IncomingRequest) -> None:
         try:
             provider = self.provider_for(request.context.abstract_syntax)
-            if provider is None:
+            if provider is None or not _is_performed_here(request):
                 await request.refuse(UNRECOGNIZED_OPERATION)
             else:
                 await provider.handle(request)
@@ -243,6 +273,20 @@ class Dispatcher:
                 association.connection.allow_reading("requests")
             if not self._running:
                 association.on_all_served()
+
+
+def _is_performed_here(request: IncomingRequest) -> bool:
+    """Whether the roles agreed on let the peer ask for this (PS3.7 D.3.3.4); if not, it is an operation that was not agreed upon.
+
+    As the requestor this side performs operations only where it was accepted as SCP. Notifications go the other way, from the SCP
+    to the SCU (PS3.7 10.1.1). An acceptor performs all that it accepted: nothing is won by refusing a requestor that asked for the
+    SCP role and forgot the other one.
+    """
+    if not request.association.is_requestor:
+        return True
+    if isinstance(request.message, NEventReportRQ):
+        return request.context.requestor_is_scu
+    return request.context.requestor_is_scp
 
 
 async def _answer(request: _Unreadable) -> None:

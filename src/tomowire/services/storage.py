@@ -200,6 +200,9 @@ class Storage:
             return self._transfer_syntaxes
         return None
 
+    def may_be_scp(self, abstract_syntax: str) -> bool:
+        return False
+
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         """PS3.4 B.3.1: level of support 2 (all attributes are kept), no digital signatures beyond that, no coercion."""
         return b"\x02\x00\x00\x00\x00\x00"

@@ -46,6 +46,9 @@ class Verification:
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return TRANSFER_SYNTAXES if abstract_syntax == VERIFICATION else None
 
+    def may_be_scp(self, abstract_syntax: str) -> bool:
+        return False
+
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         return None
 
