@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 from tomowire.server.index.rows import IndexedObject
-from tomowire.server.index.sqlite_reader import Counts, SqliteReader, Statistics
+from tomowire.server.index.sqlite_reader import Counts, Row, SqliteReader, Statement, Statistics
 
 T = TypeVar("T")
 
 _THREADS: Final = 4
+_BATCH: Final = 200
+# The first answers are not to wait for more of their kind.
+_FIRST_BATCHES: Final = (1, 50)
+_INTERRUPT_AGAIN: Final = 0.02
 
 
 class IndexReaders:
@@ -25,6 +30,7 @@ class IndexReaders:
         self._path = path
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tomowire-read")
         self._idle: SimpleQueue[SqliteReader] = SimpleQueue()
+        self._closed = False
 
     async def ask(self, question: Callable[[SqliteReader], T]) -> T:
         """Run `question` in a thread. It may go on there when this is cancelled. Raises `IndexUnavailable`."""
@@ -50,18 +56,93 @@ class IndexReaders:
                 yield found
             after = page[-1].instance_id
 
+    async def stream(
+        self, statement: Statement, convert: Callable[[list[Row]], list[T]], *, batch: int = _BATCH
+    ) -> AsyncGenerator[list[T], None]:
+        """What `convert` makes of the rows of a statement, in the thread that has read them; `batch` rows at most at a time.
+
+        The next rows are read when they are asked for, so it takes the same memory however many there are. All of them are of one
+        moment. A statement that is being worked on is interrupted when this is cancelled. Raises `IndexUnavailable`.
+        """
+        rows = _Rows(self, statement)
+        try:
+            for size in chain((min(size, batch) for size in _FIRST_BATCHES), repeat(batch)):
+                found = await self._interruptible(rows, size, convert)
+                if found:
+                    yield found
+                if len(found) < size:
+                    return
+        finally:
+            rows.close()
+
     async def close(self) -> None:
         """Wait for questions that are being answered, and close the connections."""
         await asyncio.to_thread(self._threads.shutdown)
+        self._closed = True
         while not self._idle.empty():
             self._idle.get().close()
 
-    def _ask(self, question: Callable[[SqliteReader], T]) -> T:
+    def take(self) -> SqliteReader:
+        """A connection that nobody uses. Give it back. Raises `IndexUnavailable`."""
         try:
-            reader = self._idle.get_nowait()
+            return self._idle.get_nowait()
         except Empty:
-            reader = SqliteReader.open(self._path)
+            return SqliteReader.open(self._path)
+
+    def give_back(self, reader: SqliteReader) -> None:
+        """The next question may have it."""
+        if self._closed:
+            reader.close()
+        else:
+            self._idle.put(reader)
+
+    def _ask(self, question: Callable[[SqliteReader], T]) -> T:
+        reader = self.take()
         try:
             return question(reader)
         finally:
-            self._idle.put(reader)
+            self.give_back(reader)
+
+    async def _interruptible(self, rows: _Rows, size: int, convert: Callable[[list[Row]], list[T]]) -> list[T]:
+        """Read in a thread. When cancelled: interrupt, and wait for the thread to have stopped."""
+        job = self._threads.submit(lambda: convert(rows.read(size)))
+        reading = asyncio.wrap_future(job)
+        cancelled: asyncio.CancelledError | None = None
+        while not reading.done():
+            try:
+                await asyncio.wait([reading], timeout=None if cancelled is None else _INTERRUPT_AGAIN)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                job.cancel()  # if it has not begun
+            if cancelled is not None:
+                rows.interrupt()
+        if cancelled is not None:
+            if not reading.cancelled():
+                reading.exception()  # seen: nobody is left to tell
+            raise cancelled
+        return reading.result()
+
+
+class _Rows:
+    """The rows of one statement, with a connection of its own. Used by one thread at a time, but for `interrupt`."""
+
+    def __init__(self, readers: IndexReaders, statement: Statement) -> None:
+        self._readers = readers
+        self._statement = statement
+        self._reader: SqliteReader | None = None
+
+    def read(self, size: int) -> list[Row]:
+        if self._reader is None:
+            self._reader = self._readers.take()
+            self._reader.start(self._statement)
+        return self._reader.read(size)
+
+    def interrupt(self) -> None:
+        """To be repeated until the thread has stopped: what has not begun cannot be interrupted."""
+        if self._reader is not None:
+            self._reader.connection.interrupt()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+            self._readers.give_back(self._reader)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tomowire.errors import UsageError
 from tomowire.server.index import statements
@@ -15,6 +15,8 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
 from tomowire.server.index.versions import CURRENT, require_current
 from tomowire.wire.value import value
+
+Row = tuple[Any, ...]
 
 _PAGE: Final = 1000
 
@@ -41,11 +43,21 @@ class Statistics:
     """All data sets together, without the headers of the files."""
 
 
+@value()
+class Statement:
+    """A statement that gives rows, what stands for its named parameters, and what gives a connection the functions it uses."""
+
+    sql: str
+    parameters: Mapping[str, Any]
+    prepare: Callable[[sqlite3.Connection], None] | None = None
+
+
 class SqliteReader:
     """Answers questions. Raises `IndexUnavailable` for whatever the database says it cannot do."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self._cursor: sqlite3.Cursor | None = None
 
     @classmethod
     def open(cls, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> Self:
@@ -73,6 +85,25 @@ class SqliteReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def start(self, statement: Statement) -> None:
+        """Begin to work on `statement`: `read` gives its rows. The index is seen as it is now, until `stop`."""
+        with sqlite_errors():
+            if statement.prepare is not None:
+                statement.prepare(self.connection)
+            self._cursor = self.connection.execute(statement.sql, statement.parameters)
+
+    def read(self, size: int) -> list[Row]:
+        """Up to `size` of the rows to come; fewer only at the end."""
+        assert self._cursor is not None
+        with sqlite_errors():
+            return self._cursor.fetchmany(size)
+
+    def stop(self) -> None:
+        """Let go of what `start` began."""
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
 
     def instance(self, sop_instance_uid: str) -> IndexedObject | None:
         """The object with this UID."""

@@ -1,0 +1,76 @@
+"""C-FIND in the archive (PS3.4 C.4.1): from a query to a statement, and from the rows of the index to answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import DataSetError, IndexUnavailable, QueryFailed
+from tomowire.protocol.status import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
+from tomowire.server.index.sqlite_reader import Statement
+from tomowire.services.find import FindAnswers
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tomowire.server.answers import AnswerEncoder
+    from tomowire.server.index.readers import IndexReaders
+    from tomowire.services.find import FindRequest
+
+logger: Final = logging.getLogger(__name__)
+
+
+def load_queries() -> None:
+    """Import what answering takes: half a second for pydicom and SQLAlchemy, in which an event loop would stand still."""
+    import tomowire.server.answers
+    import tomowire.server.index.keys
+    import tomowire.server.index.select  # noqa: F401
+
+
+class ArchiveFind:
+    """`answer` is what `tomowire.services.find.Find` asks. `ae_title` is that from which the objects can be retrieved."""
+
+    def __init__(self, index: IndexReaders, ae_title: str) -> None:
+        self._index = index
+        self._ae_title = ae_title
+
+    async def answer(self, request: FindRequest) -> AsyncIterator[FindAnswers]:
+        """The answers as they are found, so many at a time that memory stays flat. Raises `QueryFailed`."""
+        try:
+            plan = await asyncio.to_thread(_plan, request, self._ae_title)
+            found = self._index.stream(plan.statement, plan.encoder.encode_all)
+            async with aclosing(found) as batches:
+                async for identifiers in batches:
+                    yield FindAnswers(identifiers, plan.optional_keys_supported)
+        except DataSetError as error:
+            raise QueryFailed(CANNOT_UNDERSTAND, "the identifier cannot be read") from error
+        except IndexUnavailable as error:
+            logger.error("a query was not answered: the index cannot be used: %s", error)
+            raise QueryFailed(OUT_OF_RESOURCES, "the index cannot be used now") from error
+
+
+@value()
+class _Plan:
+    """What a query takes to be answered."""
+
+    statement: Statement
+    encoder: AnswerEncoder
+    optional_keys_supported: bool
+
+
+def _plan(request: FindRequest, ae_title: str) -> _Plan:
+    """Raises `QueryFailed`, `DataSetError`."""
+    from tomowire.server.answers import AnswerEncoder
+    from tomowire.server.index.keys import parse_keys
+    from tomowire.server.index.select import prepare, select_for
+
+    keys = parse_keys(request.identifier, request.transfer_syntax_uid, request.model)
+    selected = select_for(keys)
+    return _Plan(
+        Statement(selected.sql, selected.parameters, prepare),
+        AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=request.transfer_syntax_uid),
+        not selected.unsupported,
+    )
