@@ -122,4 +122,7 @@ def test_the_named_statuses_have_the_codes_of_the_standard() -> None:
         "OUT_OF_RESOURCES": 0xA700,
         "DATA_SET_MISMATCH": 0xA900,
         "CANNOT_UNDERSTAND": 0xC000,
+        "CANCEL": 0xFE00,
+        "PENDING": 0xFF00,
+        "PENDING_OPTIONAL_KEYS_NOT_SUPPORTED": 0xFF01,
     }

@@ -62,9 +62,9 @@ DEFAULT_HANDLER_GRACE: Final = 10.0
 class Association(AssociationFacts):
     """An association that a requestor opened (`associate`) or an acceptor answered (`listen`).
 
-    `dispatcher` serves the peer's requests, on either side; without one a request of the peer is a breach of the protocol. Times are in seconds;
-    `idle_timeout` ends an association on which nothing comes and nothing is being served. `on_open` is called when there is a
-    connection, `on_gone` when it is closed and no request is being served any more.
+    `dispatcher` serves the peer's requests, on either side; without one a request of the peer is a breach of the protocol. Times
+    are in seconds; `idle_timeout` ends an association on which nothing comes and nothing is being served. `on_open` is called when
+    there is a connection, `on_gone` when it is closed and no request is being served any more.
     """
 
     def __init__(

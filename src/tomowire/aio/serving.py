@@ -33,7 +33,7 @@ _MOST_RUNNING: Final = 64
 
 
 class ServiceProvider(Protocol):
-    """What serves requests of a peer: which it supports, and what it does with one. One object may serve many associations at once."""
+    """What serves requests of a peer: which it supports, and what it does with one. One object may serve many associations."""
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         """The transfer syntaxes accepted for an abstract syntax, or None if this provider does not serve it."""
