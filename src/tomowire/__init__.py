@@ -1,7 +1,8 @@
 """DICOM networking for asyncio.
 
 Three levels, as deep as one needs: `Peer` for what one asks of a peer; `associate` and `listen` for associations in one's own
-hands, with one object per service (`CEchoScu`, `CStoreScu`; `Verification`, `Storage`); and the handler that one writes.
+hands, with one object per service (`CEchoScu`, `CStoreScu`, `CFindScu`; `Verification`, `Storage`, `Find`); and the handler that
+one writes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         NoAcceptedContext,
         OperationTimeout,
         PeerMisbehaved,
+        QueryFailed,
         StoreFailed,
         TomowireError,
         UsageError,
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
     )
     from tomowire.protocol.negotiation import AcceptedContext, ProposedContext
     from tomowire.protocol.status import Status
+    from tomowire.services.find import CFindScu, Find, FindAnswers, FindRequest
     from tomowire.services.folder import Folder
+    from tomowire.services.models import Level, Model, querying
     from tomowire.services.peer import Peer
+    from tomowire.services.query import Query
     from tomowire.services.sending import Sent, send_files
     from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
     from tomowire.services.verification import CEchoScu, Verification, verification
@@ -54,18 +59,26 @@ __all__ = [
     "AssociationRejected",
     "AssociationReleased",
     "CEchoScu",
+    "CFindScu",
     "CStoreScu",
     "Chunk",
     "ConnectFailed",
     "DataStream",
+    "Find",
+    "FindAnswers",
+    "FindRequest",
     "Folder",
     "InvalidUid",
+    "Level",
+    "Model",
     "NoAcceptedContext",
     "OperationTimeout",
     "Peer",
     "PeerAddress",
     "PeerMisbehaved",
     "ProposedContext",
+    "Query",
+    "QueryFailed",
     "Sent",
     "Server",
     "Status",
@@ -80,6 +93,7 @@ __all__ = [
     "__version__",
     "associate",
     "listen",
+    "querying",
     "send_files",
     "storage",
     "verification",
@@ -95,18 +109,26 @@ _HOME: Final = {
     "AssociationRejected": "tomowire.errors",
     "AssociationReleased": "tomowire.errors",
     "CEchoScu": "tomowire.services.verification",
+    "CFindScu": "tomowire.services.find",
     "CStoreScu": "tomowire.services.storage",
     "Chunk": "tomowire.aio.streams",
     "ConnectFailed": "tomowire.errors",
     "DataStream": "tomowire.aio.streams",
+    "Find": "tomowire.services.find",
+    "FindAnswers": "tomowire.services.find",
+    "FindRequest": "tomowire.services.find",
     "Folder": "tomowire.services.folder",
     "InvalidUid": "tomowire.errors",
+    "Level": "tomowire.services.models",
+    "Model": "tomowire.services.models",
     "NoAcceptedContext": "tomowire.errors",
     "OperationTimeout": "tomowire.errors",
     "Peer": "tomowire.services.peer",
     "PeerAddress": "tomowire.aio.address",
     "PeerMisbehaved": "tomowire.errors",
     "ProposedContext": "tomowire.protocol.negotiation",
+    "Query": "tomowire.services.query",
+    "QueryFailed": "tomowire.errors",
     "Sent": "tomowire.services.sending",
     "Server": "tomowire.aio.listen",
     "Status": "tomowire.protocol.status",
@@ -120,6 +142,7 @@ _HOME: Final = {
     "WireError": "tomowire.errors",
     "associate": "tomowire.aio.connect",
     "listen": "tomowire.aio.listen",
+    "querying": "tomowire.services.models",
     "send_files": "tomowire.services.sending",
     "storage": "tomowire.services.storage",
     "verification": "tomowire.services.verification",

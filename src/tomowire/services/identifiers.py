@@ -1,4 +1,7 @@
-"""Identifiers: the data sets of queries and their answers (PS3.4 C.4.1.1.3), to bytes and back. By pydicom, imported when needed."""
+"""Identifiers: the data sets of queries and their answers (PS3.4 C.4.1.1.3), to bytes and back.
+
+pydicom does it, and is imported when it is first needed.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,8 @@ _INFLATED_CAP: Final = 16 << 20
 def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     """The bytes of an identifier. `dataset` is not changed.
 
-    Specific Character Set becomes such that all its text can be written: none for ASCII; what `dataset` names, if that will do; else
-    UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded.
+    Specific Character Set becomes such that all its text can be written: none for ASCII; what `dataset` names, if that will do;
+    else UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded.
     """
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_dataset
@@ -55,7 +58,9 @@ def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
         target.is_implicit_VR = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
         target.is_little_endian = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
         write_dataset(target, prepared)
-    except Exception as error:  # pydicom raises whatever it meets: TypeError, ValueError, AttributeError, struct.error, ...
+    except (
+        Exception
+    ) as error:  # pydicom raises whatever it meets: TypeError, ValueError, AttributeError, struct.error, ...
         raise DataSetError(f"the identifier cannot be encoded: {error}") from error
     encoded = target.getvalue()
     return _deflate(encoded) if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else encoded
@@ -92,7 +97,8 @@ def _elements(data: bytes, is_implicit: bool, is_little: bool) -> Iterator[Any]:
     file, end = BytesIO(data), 0
     for element in data_element_generator(file, is_implicit, is_little):
         length = getattr(element, "length", _UNDEFINED_LENGTH)
-        if length not in (0, _UNDEFINED_LENGTH) and len(element.value) != length:
+        value: Any = element.value
+        if length not in (0, _UNDEFINED_LENGTH) and len(value) != length:
             raise DataSetError(f"the identifier ends inside {element.tag}", offset=len(data))
         yield element
         end = file.tell()
@@ -157,7 +163,11 @@ def _copy(dataset: Dataset) -> Dataset:
 
     made = NewDataset()
     for element in dataset:
-        if element.keyword != _CHARACTER_SET and element.tag.group > _LAST_GROUP_THAT_IS_NO_DATA and element.tag.element:
+        if (
+            element.keyword != _CHARACTER_SET
+            and element.tag.group > _LAST_GROUP_THAT_IS_NO_DATA
+            and element.tag.element
+        ):
             made.add(_copy_element(element))
     return made
 
@@ -174,7 +184,9 @@ def _copy_element(element: DataElement) -> DataElement:
         # A PersonName remembers the bytes of its first encoding: one of its own, which has seen none.
         names = [PersonName(str(each)) for each in ([element.value] if element.VM == 1 else element.value)]
         made = names[0] if len(names) == 1 else names
-    return NewElement(element.tag, element.VR, made, already_converted=True, validation_mode=config.IGNORE)
+    # "US or SS" and the like depend on other elements, which a query need not have; for no value any of them will do.
+    vr = element.VR.partition(" or ")[0] if element.is_empty else element.VR
+    return NewElement(element.tag, vr, made, already_converted=True, validation_mode=config.IGNORE)
 
 
 # Deflated Explicit VR Little Endian (PS3.5 A.5)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self, cast
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
+from tomowire.services.find import DEFAULT_CANCEL_GRACE, DEFAULT_FIND_TIMEOUT, CFindScu, default_model_of
+from tomowire.services.models import querying
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import Sent, send_files
 from tomowire.services.verification import CEchoScu, verification
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import AsyncGeneratorType
 
+    from pydicom import Dataset
+
     from tomowire.protocol.status import Status
+    from tomowire.services.models import Model
+    from tomowire.services.query import Query
+
+T = TypeVar("T")
 
 
 class Peer:
@@ -32,7 +40,7 @@ class Peer:
     def __init__(self, address: str | PeerAddress, *, aet: str = DEFAULT_AE_TITLE, **options: Any) -> None:
         self.address = PeerAddress.parse(address) if isinstance(address, str) else address
         self._options = {"aet": check_ae_title(aet), **options}
-        self._iterations: set[AsyncGeneratorType[Sent, None]] = set()
+        self._iterations: set[AsyncGeneratorType[Any, None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,9 +66,39 @@ class Peer:
         Up to `retries` times an object that is refused with A7xx (out of resources) is sent again, and a peer that has gone away is
         tried again, after 1 s, 2 s, 4 s, and so on.
         """
-        iteration = cast("AsyncGeneratorType[Sent, None]", self._send(paths, associations, retries))
+        return self._kept(self._send(paths, associations, retries))
+
+    def find(
+        self,
+        query: Query | Dataset,
+        *,
+        model: Model | None = None,
+        timeout: float | None = DEFAULT_FIND_TIMEOUT,
+        grace: float = DEFAULT_CANCEL_GRACE,
+    ) -> AsyncGenerator[Dataset, None]:
+        """C-FIND on an association of its own: yield the answers as they come. Several iterations may go on at once.
+
+        Arguments and errors are those of `CFindScu.find`. To leave it early and go on at once with something else, leave it with
+        `contextlib.aclosing`; at the latest the end of the `async with` block of this peer closes it.
+        """
+        return self._kept(self._find(query, model or default_model_of(query), timeout, grace))
+
+    def _kept(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Remember an iteration that has begun, and forget those that are over."""
+        iteration = cast("AsyncGeneratorType[T, None]", generator)
         self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
         return iteration
+
+    async def _find(
+        self, query: Query | Dataset, model: Model, timeout: float | None, grace: float
+    ) -> AsyncGenerator[Dataset, None]:
+        async with associate(self.address, [querying(model)], **self._options) as association:
+            answers = CFindScu(association).find(query, model=model, timeout=timeout, grace=grace)
+            # Left early, the query is cancelled; then there is nothing that would forbid an orderly release.
+            with suppress(GeneratorExit):
+                async with aclosing(answers):
+                    async for answer in answers:
+                        yield answer
 
     async def _send(
         self, paths: Iterable[str | PathLike[str]], associations: int, retries: int
