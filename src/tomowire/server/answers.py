@@ -7,17 +7,12 @@ once; a row then costs some microseconds, where building and writing a pydicom d
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.server.index.attributes import LEVELS, attributes_of
 from tomowire.server.index.layout import LONG_VRS
-from tomowire.uids import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from tomowire.server.index.keys import Key, Keys
@@ -34,7 +29,7 @@ _AVAILABILITY: Final = 0x00080056
 _TEXT_VRS: Final = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})  # PS3.5 6.1.2.3
 _LONG: Final = frozenset(LONG_VRS)
 _LONGEST: Final = 0xFFFE
-_ITEM: Final = 0xFFFEE000
+_ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
 _DIGITS_OF_DS: Final = 16  # PS3.5 6.2
 
 ASCII: Final = "ascii"
@@ -65,13 +60,12 @@ class AnswerEncoder:
     """Encodes answers to one query: the keys that were asked for, in the order of their tags, with the values of a row.
 
     What the index does not have is there without a value. Besides: the level, the AE title to retrieve from, that the objects
-    are on line, and the character set if there is text that is not ASCII. `transfer_syntax_uid` is one without pixels:
-    little or big endian, implicit or explicit, or deflated.
+    are on line, and the character set if there is text that is not ASCII. `transfer_syntax_uid` is Implicit or Explicit VR Little
+    Endian.
     """
 
     def __init__(self, keys: Keys, selected: Selected, *, retrieve_ae_title: str, transfer_syntax_uid: str) -> None:
-        self._elements = _Elements(transfer_syntax_uid)
-        self._deflated = transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+        self._elements = _Elements(implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN)
         self._codecs: list[tuple[str, bytes]] = [(ASCII, b"")]
         for name, codec in ((keys.character_set, _CODECS.get(keys.character_set)), ("ISO_IR 192", _UTF_8)):
             if codec is not None:
@@ -82,10 +76,9 @@ class AnswerEncoder:
         """The identifier for one row."""
         for codec, declaration in self._codecs:
             try:
-                encoded = _join(self._before, row, codec) + declaration + _join(self._after, row, codec)
+                return _join(self._before, row, codec) + declaration + _join(self._after, row, codec)
             except UnicodeEncodeError:
                 continue
-            return _deflate(encoded) if self._deflated else encoded
         raise AssertionError("UTF-8 encodes whatever was decoded")
 
     def encode_all(self, rows: Iterable[Row]) -> list[bytes]:
@@ -135,19 +128,11 @@ def _join(parts: list[_Part], row: Row, codec: str) -> bytes:
     return b"".join([part if isinstance(part, bytes) else part[1](row[part[0]], codec) for part in parts])
 
 
-def _deflate(data: bytes) -> bytes:
-    """PS3.5 A.5: RFC 1951 without a header, padded to even length."""
-    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    deflated = compressor.compress(data) + compressor.flush()
-    return deflated + b"\0" * (len(deflated) % 2)
-
-
 class _Elements:
-    """Makes the functions that encode elements in one transfer syntax (PS3.5 7.1)."""
+    """Makes the functions that encode elements, in little endian, with or without their VR (PS3.5 7.1)."""
 
-    def __init__(self, transfer_syntax_uid: str) -> None:
-        self._implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
-        self._order: Literal["little", "big"] = "big" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "little"
+    def __init__(self, *, implicit: bool) -> None:
+        self._implicit = implicit
 
     def empty(self, tag: int, vr: str) -> bytes:
         """An element without a value; of several VRs that the dictionary allows ("US or SS") with the first."""
@@ -158,8 +143,8 @@ class _Elements:
         if vr == "SQ":
             return self._sequence(tag, asked)
         if vr == "US":
-            framed, order = self._framed(tag, vr), self._order
-            return lambda value, _: framed(value.to_bytes(2, order) if value in range(1 << 16) else b"")
+            framed = self._framed(tag, vr)
+            return lambda value, _: framed(value.to_bytes(2, "little") if value in range(1 << 16) else b"")
         text = self.text(tag, vr)
         if vr == "IS":
             return lambda value, _: text("" if value is None else str(value), ASCII)
@@ -186,7 +171,7 @@ class _Elements:
 
     def _sequence(self, tag: int, asked: Sequence[Sequence[Key]]) -> Cell:
         """What encodes a column with items in JSON (`statements.items_as_json`): what was asked for, or all there is."""
-        framed, item_framed = self._framed(tag, "SQ"), self._item()
+        framed = self._framed(tag, "SQ")
         known = {declared.tag: (name, declared.vr) for name, declared in attributes_of(_ITEMS[tag]).items()}
         wanted = {key.tag: key.vr for keys in asked for key in keys} or {each: vr for each, (_, vr) in known.items()}
         cells = []
@@ -198,34 +183,36 @@ class _Elements:
             if not value or value == "[]":
                 return framed(b"")
             items = [b"".join([each(item.get(name), codec) for name, each in cells]) for item in json.loads(value)]
-            return framed(b"".join(map(item_framed, items)))
+            return framed(b"".join(map(_item, items)))
 
         return cell
 
     def _framed(self, tag: int, vr: str) -> Callable[[bytes], bytes]:
         """What puts tag, VR and length before a value."""
-        order = self._order
-        head = (tag >> 16).to_bytes(2, order) + (tag & 0xFFFF).to_bytes(2, order)
+        head = _tag(tag)
         if self._implicit:
-            return lambda raw: head + len(raw).to_bytes(4, order) + raw
+            return lambda raw: head + len(raw).to_bytes(4, "little") + raw
         unknown = head + b"UN\0\0"
         if vr in _LONG:
             long = head + vr.encode(ASCII) + b"\0\0"
-            return lambda raw: long + len(raw).to_bytes(4, order) + raw
+            return lambda raw: long + len(raw).to_bytes(4, "little") + raw
         short = head + vr.encode(ASCII)
 
         def framed(raw: bytes) -> bytes:
             length = len(raw)
             if length <= _LONGEST:
-                return short + length.to_bytes(2, order) + raw
-            return unknown + length.to_bytes(4, order) + raw  # PS3.5 6.2.2, note 5: too long for its VR
+                return short + length.to_bytes(2, "little") + raw
+            return unknown + length.to_bytes(4, "little") + raw  # PS3.5 6.2.2: too long for its VR
 
         return framed
 
-    def _item(self) -> Callable[[bytes], bytes]:
-        order = self._order
-        head = (_ITEM >> 16).to_bytes(2, order) + (_ITEM & 0xFFFF).to_bytes(2, order)
-        return lambda raw: head + len(raw).to_bytes(4, order) + raw
+
+def _tag(tag: int) -> bytes:
+    return (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
+
+
+def _item(content: bytes) -> bytes:
+    return _ITEM_TAG + len(content).to_bytes(4, "little") + content
 
 
 def _always(element: bytes) -> Cell:

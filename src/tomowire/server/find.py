@@ -7,10 +7,12 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import DataSetError, IndexUnavailable, QueryFailed
-from tomowire.protocol.status import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
+from tomowire.errors import IndexUnavailable, QueryFailed
+from tomowire.protocol.status import OUT_OF_RESOURCES
 from tomowire.server.index.sqlite_reader import Statement
 from tomowire.services.find import FindAnswers
+from tomowire.services.models import Model
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 
+# Query/Retrieve Level STUDY, and no key. Implicit VR.
+_SMALLEST: Final = b"\x08\0\x52\0\x06\0\0\0STUDY "
+
+
 def load_queries() -> None:
     """Import what answering takes: half a second for pydicom and SQLAlchemy, in which an event loop would stand still."""
-    import tomowire.server.answers
-    import tomowire.server.index.keys
-    import tomowire.server.index.select  # noqa: F401
+    _plan(_SMALLEST, IMPLICIT_VR_LITTLE_ENDIAN, Model.STUDY_ROOT, "")
 
 
 class ArchiveFind:
@@ -38,15 +42,15 @@ class ArchiveFind:
         self._ae_title = ae_title
 
     async def answer(self, request: FindRequest) -> AsyncIterator[FindAnswers]:
-        """The answers as they are found, so many at a time that memory stays flat. Raises `QueryFailed`."""
+        """The answers as they are found, so few at a time that memory stays flat. Raises `QueryFailed`, `DataSetError`."""
         try:
-            plan = await asyncio.to_thread(_plan, request, self._ae_title)
+            plan = await asyncio.to_thread(
+                _plan, request.identifier, request.transfer_syntax_uid, request.model, self._ae_title
+            )
             found = self._index.stream(plan.statement, plan.encoder.encode_all)
             async with aclosing(found) as batches:
                 async for identifiers in batches:
                     yield FindAnswers(identifiers, plan.optional_keys_supported)
-        except DataSetError as error:
-            raise QueryFailed(CANNOT_UNDERSTAND, "the identifier cannot be read") from error
         except IndexUnavailable as error:
             logger.error("a query was not answered: the index cannot be used: %s", error)
             raise QueryFailed(OUT_OF_RESOURCES, "the index cannot be used now") from error
@@ -61,16 +65,13 @@ class _Plan:
     optional_keys_supported: bool
 
 
-def _plan(request: FindRequest, ae_title: str) -> _Plan:
+def _plan(identifier: bytes, transfer_syntax_uid: str, model: Model, ae_title: str) -> _Plan:
     """Raises `QueryFailed`, `DataSetError`."""
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.keys import parse_keys
     from tomowire.server.index.select import prepare, select_for
 
-    keys = parse_keys(request.identifier, request.transfer_syntax_uid, request.model)
+    keys = parse_keys(identifier, transfer_syntax_uid, model)
     selected = select_for(keys)
-    return _Plan(
-        Statement(selected.sql, selected.parameters, prepare),
-        AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=request.transfer_syntax_uid),
-        not selected.unsupported,
-    )
+    encoder = AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=transfer_syntax_uid)
+    return _Plan(Statement(selected.sql, selected.parameters, prepare), encoder, not selected.unsupported)
