@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from tomowire.errors import DataSetError, QueryFailed
+from tomowire.protocol.status import DATA_SET_MISMATCH
+from tomowire.server.index.text import decode as decode_text
+from tomowire.server.index.text import without_padding
+from tomowire.services.models import Level, Model
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from tomowire.services.models import Level, Model
+    from pydicom import Dataset
+    from pydicom.dataelem import RawDataElement
+
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
+QUERY_RETRIEVE_LEVEL: Final = 0x00080052
+RETRIEVE_AE_TITLE: Final = 0x00080054
+INSTANCE_AVAILABILITY: Final = 0x00080056
+
+UNIQUE_KEYS: Final[Mapping[Level, int]] = {
+    Level.PATIENT: 0x00100020,
+    Level.STUDY: 0x0020000D,
+    Level.SERIES: 0x0020000E,
+    Level.IMAGE: 0x00080018,
+}
+"""PS3.4 C.6.1.1.2 to C.6.1.1.5: what identifies an entity of each level."""
+
+MOST_VALUES: Final = 64
+"""Values of a key other than UIDs: they are alternatives, and each makes the statement longer."""
+
+_SAID_BY_THE_ARCHIVE: Final = frozenset(
+    {SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY}
+)
+_EXTENDED_TEXT: Final = frozenset({"SH", "LO", "UC", "PN"})  # PS3.5 6.1.2.3: as Specific Character Set says
+_PLAIN_TEXT: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
+_ONE_TEXT: Final = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 6.2: a backslash is no delimiter there
+_INTEGERS: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q"}
 
 
 @value()
@@ -19,18 +51,18 @@ class Key:
     """That of the identifier if it says one, or else that of the dictionary; "UN" if neither knows."""
 
     values: tuple[str, ...] = ()
-    """Decoded text without padding, none of them empty; numbers (US) as decimal text. () for a sequence."""
+    """Decoded text without padding, none of them empty; integers as decimal text. () for all else."""
 
     items: tuple[tuple[Key, ...], ...] = ()
-    """Of a sequence: the keys of each item."""
+    """Of a sequence: the keys of its item; () if it has none. There is one item at most."""
 
 
 @value()
 class Keys:
     """An identifier that has been read and found to be allowed.
 
-    `entries` are in the order of the identifier, that is of their tags. Not among them is what the archive itself says in each
-    answer: Specific Character Set, Query/Retrieve Level, Retrieve AE Title, Instance Availability; nor are group lengths.
+    `entries` are in the order of their tags. Not among them is what the archive itself says in each answer: Specific Character
+    Set, Query/Retrieve Level, Retrieve AE Title, Instance Availability; nor are group lengths.
     """
 
     level: Level
@@ -44,7 +76,117 @@ class Keys:
 def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model) -> Keys:
     """Read the identifier of a C-FIND request. Imports pydicom: not for the event loop.
 
-    Raises `QueryFailed` (A900) if the level is missing or not of the model, or if the unique key of a level above has no single
-    value (PS3.4 C.4.1.2.1: hierarchical queries only); `DataSetError` if the bytes make no data set.
+    Raises `QueryFailed` (A900) if the level is missing or not one of the model, or if the unique key of a level above has no
+    single value (PS3.4 C.4.1.2.1: the queries are hierarchical), or for more alternatives than the standard has a meaning for;
+    `DataSetError` if the bytes make no data set.
     """
-    raise NotImplementedError
+    from tomowire.services.identifiers import decode
+
+    dataset = decode(identifier, transfer_syntax_uid)
+    try:
+        character_set = _character_set(dataset, "")
+        level = _text(dataset, QUERY_RETRIEVE_LEVEL)
+        entries = tuple(_keys(dataset, character_set))
+    except Exception as error:  # pydicom raises whatever it meets, and so does struct
+        raise DataSetError(f"the identifier cannot be read: {type(error).__name__}: {error}") from error
+    keys = Keys(_level(level, model), model, character_set, entries)
+    _require_unique_keys_above(keys)
+    _require_few_alternatives(keys.entries)
+    return keys
+
+
+def _level(text: str, model: Model) -> Level:
+    if not text:
+        _refuse("Query/Retrieve Level is missing", QUERY_RETRIEVE_LEVEL)
+    if text not in model.levels:
+        _refuse(f"{model} has no Query/Retrieve Level {text[:16]}", QUERY_RETRIEVE_LEVEL)
+    return Level(text)
+
+
+def _require_unique_keys_above(keys: Keys) -> None:
+    """PS3.4 C.4.1.2.1: the path down to the level has to be given, with a single value at each step."""
+    given = {key.tag: key.values for key in keys.entries}
+    for level in keys.model.levels[: keys.model.levels.index(keys.level)]:
+        tag = UNIQUE_KEYS[level]
+        values = given.get(tag, ())
+        if len(values) != 1 or any(wildcard in values[0] for wildcard in "*?"):
+            _refuse(f"level {keys.level} needs one single value of {level.unique_key}", tag)
+
+
+def _require_few_alternatives(keys: tuple[Key, ...]) -> None:
+    """Without extended negotiation only UIDs may be a list (PS3.4 C.2.2.2.2), and a sequence has one item (C.2.2.2.6)."""
+    for key in keys:
+        if key.vr != "UI" and len(key.values) > MOST_VALUES:
+            _refuse(f"more than {MOST_VALUES} values for a key that is no UID", key.tag)
+        if len(key.items) > 1:
+            _refuse("more than one item in a sequence to be matched", key.tag)
+        for item in key.items:
+            _require_few_alternatives(item)
+
+
+def _refuse(comment: str, tag: int) -> NoReturn:
+    raise QueryFailed(DATA_SET_MISMATCH, comment, (tag,))
+
+
+def _keys(dataset: Dataset, character_set: str, *, top: bool = True) -> Iterator[Key]:
+    for tag in sorted(dataset.keys()):
+        if tag & 0xFFFF == 0 or (tag in _SAID_BY_THE_ARCHIVE if top else tag == SPECIFIC_CHARACTER_SET):
+            continue
+        vr = _vr(dataset, tag)
+        if vr == "SQ":
+            items = (_keys(item, _character_set(item, character_set), top=False) for item in dataset[tag].value)
+            yield Key(int(tag), vr, (), tuple(tuple(item) for item in items))
+        else:
+            yield Key(int(tag), vr, tuple(_values(_raw(dataset, tag), vr, character_set)))
+
+
+def _vr(dataset: Dataset, tag: int) -> str:
+    from pydicom.datadict import dictionary_VR
+
+    vr: str | None = dataset.get_item(tag).VR  # None in implicit VR
+    if vr is None or vr == "UN":
+        try:
+            vr = dictionary_VR(tag)
+        except KeyError:  # a private one, or one of a newer edition
+            return "UN"
+    return str(vr)[:2]  # of "US or SS" the first
+
+
+def _raw(dataset: Dataset, tag: int) -> RawDataElement:
+    found: Any = dataset.get_item(tag)
+    assert found.is_raw  # nobody has asked for its value
+    element: RawDataElement = found
+    return element
+
+
+def _values(element: RawDataElement, vr: str, character_set: str) -> list[str]:
+    """The bytes are taken as they came: pydicom would refuse values that are none of their VR, such as a range."""
+    raw = element.value or b""
+    if vr in _INTEGERS:
+        order = "<" if element.is_little_endian else ">"
+        kind = _INTEGERS[vr]
+        count = len(raw) // struct.calcsize(f"{order}{kind}")
+        return [str(number) for number in struct.unpack_from(f"{order}{count}{kind}", raw)]
+    if vr in _ONE_TEXT:
+        text = decode_text(raw, character_set).replace("\0", "").rstrip(" ")
+        return [text] if text else []
+    if vr in _EXTENDED_TEXT:
+        text = decode_text(raw, character_set, is_name=vr == "PN")
+    elif vr in _PLAIN_TEXT:
+        text = raw.decode("ascii", "replace")
+    else:
+        return []
+    return [each for each in without_padding(text).split("\\") if each]
+
+
+def _text(dataset: Dataset, tag: int) -> str:
+    """A code string of one value, "" if it is absent."""
+    return "\\".join(_values(_raw(dataset, tag), "CS", "")) if tag in dataset else ""
+
+
+def _character_set(dataset: Dataset, outer: str) -> str:
+    """What is in force in the data set: its own, or that of the data set around it (PS3.5 7.5.3)."""
+    if SPECIFIC_CHARACTER_SET not in dataset:
+        return outer
+    named = dataset[SPECIFIC_CHARACTER_SET].value or ""
+    return named if isinstance(named, str) else "\\".join(str(term or "") for term in named)

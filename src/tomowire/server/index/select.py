@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tomowire.server.index.keys import Keys
+from tomowire.server.index.functions import prepare
+from tomowire.server.index.keys import UNIQUE_KEYS, Key, Keys
 from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from sqlalchemy import FromClause
+
+    from tomowire.server.index.query_columns import Source
+    from tomowire.services.models import Level
+
+__all__ = ["Selected", "prepare", "select_for"]
 
 
 @value()
@@ -19,21 +27,61 @@ class Selected:
     """By name, as `execute` takes them."""
 
     columns: tuple[tuple[int, str], ...]
-    """Tag and VR (the dictionary's) of each column of a row, in their order. Text is str, "" if absent, several values separated by
-    backslashes; IS and US are int, DS float, None if absent; a sequence (SQ) is a JSON list of its items, see `statements`."""
+    """Tag and VR (the dictionary's) of each column of a row, in their order: the keys that are supported, or the unique key of the
+    level if none is. Text is str, "" if absent, several values separated by backslashes; IS and US are int, DS float, None if
+    absent; a sequence (SQ) is a JSON list of those items that match, see `statements`."""
 
     supported: frozenset[int]
-    """The keys that are matched and returned, by tag."""
+    """The keys that have a column, by tag."""
 
     unsupported: frozenset[int]
-    """The keys that are not, or of a sequence not wholly: the answer's status is FF01 if there is one (PS3.4 C.4.1.1.4)."""
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """Give the connection the functions that the statements use. Takes microseconds."""
-    raise NotImplementedError
+    """The keys that are not matched, or not wholly so: the status of the answers is FF01 if there is one (PS3.4 C.4.1.1.4). A
+    sequence with keys for its items that are not known is in both."""
 
 
 def select_for(keys: Keys) -> Selected:
     """The statement for `keys`. Imports SQLAlchemy: not for the event loop."""
-    raise NotImplementedError
+    from sqlalchemy import select
+    from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+
+    from tomowire.server.index.query_columns import source_of
+
+    found = {key.tag: source for key in keys.entries if (source := source_of(key, keys.level)) is not None}
+    asked = {key.tag for key in keys.entries}
+    partly = {tag for tag, source in found.items() if not source.whole}
+    shown = found or _unique_key(keys.level)
+    conditions = [source.condition for source in found.values() if source.condition is not None]
+    statement = (
+        select(*(source.column.label(f"c{tag:08x}") for tag, source in shown.items()))
+        .select_from(_joined(keys.level, {source.level for source in shown.values()}))
+        .where(*conditions)
+    )
+    compiled = statement.compile(dialect=SQLiteDialect(paramstyle="named"))
+    return Selected(
+        str(compiled),
+        compiled.params,
+        tuple((tag, source.vr) for tag, source in shown.items()),
+        frozenset(found),
+        frozenset(asked - found.keys() | partly),
+    )
+
+
+def _unique_key(level: Level) -> dict[int, Source]:
+    from tomowire.server.index.query_columns import source_of
+
+    tag = UNIQUE_KEYS[level]
+    source = source_of(Key(tag, ""), level)
+    assert source is not None  # each level has its own
+    return {tag: source}
+
+
+def _joined(level: Level, needed: set[Level]) -> FromClause:
+    """The table of a level, and of those above it as far up as one of them is needed."""
+    from tomowire.server.index.query_columns import TABLES
+
+    levels = list(TABLES)
+    top = min((levels.index(each) for each in needed), default=levels.index(level))
+    joined: FromClause = TABLES[level]
+    for above in reversed(levels[top : levels.index(level)]):
+        joined = joined.join(TABLES[above])
+    return joined

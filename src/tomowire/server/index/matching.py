@@ -1,0 +1,238 @@
+"""Attribute matching (PS3.4 C.2.2.2) as conditions of SQL, for an index in SQLite.
+
+    values of the key                      VR                                     matching
+    none, or only "*"                      any                                    universal: no condition
+    with * or ?                            AE CS LO LT PN SH ST UC UR UT          wild card
+    with -                                 DA TM DT                               range
+    several                                UI                                     list of UID
+    items                                  SQ                                     sequence
+    otherwise                              any                                    single value
+
+Text is compared as it is, case and accents included; person names without both, one component group at a time. Dates and
+times are compared by their meaning and to the precision of the key: TM 10 is the hour from ten to eleven. Of an attribute with
+several values any may match. Several values of a key, for which the standard has no meaning without extended negotiation, are
+alternatives. A value that its VR does not allow, such as a date of letters, matches nothing.
+
+This module imports SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, or_, select
+from sqlalchemy.sql.selectable import TableValuedAlias
+
+from tomowire.server.index.attributes import NUMBER_VRS, Attribute, attributes_of
+from tomowire.server.index.functions import DATE_TIME_WITHIN, NORMALIZED_NAME
+from tomowire.server.index.keys import SPECIFIC_CHARACTER_SET, Key
+from tomowire.server.index.moments import date_bounds, time_bounds
+from tomowire.server.index.numbers import number
+from tomowire.server.index.text import normalize_person_name
+
+Condition = ColumnElement[bool]
+Text = ColumnElement[Any]
+
+_WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_ONE_TEXT_VRS: Final = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 6.2: a backslash is no delimiter there
+_NEVER_MATCHED: Final = frozenset({SPECIFIC_CHARACTER_SET, 0x00080201})  # PS3.4 C.2.2.2; Timezone Offset From UTC
+_LAST: Final = "\U0010ffff"  # sorts behind every character that text has
+_MOST_OPEN_COMPONENTS: Final = 4
+
+
+def condition(
+    column: Text, key: Key, attribute: Attribute, *, single: bool = False, zone: Text | None = None
+) -> Condition | None:
+    """When `column`, which holds `attribute`, matches the key; None if it always does.
+
+    `single` says that the column holds one value only, as all do by which rows are found. `zone` is the column with the offset from
+    UTC for date-times that have none.
+    """
+    if attribute.item is not None:
+        return _sequence(column, key, attribute.item)
+    if key.tag in _NEVER_MATCHED or not key.values:
+        return None
+    if attribute.vr in NUMBER_VRS:
+        return _number(column, key.values, attribute.vr)
+    if attribute.vr == "UI":
+        return _any_value(column, partial(_uids, values=key.values), single=single)
+    alternatives = [_predicate(attribute.vr, each, zone) for each in key.values]
+    if None in alternatives:
+        return None
+    single = single or attribute.vr in _ONE_TEXT_VRS
+    return _any_value(column, lambda each: or_(*(matches(each) for matches in alternatives if matches)), single=single)
+
+
+def person_name(normalized: Text, key: Key) -> Condition | None:
+    """When `normalized`, a column with one name from `normalize_person_name`, matches the key; None if it always does."""
+    alternatives = [_name(each) for each in key.values]
+    if not alternatives or None in alternatives:
+        return None
+    return or_(*(matches(normalized) for matches in alternatives if matches))
+
+
+def unmatched_keys(key: Key, attribute: Attribute) -> bool:
+    """Whether the key is a sequence with keys for its items that the index does not have."""
+    if attribute.item is None:
+        return False
+    known = {declared.tag for declared in attributes_of(attribute.item).values()}
+    return any(each.tag not in known for item in key.items for each in item)
+
+
+Predicate = Callable[[Text], Condition]
+
+
+def _predicate(vr: str, text: str, zone: Text | None) -> Predicate | None:
+    """The condition on one value; None if every value, and none at all, fulfils it."""
+    if vr == "PN":
+        name = _name(text)
+        return name and (lambda each: name(getattr(func, NORMALIZED_NAME)(each)))
+    if vr == "DA":
+        return partial(_between, bounds=date_bounds(text))
+    if vr == "TM":
+        return partial(_between, bounds=time_bounds(text))
+    if vr == "DT":
+        return lambda each: getattr(func, DATE_TIME_WITHIN)(each, "" if zone is None else zone, text) == 1
+    if vr in _WILDCARD_VRS and ("*" in text or "?" in text):
+        return None if not text.strip("*") else lambda each: _like(each, [text])
+    return lambda each: each == text
+
+
+# One value or several
+
+
+def _any_value(column: Text, matches: Predicate, *, single: bool) -> Condition:
+    """PS3.4 C.2.2.3: any of the values of an attribute with several, which stand in the column with backslashes between them."""
+    if single:
+        return matches(column)
+    values = _split(column, "\\")
+    return case((func.instr(column, "\\") == 0, matches(column)), else_=_exists(values, matches(values.c.value)))
+
+
+def _split(text: Text, separator: str) -> TableValuedAlias:
+    """The parts of a text, as rows with `value` and `key`: their number, counted from 0."""
+    escaped = json.dumps(separator)[1:-1]
+    return func.json_each("[" + func.replace(func.json_quote(text), escaped, '","') + "]").table_valued("key", "value")
+
+
+def _exists(rows: TableValuedAlias, *conditions: Condition) -> Condition:
+    return select(literal(1)).select_from(rows).where(*conditions).exists()
+
+
+# Text
+
+
+def _uids(column: Text, values: Sequence[str]) -> Condition:
+    """PS3.4 C.2.2.2.2. As one parameter, whatever their number; there are queries for thousands."""
+    if len(values) == 1:
+        return column == values[0]
+    wanted = func.json_each(json.dumps(values)).table_valued("value")
+    return column.in_(select(wanted.c.value))
+
+
+def _like(column: Text, patterns: Sequence[str]) -> Condition:
+    """PS3.4 C.2.2.2.4, for alternatives that begin in the same way: a range of an index of `column`, and what is in it."""
+    start = min((_literal_start(pattern) for pattern in patterns), key=len)
+    found = or_(*(_glob(column, pattern) for pattern in patterns))
+    return and_(column >= start, column < start + _LAST, found) if start else found
+
+
+def _glob(column: Text, pattern: str) -> Condition:
+    """SQLite's GLOB has the wild cards of DICOM and brackets; LIKE would take upper and lower case for the same."""
+    if not any(wildcard in pattern for wildcard in "*?"):
+        return column == pattern
+    return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
+
+
+def _literal_start(pattern: str) -> str:
+    return pattern[: min((pattern.find(each) for each in "*?" if each in pattern), default=len(pattern))]
+
+
+# Person names
+
+
+def _name(text: str) -> Predicate | None:
+    """A name by its component groups (PS3.5 6.2.1.1); groups that are left empty match any.
+
+    A name without "=" may be in any of the groups. If it is ASCII, it is looked for in the first one alone, unless that is empty:
+    so it can be found in an index of names.
+    """
+    groups = normalize_person_name(text).split("=")
+    wanted = [(number, group) for number, group in enumerate(groups) if group.strip("* ")]
+    if not wanted:
+        return None
+    if len(groups) == 1 and groups[0].isascii():
+        return partial(_first_group, patterns=list(_open_components(groups[0])))
+    anywhere = len(groups) == 1
+    tests = [partial(_group, number=None if anywhere else n, patterns=list(_open_components(g))) for n, g in wanted]
+    return lambda column: and_(*(test(column) for test in tests))
+
+
+def _first_group(column: Text, patterns: Sequence[str]) -> Condition:
+    start = min((_literal_start(pattern) for pattern in patterns), key=len)
+    without_first = and_(column >= "=", column < "=" + _LAST, _group(column, None, patterns))
+    return or_(and_(column >= start, column < start + _LAST, _group(column, 0, patterns)), without_first)
+
+
+def _group(column: Text, number: int | None, patterns: Sequence[str]) -> Condition:
+    """The group with this number matches one of the patterns; any group, if the number is None."""
+    parts = _split(column, "=")
+    found = or_(*(_glob(parts.c.value, pattern) for pattern in patterns))
+    among = _exists(parts, found) if number is None else _exists(parts, parts.c.key == number, found)
+    whole: Condition = false() if number else or_(*(_glob(column, pattern) for pattern in patterns))
+    return case((func.instr(column, "=") == 0, whole), else_=among)
+
+
+def _open_components(group: str) -> Iterator[str]:
+    """The patterns for a name some of whose components are "*": these may be absent, and with them the space before.
+
+    "smith *" is "smith", or "smith " and something: delimiters behind the last component are left out (PS3.5 6.2.1.1).
+    """
+    components: list[str] = []
+    for component in group.split(" "):
+        if component.strip("*") or components[-1:] != ["*"]:
+            components.append(component if component.strip("*") else "*")
+    if components.count("*") > _MOST_OPEN_COMPONENTS:
+        yield group
+        return
+    for kept in product(*((component, None) if component == "*" else (component,) for component in components)):
+        yield " ".join(component for component in kept if component is not None)
+
+
+# Numbers, dates and times
+
+
+def _number(column: Text, values: Sequence[str], vr: str) -> Condition:
+    usual = "DS" if vr == "DS" else "IS"
+    numbers = [number(text.encode("ascii", "replace"), usual, usual, "little") for text in values]
+    return or_(false(), *(column == each for each in numbers if each is not None))
+
+
+def _between(column: Text, bounds: tuple[str, str] | None) -> Condition:
+    """PS3.4 C.2.2.2.5: from the first bound on, and before the second."""
+    return false() if bounds is None else and_(column >= bounds[0], column < bounds[1])
+
+
+# Sequences
+
+
+def _sequence(column: Text, key: Key, item: type[Any]) -> Condition | None:
+    """PS3.4 C.2.2.2.6: one item of the attribute matches all keys of the item."""
+    items = func.json_each(column).table_valued("value")
+    wanted = matching_item(items.c.value, key, item)
+    return None if wanted is None else _exists(items, wanted)
+
+
+def matching_item(value: Text, key: Key, item: type[Any]) -> Condition | None:
+    """When an item, a JSON object of the attributes that `item` declares, matches; None if it always does."""
+    known = {declared.tag: (name, declared) for name, declared in attributes_of(item).items()}
+    conditions = []
+    for each in (each for keys in key.items for each in keys if each.tag in known):
+        name, declared = known[each.tag]
+        conditions.append(condition(func.coalesce(func.json_extract(value, f"$.{name}"), ""), each, declared))
+    wanted = [found for found in conditions if found is not None]
+    return and_(*wanted) if wanted else None
