@@ -100,10 +100,19 @@ def _elements(data: bytes, is_implicit: bool, is_little: bool) -> Iterator[Any]:
         value: Any = element.value
         if length not in (0, _UNDEFINED_LENGTH) and len(value) != length:
             raise DataSetError(f"the identifier ends inside {element.tag}", offset=len(data))
-        yield element
+        yield element if length else _unambiguous(element)
         end = file.tell()
     if end != len(data):
         raise DataSetError("the identifier has a rest that is no element", offset=end)
+
+
+def _unambiguous(element: Any) -> Any:
+    """An empty element read without its VR: where that would depend on other elements pydicom looks for them, and raises."""
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    if element.VR is None and dictionary_has_tag(element.tag):
+        return element._replace(VR=dictionary_VR(element.tag).partition(" or ")[0])
+    return element
 
 
 def _check(transfer_syntax_uid: str) -> None:
