@@ -240,6 +240,30 @@ async def test_an_answer_with_a_data_set_that_nobody_wants_holds_no_memory() -> 
             assert (await CEchoScu(association).echo(timeout=5)).is_success
 
 
+async def test_c_cancel_is_sent_only_for_what_can_be_cancelled() -> None:
+    """PS3.7 9.3.2.3: not before the request, and not after its final response."""
+    seen: list[Message] = []
+
+    async def script(peer: RawPeer) -> None:
+        find = await peer.read_message()
+        seen.append(find.command)
+        cancel = await peer.read_message()
+        assert cancel.context_id == find.context_id
+        seen.append(cancel.command)
+        await peer.send(command_pdu(3, CFindRSP(message_id_being_responded_to=message_id(find), status=0xFE00)))
+        await peer.answer_release()
+
+    async with association_with(script) as association:
+        request = CFindRQ(message_id=association.next_message_id(), affected_sop_class_uid=CT)
+        async with association.operation(request, name="C-FIND", timeout=5) as operation:
+            await association.cancel(3, operation)
+            await association.send(3, request, b"")
+            await association.cancel(3, operation)
+            assert (await operation.only_response()).status == 0xFE00
+            await association.cancel(3, operation)
+    assert seen == [request, CCancelRQ(message_id_being_responded_to=request.message_id)]
+
+
 async def test_c_cancel_from_an_scp_is_passed_over() -> None:
     async def script(peer: RawPeer) -> None:
         message = await peer.read_message()
