@@ -12,11 +12,12 @@ _IMPORTS = """
 import asyncio, sys, threading
 from pathlib import Path
 from tomowire.server.app import Archive, Settings
+from tomowire.server.find import load_queries
 
 imported = []
 
 def hook(event, arguments):
-    if event == "import" and arguments[0].startswith("pydicom"):
+    if event == "import" and arguments[0].startswith(("pydicom", "sqlalchemy")):
         imported.append(threading.current_thread() is threading.main_thread())
 
 async def main():
@@ -27,11 +28,12 @@ async def main():
     before = len(imported)
     assert decode(b"M\\xfcller", "ISO_IR 100") == "M\u00fcller"
     assert decode(b"\\x1b$B;3ED", "\\\\ISO 2022 IR 87") == "\u5c71\u7530"
+    load_queries()
     assert imported and imported[before:] == []
 
 asyncio.run(main())
 """
 
 
-def test_character_sets_are_imported_in_a_thread_and_before_they_are_needed(tmp_path: Path) -> None:
+def test_character_sets_and_queries_are_imported_in_a_thread_and_before_they_are_needed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", _IMPORTS, str(tmp_path)], env=python_environment(), check=True, timeout=60)

@@ -15,9 +15,11 @@ from tomowire.aio.threads import finished
 from tomowire.errors import UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.quiet import fewer_failures
+from tomowire.services.find import Find
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value
@@ -75,15 +77,19 @@ class Archive:
                 listen(
                     settings.bind,
                     settings.port,
-                    services=[Verification(), Storage(self._keep, any_sop_class=settings.any_sop_class)],
+                    services=[
+                        Verification(),
+                        Storage(self._keep, any_sop_class=settings.any_sop_class),
+                        Find(ArchiveFind(storage.index, settings.ae_title).answer),
+                    ],
                     aet=settings.ae_title,
                     calling_aets=None if settings.allow_unknown_callers else callers,
                     maximum_associations=settings.maximum_associations,
                     shutdown_grace=settings.shutdown_grace,
                 )
             )
-            # Now that callers are let in: the first of them with an umlaut is not to wait for it, and nobody with him.
-            loading = asyncio.get_running_loop().run_in_executor(None, load_character_sets)
+            # Now that callers are let in: the first with an umlaut or a question is not to wait for it, and nobody with him.
+            loading = asyncio.get_running_loop().run_in_executor(None, _load)
             stack.push_async_callback(finished, loading)
             self._stack = stack.pop_all()
         return self
@@ -119,6 +125,7 @@ class Archive:
                 "try, in another terminal:",
                 f"  {program} echo {peer}{caller}",
                 f"  {program} send {peer} FOLDER{caller}",
+                f"  {program} query {peer}{caller}",
                 "end with Ctrl-C",
             )
         )
@@ -138,6 +145,11 @@ class Archive:
             request.data,
         )
         return SUCCESS
+
+
+def _load() -> None:
+    load_character_sets()
+    load_queries()
 
 
 def _is_loopback(host: str) -> bool:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 
-# Query/Retrieve Level STUDY, and no key. Implicit VR.
-_SMALLEST: Final = b"\x08\0\x52\0\x06\0\0\0STUDY "
+# Studies of patients whose name begins with A, in Implicit VR.
+_EXAMPLE: Final = b"\x08\0\x52\0\x06\0\0\0STUDY " + b"\x10\0\x10\0\x02\0\0\0A*"
 
 
 def load_queries() -> None:
     """Import what answering takes: half a second for pydicom and SQLAlchemy, in which an event loop would stand still."""
-    _plan(_SMALLEST, IMPLICIT_VR_LITTLE_ENDIAN, Model.STUDY_ROOT, "")
+    _plan(_EXAMPLE, IMPLICIT_VR_LITTLE_ENDIAN, Model.STUDY_ROOT, "")
 
 
 class ArchiveFind:

@@ -143,7 +143,7 @@ def _keys(dataset: Dataset, character_set: str, *, top: bool = True) -> Iterator
 def _vr(dataset: Dataset, tag: int) -> str:
     from pydicom.datadict import dictionary_VR
 
-    vr: str | None = dataset.get_item(tag).VR  # None in implicit VR
+    vr: str | None = dataset.get_item(tag, keep_deferred=True).VR  # None in implicit VR
     if vr is None or vr == "UN":
         try:
             vr = dictionary_VR(tag)
@@ -153,7 +153,7 @@ def _vr(dataset: Dataset, tag: int) -> str:
 
 
 def _raw(dataset: Dataset, tag: int) -> RawDataElement:
-    found: Any = dataset.get_item(tag)
+    found: Any = dataset.get_item(tag, keep_deferred=True)  # an empty value is not one to be read later
     assert found.is_raw  # nobody has asked for its value
     element: RawDataElement = found
     return element
