@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
     "listen": "tomowire.cli.listen",
+    "query": "tomowire.cli.query",
     "send": "tomowire.cli.send",
     "serve": "tomowire.cli.serve",
 }

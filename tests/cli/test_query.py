@@ -1,0 +1,433 @@
+"""`tomowire query` as a process: what it asks, how it prints what comes, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pydicom.dataelem import DataElement
+
+from support.network import LOOPBACK, free_port
+from support.objects import ROOT
+from support.programs import command_line, start, tomowire
+from support.subprocesses import python_environment
+from tomowire import Find, FindAnswers, FindRequest, QueryFailed, Server, Verification, listen
+from tomowire.cli.keys import days
+from tomowire.errors import UsageError
+from tomowire.services.identifiers import decode, encode
+from tomowire.services.models import Model
+
+STUDY = f"{ROOT}.1.1"
+
+
+class Finder:
+    """A C-FIND SCP that gives the same answers to whatever it is asked, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[Dataset | bytes] = []
+        self.failure: QueryFailed | None = None
+        self.endless = False
+        """Whether the last answer is given again and again."""
+        self.hold = asyncio.Event()
+        """Not set: after the answers nothing comes until it is."""
+        self.hold.set()
+        self.asked: list[Dataset] = []
+        self.models: list[Model] = []
+        self.left_early = asyncio.Event()
+        self.server: Server
+
+    @property
+    def peer(self) -> str:
+        return f"ANY@{LOOPBACK}:{self.server.port}"
+
+    async def answer(self, request: FindRequest) -> AsyncIterator[FindAnswers]:
+        self.asked.append(decode(request.identifier, request.transfer_syntax_uid))
+        self.models.append(request.model)
+        finished = False
+        try:
+            for answer in self.answers:
+                yield FindAnswers([self._encoded(answer, request)])
+            while self.endless:
+                yield FindAnswers([self._encoded(self.answers[-1], request)])
+            await self.hold.wait()
+            finished = True
+        finally:
+            if not finished:
+                self.left_early.set()
+        if self.failure is not None:
+            raise self.failure
+
+    @staticmethod
+    def _encoded(answer: Dataset | bytes, request: FindRequest) -> bytes:
+        return answer if isinstance(answer, bytes) else encode(answer, request.transfer_syntax_uid)
+
+
+@pytest.fixture
+async def finder() -> AsyncIterator[Finder]:
+    finder = Finder()
+    async with listen(LOOPBACK, 0, services=[Find(finder.answer)], shutdown_grace=0) as server:
+        finder.server = server
+        yield finder
+
+
+def study(number: int = 1, **attributes: Any) -> Dataset:
+    """An answer about a study."""
+    made = Dataset()
+    made.QueryRetrieveLevel = "STUDY"
+    made.PatientName = "Doe^Jane"
+    made.PatientID = f"P{number}"
+    made.StudyDate = "20260131"
+    made.StudyTime = "101500.25"
+    made.StudyInstanceUID = f"{ROOT}.1.{number}"
+    made.NumberOfStudyRelatedInstances = 10 * number
+    for keyword, value in attributes.items():
+        setattr(made, keyword, value)
+    return made
+
+
+async def on_a_terminal(*arguments: object, columns: int = 100) -> bytes:
+    """What a command writes on a terminal that is so wide."""
+    outside, inside = os.openpty()
+    environment = {**python_environment(), "TERM": "xterm", "COLUMNS": str(columns)}
+    process = await asyncio.create_subprocess_exec(
+        *command_line(*arguments), env=environment, stdin=inside, stdout=inside, stderr=inside
+    )
+    os.close(inside)
+    output = await asyncio.to_thread(_read_all, outside)
+    await process.wait()
+    return output
+
+
+def _read_all(terminal: int) -> bytes:
+    output = b""
+    with open(terminal, "rb", buffering=0) as file:
+        while True:
+            try:
+                piece = file.read(4096)
+            except OSError:  # EIO: the other end is closed
+                return output
+            if not piece:
+                return output
+            output += piece
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level", "model", "keys"),
+    [
+        ([], "STUDY", Model.STUDY_ROOT, {}),
+        (["-L", "patient"], "PATIENT", Model.PATIENT_ROOT, {}),
+        (["--model", "patient", "--patient-id", "P1"], "STUDY", Model.PATIENT_ROOT, {"PatientID": "P1"}),
+        (["--patient", "Smith*"], "STUDY", Model.STUDY_ROOT, {"PatientName": "Smith*"}),
+        (["--accession", "A?1"], "STUDY", Model.STUDY_ROOT, {"AccessionNumber": "A?1"}),
+        (
+            ["-L", "SERIES", "--study-uid", STUDY, "--modality", "CT"],
+            "SERIES",
+            Model.STUDY_ROOT,
+            {"StudyInstanceUID": STUDY, "Modality": "CT"},
+        ),
+        (
+            ["-L", "image", "--study-uid", STUDY, "--series-uid", "1.2", "--series-uid", "1.3"],
+            "IMAGE",
+            Model.STUDY_ROOT,
+            {"StudyInstanceUID": STUDY, "SeriesInstanceUID": ["1.2", "1.3"]},
+        ),
+        (["--date", "2026-01-31"], "STUDY", Model.STUDY_ROOT, {"StudyDate": "20260131"}),
+        (["--date", "20260101-20260201"], "STUDY", Model.STUDY_ROOT, {"StudyDate": "20260101-20260201"}),
+        (["--date", "-2026-02-01"], "STUDY", Model.STUDY_ROOT, {"StudyDate": "-20260201"}),
+        (["--modality", "CT"], "STUDY", Model.STUDY_ROOT, {"ModalitiesInStudy": "CT"}),
+        (["-k", "PatientSex=F"], "STUDY", Model.STUDY_ROOT, {"PatientSex": "F"}),
+        (["-k", "0010,0040=F"], "STUDY", Model.STUDY_ROOT, {"PatientSex": "F"}),
+        (["-k", "Rows=512"], "STUDY", Model.STUDY_ROOT, {"Rows": 512}),
+        (["-k", "StudyInstanceUID=1.2\\1.3"], "STUDY", Model.STUDY_ROOT, {"StudyInstanceUID": ["1.2", "1.3"]}),
+        (["-k", "00080080=A=B"], "STUDY", Model.STUDY_ROOT, {"InstitutionName": "A=B"}),
+        (["-k", "InstitutionName", "-k", "PatientAge="], "STUDY", Model.STUDY_ROOT, {}),
+    ],
+)
+async def test_what_is_asked(
+    arguments: list[str], level: str, model: Model, keys: dict[str, object], finder: Finder
+) -> None:
+    done = await tomowire("query", finder.peer, *arguments)
+    assert done.code == 0, done.stderr
+    (asked,) = finder.asked
+    assert finder.models == [model]
+    assert asked.QueryRetrieveLevel == level
+    matching = {element.keyword: element.value for element in asked if not element.is_empty}
+    matching.pop("SpecificCharacterSet", None)
+    assert matching == {"QueryRetrieveLevel": level, **keys}
+    for keyword in (key for key in arguments if key in {"InstitutionName", "PatientAge="}):
+        assert keyword.rstrip("=") in asked, "asked for without a value"
+
+
+async def test_a_name_that_is_not_ascii_arrives(finder: Finder) -> None:
+    done = await tomowire("query", finder.peer, "--patient", "Müller^Zoë*")
+    assert done.code == 0, done.stderr
+    assert finder.asked[0].PatientName == "Müller^Zoë*"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-31", "20260131"),
+        ("20260131", "20260131"),
+        ("20260101-20260201", "20260101-20260201"),
+        ("2026-01-01-2026-02-01", "20260101-20260201"),
+        ("2026-01-01..20260201", "20260101-20260201"),
+        ("2026-01-01..", "20260101-"),
+        ("20260101-", "20260101-"),
+        ("-20260201", "-20260201"),
+        ("..2026-02-01", "-20260201"),
+        ("today", f"{date.today():%Y%m%d}"),  # noqa: DTZ011 - where the test runs
+        ("2000-01-01..today", f"20000101-{date.today():%Y%m%d}"),  # noqa: DTZ011 - where the test runs
+    ],
+)
+def test_how_dates_are_written(text: str, expected: str) -> None:
+    """PS3.4 C.2.2.2.5: `<date1> - <date2>`, `- <date1>`, `<date1> -`."""
+    assert days(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "-", "..", "2026", "2026-02-30", "31.01.2026", "20260201-20260101", "tomorrow"])
+def test_what_is_no_date(text: str) -> None:
+    with pytest.raises(UsageError):
+        days(text)
+
+
+async def test_a_table_for_a_program_has_a_line_for_each_answer_and_is_not_cut(finder: Finder) -> None:
+    finder.answers = [study(1), study(2, PatientName="Müller^Zoë", StudyTime="", StudyDescription="word " * 12)]
+    done = await tomowire("query", finder.peer, COLUMNS="40")
+    assert (done.code, done.stderr) == (0, "")
+    header, first, second = done.stdout.splitlines()
+    assert re.split(" {2,}", header) == ["Patient", "ID", "Date", "Time", "Study", "Objects", "Study UID"]
+    assert re.split(" {2,}", first) == ["Doe^Jane", "P1", "2026-01-31", "10:15:00", "10", STUDY]
+    assert re.split(" {2,}", second) == ["Müller^Zoë", "P2", "2026-01-31", ("word " * 12).strip(), "20", f"{ROOT}.1.2"]
+    assert first.index(STUDY) == second.index(f"{ROOT}.1.2") == header.index("Study UID")
+
+
+@pytest.mark.parametrize("columns", [60, 100, 200])
+async def test_a_table_fits_the_terminal(columns: int, finder: Finder) -> None:
+    uid = f"{ROOT}.{'1234567890' * 3}"
+    finder.answers = [
+        study(
+            1,
+            StudyInstanceUID=uid,
+            PatientName="Müller-山田^[b]Bold[/b]",
+            StudyDescription="word " * 12,
+            PatientBirthDate="19700131",
+            ReferringPhysicianName="House^Gregory",
+        )
+    ]
+    output = await on_a_terminal("query", finder.peer, columns=columns)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode()).replace("\r", "")
+    table, _, note = text.partition("tomowire: ")
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= columns
+    folded = [match[0] for line in lines[2:] if (match := re.search(r"[0-9.]+$", line.rstrip()))]
+    assert "".join(folded) == uid
+    assert table.count("word") == 12, "what is too long for a line goes on in the next"
+    assert "[b]" in table, "what an answer says is no markup"
+    if columns == 200:
+        assert note == ""
+        assert "Born" in lines[0]
+        assert "1970-01-31" in lines[2]
+    else:
+        assert note.startswith("no room for ReferringPhysicianName")
+        assert "House" not in table
+
+
+async def test_what_an_answer_says_does_not_steer_the_terminal(finder: Finder) -> None:
+    """ECMA-48: ESC and CSI begin control sequences. pydicom takes ESC away where it is no ISO 2022 sequence."""
+    finder.answers = [study(1, StudyDescription="\x1b]0;owned\x07", PatientID="\x9b31m")]
+    for form in ("table", "csv", "jsonl"):
+        output = await on_a_terminal("query", finder.peer, "--format", form)
+        assert b"\x1b]" not in output
+        assert b"\x07" not in output
+        assert b"\xc2\x9b" not in output
+        assert b"31m" in output.replace(b"\x1b[31m", b"")
+
+
+async def test_json_is_one_array_in_the_dicom_json_model(finder: Finder) -> None:
+    """PS3.18 F.2: names in groups, numbers as numbers, empty attributes without Value, an empty value among others as null."""
+    answer = study(1, PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう", AccessionNumber="")
+    answer.ModalitiesInStudy = ["CT", "MR"]
+    answer.OtherPatientIDs = ["A", "", "B"]
+    procedure = Dataset()
+    procedure.CodeValue = "X"
+    answer.ProcedureCodeSequence = [procedure]
+    answer.PatientSize = "1.75"
+    finder.answers = [answer, study(2)]
+    done = await tomowire("query", finder.peer, "--format", "json")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    first, second = done.json
+    assert list(first) == sorted(first)
+    assert first["00100010"] == {
+        "vr": "PN",
+        "Value": [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}],
+    }
+    assert first["00080050"] == {"vr": "SH"}
+    assert first["00080061"] == {"vr": "CS", "Value": ["CT", "MR"]}
+    assert first["00101000"] == {"vr": "LO", "Value": ["A", None, "B"]}
+    assert first["00081032"] == {"vr": "SQ", "Value": [{"00080100": {"vr": "SH", "Value": ["X"]}}]}
+    assert first["00101020"] == {"vr": "DS", "Value": [1.75]}
+    assert first["00201208"] == {"vr": "IS", "Value": [10]}
+    assert second["0020000D"] == {"vr": "UI", "Value": [f"{ROOT}.1.2"]}
+
+
+async def test_a_value_that_is_none_costs_nothing_else(finder: Finder) -> None:
+    """What the peer says is shown as it stands, and no library warns of it with the value in the warning."""
+    answer = study(1)
+    broken = encode(answer, "1.2.840.10008.1.2.1").replace(b"IS\x02\x0010", b"IS\x02\x00ab")
+    assert b"IS\x02\x00ab" in broken
+    finder.answers = [broken]
+    as_json = await tomowire("query", finder.peer, "--format", "json")
+    as_csv = await tomowire("query", finder.peer, "--format", "csv")
+    as_table = await tomowire("query", finder.peer)
+    for done in (as_json, as_csv, as_table):
+        assert (done.code, done.stderr) == (0, "")
+        assert "P1" in done.stdout
+    assert as_json.json[0]["00201208"] == {"vr": "IS", "Value": ["ab"]}
+    assert ",ab" in as_csv.stdout
+    assert " ab " in as_table.stdout
+
+
+async def test_json_lines_come_as_the_answers_do(finder: Finder) -> None:
+    finder.answers = [study(1), study(2)]
+    finder.hold.clear()
+    program = await asyncio.to_thread(start, ["query", finder.peer, "--format", "jsonl", "--timeout", "60"])
+    await asyncio.to_thread(program.stdout.wait_for, r"(?m)\A(\{.*\}\n){2}\Z")
+    assert program.process.poll() is None, "the peer has not finished"
+    finder.hold.set()
+    assert await asyncio.to_thread(program.process.wait, 20) == 0
+    await asyncio.to_thread(program.stdout.join)
+    rows = [json.loads(line) for line in program.stdout.text.splitlines()]
+    assert [row["00100020"]["Value"] for row in rows] == [["P1"], ["P2"]]
+
+
+async def test_csv_has_keywords_as_header_and_dicom_values(finder: Finder) -> None:
+    answer = study(1, PatientName='Doe, "J"^Jane', ModalitiesInStudy=["CT", "MR"])
+    answer.add(DataElement(0x00091001, "LO", "private"))
+    finder.answers = [answer]
+    done = await tomowire("query", finder.peer, "--format", "csv", "-k", "PatientWeight", "-k", "InstitutionName")
+    assert (done.code, done.stderr) == (0, "")
+    header, row = csv.reader(done.stdout.splitlines())
+    values = dict(zip(header, row, strict=True))
+    expected = {
+        "PatientName": 'Doe, "J"^Jane',
+        "StudyDate": "20260131",
+        "StudyTime": "101500.25",
+        "ModalitiesInStudy": "CT\\MR",
+        "StudyInstanceUID": STUDY,
+        "PatientWeight": "",
+        "InstitutionName": "",
+    }
+    assert values == values | expected
+    assert "QueryRetrieveLevel" not in values
+    assert "private" not in row, "nobody asked for it"
+
+
+@pytest.mark.parametrize(("form", "printed"), [("table", ""), ("json", "[]\n"), ("jsonl", ""), ("csv", "PatientName")])
+async def test_nothing_found_is_no_failure(form: str, printed: str, finder: Finder) -> None:
+    done = await tomowire("query", finder.peer, "--format", form)
+    assert done.code == 0
+    assert done.stderr == f"tomowire: {finder.peer} has nothing that matches\n"
+    assert printed in done.stdout
+    assert done.stdout.count("\n") == bool(printed)
+
+
+async def test_a_limit_cancels_the_query(finder: Finder) -> None:
+    """PS3.7 9.3.2.3: C-CANCEL; the peer stops, and the association ends in order."""
+    finder.answers = [study(1)]
+    finder.endless = True
+    done = await tomowire("query", finder.peer, "--limit", "3", "--format", "jsonl")
+    assert done.code == 0
+    assert done.stdout.count("\n") == 3
+    assert done.stderr == "tomowire: stopped after 3 answers (--limit); there may be more\n"
+    assert finder.left_early.is_set()
+
+
+async def test_ctrl_c_cancels_the_query_and_prints_what_has_come(finder: Finder) -> None:
+    finder.answers = [study(1)]
+    finder.hold.clear()
+    program = await asyncio.to_thread(start, ["query", finder.peer, "--format", "json", "--timeout", "60"])
+    await asyncio.to_thread(program.stdout.wait_for, r"\[\n")
+    code = await asyncio.to_thread(program.end, signal.SIGINT)
+    assert code == 130
+    assert program.stderr.text == "tomowire: interrupted\n"
+    assert len(json.loads(program.stdout.text)) == 1
+    assert finder.left_early.is_set()
+
+
+async def test_a_reader_that_has_enough_ends_it_without_a_word(finder: Finder) -> None:
+    finder.answers = [study(1)]
+    finder.endless = True
+    program = await asyncio.to_thread(
+        start, ["query", finder.peer, "--format", "jsonl"], stdout=subprocess.PIPE, bufsize=1
+    )
+    await asyncio.to_thread(program.stdout.wait_for, r"\n")
+    program.process.stdout.close()  # type: ignore[union-attr]
+    await asyncio.to_thread(program.process.wait, 20)
+    assert "Traceback" not in program.stderr.text
+
+
+async def test_a_failure_leaves_what_has_come_and_gives_1(finder: Finder) -> None:
+    finder.answers = [study(1)]
+    finder.failure = QueryFailed(0xA700, "the disk is full", ())
+    for form in ("table", "json"):
+        done = await tomowire("query", finder.peer, "--format", form)
+        assert done.code == 1
+        assert "P1" in done.stdout
+        assert "A700" in done.stderr
+        assert "the disk is full" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert len(done.json) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-L", "patient", "--model", "study"], "the Study Root model has no PATIENT level"),
+        (["-L", "instance"], "'instance' is not one of"),
+        (["-k", "PatientNam=Smith"], "near it are PatientName"),
+        (["-k", "=Smith"], "-k =Smith: which attribute?"),
+        (["-k", "QueryRetrieveLevel=IMAGE"], "QueryRetrieveLevel is not for matching"),
+        (["--patient", "A", "-k", "0010,0010=B"], "-k 0010,0010 asks for the same attribute as --patient:"),
+        (["--modality", "CT", "-k", "ModalitiesInStudy=MR"], "and --modality ask for the same"),
+        (["--date", "2026-13-01"], "there is no day '2026-13-01'"),
+        (["--date", "soon"], "'soon' is no date"),
+        (["--study-uid", "1.2.x"], "'1.2.x' is not a UID"),
+        (["-k", "StudyTime=25"], "'25' is not a time"),
+        (["-k", "Rows=many"], "Rows: 'many' is not a number"),
+        (["--limit", "0"], "0"),
+    ],
+)
+async def test_2_usage(arguments: list[str], said: str) -> None:
+    done = await tomowire("query", f"ANY@{LOOPBACK}:{free_port()}", *arguments)
+    assert (done.code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_the_other_exit_codes(finder: Finder) -> None:
+    nobody = await tomowire("query", f"ANY@{LOOPBACK}:{free_port()}")
+    assert nobody.code == 3
+    async with listen(LOOPBACK, 0, services=[Verification()], aet="RIGHT") as server:
+        rejected = await tomowire("query", f"WRONG@{LOOPBACK}:{server.port}")
+        no_context = await tomowire("query", f"RIGHT@{LOOPBACK}:{server.port}")
+    assert rejected.code == 4
+    assert "(called 'WRONG')" in rejected.stderr
+    assert no_context.code == 5
+    assert "no presentation context for Study Root Query/Retrieve Information Model - FIND" in no_context.stderr
+    assert no_context.stderr.endswith("; it may know another: --model patient\n")
+    finder.hold.clear()
+    late = await tomowire("query", finder.peer, "--timeout", "0.1")
+    assert late.code == 6
+    assert all(done.stdout == "" for done in (nobody, rejected, no_context, late))
