@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
-from support.filled import fill, small_hospital
+from support.filled import ABOVE, FOUND, fill, small_hospital
 from support.objects import ROOT, Sample
 from tomowire import CFindScu, CStoreScu, Level, Model, QueryFailed, associate, storage
 from tomowire.aio.association import Association
@@ -68,20 +68,6 @@ async def statuses(association: Association, query: Dataset, model: Model = Mode
     data = encode(query, context.transfer_syntax)
     received = responses(association, context, request, data, name="C-FIND", timeout=10, grace=5)
     return [(response.status, answer is not None) async for response, answer in received]
-
-
-ABOVE = {
-    Level.PATIENT: {},
-    Level.STUDY: {"PatientID": "JANE"},
-    Level.SERIES: {"PatientID": "JANE", "StudyInstanceUID": f"{ROOT}.1.1"},
-    Level.IMAGE: {"PatientID": "JANE", "StudyInstanceUID": f"{ROOT}.1.1", "SeriesInstanceUID": f"{ROOT}.2.1.1"},
-}
-FOUND = {
-    Level.PATIENT: {"JANE", "JOERG", "YAMADA"},
-    Level.STUDY: {f"{ROOT}.1.1", f"{ROOT}.1.2"},
-    Level.SERIES: {f"{ROOT}.2.1.1", f"{ROOT}.2.1.2"},
-    Level.IMAGE: {f"{ROOT}.3.1", f"{ROOT}.3.2", f"{ROOT}.3.3"},
-}
 
 
 @pytest.mark.parametrize(("model", "level"), [(model, level) for model in Model for level in model.levels])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from support.objects import Sample, chunks_of, stream
+from support.objects import ROOT, Sample, chunks_of, stream
 from tomowire.server.archive import ArchiveStorage
+from tomowire.services.models import Level
 
 
 async def fill(root: Path, samples: Iterable[Sample]) -> None:
@@ -30,3 +31,19 @@ def small_hospital() -> list[Sample]:
         Sample(9, 2, 3, "JOERG", overrides=joerg | ct),
         *(Sample(number, 1, 4, "YAMADA", overrides=yamada | mr) for number in (10, 11)),
     ]
+
+
+ABOVE: dict[Level, dict[str, str]] = {
+    Level.PATIENT: {},
+    Level.STUDY: {"PatientID": "JANE"},
+    Level.SERIES: {"PatientID": "JANE", "StudyInstanceUID": f"{ROOT}.1.1"},
+    Level.IMAGE: {"PatientID": "JANE", "StudyInstanceUID": f"{ROOT}.1.1", "SeriesInstanceUID": f"{ROOT}.2.1.1"},
+}
+"""Unique keys above each level, and, in `FOUND`, what the small hospital has there."""
+
+FOUND = {
+    Level.PATIENT: {"JANE", "JOERG", "YAMADA"},
+    Level.STUDY: {f"{ROOT}.1.1", f"{ROOT}.1.2"},
+    Level.SERIES: {f"{ROOT}.2.1.1", f"{ROOT}.2.1.2"},
+    Level.IMAGE: {f"{ROOT}.3.1", f"{ROOT}.3.2", f"{ROOT}.3.3"},
+}
