@@ -15,7 +15,6 @@ from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-    from pydicom.dataelem import RawDataElement
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 QUERY_RETRIEVE_LEVEL: Final = 0x00080052
@@ -137,7 +136,7 @@ def _keys(dataset: Dataset, character_set: str, *, top: bool = True) -> Iterator
             items = (_keys(item, _character_set(item, character_set), top=False) for item in dataset[tag].value)
             yield Key(int(tag), vr, (), tuple(tuple(item) for item in items))
         else:
-            yield Key(int(tag), vr, tuple(_values(_raw(dataset, tag), vr, character_set)))
+            yield Key(int(tag), vr, tuple(_values(dataset, tag, vr, character_set)))
 
 
 def _vr(dataset: Dataset, tag: int) -> str:
@@ -152,21 +151,14 @@ def _vr(dataset: Dataset, tag: int) -> str:
     return str(vr)[:2]  # of "US or SS" the first
 
 
-def _raw(dataset: Dataset, tag: int) -> RawDataElement:
-    found: Any = dataset.get_item(tag, keep_deferred=True)  # an empty value is not one to be read later
-    assert found.is_raw  # nobody has asked for its value
-    element: RawDataElement = found
-    return element
-
-
-def _values(element: RawDataElement, vr: str, character_set: str) -> list[str]:
+def _values(dataset: Dataset, tag: int, vr: str, character_set: str) -> list[str]:
     """The bytes are taken as they came: pydicom would refuse values that are none of their VR, such as a range."""
-    raw = element.value or b""
+    element: Any = dataset.get_item(tag)
+    if not element.is_raw or not element.value:  # pydicom gives a number without a value as one that has been read
+        return []
+    raw: bytes = element.value
     if vr in _INTEGERS:
-        order = "<" if element.is_little_endian else ">"
-        kind = _INTEGERS[vr]
-        count = len(raw) // struct.calcsize(f"{order}{kind}")
-        return [str(number) for number in struct.unpack_from(f"{order}{count}{kind}", raw)]
+        return _integers(raw, ("<" if element.is_little_endian else ">") + _INTEGERS[vr])
     if vr in _ONE_TEXT:
         text = decode_text(raw, character_set).replace("\0", "").rstrip(" ")
         return [text] if text else []
@@ -179,9 +171,14 @@ def _values(element: RawDataElement, vr: str, character_set: str) -> list[str]:
     return [each for each in without_padding(text).split("\\") if each]
 
 
+def _integers(raw: bytes, form: str) -> list[str]:
+    whole = len(raw) // struct.calcsize(form) * struct.calcsize(form)
+    return [str(number) for (number,) in struct.iter_unpack(form, raw[:whole])]
+
+
 def _text(dataset: Dataset, tag: int) -> str:
     """A code string of one value, "" if it is absent."""
-    return "\\".join(_values(_raw(dataset, tag), "CS", "")) if tag in dataset else ""
+    return "\\".join(_values(dataset, tag, "CS", "")) if tag in dataset else ""
 
 
 def _character_set(dataset: Dataset, outer: str) -> str:

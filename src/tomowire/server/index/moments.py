@@ -7,7 +7,7 @@ each to its own precision: TM 10-12 ends right before 13:00. One of the ends may
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -25,6 +25,7 @@ _BEHIND_DIGITS: Final = ":"  # the character that sorts next
 _LOWEST: Final = "0"
 _ONE: Final = timedelta(microseconds=1)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
+_END: Final = datetime.max.replace(tzinfo=UTC)  # stands for any moment of its year that is left open
 
 
 def _one_or_range(form: str) -> re.Pattern[str]:
@@ -116,7 +117,9 @@ def _length(start: datetime, components: int, fraction: int) -> int:
     """Microseconds for which a value stands that has so many components after the year, and digits of a second."""
     if fraction:
         return int(10 ** (6 - fraction))
-    if components == 0:
+    if start.year == MAXYEAR:
+        end = _END
+    elif components == 0:
         end = start.replace(year=start.year + 1)
     elif components == 1:
         end = (start + timedelta(days=31)).replace(day=1)

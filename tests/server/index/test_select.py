@@ -1,0 +1,225 @@
+"""One statement for each query: what it returns at each level, and how SQLite goes about it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.queries import ROOT, Attributes, QueriedIndex, keys_of, queried_index
+from tomowire.server.index.select import select_for
+from tomowire.services.models import Model
+
+CT, MR, SC = (f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "4", "7"))
+PATIENT_NAME, PATIENT_ID, STUDY_UID, SERIES_UID = 0x00100010, 0x00100020, 0x0020000D, 0x0020000E
+SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, INSTANCE_NUMBER = 0x00080016, 0x00080018, 0x00080060, 0x00200013
+STUDY_DATE, SERIES_NUMBER, PROCEDURE_CODES = 0x00080020, 0x00200011, 0x00081032
+MODALITIES_IN_STUDY, SOP_CLASSES_IN_STUDY = 0x00080061, 0x00080062
+PATIENT_STUDIES, PATIENT_SERIES, PATIENT_INSTANCES = 0x00201200, 0x00201202, 0x00201204
+STUDY_SERIES, STUDY_INSTANCES, SERIES_INSTANCES = 0x00201206, 0x00201208, 0x00201209
+COUNTED = (PATIENT_STUDIES, PATIENT_SERIES, PATIENT_INSTANCES, STUDY_SERIES, STUDY_INSTANCES, SERIES_INSTANCES)
+COUNTS: Attributes = dict.fromkeys(COUNTED, ("IS", ""))
+
+
+def image(patient: str, study: int, series: int, modality: str, sop_class: str, number: str = "1") -> Attributes:
+    return {
+        PATIENT_NAME: ("PN", f"Name^{patient}"),
+        PATIENT_ID: ("LO", patient),
+        STUDY_UID: ("UI", f"{ROOT}.1.{study}"),
+        SERIES_UID: ("UI", f"{ROOT}.2.{series}"),
+        MODALITY: ("CS", modality),
+        SOP_CLASS_UID: ("UI", sop_class),
+        INSTANCE_NUMBER: ("IS", number),
+    }
+
+
+# Patient A has a CT study of two series, one of them of two images, and an MR study; patient B has a study without modality.
+IMAGES = [
+    image("A", 1, 1, "CT", CT, "1"),
+    image("A", 1, 1, "CT", CT, "2"),
+    image("A", 1, 2, "SR", SC),
+    image("A", 2, 3, "MR", MR),
+    image("B", 3, 4, "", SC),
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[QueriedIndex]:
+    with queried_index(tmp_path, IMAGES) as opened:
+        yield opened
+
+
+def study(number: int) -> tuple[str, str]:
+    return "UI", f"{ROOT}.1.{number}"
+
+
+def series(number: int) -> tuple[str, str]:
+    return "UI", f"{ROOT}.2.{number}"
+
+
+def test_a_row_for_each_entity_of_the_level(index: QueriedIndex) -> None:
+    patients = index.find("PATIENT", {PATIENT_ID: ("LO", "")}, Model.PATIENT_ROOT)
+    assert [row[PATIENT_ID] for row in patients] == ["A", "B"]
+    studies = index.find("STUDY", {PATIENT_ID: ("LO", "A"), STUDY_UID: ("UI", "")}, Model.PATIENT_ROOT)
+    assert [row[STUDY_UID] for row in studies] == [study(1)[1], study(2)[1]]
+    of_study = index.find("SERIES", {STUDY_UID: study(1), SERIES_UID: ("UI", ""), MODALITY: ("CS", "")})
+    assert [(row[SERIES_UID], row[MODALITY]) for row in of_study] == [(series(1)[1], "CT"), (series(2)[1], "SR")]
+    images = index.find("IMAGE", {STUDY_UID: study(1), SERIES_UID: series(1), INSTANCE_NUMBER: ("IS", "")})
+    assert [row[INSTANCE_NUMBER] for row in images] == [1, 2]
+
+
+@pytest.mark.parametrize("level", ["STUDY", "SERIES", "IMAGE"])
+def test_keys_of_the_levels_above_are_answered_and_matched(index: QueriedIndex, level: str) -> None:
+    # PS3.4 C.6.2.1.2: in the Study Root model those of the patient are keys of the study
+    path: Attributes = {STUDY_UID: study(1), SERIES_UID: series(2)}
+    [row] = index.find(level, {**path, SERIES_UID: series(2), PATIENT_NAME: ("PN", "name*"), STUDY_DATE: ("DA", "")})
+    assert (row[PATIENT_NAME], row[STUDY_DATE]) == ("Name^A", "")
+    assert index.find(level, {**path, PATIENT_NAME: ("PN", "nobody")}) == []
+
+
+def test_keys_of_the_levels_below_are_not_supported(index: QueriedIndex) -> None:
+    selected = select_for(keys_of("STUDY", {STUDY_UID: ("UI", ""), MODALITY: ("CS", "MR"), 0x00091001: ("LO", "x")}))
+    assert selected.columns == ((STUDY_UID, "UI"),)
+    assert (selected.supported, selected.unsupported) == ({STUDY_UID}, {MODALITY, 0x00091001})
+    assert len(index.rows(selected)) == 3
+
+
+def test_no_key_that_is_known(index: QueriedIndex) -> None:
+    selected = select_for(keys_of("STUDY", {0x00091001: ("LO", "")}))
+    assert (selected.columns, selected.supported, selected.unsupported) == (((STUDY_UID, "UI"),), set(), {0x00091001})
+    assert index.rows(selected) == [(study(number)[1],) for number in (1, 2, 3)]
+
+
+# PS3.4 C.3.4: additional query/retrieve attributes
+
+
+def test_counts(index: QueriedIndex) -> None:
+    of_patients = [{PATIENT_STUDIES: 2, PATIENT_SERIES: 3, PATIENT_INSTANCES: 4}, dict.fromkeys(tuple(COUNTS)[:3], 1)]
+    assert index.find("PATIENT", COUNTS, Model.PATIENT_ROOT) == of_patients
+    of_studies = [{STUDY_SERIES: 2, STUDY_INSTANCES: 3}, {STUDY_SERIES: 1, STUDY_INSTANCES: 1}]
+    found = index.find("STUDY", COUNTS)
+    assert found[:2] == [{**of_patients[0], **counts} for counts in of_studies]
+    found = index.find("SERIES", {**COUNTS, STUDY_UID: study(1)})
+    assert [(row[STUDY_INSTANCES], row[SERIES_INSTANCES]) for row in found] == [(3, 2), (3, 1)]
+    [image] = index.find("IMAGE", {**COUNTS, STUDY_UID: study(2), SERIES_UID: series(3)})
+    assert (image[PATIENT_INSTANCES], image[STUDY_SERIES], image[SERIES_INSTANCES]) == (4, 1, 1)
+
+
+def test_counts_are_matched(index: QueriedIndex) -> None:
+    assert index.numbers("STUDY", {STUDY_INSTANCES: ("IS", "1")}) == [2, 3]
+    assert index.numbers("STUDY", {STUDY_INSTANCES: ("IS", "3"), PATIENT_STUDIES: ("IS", "2")}) == [1]
+
+
+def test_what_the_series_of_a_study_have(index: QueriedIndex) -> None:
+    keys: Attributes = {MODALITIES_IN_STUDY: ("CS", ""), SOP_CLASSES_IN_STUDY: ("UI", "")}
+    found = index.find("STUDY", keys)
+    assert [set(row[MODALITIES_IN_STUDY].split("\\")) for row in found] == [{"CT", "SR"}, {"MR"}, {""}]
+    assert [set(row[SOP_CLASSES_IN_STUDY].split("\\")) for row in found] == [{CT, SC}, {MR}, {SC}]
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "key", "expected"),
+    [
+        (MODALITIES_IN_STUDY, "CS", "CT", [1]),
+        (MODALITIES_IN_STUDY, "CS", "SR\\MR", [1, 2]),
+        (MODALITIES_IN_STUDY, "CS", "?R", [1, 2]),
+        (MODALITIES_IN_STUDY, "CS", "ct", []),
+        (MODALITIES_IN_STUDY, "CS", "*", [1, 2, 3]),
+        (SOP_CLASSES_IN_STUDY, "UI", SC, [1, 3]),
+        (SOP_CLASSES_IN_STUDY, "UI", f"{CT}\\{MR}", [1, 2]),
+    ],
+)
+def test_and_are_matched_by(index: QueriedIndex, tag: int, vr: str, key: str, expected: list[int]) -> None:
+    # all values of the study are returned, also those that the key did not ask for (C.2.2.3)
+    assert index.numbers("STUDY", {tag: (vr, key)}) == expected
+    if key == "CT":
+        [row] = index.find("STUDY", {tag: (vr, key)})
+        assert set(row[tag].split("\\")) == {"CT", "SR"}
+
+
+# The values
+
+
+def test_columns_are_in_the_order_of_the_row(tmp_path: Path) -> None:
+    attributes: Attributes = {
+        STUDY_DATE: ("DA", "20240229"),
+        PROCEDURE_CODES: ("SQ", [{0x00080100: ("SH", "P5")}]),
+        PATIENT_NAME: ("PN", "Müller^Jörg"),
+        0x00101030: ("DS", "72.5"),
+        0x00101020: ("DS", ""),
+        0x00201070: ("IS", "5"),
+        0x00081048: ("PN", "A^B\\C^D"),
+    }
+    empty: Attributes = {tag: (vr, [] if vr == "SQ" else "") for tag, (vr, _) in attributes.items()}
+    with queried_index(tmp_path, [attributes, empty]) as index:
+        selected = select_for(keys_of("STUDY", empty))
+        assert selected.columns == tuple((tag, attributes[tag][0]) for tag in sorted(attributes))
+        full, nothing = index.rows(selected)
+    assert full == ("20240229", '[{"code_value":"P5"}]', "A^B\\C^D", "Müller^Jörg", None, 72.5, 5)
+    assert nothing == ("", "[]", "", "", None, None, None)
+
+
+def test_of_a_sequence_those_items_that_match(tmp_path: Path) -> None:
+    # PS3.4 C.2.2.2.6: "A sequence of matching Items containing only the requested Attributes is returned"
+    codes = [{0x00080100: ("SH", value), 0x00080104: ("LO", "Ä")} for value in ("P5-1", "P6", "P5-2")]
+    with queried_index(tmp_path, [{PROCEDURE_CODES: ("SQ", codes)}]) as index:
+        [row] = index.find("STUDY", {PROCEDURE_CODES: ("SQ", [{0x00080100: ("SH", "P5*")}])})
+        assert [item["code_value"] for item in json.loads(row[PROCEDURE_CODES])] == ["P5-1", "P5-2"]
+        [row] = index.find("STUDY", {PROCEDURE_CODES: ("SQ", [{0x00080100: ("SH", "")}])})
+        assert len(json.loads(row[PROCEDURE_CODES])) == 3
+
+
+def test_a_key_of_an_item_that_is_not_known() -> None:
+    item: Attributes = {0x00080100: ("SH", "P5"), 0x00080117: ("UI", "1.2")}
+    selected = select_for(keys_of("STUDY", {PROCEDURE_CODES: ("SQ", [item])}))
+    assert (selected.supported, selected.unsupported) == ({PROCEDURE_CODES}, {PROCEDURE_CODES})
+
+
+def test_as_many_keys_as_there_are(index: QueriedIndex) -> None:
+    from tomowire.server.index.wanted import ATTRIBUTES
+
+    path: Attributes = {STUDY_UID: study(1), SERIES_UID: series(1)}
+    everything: Attributes = {tag: (known.vr, [] if known.item else b"") for tag, known in ATTRIBUTES.items()}
+    selected = select_for(keys_of("IMAGE", {**everything, **COUNTS, MODALITIES_IN_STUDY: ("CS", "CT"), **path}))
+    assert selected.unsupported == set()
+    assert len(index.rows(selected)) == 2
+
+
+# How SQLite goes about it: what is asked for most is found by an index, whatever else is asked for
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({PATIENT_ID: ("LO", "A")}, "ix_patients_patient_id (patient_id=?)"),
+        ({PATIENT_ID: ("LO", "A*")}, "ix_patients_patient_id (patient_id>? AND patient_id<?)"),
+        ({PATIENT_NAME: ("PN", "smith*")}, "(patient_name_normalized>? AND patient_name_normalized<?)"),
+        ({PATIENT_NAME: ("PN", "smith^john")}, "(patient_name_normalized>? AND patient_name_normalized<?)"),
+        ({STUDY_DATE: ("DA", "20240101-20240131")}, "ix_studies_study_date_study_time (study_date>? AND study_date<?)"),
+        ({STUDY_DATE: ("DA", "20240101")}, "ix_studies_study_date_study_time (study_date>? AND study_date<?)"),
+        ({STUDY_UID: study(1)}, "(study_instance_uid=?)"),
+        ({STUDY_UID: ("UI", "1.2\\1.3")}, "(study_instance_uid=?)"),
+        ({0x00080050: ("SH", "A1")}, "ix_studies_accession_number (accession_number=?)"),
+    ],
+)
+def test_found_by_an_index(index: QueriedIndex, keys: Attributes, expected: str) -> None:
+    asked: Attributes = {STUDY_UID: ("UI", ""), MODALITIES_IN_STUDY: ("CS", "CT"), STUDY_INSTANCES: ("IS", ""), **keys}
+    plan = index.plan(select_for(keys_of("STUDY", asked)))
+    assert expected in plan
+    assert not [line for line in plan.splitlines() if line.startswith(("SCAN studies", "SCAN patients"))]
+
+
+def test_images_are_found_by_their_series(index: QueriedIndex) -> None:
+    plan = index.plan(
+        select_for(keys_of("IMAGE", {STUDY_UID: study(1), SERIES_UID: series(1), SOP_INSTANCE_UID: ("UI", "")}))
+    )
+    assert "SEARCH instances USING INDEX ix_instances_series_key (series_key=?)" in plan
+
+
+def test_the_types_are_there_without_sqlalchemy_and_pydicom() -> None:
+    code = "import tomowire.server.index.select, sys; print({'sqlalchemy', 'pydicom'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
