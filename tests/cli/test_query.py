@@ -8,18 +8,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
 
-from support.network import LOOPBACK, free_port
-from support.objects import ROOT
-from support.programs import command_line, start, tomowire
+from support.network import LOOPBACK, free_port, listening_process
+from support.objects import ROOT, Sample
+from support.programs import command_line, serving, start, tomowire
 from support.subprocesses import python_environment
 from tomowire import Find, FindAnswers, FindRequest, QueryFailed, Server, Verification, listen
 from tomowire.cli.keys import days
@@ -166,6 +166,15 @@ async def test_what_is_asked(
     assert matching == {"QueryRetrieveLevel": level, **keys}
     for keyword in (key for key in arguments if key in {"InstitutionName", "PatientAge="}):
         assert keyword.rstrip("=") in asked, "asked for without a value"
+
+
+async def test_keys_of_a_sequence_are_asked_of_one_item(finder: Finder) -> None:
+    """PS3.4 C.2.2.2.6."""
+    keys = ["-k", "ProcedureCodeSequence.CodeValue=X", "-k", "0008,1032.CodingSchemeDesignator"]
+    done = await tomowire("query", finder.peer, *keys)
+    assert done.code == 0, done.stderr
+    (item,) = finder.asked[0].ProcedureCodeSequence
+    assert {element.keyword: element.value for element in item} == {"CodeValue": "X", "CodingSchemeDesignator": ""}
 
 
 async def test_a_name_that_is_not_ascii_arrives(finder: Finder) -> None:
@@ -369,13 +378,81 @@ async def test_ctrl_c_cancels_the_query_and_prints_what_has_come(finder: Finder)
 async def test_a_reader_that_has_enough_ends_it_without_a_word(finder: Finder) -> None:
     finder.answers = [study(1)]
     finder.endless = True
-    program = await asyncio.to_thread(
-        start, ["query", finder.peer, "--format", "jsonl"], stdout=subprocess.PIPE, bufsize=1
-    )
-    await asyncio.to_thread(program.stdout.wait_for, r"\n")
-    program.process.stdout.close()  # type: ignore[union-attr]
+    reading, writing = os.pipe()
+    program = await asyncio.to_thread(start, ["query", finder.peer, "--format", "jsonl"], stdout=writing)
+    os.close(writing)
+    assert await asyncio.to_thread(os.read, reading, 1) == b"{"
+    os.close(reading)
     await asyncio.to_thread(program.process.wait, 20)
-    assert "Traceback" not in program.stderr.text
+    program.stderr.join()
+    assert program.stderr.text == ""
+    assert finder.left_early.is_set(), "the peer was told with C-CANCEL"
+
+
+async def test_a_locale_that_lacks_a_character_costs_no_answer(finder: Finder) -> None:
+    finder.answers = [study(1, PatientName="Yamada=山田")]
+    environment = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    table = await tomowire("query", finder.peer, **environment)
+    assert table.code == 0, table.stderr
+    assert "Yamada=??  P1" in table.stdout
+    as_csv = await tomowire("query", finder.peer, "--format", "csv", **environment)
+    assert "Yamada=山田" in as_csv.stdout
+
+
+async def test_what_the_archive_has(tmp_path: Path) -> None:
+    """The way of an object in, and of what is known about it out: other tests ask the archive more."""
+    samples = [Sample(1), Sample(2), Sample(3, study=2, patient_id="P2")]
+    for sample in samples:
+        (tmp_path / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
+    with serving("serve", "--data-dir", tmp_path / "data", "--aet", "ARCHIVE") as archive:
+        peer = f"ARCHIVE@{LOOPBACK}:{archive.port}"
+        sent = await tomowire("send", peer, *(tmp_path / f"{sample.number}.dcm" for sample in samples))
+        assert sent.code == 0, sent.stderr
+        await ask_for_the_samples(peer, samples)
+
+
+@pytest.mark.interop
+async def test_what_dcmtk_has(dcmtk: Callable[[str], Path], tmp_path: Path) -> None:
+    samples = [Sample(1), Sample(2), Sample(3, study=2, patient_id="P2")]
+    for sample in samples:
+        (tmp_path / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
+    (tmp_path / "objects").mkdir()
+    port = free_port()
+    configuration = tmp_path / "dcmqrscp.cfg"
+    configuration.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+        f'AETable BEGIN\nARCHIVE "{tmp_path / "objects"}" RW (200, 1024mb) ANY\nAETable END\n'
+    )
+    with listening_process([dcmtk("dcmqrscp"), "-c", configuration], port, log=tmp_path / "log"):
+        peer = f"ARCHIVE@{LOOPBACK}:{port}"
+        sent = await tomowire("send", peer, *(tmp_path / f"{sample.number}.dcm" for sample in samples))
+        assert sent.code == 0, sent.stderr
+        await ask_for_the_samples(peer, samples)
+
+
+async def ask_for_the_samples(peer: str, samples: Sequence[Sample]) -> None:
+    """Each level once: three objects, of which the first two are in one series."""
+    first, second, third = samples
+
+    async def answers(*arguments: str) -> list[dict[str, str]]:
+        done = await tomowire("query", peer, "--format", "csv", *arguments)
+        assert done.code == 0, done.stderr
+        return list(csv.DictReader(done.stdout.splitlines()))
+
+    patients = await answers("-L", "patient", "--patient", "Doe*")
+    assert sorted(row["PatientID"] for row in patients) == ["P1", "P2"]
+    studies = await answers("--date", "2024-02-01..2024-03-01", "--patient-id", "P2")
+    assert [row["StudyInstanceUID"] for row in studies] == [third.study_uid]
+    series = await answers("-L", "series", "--study-uid", first.study_uid)
+    assert [row["SeriesInstanceUID"] for row in series] == [first.series_uid]
+    above = ["--study-uid", first.study_uid, "--series-uid", first.series_uid]
+    images = await answers("-L", "image", *above)
+    assert sorted(row["SOPInstanceUID"] for row in images) == [first.uid, second.uid]
+    assert await answers("-L", "image", *above, "-k", "InstanceNumber=2", "-k", "SOPClassUID") == [
+        row for row in images if row["SOPInstanceUID"] == second.uid
+    ]
+    assert await answers("--patient-id", "nobody") == []
 
 
 async def test_a_failure_leaves_what_has_come_and_gives_1(finder: Finder) -> None:
@@ -399,13 +476,16 @@ async def test_a_failure_leaves_what_has_come_and_gives_1(finder: Finder) -> Non
         (["-k", "PatientNam=Smith"], "near it are PatientName"),
         (["-k", "=Smith"], "-k =Smith: which attribute?"),
         (["-k", "QueryRetrieveLevel=IMAGE"], "QueryRetrieveLevel is not for matching"),
-        (["--patient", "A", "-k", "0010,0010=B"], "-k 0010,0010 asks for the same attribute as --patient:"),
+        (["--patient", "A", "-k", "0010,0010=B"], "-k 0010,0010 asks once more for the same attribute"),
         (["--modality", "CT", "-k", "ModalitiesInStudy=MR"], "and --modality ask for the same"),
         (["--date", "2026-13-01"], "there is no day '2026-13-01'"),
         (["--date", "soon"], "'soon' is no date"),
         (["--study-uid", "1.2.x"], "'1.2.x' is not a UID"),
         (["-k", "StudyTime=25"], "'25' is not a time"),
-        (["-k", "Rows=many"], "Rows: 'many' is not a number"),
+        (["-k", "Rows=1.5"], "Rows: '1.5' is not a whole number"),
+        (["-k", "ProcedureCodeSequence=X"], "write -k ProcedureCodeSequence.Keyword=X"),
+        (["-k", "ProcedureCodeSequence", "-k", "ProcedureCodeSequence.CodeValue=X"], "asked for as a whole"),
+        (["-k", "PatientID.CodeValue=X"], "PatientID is no sequence"),
         (["--limit", "0"], "0"),
     ],
 )

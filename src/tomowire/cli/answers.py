@@ -36,6 +36,8 @@ def open_output(form: str, asked: Sequence[int]) -> AbstractContextManager[Show]
     `asked` are the tags of the query: the columns of a table and of CSV.
     """
     _quieten_pydicom()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # better a question mark than no table, where the locale is not UTF-8
     columns = [tag for tag in sorted(asked) if tag not in (_SPECIFIC_CHARACTER_SET, _QUERY_RETRIEVE_LEVEL)]
     if form == "json":
         return _json_array()

@@ -24,7 +24,11 @@ MODELS: Final = {"patient": Model.PATIENT_ROOT, "study": Model.STUDY_ROOT}
 _DAY: Final = r"(\d{8}|\d{4}-\d{2}-\d{2}|today)"
 _DAYS: Final = re.compile(rf"{_DAY}?(?:(-|\.\.){_DAY}?)?")
 # PS3.5 6.2: binary numbers; and texts in which a backslash is a character like others.
-_NUMBERS: Final = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
+_NUMBERS: Final[dict[str, type]] = {
+    **dict.fromkeys(("US", "SS", "UL", "SL", "UV", "SV"), int),
+    "FL": float,
+    "FD": float,
+}
 _ONE_VALUE: Final = frozenset({"ST", "LT", "UT", "UR"})
 
 
@@ -35,7 +39,7 @@ class Keys:
     level: Level = Level.STUDY
     model: Model | None = None
     keys: tuple[str, ...] = ()
-    """`Keyword=value` or `gggg,eeee=value`; without `=` it is only to be returned."""
+    """`Keyword=value` or `gggg,eeee=value`, in a sequence `Sequence.Keyword=value`; without `=` it is only to be returned."""
     patient: str | None = None
     patient_id: str | None = None
     accession: str | None = None
@@ -47,18 +51,24 @@ class Keys:
     def query(self) -> Query:
         """What to ask. Raises `UsageError` for what cannot be asked."""
         query = Query(self.level)
-        given: dict[str | int, str] = {}
+        wanted: dict[str | int, Any] = {}
         for option, key, text in self._pairs():
-            name = keyword_of(key)
-            if name in given:
-                raise UsageError(f"{option} asks for the same attribute as {given[name]}: give all its values in one")
-            given[name] = option
-            query = query.returning(name) if text is None else query.where(name, _value(name, text))
-        if self.modality:
-            if clash := given.get("Modality") or given.get("ModalitiesInStudy"):
-                raise UsageError(f"{clash} and --modality ask for the same: leave one of them out")
-            query = query.modality(*self.modality)
-        return query
+            *sequences, name = map(keyword_of, key.split("."))
+            place = wanted
+            for sequence in sequences:
+                if _vr(sequence) != "SQ":
+                    raise UsageError(f"{option}: {sequence} is no sequence, and has no items")
+                place = place.setdefault(sequence, {})
+                if not isinstance(place, dict):
+                    raise UsageError(f"{option}: {sequence} has been asked for as a whole")
+            if name in place:
+                raise UsageError(f"{option} asks once more for the same attribute: give all its values in one")
+            place[name] = None if text is None else _value(name, text)
+        if self.modality and wanted.keys() & {"Modality", "ModalitiesInStudy"}:
+            raise UsageError("-k and --modality ask for the same: leave one of them out")
+        for name, each in wanted.items():
+            query = query.where(name, each)
+        return query.modality(*self.modality) if self.modality else query
 
     def _pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """Each key: the option that it comes from, its keyword or tag, and its value; None if it has none."""
@@ -131,7 +141,7 @@ _OPTIONS: Final = (
         "keys",
         multiple=True,
         metavar="KEY[=VALUE]",
-        help="An attribute that must match, by keyword or as gggg,eeee; without a value it is only asked for. "
+        help="An attribute that must match, by keyword or as gggg,eeee; without a value it is only to be printed. "
         "May be repeated.",
     ),
     click.option("--patient", metavar="NAME", help="Patient's name, for example 'Smith*'."),
@@ -153,24 +163,25 @@ _OPTIONS: Final = (
 )
 
 
-def _value(name: str | int, text: str) -> object:
-    """What a person has typed as the value of a key: numbers are read, and a backslash separates values as it does in DICOM."""
+def _vr(name: str | int) -> str:
     from pydicom.datadict import dictionary_VR
 
-    vr = dictionary_VR(name) if isinstance(name, str) else "LO"
+    return dictionary_VR(name) if isinstance(name, str) else "LO"
+
+
+def _value(name: str | int, text: str) -> object:
+    """What a person has typed as the value of a key: numbers are read, and a backslash separates values as it does in DICOM."""
+    vr = _vr(name)
+    if vr == "SQ":
+        raise UsageError(f"{name} is a sequence: write -k {name}.Keyword={text}, with a keyword of its items")
     if vr in _ONE_VALUE or not text:
         return text
-    values = [_number(name, each) if vr in _NUMBERS else each for each in text.split("\\")]
+    kind = _NUMBERS.get(vr, str)
+    try:
+        values = [kind(each) for each in text.split("\\")]
+    except ValueError:
+        raise UsageError(f"{name}: {text!r} is not {'a whole' if kind is int else 'a'} number") from None
     return values[0] if len(values) == 1 else values
-
-
-def _number(name: str | int, text: str) -> int | float:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    raise UsageError(f"{name}: {text!r} is not a number")
 
 
 def days(text: str) -> str:
