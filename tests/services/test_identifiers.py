@@ -91,7 +91,9 @@ def test_the_character_set_declared_can_carry_the_text(
     assert query.get("SpecificCharacterSet") == named
 
 
-@given(text=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\\=^"), max_size=20))
+@given(
+    text=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\\=^"), max_size=20)
+)
 @pytest.mark.parametrize("named", [None, "ISO_IR 100", ["ISO 2022 IR 6", "ISO 2022 IR 100", "ISO 2022 IR 144"]])
 def test_no_text_is_lost(named: str | list[str] | None, text: str) -> None:
     query = Dataset()
@@ -160,8 +162,8 @@ def test_what_is_cut_short_is_an_error_at_every_byte(transfer_syntax: str) -> No
     query.PatientName = "Müller"
     query.PatientID = "4711"
     whole = encode(query, transfer_syntax)
-    # At the ends of elements it is a data set, if a shorter one; a deflated one has no such ends. Their headers are 8 bytes, whether
-    # the VR is explicit or not (PS3.5 7.1.2, 7.1.3).
+    # At the ends of elements it is a data set, if a shorter one; a deflated one has no such ends. Their headers are 8 bytes,
+    # whether the VR is explicit or not (PS3.5 7.1.2, 7.1.3).
     character_set, name = 8 + len("ISO_IR 192"), 8 + len("Müller ".encode())
     ends = () if transfer_syntax == DEFLATED else (character_set, character_set + name)
     for size in range(1, len(whole)):
@@ -177,7 +179,8 @@ def test_an_empty_identifier_is_an_empty_data_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0" * 9, b"\x10\0\x10\0PN\xff\xff" + b"x" * 100, b"\x08\0\x40\x11\xff\xff\xff\xff" + b"\xfe\xff\0\xe0" * 3]
+    "data",
+    [b"\0" * 9, b"\x10\0\x10\0PN\xff\xff" + b"x" * 100, b"\x08\0\x40\x11\xff\xff\xff\xff" + b"\xfe\xff\0\xe0" * 3],
 )
 @pytest.mark.parametrize("transfer_syntax", ALL)
 def test_what_is_no_data_set_is_an_error(data: bytes, transfer_syntax: str) -> None:

@@ -58,10 +58,8 @@ def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
         target.is_implicit_VR = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
         target.is_little_endian = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
         write_dataset(target, prepared)
-    except (
-        Exception
-    ) as error:  # pydicom raises whatever it meets: TypeError, ValueError, AttributeError, struct.error, ...
-        raise DataSetError(f"the identifier cannot be encoded: {error}") from error
+    except Exception as error:  # whatever pydicom meets: TypeError, ValueError, AttributeError, struct.error, ...
+        raise DataSetError(f"the identifier cannot be encoded: {_first_line(error)}") from error
     encoded = target.getvalue()
     return _deflate(encoded) if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else encoded
 
@@ -86,7 +84,7 @@ def decode(data: bytes, transfer_syntax_uid: str) -> Dataset:
     except DataSetError:
         raise
     except Exception as error:  # as above; too deep a nesting is one of them
-        raise DataSetError(f"the identifier cannot be decoded: {type(error).__name__}: {error}") from error
+        raise DataSetError(f"the identifier cannot be decoded: {_first_line(error)}") from error
     return dataset
 
 
@@ -113,6 +111,11 @@ def _unambiguous(element: Any) -> Any:
     if element.VR is None and dictionary_has_tag(element.tag):
         return element._replace(VR=dictionary_VR(element.tag).partition(" or ")[0])
     return element
+
+
+def _first_line(error: Exception) -> str:
+    """pydicom puts whole tracebacks into the texts of its exceptions."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _check(transfer_syntax_uid: str) -> None:

@@ -97,8 +97,9 @@ def _items(key: str | int, value: Any) -> list[Any]:
 
 def _value(vr: str, key: str | int, value: Any) -> Any:
     """One value as pydicom takes it."""
+    is_number, is_bytes = (not table.isdisjoint(vr.split(" or ")) for table in (_NUMBERS, _BYTES))
     if value is None or value == "":
-        return None if vr in _NUMBERS else b"" if vr in _BYTES else ""
+        return b"" if is_bytes else None if is_number else ""
     try:
         if vr == "UI":
             return _uid(str(value))
@@ -110,11 +111,11 @@ def _value(vr: str, key: str | int, value: Any) -> Any:
             return _date_time(value)
     except UsageError as error:
         raise UsageError(f"{key}: {error}") from None
-    if vr in _NUMBERS and not isinstance(value, int | float):
-        raise UsageError(f"{key}: {value!r} is not a number")
-    if vr in _BYTES and not isinstance(value, bytes):
+    if is_bytes:
         raise UsageError(f"{key} has no values that could be matched")
-    return value if isinstance(value, int | float | bytes) else str(value)
+    if is_number and not isinstance(value, int | float):
+        raise UsageError(f"{key}: {value!r} is not a number")
+    return value if is_number or vr == "AT" else str(value)
 
 
 def _uid(text: str) -> str:
