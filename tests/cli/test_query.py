@@ -20,12 +20,14 @@ from pydicom.dataelem import DataElement
 from support.network import LOOPBACK, free_port, listening_process
 from support.objects import ROOT, Sample
 from support.programs import command_line, serving, start, tomowire
+from support.raw_peer import RawPeer, raw_acceptor
 from support.subprocesses import python_environment
 from tomowire import Find, FindAnswers, FindRequest, QueryFailed, Server, Verification, listen
 from tomowire.cli.keys import days
 from tomowire.errors import UsageError
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Model
+from tomowire.wire.messages import CCancelRQ, CFindRQ
 
 STUDY = f"{ROOT}.1.1"
 
@@ -373,6 +375,29 @@ async def test_ctrl_c_cancels_the_query_and_prints_what_has_come(finder: Finder)
     assert program.stderr.text == "tomowire: interrupted\n"
     assert len(json.loads(program.stdout.text)) == 1
     assert finder.left_early.is_set()
+
+
+async def test_ctrl_c_again_does_not_wait_for_a_peer_that_goes_on() -> None:
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        request = await peer.read_message()
+        asked.set()
+        message = await peer.read_message()
+        assert isinstance(request.command, CFindRQ)
+        assert message.command == CCancelRQ(message_id_being_responded_to=request.command.message_id)
+        cancelled.set()
+        await peer.read_until_closed()
+
+    async with raw_acceptor(script) as port:
+        program = await asyncio.to_thread(start, ["query", f"ANY@{LOOPBACK}:{port}", "--timeout", "60"])
+        async with asyncio.timeout(30):
+            await asked.wait()
+            program.process.send_signal(signal.SIGINT)
+            await cancelled.wait()
+        code = await asyncio.to_thread(program.end, signal.SIGINT, 4.0)
+    assert (code, program.stdout.text, program.stderr.text) == (130, "", "tomowire: interrupted\n")
 
 
 async def test_a_reader_that_has_enough_ends_it_without_a_word(finder: Finder) -> None:
