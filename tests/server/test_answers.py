@@ -212,6 +212,17 @@ def test_a_vr_that_is_one_of_several() -> None:
     assert (element.tag, element.VR, element.value) == (0x00280106, "US", None)
 
 
+def test_a_number_that_its_vr_cannot_hold_is_left_out() -> None:
+    """Sent as UL, as some objects have it; PS3.5 6.2: US is less than 2^16."""
+    rows = (0x00280010, "US")
+    assert [read(encoder(rows).encode((number,))).Rows for number in (65535, 65536, -1, None)] == [
+        65535,
+        None,
+        None,
+        None,
+    ]
+
+
 # Without what pydicom takes away or apart: spaces around a value, separators, and control characters.
 LETTERS = st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs"), exclude_characters="\\^=")
 

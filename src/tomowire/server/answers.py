@@ -30,6 +30,7 @@ _TEXT_VRS: Final = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})  # PS3.
 _LONG: Final = frozenset(LONG_VRS)
 _LONGEST: Final = 0xFFFE
 _ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
+_GREATEST_US: Final = 0xFFFF
 _DIGITS_OF_DS: Final = 16  # PS3.5 6.2
 
 ASCII: Final = "ascii"
@@ -144,7 +145,7 @@ class _Elements:
             return self._sequence(tag, asked)
         if vr == "US":
             framed = self._framed(tag, vr)
-            return lambda value, _: framed(value.to_bytes(2, "little") if value in range(1 << 16) else b"")
+            return lambda value, _: framed(b"" if value is None else _unsigned_short(value))
         text = self.text(tag, vr)
         if vr == "IS":
             return lambda value, _: text("" if value is None else str(value), ASCII)
@@ -205,6 +206,11 @@ class _Elements:
             return unknown + length.to_bytes(4, "little") + raw  # PS3.5 6.2.2: too long for its VR
 
         return framed
+
+
+def _unsigned_short(number: int) -> bytes:
+    """Nothing if it cannot be one: the object had another VR there, and a greater number."""
+    return number.to_bytes(2, "little") if 0 <= number <= _GREATEST_US else b""
 
 
 def _tag(tag: int) -> bytes:
