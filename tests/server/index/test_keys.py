@@ -172,6 +172,14 @@ def test_only_uids_may_be_many() -> None:
     assert (failed.value.status, failed.value.offending_elements) == (0xA900, (0x00081030,))
 
 
+@pytest.mark.parametrize(("tag", "vr", "longest"), [(0x00081030, "LO", 1024), (0x00104000, "LT", 10240)])
+def test_values_have_an_end(tag: int, vr: str, longest: int) -> None:
+    assert len(keys_of("STUDY", {tag: (vr, "A" * longest)}).entries[0].values[0]) == longest
+    with pytest.raises(QueryFailed) as failed:
+        keys_of("STUDY", {tag: (vr, "A" * (longest + 1))})
+    assert (failed.value.status, failed.value.offending_elements) == (0xA900, (tag,))
+
+
 @pytest.mark.parametrize("cut", [1, 5, 9, 12])
 def test_bytes_that_are_no_data_set(cut: int) -> None:
     data = identifier("STUDY", {0x00100010: ("PN", "Doe^Jane")})

@@ -5,11 +5,15 @@ Each row of a table has what is stored, one value for each object, a key, and th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.queries import ROOT, SERIES_UID, STUDY_UID, Attributes, queried_index
 
@@ -372,6 +376,27 @@ def test_keys_that_come_to_the_same(tmp_path: Path, key: str) -> None:
 )
 def test_wild_cards(tmp_path: Path, tag: int, stored: str, key: str, expected: str) -> None:
     check(tmp_path, tag, stored, key, expected)
+
+
+PIECES = ["A", "a", "[", "]", "^", "-", "%", "_", "'", '"', "é", "\\"]
+STORED = ["".join(pair) for pair in permutations(PIECES, 2) if "\\" not in (pair[0], pair[1])] + ["A\\a", "[\\Aa]", "é"]
+
+
+def reference(key: str) -> re.Pattern[str]:
+    return re.compile("".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in key), re.DOTALL)
+
+
+def test_wild_cards_mean_what_they_mean(tmp_path: Path) -> None:
+    with queried_index(tmp_path, [{STUDY_DESCRIPTION: ("LO", each)} for each in STORED]) as index:
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.text(alphabet="Aa[]^-%_'\"é*?", min_size=1, max_size=4))
+        def check(key: str) -> None:
+            found = index.numbers("STUDY", {**UTF_8, STUDY_DESCRIPTION: ("LO", key)})
+            matches = reference(key).fullmatch
+            assert [STORED[n - 1] for n in found] == [each for each in STORED if any(map(matches, each.split("\\")))]
+
+        check()
 
 
 # C.2.2.2.6: sequence matching

@@ -199,6 +199,14 @@ def test_as_many_keys_as_there_are(index: QueriedIndex) -> None:
         ({PATIENT_ID: ("LO", "A*")}, "ix_patients_patient_id (patient_id>? AND patient_id<?)"),
         ({PATIENT_NAME: ("PN", "smith*")}, "(patient_name_normalized>? AND patient_name_normalized<?)"),
         ({PATIENT_NAME: ("PN", "smith^john")}, "(patient_name_normalized>? AND patient_name_normalized<?)"),
+        (
+            {PATIENT_NAME: ("PN", "smith*"), STUDY_DATE: ("DA", "20240101-")},
+            "(patient_name_normalized>? AND patient_name_normalized<?)",
+        ),
+        (
+            {PATIENT_NAME: ("PN", "*mith*"), STUDY_DATE: ("DA", "20240101-20240131")},
+            "ix_studies_study_date_study_time (study_date>? AND study_date<?)",
+        ),
         ({STUDY_DATE: ("DA", "20240101-20240131")}, "ix_studies_study_date_study_time (study_date>? AND study_date<?)"),
         ({STUDY_DATE: ("DA", "20240101")}, "ix_studies_study_date_study_time (study_date>? AND study_date<?)"),
         ({STUDY_UID: study(1)}, "(study_instance_uid=?)"),
@@ -211,6 +219,23 @@ def test_found_by_an_index(index: QueriedIndex, keys: Attributes, expected: str)
     plan = index.plan(select_for(keys_of("STUDY", asked)))
     assert expected in plan
     assert not [line for line in plan.splitlines() if line.startswith(("SCAN studies", "SCAN patients"))]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        # PS3.5 6.2: the longest values there can be, of characters that grow when a name is made comparable, or are escaped
+        {PATIENT_NAME: ("PN", "*" + "\ufdfa" * 1023)},
+        {PATIENT_NAME: ("PN", "^".join("x*" * 250))},
+        {0x00081030: ("LO", "*" + "[" * 1023)},
+        {0x00104000: ("LT", "*" + "[" * 10239)},
+        {PATIENT_NAME: ("PN", "\\".join(f"*a^*^*^*^b{number}" for number in range(64)))},
+        {0x00081030: ("LO", "\\".join(f"*{number}?" for number in range(64)))},
+    ],
+    ids=["letters", "components", "brackets", "long text", "names", "patterns"],
+)
+def test_what_sqlite_can_take(index: QueriedIndex, keys: Attributes) -> None:
+    assert index.find("STUDY", {0x00080005: ("CS", "ISO_IR 192"), **keys}) == []
 
 
 def test_images_are_found_by_their_series(index: QueriedIndex) -> None:

@@ -32,6 +32,10 @@ UNIQUE_KEYS: Final[Mapping[Level, int]] = {
 MOST_VALUES: Final = 64
 """Values of a key other than UIDs: they are alternatives, and each makes the statement longer."""
 
+LONGEST_VALUE: Final = 1024
+LONGEST_TEXT: Final = 10240
+"""Characters of a value, and of a long text. No valid one is longer (PS3.5 6.2), and SQLite takes patterns of 50,000 bytes."""
+
 _SAID_BY_THE_ARCHIVE: Final = frozenset(
     {SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY}
 )
@@ -76,7 +80,7 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model) -> Key
     """Read the identifier of a C-FIND request. Imports pydicom: not for the event loop.
 
     Raises `QueryFailed` (A900) if the level is missing or not one of the model, or if the unique key of a level above has no
-    single value (PS3.4 C.4.1.2.1: the queries are hierarchical), or for more alternatives than the standard has a meaning for;
+    single value (PS3.4 C.4.1.2.1: the queries are hierarchical), or for more and longer values than the standard has a meaning for;
     `DataSetError` if the bytes make no data set.
     """
     from tomowire.services.identifiers import decode
@@ -90,7 +94,7 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model) -> Key
         raise DataSetError(f"the identifier cannot be read: {type(error).__name__}: {error}") from error
     keys = Keys(_level(level, model), model, character_set, entries)
     _require_unique_keys_above(keys)
-    _require_few_alternatives(keys.entries)
+    _require_limits(keys.entries)
     return keys
 
 
@@ -112,15 +116,18 @@ def _require_unique_keys_above(keys: Keys) -> None:
             _refuse(f"level {keys.level} needs one single value of {level.unique_key}", tag)
 
 
-def _require_few_alternatives(keys: tuple[Key, ...]) -> None:
+def _require_limits(keys: tuple[Key, ...]) -> None:
     """Without extended negotiation only UIDs may be a list (PS3.4 C.2.2.2.2), and a sequence has one item (C.2.2.2.6)."""
     for key in keys:
         if key.vr != "UI" and len(key.values) > MOST_VALUES:
             _refuse(f"more than {MOST_VALUES} values for a key that is no UID", key.tag)
+        longest = LONGEST_TEXT if key.vr in _ONE_TEXT else LONGEST_VALUE
+        if any(len(each) > longest for each in key.values):
+            _refuse(f"a value of more than {longest} characters", key.tag)
         if len(key.items) > 1:
             _refuse("more than one item in a sequence to be matched", key.tag)
         for item in key.items:
-            _require_few_alternatives(item)
+            _require_limits(item)
 
 
 def _refuse(comment: str, tag: int) -> NoReturn:

@@ -24,13 +24,13 @@ from functools import partial
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, false, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, literal_column, or_, select
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from tomowire.server.index.attributes import NUMBER_VRS, Attribute, attributes_of
 from tomowire.server.index.functions import DATE_TIME_WITHIN, NORMALIZED_NAME
 from tomowire.server.index.keys import SPECIFIC_CHARACTER_SET, Key
-from tomowire.server.index.moments import date_bounds, time_bounds
+from tomowire.server.index.moments import HIGHEST, LOWEST, date_bounds, time_bounds
 from tomowire.server.index.numbers import number
 from tomowire.server.index.text import normalize_person_name
 
@@ -138,7 +138,17 @@ def _like(column: Text, patterns: Sequence[str]) -> Condition:
     """PS3.4 C.2.2.2.4, for alternatives that begin in the same way: a range of an index of `column`, and what is in it."""
     start = min((_literal_start(pattern) for pattern in patterns), key=len)
     found = or_(*(_glob(column, pattern) for pattern in patterns))
-    return and_(column >= start, column < start + _LAST, found) if start else found
+    return and_(_begins_with(column, start), found) if start else found
+
+
+def _begins_with(column: Text, start: str) -> Condition:
+    """A range of an index. SQLite is told that more letters find less, or else a name and all dates since 1990 were alike to it."""
+    return and_(_expected(column >= start, max(0.05 ** len(start), 0.0001)), column < start + _LAST)
+
+
+def _expected(condition: Condition, share: float) -> Condition:
+    """Tells SQLite for how many of the rows a condition holds. Only for comparisons with an index."""
+    return func.likelihood(condition, literal_column(f"{share:.4f}"))
 
 
 def _glob(column: Text, pattern: str) -> Condition:
@@ -174,8 +184,9 @@ def _name(text: str) -> Predicate | None:
 
 def _first_group(column: Text, patterns: Sequence[str]) -> Condition:
     start = min((_literal_start(pattern) for pattern in patterns), key=len)
-    without_first = and_(column >= "=", column < "=" + _LAST, _group(column, None, patterns))
-    return or_(and_(column >= start, column < start + _LAST, _group(column, 0, patterns)), without_first)
+    without_first = and_(_begins_with(column, "="), _group(column, None, patterns))
+    from_start = _begins_with(column, start) if start else column >= ""
+    return or_(and_(from_start, _group(column, 0, patterns)), without_first)
 
 
 def _group(column: Text, number: int | None, patterns: Sequence[str]) -> Condition:
@@ -214,7 +225,12 @@ def _number(column: Text, values: Sequence[str], vr: str) -> Condition:
 
 def _between(column: Text, bounds: tuple[str, str] | None) -> Condition:
     """PS3.4 C.2.2.2.5: from the first bound on, and before the second."""
-    return false() if bounds is None else and_(column >= bounds[0], column < bounds[1])
+    if bounds is None:
+        return false()
+    first, behind = column >= bounds[0], column < bounds[1]
+    if bounds[0] == LOWEST:
+        return and_(_expected(first, 0.9), behind)
+    return and_(first, _expected(behind, 0.9) if bounds[1] == HIGHEST else behind)
 
 
 # Sequences

@@ -21,8 +21,10 @@ _OFFSET: Final = r"[+-](?:0\d|1[0-4])[0-5]\d"  # PS3.5 6.2: -1200 to +1400, so t
 _DATE_TIME: Final = rf"{_DATE}(?:(?<=\d{{8}}){_TIME})?"
 _DATE_TIME_WITH_OFFSET: Final = rf"{_DATE_TIME}(?:{_OFFSET})?"
 
-_BEHIND_DIGITS: Final = ":"  # the character that sorts next
-_LOWEST: Final = "0"
+LOWEST: Final = "0"
+HIGHEST: Final = ":"
+"""The bounds of a range without a first or a last value: what sorts first among digits, and what sorts right behind them."""
+
 _ONE: Final = timedelta(microseconds=1)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)  # stands for any moment of its year that is left open
@@ -41,13 +43,13 @@ _MOMENT: Final = re.compile(rf"(?P<when>{_DATE_TIME})(?P<offset>{_OFFSET})?", re
 def date_bounds(key: str) -> Bounds | None:
     """Texts to compare the text of a DA with: it matches from the first on and before the second. None: nothing matches."""
     ends = _ends(_DATES, key.replace(".", ""))  # the form of ACR-NEMA, 2024.01.31
-    return ends and (ends[0] or _LOWEST, ends[1] + _BEHIND_DIGITS)
+    return ends and (ends[0] or LOWEST, ends[1] + HIGHEST)
 
 
 def time_bounds(key: str) -> Bounds | None:
     """Likewise for TM. What is stored may have any precision, so that the first bound has no zeros at its end: 10 is 1000."""
     ends = _ends(_TIMES, key.replace(":", ""))
-    return ends and (_without_zeros(ends[0]) or _LOWEST, ends[1] + _BEHIND_DIGITS)
+    return ends and (_without_zeros(ends[0]) or LOWEST, ends[1] + HIGHEST)
 
 
 def _ends(pattern: re.Pattern[str], key: str) -> tuple[str, str] | None:
