@@ -21,12 +21,18 @@ from support.subprocesses import python_environment
 
 README = (REPOSITORY / "README.md").read_text()
 LIBRARY = (REPOSITORY / "docs" / "library.md").read_text()
+OF_THE_LIBRARY = ("peer", "association", "query", "leaving", "acceptor", "dataset", "answering")
+"""The examples in docs/library.md, one after the other."""
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SAMPLES = [Sample(number) for number in range(1, 4)]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def library_examples() -> dict[str, str]:
+    return dict(zip(OF_THE_LIBRARY, blocks("python", LIBRARY), strict=True))
 
 
 @pytest.fixture
@@ -77,7 +83,8 @@ def run_example(example: str, at: Path) -> list[str]:
 def test_the_examples_of_a_requestor_run(archive: Program, tmp_path: Path) -> None:
     ct = Sample(9, overrides={0x00080016: ("UI", CT)})
     (tmp_path / "scans" / "ct.dcm").write_bytes(ct.header + ct.data_set)
-    peer, association, *_ = blocks("python", LIBRARY)
+    examples = library_examples()
+    peer, association = examples["peer"], examples["association"]
     printed = run_example(with_port(peer, archive), tmp_path)
     assert printed[0] == "0000H (success)"
     names = (1, 2, 3, "ct")
@@ -86,10 +93,55 @@ def test_the_examples_of_a_requestor_run(archive: Program, tmp_path: Path) -> No
     assert contents(tmp_path / "tomowire-data")[ct.uid] == ct.data_set
 
 
+def test_the_examples_of_queries_run(archive: Program, tmp_path: Path) -> None:
+    smith = {0x00080020: ("DA", "20260115"), 0x00080060: ("CS", "CT"), 0x00100010: ("PN", "Smith^John")}
+    folder = tmp_path / "more"
+    folder.mkdir()
+    studies = [
+        Sample(20, study=2, patient_id="P2", overrides=smith),
+        Sample(21, study=2, patient_id="P2", overrides=smith),
+        Sample(22, study=3, patient_id="P2", overrides=smith | {0x00080020: ("DA", "20251231")}),
+        Sample(23, study=4, patient_id="P3", overrides=smith | {0x00100010: ("PN", "Jones^John")}),
+    ]
+    for each in studies:
+        (folder / f"{each.number}.dcm").write_bytes(each.header + each.data_set)
+    assert run_tomowire("send", f"TOMOWIRE@{LOOPBACK}:{archive.port}", folder).returncode == 0
+    examples = library_examples()
+    printed = run_example(with_port(examples["query"], archive), tmp_path)
+    assert printed == [f"Smith^John 20260115 {studies[0].study_uid}", "   CT 2"]
+    ask = (
+        f"async def main():\n    async with Peer('TOMOWIRE@{LOOPBACK}:{archive.port}') as peer:\n"
+        "        print(await first_study(peer, 'Jones*'), await first_study(peer, 'Nobody'))\n"
+        "import asyncio; asyncio.run(main())"
+    )
+    assert run_example(f"{examples['leaving']}\n{ask}", tmp_path) == [f"{studies[3].study_uid} None"]
+
+
+def test_the_example_that_answers_queries_runs(tmp_path: Path) -> None:
+    port = free_port()
+    example = library_examples()["answering"]
+    assert "11114" in example
+    command = [sys.executable, "-uc", example.replace("11114", str(port))]
+    ask = (
+        "import asyncio\nfrom tomowire import Peer, Query, QueryFailed\nasync def main():\n"
+        f"    async with Peer('STUDIES@{LOOPBACK}:{port}') as peer:\n"
+        "        for query in (Query.studies(), Query.study('1.2.4'), Query.patients()):\n"
+        "            try: print([str(each.PatientName) async for each in peer.find(query)])\n"
+        "            except QueryFailed as error: print(error)\n"
+        "asyncio.run(main())"
+    )
+    with listening_process(command, port, log=tmp_path / "log", env=python_environment()):
+        everything, one, failure = run_example(ask, tmp_path)
+    assert (everything, one) == ("['Smith^John', 'Doe^Jane']", "['Doe^Jane']")
+    assert "only studies can be asked for" in failure
+    assert "QueryRetrieveLevel (0008,0052)" in failure
+
+
 def test_the_examples_of_an_acceptor_run(tmp_path: Path) -> None:
     sample, port = SAMPLES[0], free_port()
     (tmp_path / "1.dcm").write_bytes(sample.header + sample.data_set)
-    *_, acceptor, dataset = blocks("python", LIBRARY)
+    examples = library_examples()
+    acceptor, dataset = examples["acceptor"], examples["dataset"]
     assert "11113" in acceptor
     acceptor = acceptor.replace("11113", str(port))
     other = acceptor.replace("async def main", f"{dataset}\n\nasync def main")
