@@ -43,8 +43,8 @@ def test_what_it_suggests_to_try_works(tmp_path: Path) -> None:
         archive.stderr.wait_for("end with Ctrl-C")
         greeting = archive.stderr.text
         assert str(tmp_path / "data") in greeting
-        suggested = [line.split() for line in greeting.splitlines() if re.search(r" (echo|send) TOMOWIRE@", line)]
-        assert len(suggested) == 2
+        suggested = [line.split() for line in greeting.splitlines() if re.search(r" (echo|send|query) TOMOWIRE@", line)]
+        assert len(suggested) == 3
         for command in suggested:
             arguments = command[command.index("tomowire") + 1 :]
             done = subprocess.run(

@@ -11,6 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.server.index.attributes import LEVELS, attributes_of
+from tomowire.server.index.keys import (
+    INSTANCE_AVAILABILITY,
+    QUERY_RETRIEVE_LEVEL,
+    RETRIEVE_AE_TITLE,
+    SPECIFIC_CHARACTER_SET,
+)
 from tomowire.server.index.layout import LONG_VRS
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
@@ -22,10 +28,6 @@ Row = Sequence[Any]
 # From the value of a column and the codec for text, the whole element.
 Cell = Callable[[Any, str], bytes]
 
-_CHARACTER_SET: Final = 0x00080005
-_LEVEL: Final = 0x00080052
-_RETRIEVE_AE_TITLE: Final = 0x00080054
-_AVAILABILITY: Final = 0x00080056
 _TEXT_VRS: Final = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})  # PS3.5 6.1.2.3
 _LONG: Final = frozenset(LONG_VRS)
 _LONGEST: Final = 0xFFFE
@@ -70,7 +72,7 @@ class AnswerEncoder:
         self._codecs: list[tuple[str, bytes]] = [(ASCII, b"")]
         for name, codec in ((keys.character_set, _CODECS.get(keys.character_set)), ("ISO_IR 192", _UTF_8)):
             if codec is not None:
-                self._codecs.append((codec, self._elements.text(_CHARACTER_SET, "CS")(name, ASCII)))
+                self._codecs.append((codec, self._elements.text(SPECIFIC_CHARACTER_SET, "CS")(name, ASCII)))
         self._before, self._after = self._parts(keys, selected, retrieve_ae_title)
 
     def encode(self, row: Row) -> bytes:
@@ -98,15 +100,15 @@ class AnswerEncoder:
                 elements.empty(key.tag, vr) if place < 0 else (place, elements.cell(key.tag, vr, key.items))
             )
         for tag, vr, text in (
-            (_LEVEL, "CS", keys.level.value),
-            (_RETRIEVE_AE_TITLE, "AE", ae_title),
-            (_AVAILABILITY, "CS", "ONLINE"),
+            (QUERY_RETRIEVE_LEVEL, "CS", keys.level.value),
+            (RETRIEVE_AE_TITLE, "AE", ae_title),
+            (INSTANCE_AVAILABILITY, "CS", "ONLINE"),
         ):
             parts[tag] = elements.text(tag, vr)(text, ASCII)
         ordered = sorted(parts.items())
         return (
-            _merged(part for tag, part in ordered if tag < _CHARACTER_SET),
-            _merged(part for tag, part in ordered if tag > _CHARACTER_SET),
+            _merged(part for tag, part in ordered if tag < SPECIFIC_CHARACTER_SET),
+            _merged(part for tag, part in ordered if tag > SPECIFIC_CHARACTER_SET),
         )
 
 
