@@ -98,7 +98,7 @@ def _predicate(vr: str, text: str, zone: Text | None) -> Predicate | None:
     if vr == "DT":
         return lambda each: getattr(func, DATE_TIME_WITHIN)(each, "" if zone is None else zone, text) == 1
     if vr in _WILDCARD_VRS and ("*" in text or "?" in text):
-        return None if not text.strip("*") else lambda each: _like(each, [text])
+        return None if not text.strip("*") else lambda each: _like(each, text)
     return lambda each: each == text
 
 
@@ -134,15 +134,14 @@ def _uids(column: Text, values: Sequence[str]) -> Condition:
     return column.in_(select(wanted.c.value))
 
 
-def _like(column: Text, patterns: Sequence[str]) -> Condition:
-    """PS3.4 C.2.2.2.4, for alternatives that begin in the same way: a range of an index of `column`, and what is in it."""
-    start = min((_literal_start(pattern) for pattern in patterns), key=len)
-    found = or_(*(_glob(column, pattern) for pattern in patterns))
-    return and_(_begins_with(column, start), found) if start else found
+def _like(column: Text, pattern: str) -> Condition:
+    """PS3.4 C.2.2.2.4: a range of an index of `column`, if it has one, and what is in it."""
+    start = _literal_start(pattern)
+    return and_(_begins_with(column, start), _glob(column, pattern)) if start else _glob(column, pattern)
 
 
 def _begins_with(column: Text, start: str) -> Condition:
-    """A range of an index. SQLite is told that more letters find less, or else a name and all dates since 1990 were alike to it."""
+    """A range of an index. SQLite is told that more letters find less: it has no other way to choose between keys."""
     return and_(_expected(column >= start, max(0.05 ** len(start), 0.0001)), column < start + _LAST)
 
 
@@ -172,29 +171,30 @@ def _name(text: str) -> Predicate | None:
     so it can be found in an index of names.
     """
     groups = normalize_person_name(text).split("=")
-    wanted = [(number, group) for number, group in enumerate(groups) if group.strip("* ")]
+    wanted = [(place, group) for place, group in enumerate(groups) if group.strip("* ")]
     if not wanted:
         return None
     if len(groups) == 1 and groups[0].isascii():
         return partial(_first_group, patterns=list(_open_components(groups[0])))
     anywhere = len(groups) == 1
-    tests = [partial(_group, number=None if anywhere else n, patterns=list(_open_components(g))) for n, g in wanted]
+    tests = [partial(_group, place=None if anywhere else n, patterns=list(_open_components(g))) for n, g in wanted]
     return lambda column: and_(*(test(column) for test in tests))
 
 
 def _first_group(column: Text, patterns: Sequence[str]) -> Condition:
+    """In terms of two ranges of an index, so that neither is looked for in the whole of it."""
     start = min((_literal_start(pattern) for pattern in patterns), key=len)
     without_first = and_(_begins_with(column, "="), _group(column, None, patterns))
     from_start = _begins_with(column, start) if start else column >= ""
     return or_(and_(from_start, _group(column, 0, patterns)), without_first)
 
 
-def _group(column: Text, number: int | None, patterns: Sequence[str]) -> Condition:
-    """The group with this number matches one of the patterns; any group, if the number is None."""
+def _group(column: Text, place: int | None, patterns: Sequence[str]) -> Condition:
+    """The group at this place, counted from 0, matches one of the patterns; any group, if the place is None."""
     parts = _split(column, "=")
     found = or_(*(_glob(parts.c.value, pattern) for pattern in patterns))
-    among = _exists(parts, found) if number is None else _exists(parts, parts.c.key == number, found)
-    whole: Condition = false() if number else or_(*(_glob(column, pattern) for pattern in patterns))
+    among = _exists(parts, found) if place is None else _exists(parts, parts.c.key == place, found)
+    whole: Condition = false() if place else or_(*(_glob(column, pattern) for pattern in patterns))
     return case((func.instr(column, "=") == 0, whole), else_=among)
 
 
