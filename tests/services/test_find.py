@@ -594,6 +594,18 @@ async def test_peer_find_left_early_cancels_and_releases(caplog: pytest.LogCaptu
     assert "abort" not in caplog.text
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_peer_find_cancelled_at_any_moment_leaves_nothing(way: Way) -> None:
+    archive = Archive(4)
+    runs = 0
+    async with serving(archive) as server, Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer:
+        async for _ in way(lambda: ids(peer.find(Query.studies()))):
+            runs += 1
+        assert len(await ids(peer.find(Query.studies()))) == 4
+    assert runs > 5
+    assert len(archive.ends) == len(archive.asked)  # each handler has come to an end
+
+
 async def test_peer_find_raises_what_went_wrong() -> None:
     archive = Archive(1)
     archive.fails = QueryFailed(0xC000, "no")

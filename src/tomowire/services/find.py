@@ -16,6 +16,7 @@ from tomowire.errors import DataSetError, PeerMisbehaved, QueryFailed
 from tomowire.protocol.status import (
     CANCEL,
     CANNOT_UNDERSTAND,
+    DATA_SET_MISMATCH,
     OUT_OF_RESOURCES,
     PENDING,
     PENDING_OPTIONAL_KEYS_NOT_SUPPORTED,
@@ -24,6 +25,7 @@ from tomowire.protocol.status import (
     UNRECOGNIZED_OPERATION,
     Status,
 )
+from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Level, Model, model_of
 from tomowire.services.query import Query, default_model
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -88,8 +90,6 @@ class CFindScu:
         received = responses(
             association, context, request, identifier, name=f"C-FIND ({model})", timeout=timeout, grace=grace
         )
-        from tomowire.services.identifiers import decode
-
         async with aclosing(received) as answers:
             async for response, data in answers:
                 status = Status(response.status)
@@ -110,8 +110,6 @@ def default_model_of(query: Query | Dataset) -> Model:
 
 
 def _encoded(query: Query | Dataset, model: Model, transfer_syntax_uid: str) -> bytes:
-    from tomowire.services.identifiers import encode
-
     return encode(query.dataset(model) if isinstance(query, Query) else query, transfer_syntax_uid)
 
 
@@ -141,7 +139,7 @@ def _advice(status: Status) -> str:
         return "nobody here has cancelled it: the peer was stopped, ask again"
     if status >> 8 == OUT_OF_RESOURCES >> 8:
         return "the peer is short of something: ask for less, or later"
-    if status >> 8 == 0xA9:
+    if status >> 8 == DATA_SET_MISMATCH >> 8:
         return "the query does not fit the model: look at its level, and give a value to the unique key of each level above"
     if status >> 12 == CANNOT_UNDERSTAND >> 12:
         return "the peer could not process it: its log should say more"

@@ -79,13 +79,13 @@ class Query:
 
     @classmethod
     def series(cls, study_uid: str | None = None) -> Self:
-        """The series of a study. Only a peer with relational queries can do without the study."""
+        """The series of a study. Without the study most peers refuse (PS3.4 C.4.1.2.1: each unique key above has one value)."""
         query = cls(Level.SERIES)
         return query if study_uid is None else query.study_uid(study_uid)
 
     @classmethod
     def images(cls, study_uid: str | None = None, series_uid: str | None = None) -> Self:
-        """The instances of a series, images or not. Only a peer with relational queries can do without study and series."""
+        """The instances of a series, images or not. Without study and series most peers refuse, as with `series`."""
         query = cls(Level.IMAGE)
         if study_uid is not None:
             query = query.study_uid(study_uid)
