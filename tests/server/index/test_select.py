@@ -141,6 +141,11 @@ def test_and_are_matched_by(index: QueriedIndex, tag: int, vr: str, key: str, ex
         assert set(row[tag].split("\\")) == {"CT", "SR"}
 
 
+def test_series_without_a_modality_add_none(tmp_path: Path) -> None:
+    with queried_index(tmp_path, [image("A", 1, 1, "CT", CT), image("A", 1, 2, "", SC)]) as index:
+        assert index.find("STUDY", {MODALITIES_IN_STUDY: ("CS", "")}) == [{MODALITIES_IN_STUDY: "CT"}]
+
+
 # The values
 
 
