@@ -123,6 +123,8 @@ def test_what_is_encoded_stays_as_it_was() -> None:
     before = query.to_json()
     names: PersonName = query.PatientName
     assert encode(query, EXPLICIT) == encode(query, EXPLICIT)
+    other = a_query(PatientName=names, StudyDescription="Łódź")
+    assert str(decode(encode(other, EXPLICIT), EXPLICIT).PatientName) == "Müller"
     assert query.to_json() == before
     assert names.encode(["latin_1"]) == b"M\xfcller"
 

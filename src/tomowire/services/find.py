@@ -308,7 +308,6 @@ async def _read(stream: DataStream) -> bytes:
     identifier = bytearray()
     async for chunk in stream:
         if len(identifier) + chunk.nbytes > LARGEST_IDENTIFIER:
-            await stream.pass_over()
             raise QueryFailed(OUT_OF_RESOURCES, f"an identifier of more than {LARGEST_IDENTIFIER} bytes")
         for buffer in chunk.buffers:
             identifier += buffer

@@ -5,7 +5,6 @@ pydicom does it, and is imported when it is first needed.
 
 from __future__ import annotations
 
-from copy import copy
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
@@ -127,7 +126,7 @@ def _check(transfer_syntax_uid: str) -> None:
 
 
 def _with_character_set(dataset: Dataset) -> Dataset:
-    """A copy in which every item uses the one character set that the top names; it shares no values with `dataset`."""
+    """A copy in which every item uses the one character set that the top names."""
     text = {character for string in _strings(dataset) for character in string}
     prepared = _copy(dataset)
     if any(character > "\x7f" for character in text):
@@ -189,11 +188,11 @@ def _copy_element(element: DataElement) -> DataElement:
     from pydicom import Sequence, config
     from pydicom.valuerep import PersonName
 
-    made = copy(element.value)
+    made = element.value
     if element.VR == "SQ":
         made = Sequence([_copy(item) for item in element.value])
     elif element.VR == "PN" and not element.is_empty:
-        # A PersonName remembers the bytes of its first encoding: one of its own, which has seen none.
+        # A PersonName may remember the bytes of its first encoding, and then has no others: one that has not been encoded yet.
         names = [PersonName(str(each)) for each in ([element.value] if element.VM == 1 else element.value)]
         made = names[0] if len(names) == 1 else names
     # "US or SS" and the like depend on other elements, which a query need not have; for no value any of them will do.
