@@ -14,6 +14,7 @@ from pydicom import Dataset
 
 from support.filled import ABOVE, FOUND, fill, small_hospital
 from support.objects import ROOT, Sample
+from support.raw_peer import RawPeer, associate_rq, command_pdu, message_pdus
 from tomowire import CFindScu, CStoreScu, Level, Model, QueryFailed, associate, storage
 from tomowire.aio.association import Association
 from tomowire.aio.responses import responses
@@ -23,10 +24,11 @@ from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import NewRow
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.find import FindRequest
-from tomowire.services.identifiers import encode
+from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import querying
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
-from tomowire.wire.messages import CFindRQ
+from tomowire.wire.items import PresentationContextRQ
+from tomowire.wire.messages import CCancelRQ, CFindRQ
 
 PENDING, WITHOUT_OPTIONAL_KEYS, SUCCESS = 0xFF00, 0xFF01, 0x0000
 
@@ -179,14 +181,12 @@ async def test_what_got_success_is_found(association: Association, tmp_path: Pat
     assert len(await found(association, query)) == 1
 
 
-def index_many(root: Path, count: int) -> None:
+def index_many(root: Path, count: int, comments: str = "") -> None:
     """Instances of one series in the index of an archive; files there are none."""
-    template = Sample().record
+    overrides = {0x00104000: ("LT", comments)} if comments else {}
     with contextlib.closing(SqliteWriter.open(root / "index.sqlite", fsync=False)) as index:
-        samples = (Sample(number).record for number in range(count))
-        rows = [NewRow(record, 1, 300, 1000, b"", 0, "MODALITY") for record in samples]
-        assert rows[0].record.study == template.study
-        index.insert(1, rows)
+        records = (Sample(number, overrides=overrides).record for number in range(count))
+        index.insert(1, [NewRow(record, 1, 300, 1000, b"", 0, "MODALITY") for record in records])
 
 
 IMAGES = identifier(
@@ -220,6 +220,29 @@ async def test_cancelled_it_ends_at_once_and_the_association_is_of_use(large: As
         await anext(answers)
     assert large.is_established
     assert len(await found(large, identifier(Level.STUDY, StudyInstanceUID=""))) == 1
+
+
+async def test_a_peer_that_reads_slowly_can_still_cancel(no_leaks: None, tmp_path: Path) -> None:
+    """PS3.4 C.4.1.3.2: FE00, and on the way there whole responses only. There are 100 MB of answers, and few are ahead of it."""
+    await fill(tmp_path, [])
+    index_many(tmp_path, 5000, comments="x" * 20_000)
+    context = PresentationContextRQ(1, Model.STUDY_ROOT.find, (IMPLICIT_VR_LITTLE_ENDIAN,))
+    query = identifier(Level.IMAGE, **{each.keyword: each.value for each in IMAGES}, PatientComments="")
+    request = CFindRQ(message_id=7, affected_sop_class_uid=Model.STUDY_ROOT.find)
+    async with Archive(Settings(tmp_path, port=0)) as archive, await RawPeer.connect(archive.port) as peer:
+        await peer.associate(associate_rq(context, called="TOMOWIRE"))
+        await peer.send(message_pdus(1, request, encode(query, IMPLICIT_VR_LITTLE_ENDIAN)))
+        before = [await peer.read_message() for _ in range(200)]
+        await peer.send(command_pdu(1, CCancelRQ(message_id_being_responded_to=7)))
+        after = [await peer.read_message()]
+        while after[-1].data is not None:
+            after.append(await peer.read_message())
+        assert after[-1].command.status == 0xFE00
+        assert len(after) < 2500
+        for answer in before + after[:-1]:
+            assert answer.command.status == PENDING
+            assert len(decode(answer.data, IMPLICIT_VR_LITTLE_ENDIAN).PatientComments) == 20_000
+        await peer.release()
 
 
 def request_for(query: Dataset, association: Any = None) -> FindRequest:
