@@ -429,6 +429,32 @@ async def test_cancel_ends_a_long_answer_soon() -> None:
         assert archive.ends == [None]
 
 
+async def test_many_answers_do_not_keep_others_waiting() -> None:
+    """Not even when all of them fit into the buffers, so that sending them waits for nobody."""
+    turns, meanwhile = 0, 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def answer(request: FindRequest) -> AsyncIterator[FindAnswers]:
+        nonlocal meanwhile
+        before = turns
+        yield FindAnswers([b""] * 640)
+        meanwhile = turns - before
+
+    archive = Archive()
+    archive.answer = answer  # type: ignore[assignment,method-assign]
+    async with asking(archive) as (peer, _), asyncio.TaskGroup() as group:
+        counting = group.create_task(count_turns())
+        await peer.send(find_rq())
+        assert len(await statuses(peer)) == 641
+        counting.cancel()
+    assert meanwhile >= 10
+
+
 async def test_cancel_for_what_is_over_or_was_never_asked_changes_nothing() -> None:
     """Case 43; PS3.7 9.3.2.3."""
     async with asking(Archive(1)) as (peer, _):
