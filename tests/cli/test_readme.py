@@ -24,7 +24,7 @@ LIBRARY = (REPOSITORY / "docs" / "library.md").read_text()
 OF_THE_LIBRARY = ("peer", "association", "query", "leaving", "acceptor", "dataset", "answering")
 """The examples in docs/library.md, one after the other."""
 CT = "1.2.840.10008.5.1.4.1.1.2"
-SAMPLES = [Sample(number) for number in range(1, 4)]
+SAMPLES = [Sample(number, overrides={0x00100010: ("PN", "Smith^John")}) for number in range(1, 4)]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -62,7 +62,9 @@ def test_the_library_example_runs(archive: Program, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(done.stdout.splitlines()) == [f"scans/{number}.dcm 0000H (success)" for number in (1, 2, 3)]
+    *sent, found = done.stdout.splitlines()
+    assert sorted(sent) == [f"scans/{number}.dcm 0000H (success)" for number in (1, 2, 3)]
+    assert found == f"Smith^John {SAMPLES[0].study_uid}"
     assert contents(tmp_path / "tomowire-data") == {sample.uid: sample.data_set for sample in SAMPLES}
 
 
@@ -165,8 +167,8 @@ def test_the_commands_run(archive: Program, tmp_path: Path) -> None:
         for line in block.splitlines()
         if line.startswith("tomowire ")
     ]
-    assert [line[1] for line in lines] == ["echo", "send", "listen"]
-    for line in lines[:2]:
+    assert [line[1] for line in lines] == ["echo", "send", "query", "listen"]
+    for line in lines[:3]:
         arguments = [with_port(part, archive) if "@" in part else part for part in line[1:]]
         done = subprocess.run(
             command_line(*arguments),
@@ -177,6 +179,8 @@ def test_the_commands_run(archive: Program, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        if line[1] == "query":
+            assert b"Smith" in done.stdout
     assert contents(tmp_path / "tomowire-data").keys() == {sample.uid for sample in SAMPLES}
-    with serving(*lines[2][1:], cwd=tmp_path):
+    with serving(*lines[3][1:], cwd=tmp_path):
         assert (tmp_path / "received").is_dir()
