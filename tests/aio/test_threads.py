@@ -222,3 +222,56 @@ async def test_a_kept_chunk_outlives_its_stream() -> None:
     assert source.lent == [0, 1]
     first.release()
     assert source.lent == []
+
+
+async def test_when_all_tasks_are_cancelled_it_still_waits_for_the_thread() -> None:
+    """As `asyncio.run` does at its end. The file that the thread writes would be closed, and its descriptor another file's."""
+    work, source = Work(), Source(3)
+    task = await begin(work, source)
+    source.stream.fail(AssociationLost("the connection broke"))
+    await pause()
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        each.cancel()
+    await pause()
+    assert not task.done()
+    work.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.done == [0]
+
+
+async def test_a_long_data_set_lets_others_use_the_pool() -> None:
+    done: list[str] = []
+
+    def work(name: str) -> Callable[[Chunk], None]:
+        return lambda chunk: done.append(name)
+
+    async def whole(name: str, count: int) -> None:
+        source = Source(count)
+        source.push()
+        first = await anext(source.stream)
+        source.push(count - 1)
+        await each_in_worker(work(name), first, one_by_one(source, first), pool)
+
+    async def one_by_one(source: Source, first: Chunk) -> AsyncIterator[Chunk]:
+        del source
+        for number in range(1, 40):
+            yield Chunk(first.buffers, number == 39, 1)
+
+    with ThreadPoolExecutor(1) as pool:
+        hold = threading.Event()
+        pool.submit(hold.wait)
+        tasks = [asyncio.create_task(whole(name, 2)) for name in "ab"]
+        await pause()
+        hold.set()
+        await asyncio.gather(*tasks)
+    assert done.index("b") < 20  # of 40 of each
+
+
+async def test_a_stop_iteration_of_the_work_is_an_error_like_others() -> None:
+    def work(chunk: Chunk) -> None:
+        raise StopIteration
+
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await each_in_worker(work, await anext(chunks([0], last=0)), chunks([], last=0))
