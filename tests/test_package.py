@@ -22,6 +22,12 @@ def test_each_name_comes_from_where_it_is_defined() -> None:
     assert (Peer, send_files) == (peer.Peer, sending.send_files)
 
 
+def test_parts_are_there_without_being_imported_by_name() -> None:
+    code = "import tomowire; print(tomowire.errors.UsageError.__name__, tomowire.uids.VERIFICATION)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "UsageError 1.2.840.10008.1.1\n"
+
+
 def test_what_is_not_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Pear'"):
         _ = tomowire.Pear  # type: ignore[attr-defined]

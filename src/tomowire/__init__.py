@@ -147,9 +147,12 @@ _HOME: Final = {
     "storage": "tomowire.services.storage",
     "verification": "tomowire.services.verification",
 }
+_PARTS: Final = ("aio", "cli", "errors", "protocol", "server", "services", "uids", "wire")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f"{__name__}.{name}")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

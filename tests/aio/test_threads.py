@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -222,3 +223,45 @@ async def test_a_kept_chunk_outlives_its_stream() -> None:
     assert source.lent == [0, 1]
     first.release()
     assert source.lent == []
+
+
+async def test_when_all_tasks_are_cancelled_it_still_waits_for_the_thread() -> None:
+    """As `asyncio.run` does at its end. The file that the thread writes would be closed, and its descriptor another file's."""
+    work, source = Work(), Source(3)
+    task = await begin(work, source)
+    source.stream.fail(AssociationLost("the connection broke"))
+    await pause()
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        each.cancel()
+    await pause()
+    assert not task.done()
+    work.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.done == [0]
+
+
+async def test_a_long_data_set_lets_others_use_the_pool() -> None:
+    """Where the disk is slower than the network there is always a chunk waiting."""
+    done: list[str] = []
+
+    async def whole(name: str) -> None:
+        def slow_disk(chunk: Chunk) -> None:
+            time.sleep(0.002)
+            done.append(name)
+
+        await each_in_worker(slow_disk, await anext(chunks([0], last=39)), chunks(range(1, 40), last=39), pool)
+
+    with ThreadPoolExecutor(1) as pool:
+        await asyncio.gather(whole("a"), whole("b"))
+    assert done.index("b") < 20
+    assert (done.count("a"), done.count("b")) == (40, 40)
+
+
+async def test_a_stop_iteration_of_the_work_is_an_error_like_others() -> None:
+    def work(chunk: Chunk) -> None:
+        raise StopIteration
+
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await each_in_worker(work, await anext(chunks([0], last=0)), chunks([], last=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
@@ -19,7 +20,9 @@ from support.network import LOOPBACK, free_port
 from support.raw_peer import CT, MR, RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
 from support.services import Keeper, serve
 from tomowire.aio.address import PeerAddress
+from tomowire.aio.connection import Connection
 from tomowire.aio.listen import listen
+from tomowire.aio.serving import IncomingRequest
 from tomowire.errors import (
     AssociationAborted,
     AssociationError,
@@ -428,3 +431,38 @@ async def test_cancelled_in_the_middle(files: list[DicomFile]) -> None:
             await sending
         assert isinstance(await keeper.next_end(), asyncio.CancelledError)
     assert keeper.stored == {}
+
+
+async def test_success_for_what_has_not_been_sent_whole_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that answers before it has taken the data set, and goes away, does not have the object."""
+    made = Connection.connection_made
+
+    def with_small_buffers(self: Connection, transport: Any) -> None:
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        made(self, transport)
+
+    class AnswersEarly(Storage):
+        async def handle(self, request: IncomingRequest) -> None:
+            request.association.connection.hold_reading("test")
+            message = request.message
+            assert isinstance(message, CStoreRQ)
+            await request.respond(
+                CStoreRSP(
+                    message_id_being_responded_to=message.message_id,
+                    affected_sop_class_uid=message.affected_sop_class_uid,
+                    affected_sop_instance_uid=message.affected_sop_instance_uid,
+                    status=0,
+                )
+            )
+            request.association.abort()
+
+    monkeypatch.setattr(Connection, "connection_made", with_small_buffers)
+    files = [write_file(tmp_path, number, bytes(900_000)) for number in range(1, 4)]
+    async with listen(LOOPBACK, 0, services=[AnswersEarly(Keeper().keep)], shutdown_grace=0.1) as server:
+        results = await send(server.port, files)
+    assert set(failures(results).values()) == {AssociationAborted}
+    assert len(failures(results)) == 3

@@ -39,6 +39,7 @@ class Outbox:
         self._abort = abort
         self._turn = asyncio.Lock()
         self._over: AssociationError | None = None
+        self._cut_short = False  # the end came while the peer still had to take what was written
 
     async def send(self, context_id: int, message: Message, data: bytes | memoryview | None) -> None:
         """Send a message, with its data set if it has one. Waits while the peer is slow.
@@ -53,6 +54,8 @@ class Outbox:
             self._send_now(context_id, message, data)
         if self._connection.is_writing_paused:
             await self._drain()
+            if self._over is not None and self._cut_short:
+                raise self._over.with_traceback(None)
 
     async def send_command_set(self, context_id: int, encoded: bytes) -> None:
         """Send a command set that is encoded already and has no data set, as `send` does."""
@@ -114,6 +117,7 @@ class Outbox:
     def close(self, error: AssociationError) -> None:
         """The association is over: let go whoever waits."""
         self._over = error
+        self._cut_short = self._connection.is_writing_paused
         self._connection.stop_draining()
 
     def _send_now(self, context_id: int, message: Message, data: bytes | memoryview | None) -> None:

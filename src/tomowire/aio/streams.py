@@ -23,7 +23,8 @@ class Chunk:
     """Some bytes of a data set, where they were received.
 
     `buffers` are slices of receive blocks, in order. They are borrowed: valid until the next chunk is asked for; those of the
-    last chunk until the handler has returned. Whoever wants to keep them longer copies them, or calls `keep`.
+    last chunk until the handler has returned. Whoever wants to keep them longer copies them, or calls `keep`: afterwards the memory
+    holds what other associations receive.
     """
 
     buffers: tuple[memoryview, ...]

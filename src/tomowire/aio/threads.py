@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from concurrent.futures import Executor
 
     from tomowire.aio.streams import Chunk
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AT_ONCE: Final = 2
+# So many chunks are worked on before other data sets get their turn in the pool.
+_TURN: Final = 8
 
 
 async def finished(work: asyncio.Future[T]) -> T:
@@ -62,14 +65,23 @@ async def each_in_worker(
             await finished(at_work.popleft())
         return await finished(at_work.popleft())
     finally:
-        if at_work:
-            await finished(asyncio.ensure_future(asyncio.wait(at_work)))
+        await _all_finished(at_work)
+
+
+async def _all_finished(at_work: Sequence[asyncio.Future[T]]) -> None:
+    """Wait for what is still being worked on; there is another error to be told."""
+    if at_work:
+        try:
+            # They are settled in order. No task waits for them: whoever cancels all tasks would cancel that one too.
+            with suppress(Exception):
+                await finished(at_work[-1])
+        finally:
             for future in at_work:
-                future.exception()  # seen: there is another error to be told
+                future.exception()  # seen
 
 
 class _Turns(Generic[T]):
-    """A queue before one function: a thread of the pool works on it for as long as there is something in it."""
+    """A queue before one function: a thread of the pool works on it while there is something in it, but lets others in between."""
 
     def __init__(self, work: Callable[[Chunk], T], executor: Executor | None) -> None:
         self._work = work
@@ -86,21 +98,35 @@ class _Turns(Generic[T]):
         with self._lock:
             self._queue.append((chunk, future))
             begin, self._has_thread = not self._has_thread, True
-        if begin:
-            self._loop.run_in_executor(self._executor, self._run)
         chunk.keep()
+        if begin:
+            self._begin()
         return future
 
+    def _begin(self) -> None:
+        """Ask for a thread, behind all others who have."""
+        try:
+            self._loop.run_in_executor(self._executor, self._run)
+        except RuntimeError as error:  # the pool has been shut down
+            self._error = error
+            self._run()
+
     def _run(self) -> None:
-        while (turn := self._next()) is not None:
+        for _ in range(_TURN):
+            turn = self._next()
+            if turn is None:
+                return
             chunk, future = turn
             result: T | None = None
             if self._error is None:
                 try:
                     result = self._work(chunk)
+                except StopIteration as error:
+                    self._error = RuntimeError(f"{error!r} in a worker thread")  # no future takes the thing itself
                 except BaseException as error:
                     self._error = error
             self._loop.call_soon_threadsafe(self._settle, chunk, future, result, self._error)
+        self._loop.call_soon_threadsafe(self._begin)
 
     @staticmethod
     def _settle(chunk: Chunk, future: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:

@@ -38,11 +38,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        collects = gc.isenabled()
         gc.disable()  # nothing of what is imported is garbage, and looking for it takes 4 of 40 ms
         try:
             command: click.Command = import_module(_COMMANDS[cmd_name]).command
         finally:
-            gc.enable()
+            if collects:
+                gc.enable()
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

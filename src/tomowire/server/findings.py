@@ -28,7 +28,7 @@ class FindingKind(Enum):
 
     SIZE_DIFFERS = "size differs"
     CONTENT_DIFFERS = "content differs"
-    """The bytes are not those that were received: the SHA-256 says so. Indexed all the same by `db reindex`."""
+    """The bytes are not those that were received: the checksum says so. Indexed all the same by `db reindex`."""
 
     UIDS_DIFFER = "UIDs differ"
     """The file is of another object, SOP class or transfer syntax than its name or the index says."""

@@ -52,7 +52,7 @@ class FormerIndex:
             return row, None
         syntax, found = known.transfer_syntax_uid, row.record.transfer_syntax_uid
         if known.checksum != row.checksum:
-            kind, problem = FindingKind.CONTENT_DIFFERS, "the SHA-256 of the data set is not that of what was received"
+            kind, problem = FindingKind.CONTENT_DIFFERS, "the checksum of the data set is not that of what was received"
         elif syntax != found:
             kind, problem = FindingKind.UIDS_DIFFER, f"the file says that its transfer syntax is {found}"
         else:

@@ -107,11 +107,13 @@ class Folder:
 
             def write(chunk: Chunk) -> None:
                 nonlocal file
-                if file is None:
-                    file = opened.enter_context(FileIO(part, "x"))
-                    write_all(file.fileno(), (head, *chunk.buffers))
-                else:
-                    write_all(file.fileno(), chunk.buffers)
+                head_due = file is None
+                file = file or opened.enter_context(FileIO(part, "x"))
+                try:
+                    write_all(file.fileno(), (head, *chunk.buffers) if head_due else chunk.buffers)
+                except BaseException:
+                    file.close()
+                    raise
                 if chunk.last:
                     file.close()
 

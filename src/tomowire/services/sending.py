@@ -291,7 +291,7 @@ class _Group:
             except (OSError, TomowireError) as error:
                 self._results.put_nowait(Sent(file, None, error))
             else:
-                if not association.connection.is_closed:  # otherwise asyncio may still have something of it
+                if association.is_established:  # otherwise something of it may still be on its way out
                     ahead.done(item)
                 logger.info("%s: %s", file.sop_instance_uid, response.status)
                 self._answered(file, response)

@@ -33,6 +33,8 @@ def schema_version(connection: sqlite3.Connection) -> str | None:
         return None
     if "alembic_version" not in tables or "archive" not in tables:
         raise UsageError("the database is not an index of tomowire")
+    if not connection.execute("SELECT 1 FROM pragma_table_info('instances') WHERE name = 'checksum'").fetchone():
+        raise UsageError("the index was made before version 0.1.0: run 'tomowire db reindex'")
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(row[0])
 
