@@ -159,6 +159,24 @@ async def test_connections_are_used_again(readers: IndexReaders) -> None:
     assert len(used) == 1
 
 
+async def test_after_many_at_once_few_connections_are_kept(readers: IndexReaders) -> None:
+    used: list[sqlite3.Connection] = []
+    streams = [readers.stream(Statement(COUNT, {"last": 100}, used.append), numbers) for _ in range(20)]
+    assert [await anext(each) for each in streams] == [[1]] * 20
+    for each in streams:
+        await each.aclose()
+    assert len({id(connection) for connection in used}) == 20
+    assert sum(map(is_open, used)) <= 8
+
+
+def is_open(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return False
+    return True
+
+
 async def test_one_that_outlives_the_readers_closes_its_connection(no_leaks: None, path: Path) -> None:
     readers = IndexReaders(path)
     found = readers.stream(counting(100), numbers)

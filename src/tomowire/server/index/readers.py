@@ -17,6 +17,7 @@ from tomowire.server.index.sqlite_reader import Counts, Row, SqliteReader, State
 T = TypeVar("T")
 
 _THREADS: Final = 4
+_MOST_IDLE: Final = 8  # connections: each keeps up to 2 MB of pages, and one is made in a millisecond
 _BATCH: Final = 200
 # The first answers are not to wait for more of their kind.
 _FIRST_BATCHES: Final = (1, 50)
@@ -59,7 +60,7 @@ class IndexReaders:
     async def stream(
         self, statement: Statement, convert: Callable[[list[Row]], list[T]], *, batch: int = _BATCH
     ) -> AsyncGenerator[list[T], None]:
-        """What `convert` makes of the rows of a statement, in the thread that has read them; `batch` rows at most at a time.
+        """What `convert` makes of each row of a statement, in the thread that has read them; `batch` rows at most at a time.
 
         The next rows are read when they are asked for, so it takes the same memory however many there are. All of them are of one
         moment. A statement that is being worked on is interrupted when this is cancelled. Raises `IndexUnavailable`.
@@ -90,8 +91,8 @@ class IndexReaders:
             return SqliteReader.open(self._path)
 
     def give_back(self, reader: SqliteReader) -> None:
-        """The next question may have it."""
-        if self._closed:
+        """The next question may have it, unless there are enough."""
+        if self._closed or self._idle.qsize() >= _MOST_IDLE:
             reader.close()
         else:
             self._idle.put(reader)
