@@ -11,6 +11,7 @@ from support.subprocesses import python_environment
 _IMPORTS = """
 import asyncio, sys, threading
 from pathlib import Path
+from tomowire.server import app
 from tomowire.server.app import Archive, Settings
 from tomowire.server.find import load_queries
 
@@ -22,7 +23,11 @@ def hook(event, arguments):
 
 async def main():
     sys.addaudithook(hook)
+    app._LOAD_AFTER = 0
     async with Archive(Settings(Path(sys.argv[1]), port=0)):
+        assert imported == [], "the port is open before"
+        [loading] = [task for task in asyncio.all_tasks() if task.get_coro().__name__ == "_load_soon"]
+        await loading
         assert True not in imported
     from tomowire.server.index.text import decode
     before = len(imported)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+_LOAD_AFTER: Final = 2.0
+"""Seconds."""
+
 
 @value()
 class Settings:
@@ -88,9 +91,8 @@ class Archive:
                     shutdown_grace=settings.shutdown_grace,
                 )
             )
-            # Now that callers are let in: the first with an umlaut or a question is not to wait for it, and nobody with him.
-            loading = asyncio.get_running_loop().run_in_executor(None, _load)
-            stack.push_async_callback(finished, loading)
+            loading = asyncio.get_running_loop().create_task(_load_soon())
+            stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
         return self
 
@@ -147,9 +149,20 @@ class Archive:
         return SUCCESS
 
 
-def _load() -> None:
-    load_character_sets()
-    load_queries()
+async def _load_soon() -> None:
+    """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
+
+    Who calls at once has objects to send, more often than not, and that takes none of it.
+    """
+    await asyncio.sleep(_LOAD_AFTER)
+    loop = asyncio.get_running_loop()
+    for load in (load_character_sets, load_queries):
+        await finished(loop.run_in_executor(None, load))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _is_loopback(host: str) -> bool:
