@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydicom import Dataset
@@ -245,10 +245,14 @@ async def test_a_peer_that_reads_slowly_can_still_cancel(no_leaks: None, tmp_pat
         await peer.release()
 
 
-def request_for(query: Dataset, association: Any = None) -> FindRequest:
+class Somebody:
+    """Stands for an association: all that matters here is which one it is."""
+
+
+def request_for(query: Dataset) -> FindRequest:
     message = CFindRQ(message_id=1, affected_sop_class_uid=Model.STUDY_ROOT.find)
     data = encode(query, IMPLICIT_VR_LITTLE_ENDIAN)
-    return FindRequest(Model.STUDY_ROOT, data, IMPLICIT_VR_LITTLE_ENDIAN, association, message)
+    return FindRequest(Model.STUDY_ROOT, data, IMPLICIT_VR_LITTLE_ENDIAN, cast("Any", Somebody()), message)
 
 
 async def test_the_index_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,3 +275,26 @@ async def test_the_first_answer_does_not_wait_for_the_others(no_leaks: None, tmp
     ]
     await readers.close()
     assert (sizes[0], sum(sizes), max(sizes)) == (1, 1000, 200)
+
+
+async def test_queries_whose_answers_nobody_takes_leave_room_for_others(
+    no_leaks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a connection to the index, and files open for it."""
+    monkeypatch.setattr("tomowire.server.find._PATIENCE", 0.05)
+    await fill(tmp_path, [])
+    index_many(tmp_path, 100)
+    readers = IndexReaders(tmp_path / "index.sqlite")
+    archive = ArchiveFind(readers, "TOMOWIRE")
+    one, other = request_for(IMAGES), request_for(IMAGES)
+    async with contextlib.AsyncExitStack() as stack:
+        open_ones = [await stack.enter_async_context(aclosing(archive.answer(one))) for _ in range(4)]
+        for answers in open_ones:
+            await anext(answers)
+        with pytest.raises(QueryFailed) as caught:
+            await anext(aiter(archive.answer(one)))
+        assert caught.value.status == 0xA700
+        assert sum([len(answers.identifiers) async for answers in archive.answer(other)]) == 100
+        await open_ones[0].aclose()
+        assert sum([len(answers.identifiers) async for answers in archive.answer(one)]) == 100
+    await readers.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from tomowire.errors import IndexUnavailable, QueryFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
@@ -16,14 +17,20 @@ from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
+    from tomowire.aio.association import Association
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.readers import IndexReaders
     from tomowire.services.find import FindRequest
 
 logger: Final = logging.getLogger(__name__)
 
+
+_MOST_AT_ONCE: Final = 64
+_MOST_OF_ONE: Final = 4
+_PATIENCE: Final = 20.0
+"""Seconds that a query waits for its turn."""
 
 # Studies of patients whose name begins with A, in Implicit VR.
 _EXAMPLE: Final = b"\x08\0\x52\0\x06\0\0\0STUDY " + b"\x10\0\x10\0\x02\0\0\0A*"
@@ -40,9 +47,29 @@ class ArchiveFind:
     def __init__(self, index: IndexReaders, ae_title: str) -> None:
         self._index = index
         self._ae_title = ae_title
+        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._places_of: WeakKeyDictionary[Association, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def answer(self, request: FindRequest) -> AsyncIterator[FindAnswers]:
         """The answers as they are found, so few at a time that memory stays flat. Raises `QueryFailed`, `DataSetError`."""
+        async with self._place(request.association), aclosing(self._answers(request)) as found:
+            async for answers in found:
+                yield answers
+
+    @asynccontextmanager
+    async def _place(self, association: Association) -> AsyncIterator[None]:
+        """Each query that is being answered has a connection to the index, and its peer may be slow to take the answers."""
+        own = self._places_of.setdefault(association, asyncio.Semaphore(_MOST_OF_ONE))
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    for places in (own, self._places):
+                        await stack.enter_async_context(places)
+            except TimeoutError:
+                raise QueryFailed(OUT_OF_RESOURCES, "too many queries at once") from None
+            yield
+
+    async def _answers(self, request: FindRequest) -> AsyncGenerator[FindAnswers, None]:
         try:
             plan = await asyncio.to_thread(
                 _plan, request.identifier, request.transfer_syntax_uid, request.model, self._ae_title

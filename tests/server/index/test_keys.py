@@ -193,3 +193,21 @@ def test_sequences_without_end_in_each_other() -> None:
         data = IMPLICIT.sequence(0x00081110, IMPLICIT.item(data))
     with pytest.raises(DataSetError):
         parse_keys(data, IMPLICIT.transfer_syntax, Model.STUDY_ROOT)
+
+
+def test_what_would_take_long_to_answer_is_refused() -> None:
+    """Alternatives multiply, and it takes few bytes to ask for many."""
+    data_set = Dataset()
+    data_set.QueryRetrieveLevel = "STUDY"
+    data_set.PatientName = [f"*^{number}^*" for number in range(40)]
+    data_set.ReferringPhysicianName = [f"*^{number}^*" for number in range(25)]
+    with pytest.raises(QueryFailed) as caught:
+        parse_keys(encode_identifier(data_set, EXPLICIT_LITTLE), EXPLICIT_LITTLE, Model.STUDY_ROOT)
+    assert caught.value.status == 0xA900
+    many = Dataset()
+    many.QueryRetrieveLevel = "STUDY"
+    for number in range(1001):
+        many.add_new(0x00190000 + 0x1000 + number, "LO", "")
+    with pytest.raises(QueryFailed) as caught:
+        parse_keys(encode_identifier(many, EXPLICIT_LITTLE), EXPLICIT_LITTLE, Model.STUDY_ROOT)
+    assert caught.value.status == 0xA900

@@ -30,7 +30,9 @@ UNIQUE_KEYS: Final[Mapping[Level, int]] = {
 """PS3.4 C.6.1.1.2 to C.6.1.1.5: what identifies an entity of each level."""
 
 MOST_VALUES: Final = 64
-"""Values of a key other than UIDs: they are alternatives, and each makes the statement longer."""
+"""Values of all keys together, other than UIDs: several of one key are alternatives, and each makes the statement longer."""
+
+MOST_KEYS: Final = 1000
 
 LONGEST_VALUE: Final = 1024
 LONGEST_TEXT: Final = 10240
@@ -86,6 +88,8 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model) -> Key
     from tomowire.services.identifiers import decode
 
     dataset = decode(identifier, transfer_syntax_uid)
+    if len(dataset) > MOST_KEYS:
+        raise QueryFailed(DATA_SET_MISMATCH, f"more than {MOST_KEYS} keys")
     try:
         character_set = _character_set(dataset, "")
         level = _text(dataset, QUERY_RETRIEVE_LEVEL)
@@ -116,18 +120,20 @@ def _require_unique_keys_above(keys: Keys) -> None:
             _refuse(f"level {keys.level} needs one single value of {level.unique_key}", tag)
 
 
-def _require_limits(keys: tuple[Key, ...]) -> None:
+def _require_limits(keys: tuple[Key, ...], values: int = 0) -> int:
     """Without extended negotiation only UIDs may be a list (PS3.4 C.2.2.2.2), and a sequence has one item (C.2.2.2.6)."""
     for key in keys:
-        if key.vr != "UI" and len(key.values) > MOST_VALUES:
-            _refuse(f"more than {MOST_VALUES} values for a key that is no UID", key.tag)
+        values += len(key.values) * (key.vr != "UI")
+        if values > MOST_VALUES:
+            _refuse(f"more than {MOST_VALUES} values for keys that are no UIDs", key.tag)
         longest = LONGEST_TEXT if key.vr in _ONE_TEXT else LONGEST_VALUE
         if any(len(each) > longest for each in key.values):
             _refuse(f"a value of more than {longest} characters", key.tag)
         if len(key.items) > 1:
             _refuse("more than one item in a sequence to be matched", key.tag)
         for item in key.items:
-            _require_limits(item)
+            values = _require_limits(item, values)
+    return values
 
 
 def _refuse(comment: str, tag: int) -> NoReturn:

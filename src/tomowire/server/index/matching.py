@@ -1,7 +1,7 @@
 """Attribute matching (PS3.4 C.2.2.2) as conditions of SQL, for an index in SQLite.
 
     values of the key                      VR                                     matching
-    none, or only "*"                      any                                    universal: no condition
+    none, or only "*" where that is one    any                                    universal: no condition
     with * or ?                            AE CS LO LT PN SH ST UC UR UT          wild card
     with -                                 DA TM DT                               range
     several                                UI                                     list of UID
