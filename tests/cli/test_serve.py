@@ -163,8 +163,8 @@ def wait_until_refused(port: int) -> None:
             socket.create_connection((LOOPBACK, port), timeout=1).close()
         except ConnectionRefusedError:
             return
-        except TimeoutError:
-            continue  # the queue of the closing port was full
+        except (TimeoutError, ConnectionResetError):
+            continue  # the queue of the closing port was full, or was given up with this one in it
     raise TimeoutError(f"port {port} is still open")
 
 

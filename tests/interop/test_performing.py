@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -136,6 +137,7 @@ async def test_pynetdicom_is_stopped_by_c_cancel(pynetdicom: ModuleType) -> None
         found.StudyInstanceUID = "1.2.3"
         while not event.is_cancelled:
             yield PENDING, found
+            time.sleep(0.001)  # else its own thread that reads may not get to run
         loop.call_soon_threadsafe(ended.put_nowait, "cancelled")
         yield CANCEL, None
 
