@@ -13,6 +13,7 @@ import pytest
 from support.objects import Sample, chunks_of, stream
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.index.versions import CURRENT, create_schema, schema_version
 
 
 @pytest.fixture
@@ -63,3 +64,13 @@ async def test_a_database_of_another_program(root: Path) -> None:
     with pytest.raises(UsageError, match=f"{root / 'index.sqlite'}: .* not an index of tomowire"):
         async with ArchiveStorage(root):
             pass
+
+
+def test_an_index_without_checksums_is_to_be_made_anew() -> None:
+    """Versions before 0.1.0 had SHA-256 in a column of another name."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        create_schema(connection)
+        assert schema_version(connection) == CURRENT
+        connection.execute("ALTER TABLE instances RENAME COLUMN checksum TO sha256")
+        with pytest.raises(UsageError, match="db reindex"):
+            schema_version(connection)
