@@ -37,8 +37,9 @@ from tomowire.protocol.events import (
     ReleaseConfirmed,
     ReleaseRequested,
 )
-from tomowire.protocol.reasons import UNEXPECTED_PDU_PARAMETER, describe_rejection
+from tomowire.protocol.reasons import describe_rejection
 from tomowire.protocol.states import State
+from tomowire.wire.abort_reasons import UNEXPECTED_PDU_PARAMETER
 from tomowire.wire.messages import CCancelRQ, Request, Response
 
 if TYPE_CHECKING:

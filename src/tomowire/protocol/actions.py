@@ -18,13 +18,12 @@ from tomowire.protocol.events import (
     ReleaseRequested,
 )
 from tomowire.protocol.reasons import (
-    INVALID_PDU_PARAMETER,
     SERVICE_PROVIDER,
     SERVICE_USER,
-    UNEXPECTED_PDU,
     describe_abort,
 )
 from tomowire.protocol.states import State
+from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNEXPECTED_PDU
 from tomowire.wire.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, AReleaseRP, AReleaseRQ, encode_pdu
 
 if TYPE_CHECKING:

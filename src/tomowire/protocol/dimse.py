@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import CommandSetError, PduError
 from tomowire.protocol.events import DataReceived, MalformedMessage, MessageReceived
-from tomowire.protocol.reasons import INVALID_PDU_PARAMETER, UNEXPECTED_PDU_PARAMETER
+from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNEXPECTED_PDU_PARAMETER
 from tomowire.wire.command_set import decode_command
 from tomowire.wire.messages import CCancelRQ
 from tomowire.wire.pdu import PduType

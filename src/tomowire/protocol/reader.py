@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from tomowire.errors import PduError
-from tomowire.protocol.reasons import INVALID_PDU_PARAMETER, UNRECOGNIZED_PDU
+from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNRECOGNIZED_PDU
 from tomowire.wire.pdu import PDU_HEADER, PduType
 from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDV_HEADER
 

@@ -10,11 +10,6 @@ if TYPE_CHECKING:
 SERVICE_USER: Final = 0
 SERVICE_PROVIDER: Final = 2
 
-UNRECOGNIZED_PDU: Final = 1
-UNEXPECTED_PDU: Final = 2
-UNEXPECTED_PDU_PARAMETER: Final = 5
-INVALID_PDU_PARAMETER: Final = 6
-
 _ABORT_REASONS: Final = {
     0: "reason not specified",
     1: "it does not know the PDU that we sent",

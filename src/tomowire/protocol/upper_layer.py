@@ -16,9 +16,9 @@ from tomowire.errors import PduError, UsageError
 from tomowire.protocol.dimse import Fragmenter, MessageAssembler
 from tomowire.protocol.negotiation import Agreement
 from tomowire.protocol.reader import Fragment, PduReader
-from tomowire.protocol.reasons import UNEXPECTED_PDU
 from tomowire.protocol.states import Event, State
 from tomowire.protocol.transitions import TRANSITIONS
+from tomowire.wire.abort_reasons import UNEXPECTED_PDU
 from tomowire.wire.command_set import encode_command
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ, PduType, decode_pdu, encode_pdu
 

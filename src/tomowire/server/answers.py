@@ -17,8 +17,8 @@ from tomowire.server.index.keys import (
     RETRIEVE_AE_TITLE,
     SPECIFIC_CHARACTER_SET,
 )
-from tomowire.server.index.layout import LONG_VRS
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.vrs import LONG_VRS
 
 if TYPE_CHECKING:
     from tomowire.server.index.keys import Key, Keys

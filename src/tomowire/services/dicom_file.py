@@ -18,6 +18,7 @@ from tomowire.uids import (
 )
 from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX, FileMeta, decode_file_meta
 from tomowire.wire.value import value
+from tomowire.wire.vrs import LONG_VRS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ _SHORT: Final = Struct("<HH2sH")
 _SHORT_BIG: Final = Struct(">HH2sH")
 _LONG: Final = Struct("<HH2sHI")
 _LONG_BIG: Final = Struct(">HH2sHI")
-_LONG_VRS: Final = frozenset([b"SQ", b"OB", b"OW", b"UN", b"UT", b"UC", b"UR"])
+_LONG_VRS: Final = frozenset(vr.encode("ascii") for vr in LONG_VRS)
 _FILE_META_GROUP: Final = b"\x02\x00"
 _IDENTIFYING_GROUP: Final = 0x0008
 _SOP_CLASS: Final = 0x0016

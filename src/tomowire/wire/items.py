@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Final
 
 from tomowire.errors import PduError, UsageError
+from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNEXPECTED_PDU_PARAMETER
 from tomowire.wire.value import value
 
 ITEM_HEADER: Final = Struct(">BxH")
@@ -27,8 +28,6 @@ ABSTRACT_SYNTAX_ITEM: Final = 0x30
 TRANSFER_SYNTAX_ITEM: Final = 0x40
 USER_INFORMATION_ITEM: Final = 0x50
 
-INVALID_PARAMETER: Final = 6
-UNEXPECTED_PARAMETER: Final = 5
 
 _CONTEXT_HEADER: Final = Struct(">BxBx")
 
@@ -210,5 +209,5 @@ def _sort_sub_items(item: Item) -> tuple[list[str], tuple[str, ...], tuple[Unkno
 
 def _require_one(item: Item, what: str, values: Sequence[str]) -> None:
     if len(values) != 1:
-        reason = UNEXPECTED_PARAMETER if values else INVALID_PARAMETER
+        reason = UNEXPECTED_PDU_PARAMETER if values else INVALID_PDU_PARAMETER
         raise PduError(f"{len(values)} sub-items for the {what} instead of one", offset=item.offset, reason=reason)

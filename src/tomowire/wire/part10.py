@@ -14,6 +14,7 @@ from typing import Any, Final
 from tomowire.errors import FileFormatError, IncompleteFileMeta, UsageError
 from tomowire.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tomowire.wire.value import value
+from tomowire.wire.vrs import SHORT_VRS
 
 PREAMBLE_LENGTH: Final = 128
 PREFIX: Final = b"DICM"
@@ -30,8 +31,8 @@ _SHORT: Final = Struct("<HH2sH")
 _LONG: Final = Struct("<HH2sxxI")
 _IMPLICIT: Final = Struct("<HHI")
 _GROUP_LENGTH: Final = Struct("<HH2sHI")
-# The VRs with a length of 16 bits (PS3.5 Table 7.1-2); all others, future ones too, have 32 bits.
-_SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+# All others, future ones too, have a length of 32 bits.
+_SHORT_VRS: Final = frozenset(vr.encode("ascii") for vr in SHORT_VRS)
 _FIRST_VRS: Final = frozenset(
     (b"UL", b"OB", b"UI")
 )  # of the first element that such files have: group length, version, or a UID

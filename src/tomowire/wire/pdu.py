@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from tomowire.errors import PduError, UsageError
 from tomowire.uids import APPLICATION_CONTEXT
+from tomowire.wire.abort_reasons import UNRECOGNIZED_PDU
 from tomowire.wire.items import (
     APPLICATION_CONTEXT_ITEM,
     PRESENTATION_CONTEXT_AC_ITEM,
@@ -39,7 +40,6 @@ from tomowire.wire.value import value
 PDU_HEADER: Final = Struct(">BxI")
 """PDU type, PDU length (of what follows the header)."""
 
-UNRECOGNIZED_PDU: Final = 1
 AE_TITLE_LENGTH: Final = 16
 
 _ASSOCIATE_HEADER: Final = Struct(">Hxx16s16s32x")

@@ -12,16 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from tomowire import uids
+from tomowire.wire.vrs import LONG_VRS, SHORT_VRS
 
 UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 NO_VR: Final = 0  # of an element whose VR field is blank or missing
-
-# PS3.5 Table 7.1-2 (16 bit length) and Table 7.1-1 (two reserved bytes, 32 bit length).
-SHORT_VRS: Final = (
-    *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS"),
-    *("LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"),
-)
-LONG_VRS: Final = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 
 
 def _code(vr: str, order: Literal["little", "big"]) -> int:
