@@ -150,6 +150,23 @@ def test_known_titles_are_accepted_and_sent_back() -> None:
     assert (response.called_ae_title, response.calling_ae_title) == ("THEM", "US")
 
 
+@pytest.mark.parametrize(
+    "as_sent",
+    [
+        b"   THEM".ljust(16) + b"US".rjust(16) + bytes(32),
+        b"THEM".ljust(16, b"\0") + b"US".ljust(16, b"\0") + bytes(32),
+        b"THEM".ljust(16) + b"US".ljust(16) + bytes(range(1, 33)),
+        b"THEM".ljust(16) + b"US".ljust(16) + bytes(32),
+    ],
+)
+def test_bytes_11_to_74_of_a_request_are_sent_back_identical(as_sent: bytes) -> None:
+    """PS3.8 Table 9-17: "shall be sent with a value identical to the value received"."""
+    sent = encode_pdu(proposal(called="THEM", calling="US"))
+    request = decode_pdu(1, sent[6:10] + as_sent + sent[74:])
+    assert isinstance(request, AAssociateRQ)
+    assert encode_pdu(acceptance(request, called_ae_titles=frozenset({"THEM"})))[10:74] == as_sent
+
+
 def test_an_acceptance_says_who_we_are_and_what_we_take() -> None:
     assert acceptance(proposal(), maximum_length=4096).user_information == UserInformation(
         maximum_length=4096,

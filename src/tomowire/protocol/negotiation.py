@@ -204,6 +204,7 @@ def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAss
         calling_ae_title=request.calling_ae_title,
         presentation_contexts=contexts,
         user_information=_answer_user_information(request.user_information, answered, policy),
+        titles_as_sent=request.titles_as_sent,
     )
 
 

@@ -42,7 +42,8 @@ PDU_HEADER: Final = Struct(">BxI")
 
 AE_TITLE_LENGTH: Final = 16
 
-_ASSOCIATE_HEADER: Final = Struct(">Hxx16s16s32x")
+_ASSOCIATE_HEADER: Final = Struct(">Hxx64s")
+_TITLES: Final = Struct("16s16s32x")
 _DEFAULT_USER_INFORMATION: Final = UserInformation()
 
 
@@ -69,11 +70,13 @@ class AAssociateRQ:
     application_context_name: str = APPLICATION_CONTEXT
     protocol_version: int = 1
     unknown_items: tuple[UnknownItem, ...] = ()
+    titles_as_sent: bytes | None = None
+    """Bytes 11 to 74, the AE titles and what is reserved, where they are not as this library would write the titles."""
 
 
 @value()
 class AAssociateAC:
-    """PS3.8 9.3.3. The AE titles are those of the request, sent back in fields that no requestor tests."""
+    """PS3.8 9.3.3. Bytes 11 to 74 are those of the request, sent back byte for byte; no requestor tests them."""
 
     called_ae_title: str
     calling_ae_title: str
@@ -82,6 +85,7 @@ class AAssociateAC:
     application_context_name: str = APPLICATION_CONTEXT
     protocol_version: int = 1
     unknown_items: tuple[UnknownItem, ...] = ()
+    titles_as_sent: bytes | None = None
 
 
 @value()
@@ -143,9 +147,13 @@ def decode_pdu(pdu_type: int, payload: bytes | memoryview) -> Pdu:
 def _encode_associate(pdu: AAssociateRQ | AAssociateAC, contexts: list[bytes]) -> bytes:
     if not 0 <= pdu.protocol_version <= 0xFFFF:
         raise UsageError(f"protocol version {pdu.protocol_version} does not fit 16 bits")
-    called, calling = _encode_ae_title(pdu.called_ae_title), _encode_ae_title(pdu.calling_ae_title)
+    titles = _encode_titles(pdu.called_ae_title, pdu.calling_ae_title)
+    if pdu.titles_as_sent is not None:
+        if len(pdu.titles_as_sent) != _TITLES.size:
+            raise UsageError(f"bytes 11 to 74 are {_TITLES.size} and not {len(pdu.titles_as_sent)}")
+        titles = pdu.titles_as_sent
     parts = (
-        _ASSOCIATE_HEADER.pack(pdu.protocol_version, called, calling),
+        _ASSOCIATE_HEADER.pack(pdu.protocol_version, titles),
         encode_item(APPLICATION_CONTEXT_ITEM, encode_text(pdu.application_context_name)),
         *contexts,
         encode_user_information(pdu.user_information),
@@ -168,6 +176,10 @@ def _encode_associate_rj(pdu: AAssociateRJ) -> bytes:
 
 def _encode_abort(pdu: AAbort) -> bytes:
     return _four_bytes(0, 0, pdu.source, pdu.reason)
+
+
+def _encode_titles(called: str, calling: str) -> bytes:
+    return _TITLES.pack(_encode_ae_title(called), _encode_ae_title(calling))
 
 
 def _encode_ae_title(title: str) -> bytes:
@@ -200,12 +212,14 @@ def _decode_associate(view: memoryview, context_item: int, decode_context: Calla
     """The fields that RQ and AC share, by name. Of items that should stand once, the last one counts."""
     if len(view) < _ASSOCIATE_HEADER.size:
         raise PduError(f"A-ASSOCIATE: {len(view)} bytes do not hold the fixed fields", offset=PDU_HEADER.size)
-    version, called, calling = _ASSOCIATE_HEADER.unpack_from(view)
+    version, titles = _ASSOCIATE_HEADER.unpack_from(view)
+    called, calling = map(decode_text, _TITLES.unpack(titles))
     fields: dict[str, Any] = {
         "protocol_version": version,
-        "called_ae_title": decode_text(called),
-        "calling_ae_title": decode_text(calling),
+        "called_ae_title": called,
+        "calling_ae_title": calling,
         "application_context_name": "",
+        "titles_as_sent": titles if titles != _encode_titles(called, calling) else None,
     }
     contexts: dict[int, Any] = {}
     unknown: list[UnknownItem] = []
