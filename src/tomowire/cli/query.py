@@ -11,8 +11,8 @@ import click
 from tomowire.aio.connect import associate
 from tomowire.cli.answers import FORMATS, open_output
 from tomowire.cli.keys import MODELS, key_options
-from tomowire.cli.options import peer_address, peer_argument, requestor_options, verbose_option
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run, set_up_logging
+from tomowire.cli.options import peer_argument, requestor_options
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
 from tomowire.services.models import querying
@@ -42,31 +42,15 @@ logger = logging.getLogger("tomowire.query")
     help="How answers are printed; json is an array in the DICOM JSON model, jsonl an object on each line.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Cancel the query after this many answers.")
-@requestor_options
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_FIND_TIMEOUT,
-    show_default=True,
-    help="Seconds to the next answer.",
-)
-@verbose_option
+@requestor_options(timeout=DEFAULT_FIND_TIMEOUT, timeout_help="Seconds to the next answer.")
 def command(
-    peer: PeerAddress,
-    called_aet: str | None,
-    keys: Keys,
-    form: str,
-    limit: int | None,
-    timeout: float,
-    verbose: int,
-    **options: Any,
+    peer: PeerAddress, keys: Keys, form: str, limit: int | None, timeout: float, verbose: int, options: dict[str, Any]
 ) -> None:
     """Ask PEER which patients, studies, series or images it has, and print them.
 
     PEER is AET@host:port, or pacs://host:port. To find nothing is no failure: exit code 0.
     """
-    set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
-    run(_query(peer_address(peer, called_aet), keys, form, limit, timeout, options))
+    run(_query(peer, keys, form, limit, timeout, options))
 
 
 async def _query(
