@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     )
     from tomowire.protocol.negotiation import AcceptedContext, ProposedContext
     from tomowire.protocol.status import Status
-    from tomowire.services.find import CFindScu, Find, FindAnswers, FindRequest
+    from tomowire.services.find import CFindScu
+    from tomowire.services.find_scp import Find, FindAnswers, FindRequest
     from tomowire.services.folder import Folder
     from tomowire.services.models import Level, Model, querying
     from tomowire.services.peer import Peer
@@ -114,9 +115,9 @@ _HOME: Final = {
     "Chunk": "tomowire.aio.streams",
     "ConnectFailed": "tomowire.errors",
     "DataStream": "tomowire.aio.streams",
-    "Find": "tomowire.services.find",
-    "FindAnswers": "tomowire.services.find",
-    "FindRequest": "tomowire.services.find",
+    "Find": "tomowire.services.find_scp",
+    "FindAnswers": "tomowire.services.find_scp",
+    "FindRequest": "tomowire.services.find_scp",
     "Folder": "tomowire.services.folder",
     "InvalidUid": "tomowire.errors",
     "Level": "tomowire.services.models",

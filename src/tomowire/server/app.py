@@ -19,7 +19,7 @@ from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.quiet import fewer_failures
-from tomowire.services.find import Find
+from tomowire.services.find_scp import Find
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from tomowire.errors import IndexUnavailable, QueryFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
 from tomowire.server.index.sqlite_reader import Statement
-from tomowire.services.find import FindAnswers
+from tomowire.services.find_scp import FindAnswers
 from tomowire.services.models import Model
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.value import value
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.readers import IndexReaders
-    from tomowire.services.find import FindRequest
+    from tomowire.services.find_scp import FindRequest
 
 logger: Final = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def load_queries() -> None:
 
 
 class ArchiveFind:
-    """`answer` is what `tomowire.services.find.Find` asks. `ae_title` is that from which the objects can be retrieved."""
+    """`answer` is what `tomowire.services.find_scp.Find` asks. `ae_title` is that from which the objects can be retrieved."""
 
     def __init__(self, index: IndexReaders, ae_title: str) -> None:
         self._index = index
