@@ -165,6 +165,10 @@ class StoreFailed(TomowireError):
         self.comment = comment
 
 
+class TranscodingFailed(TomowireError):
+    """An object cannot be had in the transfer syntax that was asked for; the text names both, and says why or what to install."""
+
+
 class QueryFailed(TomowireError):
     """A query could not be answered. An SCU raises it when the peer says so; a handler raises it to have that answered.
 

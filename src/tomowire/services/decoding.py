@@ -1,0 +1,84 @@
+"""Decoding compressed pixel data, with the codecs that are installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from tomowire.errors import DataSetError
+from tomowire.services.reencoding import PIXEL_DATA, raw_element
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydicom import Dataset
+    from pydicom.dataelem import RawDataElement
+    from pydicom.pixels.decoders.base import Decoder
+
+    Frame = tuple[bytes, dict[str, Any]]
+
+_OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+_PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
+_PLANAR_CONFIGURATION: Final = 0x00280006
+_BITS_ALLOCATED: Final = 0x00280100
+
+
+def decoder_of(transfer_syntax_uid: str) -> Decoder | None:
+    """What decodes pixel data of this transfer syntax; None if that is not installed, or does not exist.
+
+    pydicom is imported for it when it is called for the first time, which takes a fraction of a second.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        decoder = get_decoder(transfer_syntax_uid)
+    except NotImplementedError:
+        return None
+    return decoder if decoder.is_available else None
+
+
+def decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | None]:
+    """The elements to put in place of those that describe and hold the compressed pixel data of `data_set`.
+
+    The samples are those that the codec gives: colours are not transformed, since that would round them.
+
+    Raises `DataSetError` if there are not as many frames as the data set says; what pydicom raises for those it cannot decode.
+    """
+    found = list(_frames(data_set, decoder))
+    frames = [frame for frame, _ in found]
+    expected = int(data_set.get("NumberOfFrames") or 1)
+    if len(frames) != expected:
+        raise DataSetError(f"it has {len(frames)} frames of pixel data and should have {expected}")
+    properties = found[0][1]
+    bits = properties["bits_allocated"]
+    pixels = b"".join((*frames, b"\0" if sum(map(len, frames)) % 2 else b""))
+    interpretation = str(properties["photometric_interpretation"])
+    if interpretation == "YBR_FULL_422":
+        interpretation = "YBR_FULL"  # every decoder gives each pixel its own colour
+    elements: dict[int, RawDataElement | None] = dict.fromkeys(_OFFSET_TABLES)
+    elements[PIXEL_DATA] = raw_element(PIXEL_DATA, "OW" if bits > 8 else "OB", pixels)
+    elements[_BITS_ALLOCATED] = _number(_BITS_ALLOCATED, bits)
+    elements[_PHOTOMETRIC_INTERPRETATION] = _code_string(_PHOTOMETRIC_INTERPRETATION, interpretation)
+    if properties["samples_per_pixel"] > 1:
+        elements[_PLANAR_CONFIGURATION] = _number(_PLANAR_CONFIGURATION, properties["planar_configuration"])
+    return elements
+
+
+def _frames(data_set: Dataset, decoder: Decoder) -> Iterator[Frame]:
+    """The decoded frames, one after the other, and what they are."""
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
+
+    # These codecs do not say for themselves whether a sample has a sign; pydicom knows how to find out, in arrays.
+    if decoder.UID in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes):
+        for samples, properties in decoder.iter_array(data_set, raw=True):
+            yield samples.tobytes(), properties
+    else:
+        yield from cast("Iterator[Frame]", decoder.iter_buffer(data_set))
+
+
+def _number(tag: int, number: int) -> RawDataElement:
+    return raw_element(tag, "US", number.to_bytes(2, "little"))
+
+
+def _code_string(tag: int, text: str) -> RawDataElement:
+    return raw_element(tag, "CS", (text + " " * (len(text) % 2)).encode("ascii"))
