@@ -1,8 +1,8 @@
 """DICOM networking for asyncio.
 
 Three levels, as deep as one needs: `Peer` for what one asks of a peer; `associate` and `listen` for associations in one's own
-hands, with one object per service (`CEchoScu`, `CStoreScu`, `CFindScu`; `Verification`, `Storage`, `Find`); and the handler that
-one writes.
+hands, with one object per service (`CEchoScu`, `CStoreScu`, `CFindScu`, `CGetScu`, `CMoveScu`; `Verification`, `Storage`,
+`Find`); and the handler that one writes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OperationTimeout,
         PeerMisbehaved,
         QueryFailed,
+        RetrieveFailed,
         StoreFailed,
         TomowireError,
         UsageError,
@@ -41,9 +42,13 @@ if TYPE_CHECKING:
     from tomowire.services.find import CFindScu
     from tomowire.services.find_scp import Find, FindAnswers, FindRequest
     from tomowire.services.folder import Folder
+    from tomowire.services.get import CGetScu, Receiver, getting
     from tomowire.services.models import Level, Model, querying
+    from tomowire.services.move import CMoveScu, moving
     from tomowire.services.peer import Peer
     from tomowire.services.query import Query
+    from tomowire.services.retrieval import Retrieved
+    from tomowire.services.retrieving import Progress, SubOperationFailed
     from tomowire.services.sending import Sent, send_files
     from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
     from tomowire.services.verification import CEchoScu, Verification, verification
@@ -61,6 +66,8 @@ __all__ = [
     "AssociationReleased",
     "CEchoScu",
     "CFindScu",
+    "CGetScu",
+    "CMoveScu",
     "CStoreScu",
     "Chunk",
     "ConnectFailed",
@@ -77,9 +84,13 @@ __all__ = [
     "Peer",
     "PeerAddress",
     "PeerMisbehaved",
+    "Progress",
     "ProposedContext",
     "Query",
     "QueryFailed",
+    "Receiver",
+    "RetrieveFailed",
+    "Retrieved",
     "Sent",
     "Server",
     "Status",
@@ -87,13 +98,16 @@ __all__ = [
     "StoreFailed",
     "StoreRequest",
     "StoreResponse",
+    "SubOperationFailed",
     "TomowireError",
     "UsageError",
     "Verification",
     "WireError",
     "__version__",
     "associate",
+    "getting",
     "listen",
+    "moving",
     "querying",
     "send_files",
     "storage",
@@ -111,6 +125,8 @@ _HOME: Final = {
     "AssociationReleased": "tomowire.errors",
     "CEchoScu": "tomowire.services.verification",
     "CFindScu": "tomowire.services.find",
+    "CGetScu": "tomowire.services.get",
+    "CMoveScu": "tomowire.services.move",
     "CStoreScu": "tomowire.services.storage",
     "Chunk": "tomowire.aio.streams",
     "ConnectFailed": "tomowire.errors",
@@ -127,9 +143,13 @@ _HOME: Final = {
     "Peer": "tomowire.services.peer",
     "PeerAddress": "tomowire.aio.address",
     "PeerMisbehaved": "tomowire.errors",
+    "Progress": "tomowire.services.retrieving",
     "ProposedContext": "tomowire.protocol.negotiation",
     "Query": "tomowire.services.query",
     "QueryFailed": "tomowire.errors",
+    "Receiver": "tomowire.services.get",
+    "RetrieveFailed": "tomowire.errors",
+    "Retrieved": "tomowire.services.retrieval",
     "Sent": "tomowire.services.sending",
     "Server": "tomowire.aio.listen",
     "Status": "tomowire.protocol.status",
@@ -137,12 +157,15 @@ _HOME: Final = {
     "StoreFailed": "tomowire.errors",
     "StoreRequest": "tomowire.services.storage",
     "StoreResponse": "tomowire.services.storage",
+    "SubOperationFailed": "tomowire.services.retrieving",
     "TomowireError": "tomowire.errors",
     "UsageError": "tomowire.errors",
     "Verification": "tomowire.services.verification",
     "WireError": "tomowire.errors",
     "associate": "tomowire.aio.connect",
+    "getting": "tomowire.services.get",
     "listen": "tomowire.aio.listen",
+    "moving": "tomowire.services.move",
     "querying": "tomowire.services.models",
     "send_files": "tomowire.services.sending",
     "storage": "tomowire.services.storage",

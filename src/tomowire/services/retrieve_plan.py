@@ -1,0 +1,249 @@
+"""What to ask for to get all that a query matches, and in which presentation contexts: the peer is asked first, with C-FIND.
+
+A C-GET brings only what the requestor proposed contexts for, at most 128 (PS3.8 9.3.2.2), and there are more pairs of SOP class
+and transfer syntax than that. Objects of other classes would be passed over, often in silence.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.errors import PeerMisbehaved
+from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
+from tomowire.services.get import getting
+from tomowire.services.models import Level, Model
+from tomowire.services.query import Query
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, TRANSFER_SYNTAXES
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from pydicom import Dataset
+
+    from tomowire.services.find import CFindScu
+
+# So many SOP classes share an association: each has room for seven contexts then, and so for the transfer syntaxes that matter.
+MOST_SOP_CLASSES: Final = 16
+# UIDs in one request: 64 KB at most, so that the identifier fits where lengths have two bytes.
+_UIDS_AT_ONCE: Final = 500
+_SEVERAL: Final = 2
+
+_COMMON_SYNTAXES: Final = (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless SV1
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+)
+# Streams and encodings for mail and XML: nothing that a stored object could have.
+_NO_STORAGE: Final = ("1.2.840.10008.1.2.6.", "1.2.840.10008.1.2.7.")
+SYNTAXES: Final = tuple(
+    dict.fromkeys((*_COMMON_SYNTAXES, *(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE))))
+)
+"""All that an object may be stored in, the common ones first."""
+
+LIKELY_SOP_CLASSES: Final = tuple(
+    "1.2.840.10008.5.1.4.1.1." + each
+    for each in (
+        "1",
+        "1.1",
+        "1.2",
+        "2",
+        "2.1",
+        "3.1",
+        "4",
+        "4.1",
+        "6.1",
+        "7",
+        "12.1",
+        "12.2",
+        "20",
+        "88.33",
+        "88.59",
+        "128",
+    )
+)
+"""CR, DX, MG, CT, US, MR, SC, XA, RF, NM, SR, KO, PET: what is proposed for a peer that does not tell the class of its objects."""
+
+_WHAT_TO_RETURN: Final = {
+    Level.PATIENT: (),
+    Level.STUDY: ("SOPClassesInStudy", "NumberOfStudyRelatedInstances"),
+    Level.SERIES: (),
+    Level.IMAGE: ("SOPClassUID",),
+}
+
+
+@value()
+class Part:
+    """What one request asks for. `sop_classes` and `count` tell of the objects; None where nobody knows how many."""
+
+    level: Level
+    keys: tuple[tuple[str, str], ...]
+    """The unique keys with one value each."""
+    uids: tuple[str, ...] = ()
+    """The instances, if it names any."""
+    sop_classes: frozenset[str] = frozenset()
+    count: int | None = None
+
+    @property
+    def query(self) -> Query:
+        named = Query(self.level, dict(self.keys))
+        return named.sop_instance_uid(*self.uids) if self.uids else named
+
+    def one_by_one(self) -> list[Part]:
+        """The same for a peer that knows no lists of UIDs; nothing if that would be the same again."""
+        if len(self.uids) < _SEVERAL:
+            return []
+        return [Part(self.level, self.keys, (uid,), self.sop_classes, 1) for uid in self.uids]
+
+
+class Planner:
+    """Asks a peer what there is, in `model`. With `most` classes or more in one part, that part is taken apart, level by level."""
+
+    def __init__(self, scu: CFindScu, model: Model, *, most: int = MOST_SOP_CLASSES, **options: Any) -> None:
+        self._scu = scu
+        self._model = model
+        self._most = most
+        self._options = options
+
+    async def entities(self, query: Query | Dataset) -> list[Part]:
+        """One part for each patient, study or series that matches, and one for the instances of each series."""
+        return [part async for part, _ in self._entities(query)]
+
+    async def parts(self, query: Query | Dataset) -> list[Part]:
+        """The same, with the SOP classes of the objects; none has more than `most`, unless it is a single series of images."""
+        found = [pair async for pair in self._entities(query)]
+        return [each for part, answer in found for each in await self._with_classes(part, answer)]
+
+    async def _with_classes(self, part: Part, answer: Dataset | None) -> list[Part]:
+        level = part.level
+        if answer is None:
+            return [part]
+        classes = frozenset(_texts(answer, "SOPClassesInStudy")) if level is Level.STUDY else frozenset()
+        if 0 < len(classes) <= self._most:
+            return [Part(level, part.keys, (), classes, _number(answer, "NumberOfStudyRelatedInstances"))]
+        below = _LEVEL_BELOW[level]
+        # The retired Patient/Study Only model ends with the study.
+        planner = self if below in self._model.levels else Planner(self._scu, Model.STUDY_ROOT, **self._options)
+        parts = await planner.parts(Query(below, dict(part.keys)))
+        classes = frozenset().union(*(each.sop_classes for each in parts))
+        if not parts or (len(classes) > self._most and planner is self):
+            return parts
+        return [Part(level, part.keys, (), classes, total(parts))]
+
+    async def _entities(self, query: Query | Dataset) -> AsyncGenerator[tuple[Part, Dataset | None], None]:
+        asked = _asking(query, self._model)
+        level = Level(asked.QueryRetrieveLevel)
+        path = [each.unique_key for each in self._model.levels[: self._model.levels.index(level) + 1]]
+        seen: set[tuple[str, ...]] = set()
+        images: dict[tuple[str, ...], dict[str, str]] = {}  # class by instance, for each series
+        async with aclosing(self._scu.find(asked, model=self._model, **self._options)) as answers:
+            async for answer in answers:
+                key = tuple(_one(answer, keyword) or _one(asked, keyword) for keyword in path)
+                if not key[-1]:
+                    raise PeerMisbehaved(
+                        f"the peer answered a query for {level} without {path[-1]}: that cannot be retrieved"
+                    )
+                if level is Level.IMAGE:
+                    images.setdefault(key[:-1], {})[key[-1]] = _one(answer, "SOPClassUID")
+                elif key not in seen:
+                    seen.add(key)
+                    yield Part(level, _named(path, key)), answer
+        for above, class_of in images.items():
+            for part in _image_parts(_named(path, above), class_of):
+                yield part, None
+
+
+_LEVEL_BELOW: Final = {Level.PATIENT: Level.STUDY, Level.STUDY: Level.SERIES, Level.SERIES: Level.IMAGE}
+
+
+def _asking(query: Query | Dataset, model: Model) -> Dataset:
+    """The identifier to find out with: what is asked for, and what has to come back."""
+    from copy import deepcopy
+
+    asked = query.dataset(model) if isinstance(query, Query) else deepcopy(query)
+    level = Level(asked.QueryRetrieveLevel)
+    for keyword in (
+        *(each.unique_key for each in model.levels[: model.levels.index(level) + 1]),
+        *_WHAT_TO_RETURN[level],
+    ):
+        if keyword not in asked:
+            setattr(asked, keyword, None)
+    return asked
+
+
+def _named(path: Sequence[str], key: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((keyword, each) for keyword, each in zip(path, key, strict=False) if each)
+
+
+def _image_parts(keys: tuple[tuple[str, str], ...], class_of: dict[str, str]) -> list[Part]:
+    """The instances of one series, those of each class by themselves."""
+    by_class: dict[str, list[str]] = {}
+    for uid, sop_class in class_of.items():
+        by_class.setdefault(sop_class, []).append(uid)
+    return [
+        Part(Level.IMAGE, keys, chunk, frozenset({sop_class} if sop_class else LIKELY_SOP_CLASSES), len(chunk))
+        for sop_class, uids in by_class.items()
+        for start in range(0, len(uids), _UIDS_AT_ONCE)
+        if (chunk := tuple(uids[start : start + _UIDS_AT_ONCE]))
+    ]
+
+
+def total(parts: Iterable[Part]) -> int | None:
+    """How many objects the parts have together; None when that is not known of one of them."""
+    counts = [each.count for each in parts]
+    known = [each for each in counts if each is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _texts(answer: Dataset, keyword: str) -> list[str]:
+    found = answer.get(keyword)
+    values = [found] if isinstance(found, str) else list(found or ())
+    return [text for each in values if (text := str(each).strip(" \0"))]
+
+
+def _one(answer: Dataset, keyword: str) -> str:
+    """The only value of a key; empty when there is none, or several."""
+    found = _texts(answer, keyword)
+    return found[0] if len(found) == 1 else ""
+
+
+def _number(answer: Dataset, keyword: str) -> int | None:
+    try:
+        return int(_one(answer, keyword))
+    except ValueError:
+        return None
+
+
+def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[frozenset[str], list[Part]]]:
+    """The parts for each association, with all their classes, of which it has no more than `most` if it can be helped."""
+    groups: list[tuple[frozenset[str], list[Part]]] = []
+    for part in parts:
+        for number, (classes, members) in enumerate(groups):
+            if len(classes | part.sop_classes) <= most:
+                groups[number] = (classes | part.sop_classes, [*members, part])
+                break
+        else:
+            groups.append((part.sop_classes, [part]))
+    return groups
+
+
+def contexts_for(sop_classes: Iterable[str], model: Model) -> list[ProposedContext]:
+    """The contexts to propose: one for each transfer syntax where there is room, so that what is stored comes as it is stored.
+
+    Else the common ones have their own, and the others share one, in which the peer chooses (PS3.8 9.3.3.2).
+    """
+    uids = sorted(sop_classes)
+    own = max((MAXIMUM_CONTEXTS - 1) // max(len(uids), 1), 1)
+    lists: list[tuple[str, ...]] = [(each,) for each in SYNTAXES]
+    if own < len(SYNTAXES):
+        lists = [*lists[: own - 1], SYNTAXES[own - 1 :]]
+    return [
+        *getting(model=model),
+        *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in lists),
+    ]
