@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from tomowire.errors import DataSetError
 from tomowire.services.reencoding import PIXEL_DATA, raw_element
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     Frame = tuple[bytes, dict[str, Any]]
 
+RLE_LOSSLESS: Final = "1.2.840.10008.1.2.5"
+
+_WIDTHS: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
 _PLANAR_CONFIGURATION: Final = 0x00280006
@@ -26,7 +29,7 @@ _BITS_ALLOCATED: Final = 0x00280100
 def decoder_of(transfer_syntax_uid: str) -> Decoder | None:
     """What decodes pixel data of this transfer syntax; None if that is not installed, or does not exist.
 
-    pydicom is imported for it when it is called for the first time, which takes a fraction of a second.
+    The first call imports pydicom, if nobody else has: some 100 ms.
     """
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -59,7 +62,7 @@ def decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | N
     elements[PIXEL_DATA] = raw_element(PIXEL_DATA, "OW" if bits > 8 else "OB", pixels)
     elements[_BITS_ALLOCATED] = _number(_BITS_ALLOCATED, bits)
     elements[_PHOTOMETRIC_INTERPRETATION] = _code_string(_PHOTOMETRIC_INTERPRETATION, interpretation)
-    if properties["samples_per_pixel"] > 1:
+    if properties["samples_per_pixel"] > 1 and decoder.UID != RLE_LOSSLESS:
         elements[_PLANAR_CONFIGURATION] = _number(_PLANAR_CONFIGURATION, properties["planar_configuration"])
     return elements
 
@@ -68,12 +71,27 @@ def _frames(data_set: Dataset, decoder: Decoder) -> Iterator[Frame]:
     """The decoded frames, one after the other, and what they are."""
     from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 
+    if decoder.UID == RLE_LOSSLESS:
+        for planes, properties in cast("Iterator[Frame]", decoder.iter_buffer(data_set)):
+            by_pixel = properties["samples_per_pixel"] > 1 and not data_set.PlanarConfiguration
+            yield (_interleaved(planes, properties["bits_allocated"] // 8) if by_pixel else planes), properties
+        return
     # These codecs do not say for themselves whether a sample has a sign; pydicom knows how to find out, in arrays.
     if decoder.UID in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes):
         for samples, properties in decoder.iter_array(data_set, raw=True):
             yield samples.tobytes(), properties
     else:
         yield from cast("Iterator[Frame]", decoder.iter_buffer(data_set))
+
+
+def _interleaved(planes: bytes, width: int) -> bytes:
+    """The samples of three colours that come one colour after the other, as the data set says they do: pixel after pixel."""
+    samples = memoryview(planes).cast(_WIDTHS[width])
+    pixels = bytearray(len(planes))
+    target, size = memoryview(pixels).cast(_WIDTHS[width]), len(samples) // 3
+    for colour in range(3):
+        target[colour::3] = samples[colour * size : (colour + 1) * size]
+    return bytes(pixels)
 
 
 def _number(tag: int, number: int) -> RawDataElement:

@@ -101,7 +101,7 @@ def _check_end(data_set: Dataset, data: bytes) -> None:
     if not data_set:
         raise DataSetError("there is no element in the data set")
     end = _end_of(data_set.get_item(max(data_set.keys()), keep_deferred=True), data)
-    if end > len(data) or any(data[end:]):
+    if data[end:] not in (b"", b"\0") or end > len(data):  # a null byte may be the padding of an odd length
         raise DataSetError("the data set is cut short, or its elements are not in order")
 
 
@@ -198,8 +198,7 @@ def _vr_of(element: RawDataElement, near: tuple[Dataset, ...]) -> str:
         if tag.is_private_creator:
             return "LO"
         if tag.is_private:
-            creator = near[0].get((tag.group, tag.element >> 8))
-            return "UN" if creator is None else private_dictionary_VR(tag, str(creator.value))
+            return private_dictionary_VR(tag, str(near[0][tag.group, tag.element >> 8].value))
         vr = dictionary_VR(tag)
         if len(vr) > 2:  # "OB or OW" and the like
             probe = DataElement(tag, vr, element.value or b"", already_converted=True)
