@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LARGEST_IDENTIFIER: Final = 4 << 20
 """Bytes of a query that are taken: room for 60,000 UIDs."""
+RETRIEVE_NEGOTIATION_BYTES: Final = 2
+"""PS3.4 C.5.2.1.2, C.5.3.1.2: relational retrieval, conversion of multi-frame images."""
 IDENTIFIER_SYNTAXES: Final = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
 

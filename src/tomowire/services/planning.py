@@ -18,9 +18,7 @@ _TRANSCODED: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """What a peer takes that does not take what is stored: the last of them every peer must (PS3.5 10.1)."""
 
 
-def plan(
-    files: Iterable[DicomFile], *, transcode: bool = False
-) -> list[tuple[list[ProposedContext], list[DicomFile]]]:
+def plan(files: Iterable[DicomFile], *, transcode: bool = False) -> list[tuple[list[ProposedContext], list[DicomFile]]]:
     """Presentation contexts for `files`, and who uses them: one context for each pair of SOP class and transfer syntax.
 
     More pairs than an association has room for (128, PS3.8 9.3.2.2) make further groups, each for an association of its own. With

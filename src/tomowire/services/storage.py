@@ -111,9 +111,11 @@ class CStoreScu:
         """Send the object in a DICOM file (PS3.7 9.1.1); the file is streamed and never held as a whole.
 
         `content` is the data set, for callers who have read it already. `progress` is called with the number of bytes after each
-        piece sent; `originator` is told to the peer. Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if the file
-        cannot be read, `OperationTimeout` when no byte moved for `timeout` seconds, and what else ends an association.
-        A failure status is not an exception: see `StoreResponse`.
+        piece sent; `originator` is told to the peer.
+
+        Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if the file cannot be read,
+        `OperationTimeout` when no byte moved for `timeout` seconds, and what else ends an association. A failure status is not
+        an exception: see `StoreResponse`.
         """
         association = self._association
         file = source if isinstance(source, DicomFile) else await to_thread(inspect, Path(source))
