@@ -18,14 +18,19 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.retrieve import ArchiveRetrieve
 from tomowire.services.find_scp import Find
+from tomowire.services.get_scp import Get
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from tomowire.server.nodes import Node
 
 logger: Final = logging.getLogger(__name__)
 
@@ -36,8 +41,8 @@ _LOAD_AFTER: Final = 2.0
 @value()
 class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `allowed_callers`,
-    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `shutdown_grace` are the seconds that
-    associations in progress get at the end."""
+    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `nodes` are the peers that C-MOVE may
+    send to; that alone does not let them in. `shutdown_grace` are the seconds that associations in progress get at the end."""
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
@@ -47,6 +52,7 @@ class Settings:
     any_sop_class: bool = False
     allowed_callers: tuple[str, ...] = ()
     allow_unknown_callers: bool = False
+    nodes: tuple[Node, ...] = ()
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
     shutdown_grace: float = 10.0
 
@@ -65,6 +71,7 @@ class Archive:
                 "or let in everyone with --allow-unknown-callers"
             )
         self.settings: Final = settings
+        self._nodes = nodes_by_title(settings.nodes)
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
@@ -76,6 +83,7 @@ class Archive:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
+            retrieve = ArchiveRetrieve(storage.index, storage.root, self._nodes, settings.ae_title)
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
@@ -83,7 +91,8 @@ class Archive:
                     services=[
                         Verification(),
                         Storage(self._keep, any_sop_class=settings.any_sop_class),
-                        Find(ArchiveFind(storage.index, settings.ae_title).answer),
+                        Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
+                        Get(retrieve.objects, relational=True),
                     ],
                     aet=settings.ae_title,
                     calling_aets=None if settings.allow_unknown_callers else callers,
