@@ -241,8 +241,8 @@ class _Work:
 
     async def run(self, parts: list[Part], tell: Callable[[Progress], None]) -> None:
         for classes, group in grouped(parts):
-            receiver = Receiver(self._objects.keep, sop_classes=classes)
             contexts = contexts_for(classes, self._model)
+            receiver = Receiver(self._objects.keep, sop_classes={each.abstract_syntax for each in contexts if each.scp})
             async with associate(self._peer, contexts, services=[receiver], **self._options) as association:
                 log_agreement(logger, association)
                 await self._get(association, receiver, group, tell)

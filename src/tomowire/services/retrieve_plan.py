@@ -14,7 +14,14 @@ from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
 from tomowire.services.get import getting
 from tomowire.services.models import Level, Model
 from tomowire.services.query import Query
-from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, TRANSFER_SYNTAXES
+from tomowire.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_SOP_CLASSES,
+    TRANSFER_SYNTAXES,
+)
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -39,36 +46,33 @@ _COMMON_SYNTAXES: Final = (
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
     "1.2.840.10008.1.2.5",  # RLE Lossless
     "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    EXPLICIT_VR_BIG_ENDIAN,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
 )
 # Streams and encodings for mail and XML: nothing that a stored object could have.
 _NO_STORAGE: Final = ("1.2.840.10008.1.2.6.", "1.2.840.10008.1.2.7.")
+_RETIRED: Final = "(Retired)"
 SYNTAXES: Final = tuple(
-    dict.fromkeys((*_COMMON_SYNTAXES, *(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE))))
-)
-"""All that an object may be stored in, the common ones first."""
-
-LIKELY_SOP_CLASSES: Final = tuple(
-    "1.2.840.10008.5.1.4.1.1." + each
-    for each in (
-        "1",
-        "1.1",
-        "1.2",
-        "2",
-        "2.1",
-        "3.1",
-        "4",
-        "4.1",
-        "6.1",
-        "7",
-        "12.1",
-        "12.2",
-        "20",
-        "88.33",
-        "88.59",
-        "128",
+    dict.fromkeys(
+        (
+            *_COMMON_SYNTAXES,
+            *(uid for uid, name in TRANSFER_SYNTAXES.items() if not (uid.startswith(_NO_STORAGE) or _RETIRED in name)),
+            *(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE)),
+        )
     )
 )
-"""CR, DX, MG, CT, US, MR, SC, XA, RF, NM, SR, KO, PET: what is proposed for a peer that does not tell the class of its objects."""
+"""All that an object may be stored in, the common ones first and the retired ones last."""
+# DCMTK 3.6.7 closes the connection at a context with more than 50.
+_MOST_SYNTAXES_IN_A_CONTEXT: Final = 20
+
+_LIKELY: Final = (
+    f"1.2.840.10008.5.1.4.1.1.{each}"
+    for each in ("1", "1.1", "1.2", "2", "2.1", "3.1", "4", "4.1", "6.1", "7", "12.1", "12.2", "20", "88.33", "128")
+)
+LIKELY_SOP_CLASSES: Final = tuple(
+    dict.fromkeys((*_LIKELY, *(uid for uid, name in STORAGE_SOP_CLASSES.items() if _RETIRED not in name)))
+)[: MAXIMUM_CONTEXTS - 1]
+"""What is proposed where the peer does not tell the classes of its objects: as many as there is room for."""
 
 _WHAT_TO_RETURN: Final = {
     Level.PATIENT: (),
@@ -80,7 +84,7 @@ _WHAT_TO_RETURN: Final = {
 
 @value()
 class Part:
-    """What one request asks for. `sop_classes` and `count` tell of the objects; None where nobody knows how many."""
+    """What one request asks for. `sop_classes` and `count` tell of the objects: no classes, or None, where nobody knows."""
 
     level: Level
     keys: tuple[tuple[str, str], ...]
@@ -131,7 +135,7 @@ class Planner:
         # The retired Patient/Study Only model ends with the study.
         planner = self if below in self._model.levels else Planner(self._scu, Model.STUDY_ROOT, **self._options)
         parts = await planner.parts(Query(below, dict(part.keys)))
-        classes = frozenset().union(*(each.sop_classes for each in parts))
+        classes = _union(parts)
         if not parts or (len(classes) > self._most and planner is self):
             return parts
         return [Part(level, part.keys, (), classes, total(parts))]
@@ -187,11 +191,18 @@ def _image_parts(keys: tuple[tuple[str, str], ...], class_of: dict[str, str]) ->
     for uid, sop_class in class_of.items():
         by_class.setdefault(sop_class, []).append(uid)
     return [
-        Part(Level.IMAGE, keys, chunk, frozenset({sop_class} if sop_class else LIKELY_SOP_CLASSES), len(chunk))
+        Part(Level.IMAGE, keys, chunk, frozenset({sop_class} if sop_class else ()), len(chunk))
         for sop_class, uids in by_class.items()
         for start in range(0, len(uids), _UIDS_AT_ONCE)
         if (chunk := tuple(uids[start : start + _UIDS_AT_ONCE]))
     ]
+
+
+def _union(parts: Sequence[Part]) -> frozenset[str]:
+    """The classes of all; none where they are not known of one of them."""
+    if not all(each.sop_classes for each in parts):
+        return frozenset()
+    return frozenset[str]().union(*(each.sop_classes for each in parts))
 
 
 def total(parts: Iterable[Part]) -> int | None:
@@ -202,8 +213,10 @@ def total(parts: Iterable[Part]) -> int | None:
 
 
 def _texts(answer: Dataset, keyword: str) -> list[str]:
-    found = answer.get(keyword)
-    values = [found] if isinstance(found, str) else list(found or ())
+    if keyword not in answer or answer[keyword].is_empty:
+        return []
+    element = answer[keyword]
+    values = [element.value] if element.VM == 1 else element.value
     return [text for each in values if (text := str(each).strip(" \0"))]
 
 
@@ -221,12 +234,16 @@ def _number(answer: Dataset, keyword: str) -> int | None:
 
 
 def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[frozenset[str], list[Part]]]:
-    """The parts for each association, with all their classes, of which it has no more than `most` if it can be helped."""
+    """The parts for each association, with all their classes, of which it has no more than `most` if it can be helped.
+
+    Those whose classes are not known stand together, with no classes.
+    """
     groups: list[tuple[frozenset[str], list[Part]]] = []
     for part in parts:
         for number, (classes, members) in enumerate(groups):
-            if len(classes | part.sop_classes) <= most:
-                groups[number] = (classes | part.sop_classes, [*members, part])
+            both = classes | part.sop_classes
+            if bool(classes) is bool(part.sop_classes) and (both == classes or len(both) <= most):
+                groups[number] = (both, [*members, part])
                 break
         else:
             groups.append((part.sop_classes, [part]))
@@ -236,13 +253,14 @@ def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[f
 def contexts_for(sop_classes: Iterable[str], model: Model) -> list[ProposedContext]:
     """The contexts to propose: one for each transfer syntax where there is room, so that what is stored comes as it is stored.
 
-    Else the common ones have their own, and the others share one, in which the peer chooses (PS3.8 9.3.3.2).
+    Else the common ones have their own, and some others share one, in which the peer chooses (PS3.8 9.3.3.2). No classes stand
+    for `LIKELY_SOP_CLASSES`.
     """
-    uids = sorted(sop_classes)
-    own = max((MAXIMUM_CONTEXTS - 1) // max(len(uids), 1), 1)
+    uids = sorted(sop_classes) or LIKELY_SOP_CLASSES
+    own = max((MAXIMUM_CONTEXTS - 1) // len(uids), 1)
     lists: list[tuple[str, ...]] = [(each,) for each in SYNTAXES]
     if own < len(SYNTAXES):
-        lists = [*lists[: own - 1], SYNTAXES[own - 1 :]]
+        lists = [*lists[: own - 1], SYNTAXES[own - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]
     return [
         *getting(model=model),
         *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in lists),
