@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import DEFAULT_AE_TITLE
@@ -40,7 +39,6 @@ logger = logging.getLogger("tomowire.retrieve")
 
 _MOST_AT_ONCE: Final = 10_000
 """Objects for which associations are planned together: memory stays bounded, however many there are."""
-_NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @value()
@@ -52,7 +50,7 @@ class Destination:
     """How many are used at once."""
     aet: str | None = None
     """The AE title that calls; that which the C-MOVE called, if None."""
-    options: Mapping[str, Any] = _NO_OPTIONS
+    options: Mapping[str, Any] | None = None
     """What `send_files` and `associate` take besides."""
 
 
@@ -130,7 +128,7 @@ class _Moving:
         self._destination = destination
         self._originator = MoveOriginator(request.association.calling_ae_title, message.message_id)
         own_title = destination.aet or request.association.called_ae_title or DEFAULT_AE_TITLE
-        self._options = {"timeout": timeout, "aet": own_title, **destination.options}
+        self._options = {"timeout": timeout, "aet": own_title, **(destination.options or {})}
         self._stop = asyncio.Event()
         self._gone: Exception | None = None
 
