@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,11 +19,11 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.later import Later
 from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
-from tomowire.server.retrieve import ArchiveRetrieve
 from tomowire.services.find_scp import Find
-from tomowire.services.get_scp import Get
+from tomowire.services.models import Model
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value
@@ -30,7 +31,9 @@ from tomowire.wire.value import value
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tomowire.aio.serving import ServiceProvider
     from tomowire.server.nodes import Node
+    from tomowire.server.retrieve import ArchiveRetrieve
 
 logger: Final = logging.getLogger(__name__)
 
@@ -83,7 +86,6 @@ class Archive:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
-            retrieve = ArchiveRetrieve(storage.index, storage.root, self._nodes, settings.ae_title)
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
@@ -92,7 +94,8 @@ class Archive:
                         Verification(),
                         Storage(self._keep, any_sop_class=settings.any_sop_class),
                         Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
-                        Get(retrieve.objects, relational=True),
+                        Later([model.get for model in Model], partial(self._get, storage)),
+                        Later([model.move for model in Model], partial(self._move, storage)),
                     ],
                     aet=settings.ae_title,
                     calling_aets=None if settings.allow_unknown_callers else callers,
@@ -141,6 +144,22 @@ class Archive:
             )
         )
 
+    def _get(self, storage: ArchiveStorage) -> ServiceProvider:
+        from tomowire.services.get_scp import Get
+
+        return Get(self._retrieve(storage).objects, relational=True)
+
+    def _move(self, storage: ArchiveStorage) -> ServiceProvider:
+        from tomowire.services.move_scp import Move
+
+        retrieve = self._retrieve(storage)
+        return Move(retrieve.objects, retrieve.destination, relational=True)
+
+    def _retrieve(self, storage: ArchiveStorage) -> ArchiveRetrieve:
+        from tomowire.server.retrieve import ArchiveRetrieve
+
+        return ArchiveRetrieve(storage.index, storage.root, self._nodes, self.settings.ae_title)
+
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
         association = request.association
@@ -158,6 +177,13 @@ class Archive:
         return SUCCESS
 
 
+def _load_retrievals() -> None:
+    """Import what C-GET and C-MOVE take."""
+    import tomowire.server.retrieve
+    import tomowire.services.get_scp
+    import tomowire.services.move_scp  # noqa: F401 - for those who use it later
+
+
 async def _load_soon() -> None:
     """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
 
@@ -165,7 +191,7 @@ async def _load_soon() -> None:
     """
     await asyncio.sleep(_LOAD_AFTER)
     loop = asyncio.get_running_loop()
-    for load in (load_character_sets, load_queries):
+    for load in (load_character_sets, load_queries, _load_retrievals):
         await finished(loop.run_in_executor(None, load))
 
 

@@ -10,7 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
+from tomowire.server.index.keys import parse_unique_keys
+from tomowire.server.index.retrieval import find_objects, select_uids
 from tomowire.services.dicom_file import DicomFile
+from tomowire.services.move_scp import Destination
 from tomowire.services.suboperations import Retrieval
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from tomowire.server.index.rows import IndexedObject
     from tomowire.server.index.sqlite_reader import Row, SqliteReader, Statement
     from tomowire.server.nodes import Node
-    from tomowire.services.move_scp import Destination
     from tomowire.services.suboperations import RetrieveRequest
 
 logger: Final = logging.getLogger(__name__)
@@ -64,10 +66,8 @@ class ArchiveRetrieve:
 
     async def destination(self, request: RetrieveRequest, title: str) -> Destination | None:
         """Where the node named `title` is; None if there is none."""
-        from tomowire.services.move_scp import Destination
-
         node = self._nodes.get(title.strip(" "))
-        return node and Destination(node.address, node.associations, self._ae_title)
+        return None if node is None else Destination(node.address, node.associations, self._ae_title)
 
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:
@@ -79,8 +79,6 @@ class ArchiveRetrieve:
             yield files
 
     def _located(self, uids: Sequence[str], reader: SqliteReader) -> Sequence[DicomFile]:
-        from tomowire.server.index.retrieval import find_objects
-
         found = find_objects(reader, uids)
         return [self._file(uid, found.get(uid)) for uid in uids]
 
@@ -102,9 +100,6 @@ class ArchiveRetrieve:
 
 def _statement(request: RetrieveRequest) -> Statement:
     """Raises `QueryFailed`, `DataSetError`."""
-    from tomowire.server.index.keys import parse_unique_keys
-    from tomowire.server.index.retrieval import select_uids
-
     return select_uids(
         parse_unique_keys(request.identifier, request.transfer_syntax_uid, request.model, relational=request.relational)
     )
