@@ -98,16 +98,17 @@ class _Sending:
         self._operations = operations
         self._feed = feed
         self._timeout = timeout
+        self._ahead = ReadAhead(feed.files)
+        self._turn = asyncio.Lock()  # one at a time looks for more
         self._lost: Exception | None = None
 
     async def run(self) -> None:
-        ahead = ReadAhead(self._feed.files)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._association.window or UNLIMITED_WINDOW):
-                    group.create_task(self._work(ahead))
+                    group.create_task(self._work())
         finally:
-            await ahead.close()
+            await self._ahead.close()
         if self._request.cancelled:
             return
         self._operations.rest_not_done(self._lost or self._feed.error)
@@ -116,18 +117,21 @@ class _Sending:
     def _goes_on(self) -> bool:
         return self._lost is None and not self._request.cancelled
 
-    async def _work(self, ahead: ReadAhead) -> None:
+    async def _work(self) -> None:
         scu = CStoreScu(self._association)
-        while self._goes_on:
-            self._feed.refill()
-            read = await ahead.next()
-            if read is None:
-                if not await self._feed.more():
-                    return
-            elif self._goes_on:
+        while self._goes_on and (read := await self._next()) is not None:
+            if self._goes_on:
                 await self._send(scu, read)
                 if self._association.is_established:  # otherwise something of it may still be on its way out
-                    ahead.done(read)
+                    self._ahead.done(read)
+
+    async def _next(self) -> Read | None:
+        async with self._turn:
+            while True:
+                self._feed.refill()
+                read = await self._ahead.next()
+                if read is not None or not await self._feed.more():
+                    return read
 
     async def _send(self, scu: CStoreScu, read: Read) -> None:
         file, content = read
