@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import DEFAULT_WINDOW
 from tomowire.errors import AssociationError, RetrieveFailed, StoreFailed
-from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import CFindScu
 from tomowire.services.get import CGetScu, Receiver
 from tomowire.services.models import querying
@@ -62,8 +62,9 @@ class Requests:
 
     def __init__(self, parts: Iterable[Part]) -> None:
         self._parts = list(parts)
-        self._later = total(self._parts)  # objects of the parts whose turn has not come
-        self._done = Progress(self._later, 0, 0, 0)
+        self._waiting = list(self._parts)
+        self._done = Progress(total(self._parts), 0, 0, 0)
+        self._later: int | None = 0  # objects of the parts whose turn has not come
         self._failures: list[Exception] = []
 
     @property
@@ -76,24 +77,36 @@ class Requests:
     ) -> AsyncGenerator[Progress, None]:
         """Make the requests for `parts`, or for all, and yield how far the whole is. A failure does not stop the others."""
         left = deque(self._parts if parts is None else parts)
+        list_refused: RetrieveFailed | None = None  # and now the first instance is tried alone
         while left:
             part = left.popleft()
-            self._later = None if self._later is None or part.count is None else self._later - part.count
+            self._waiting.remove(part)
+            self._later = total(self._waiting)
             last = Progress(0, 0, 0, 0)
+            alone: list[Part] = []
             try:
                 async with aclosing(retrieve(part.query)) as progress:
                     async for last in progress:
                         yield self._with(last)
             except RetrieveFailed as failure:
-                alone = part.one_by_one() if _knows_no_lists(failure) else []
+                alone = [] if failure.completed else part.one_by_one()
+                left.extendleft(reversed(alone))
+                self._waiting += alone
                 if alone:
-                    left.extendleft(reversed(alone))
-                    self._later = None if self._later is None else self._later + len(alone)
+                    list_refused = failure
                     continue
                 self._failures.append(failure)
+                if list_refused is not None and failure.status == list_refused.status:
+                    self._drop_like(part, left)  # not because it was a list: the others would fare no better
             except ExceptionGroup as group:
                 self._failures += group.exceptions
+            list_refused = None
             self._done = self._with(last)
+
+    def _drop_like(self, part: Part, left: deque[Part]) -> None:
+        """Give up the instances that stood in one list with `part`."""
+        while left and left[0].uids and left[0].keys == part.keys:
+            self._waiting.remove(left.popleft())
 
     def finish(self) -> None:
         """Raise what went wrong: `RetrieveFailed` if there was but one request, else all in one `ExceptionGroup`."""
@@ -110,12 +123,6 @@ class Requests:
             self._done.failed + now.failed,
             self._done.warning + now.warning,
         )
-
-
-def _knows_no_lists(failure: RetrieveFailed) -> bool:
-    """Whether the peer may have refused a list of UIDs because it is one."""
-    refused = failure.status >> 8 == DATA_SET_MISMATCH >> 8 or failure.status >> 12 == CANNOT_UNDERSTAND >> 12
-    return refused and not failure.completed
 
 
 async def plan_retrieval(

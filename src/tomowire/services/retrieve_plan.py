@@ -65,12 +65,47 @@ SYNTAXES: Final = tuple(
 # DCMTK 3.6.7 closes the connection at a context with more than 50.
 _MOST_SYNTAXES_IN_A_CONTEXT: Final = 20
 
-_LIKELY: Final = (
+# Ophthalmic measurements, radiotherapy of the second generation, waveforms but ECG, presentations of volumes, surfaces, security
+# scanners, eddy currents, protocols: few archives have them.
+_RARE: Final = tuple(
     f"1.2.840.10008.5.1.4.1.1.{each}"
-    for each in ("1", "1.1", "1.2", "2", "2.1", "3.1", "4", "4.1", "6.1", "7", "12.1", "12.2", "20", "88.33", "128")
+    for each in (
+        *(
+            "78.",
+            "79.",
+            "80.",
+            "81.",
+            "82.",
+            *(f"481.{number}" for number in range(10, 30)),
+            "9.4.",
+            "9.5.",
+            "9.6.",
+            "9.7.",
+        ),
+        *(
+            "9.8.",
+            "9.100.",
+            "11.6",
+            "11.7",
+            "11.8",
+            "11.9",
+            "11.10",
+            "11.11",
+            "66.5",
+            "66.6",
+            "66.8",
+            "68.",
+            "88.74",
+            "88.75",
+        ),
+        *("88.77", "104.4", "104.5", "501.", "601.", "131", "200."),
+    )
 )
 LIKELY_SOP_CLASSES: Final = tuple(
-    dict.fromkeys((*_LIKELY, *(uid for uid, name in STORAGE_SOP_CLASSES.items() if _RETIRED not in name)))
+    sorted(
+        (uid for uid, name in STORAGE_SOP_CLASSES.items() if _RETIRED not in name),
+        key=lambda uid: uid.startswith(_RARE),
+    )
 )[: MAXIMUM_CONTEXTS - 1]
 """What is proposed where the peer does not tell the classes of its objects: as many as there is room for."""
 
@@ -253,14 +288,14 @@ def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[f
 def contexts_for(sop_classes: Iterable[str], model: Model) -> list[ProposedContext]:
     """The contexts to propose: one for each transfer syntax where there is room, so that what is stored comes as it is stored.
 
-    Else the common ones have their own, and some others share one, in which the peer chooses (PS3.8 9.3.3.2). No classes stand
-    for `LIKELY_SOP_CLASSES`.
+    Else the common ones have their own, and some others share one, in which the peer chooses (PS3.8 9.3.3.2): so it is for a peer
+    that does not tell the classes, to whom `LIKELY_SOP_CLASSES` are proposed. It may have to transcode then.
     """
     uids = sorted(sop_classes) or LIKELY_SOP_CLASSES
-    own = max((MAXIMUM_CONTEXTS - 1) // len(uids), 1)
+    contexts = max((MAXIMUM_CONTEXTS - 1) // len(uids), 1)
     lists: list[tuple[str, ...]] = [(each,) for each in SYNTAXES]
-    if own < len(SYNTAXES):
-        lists = [*lists[: own - 1], SYNTAXES[own - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]
+    if contexts < len(lists):
+        lists = [*lists[: contexts - 1], SYNTAXES[contexts - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]
     return [
         *getting(model=model),
         *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in lists),
