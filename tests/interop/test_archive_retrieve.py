@@ -413,3 +413,36 @@ def test_pynetdicom_cancels_a_get(scene: Scene, pynetdicom: ModuleType) -> None:
     assert answer.statuses[-1] == 0xFE00
     assert (answer.completed, answer.failed, answer.warning) == (len(came), 0, 0)
     assert len(came) < len(LARGE)
+
+
+def test_pynetdicom_negotiates_relational_queries(scene: Scene, pynetdicom: ModuleType) -> None:
+    """PS3.4 C.5.1.1, C.5.3.1: an object by its UID alone."""
+    from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
+
+    model = Model.STUDY_ROOT
+    entity = pynetdicom.AE("PYNETDICOM")
+    entity.add_requested_context(SECONDARY_CAPTURE, EXPLICIT_VR_LITTLE_ENDIAN)
+    asked: list[Any] = [pynetdicom.build_role(SECONDARY_CAPTURE, scp_role=True)]
+    for uid in (model.find, model.get):
+        entity.add_requested_context(uid)
+        negotiation = SOPClassExtendedNegotiation()
+        negotiation.sop_class_uid = uid
+        negotiation.service_class_application_information = b"\x01"
+        asked.append(negotiation)
+    came: list[str] = []
+
+    def keep(event: Any) -> int:
+        came.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
+
+    handlers = [(pynetdicom.evt.EVT_C_STORE, keep)]
+    association = entity.associate(LOOPBACK, scene.port, ae_title="TOMOWIRE", ext_neg=asked, evt_handlers=handlers)
+    assert association.is_established
+    query = identifier({"QueryRetrieveLevel": "IMAGE", "SOPInstanceUID": Sample(9).uid, "PatientID": ""})
+    try:
+        found = [*association.send_c_find(query, model.find)]
+        got = answer_of(association.send_c_get(query, model.get))
+    finally:
+        association.release()
+    assert [(status.Status, answer and answer.PatientID) for status, answer in found] == [(0xFF00, "JOERG"), (0, None)]
+    assert (got.statuses[-1], got.completed, came) == (0x0000, 1, [Sample(9).uid])

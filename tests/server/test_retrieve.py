@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample, chunks_of, stream
 from support.raw_peer import RawPeer, associate_rq, message_pdus
 from support.receiver import Receiver
-from tomowire import Level, Model, Storage, associate, listen
+from tomowire import AssociationError, Level, Model, Storage, StoreRequest, associate, listen
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.association import Association
 from tomowire.aio.responses import responses
@@ -455,3 +456,63 @@ async def final_response(peer: RawPeer) -> Response:
         assert isinstance(command, Response)
         if command.status != PENDING:
             return command
+
+
+# What ends in the middle
+
+
+@dataclass(frozen=True)
+class Held:
+    """A destination that takes objects and does not answer, and an archive that knows it."""
+
+    settings: Settings
+    begun: asyncio.Event
+    """The destination has got an object."""
+
+    ended: asyncio.Event
+    """Its association has ended before it answered."""
+
+
+@pytest.fixture
+async def held(no_leaks: None, tmp_path: Path) -> AsyncIterator[Held]:
+    await fill(tmp_path, small_hospital())
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: StoreRequest) -> int:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return SUCCESS
+
+    async with listen(LOOPBACK, 0, services=[Storage(hold)], shutdown_grace=0.1) as server:
+        nodes = (Node("RECEIVER", LOOPBACK, server.port),)
+        yield Held(Settings(tmp_path, port=0, nodes=nodes, shutdown_grace=0.1), begun, ended)
+
+
+MOVING = [ProposedContext(Model.STUDY_ROOT.move, SYNTAXES)]
+
+
+async def test_a_requestor_that_goes_away_ends_its_move(held: Held) -> None:
+    async with asyncio.timeout(20), Archive(held.settings) as archive:
+        async with associate(f"TOMOWIRE@{LOOPBACK}:{archive.port}", MOVING) as association:
+            asked = asyncio.create_task(move(association, one_of(Model.STUDY_ROOT, Level.STUDY)))
+            await held.begun.wait()
+            association.abort()
+            with pytest.raises(AssociationError):
+                await asked
+        await held.ended.wait()
+
+
+async def test_an_archive_that_ends_takes_its_moves_with_it(held: Held) -> None:
+    async with asyncio.timeout(20), contextlib.AsyncExitStack() as archives:
+        archive = await archives.enter_async_context(Archive(held.settings))
+        with contextlib.suppress(AssociationError):  # its release finds nobody
+            async with associate(f"TOMOWIRE@{LOOPBACK}:{archive.port}", MOVING) as association:
+                asked = asyncio.create_task(move(association, one_of(Model.STUDY_ROOT, Level.STUDY)))
+                await held.begun.wait()
+                await archives.aclose()
+                with pytest.raises(AssociationError):
+                    await asked
+        await held.ended.wait()

@@ -51,7 +51,7 @@ def select_for(keys: Keys, *, relational: bool = False) -> Selected:
     found = {key.tag: source for key in keys.entries if (source := source_of(key, keys.level)) is not None}
     asked = {key.tag for key in keys.entries}
     below = _below(keys, found) if relational else {}
-    partly = {tag for tag, source in found.items() if not source.whole}
+    partly = {tag for tag, source in [*found.items(), *below.items()] if not source.whole}
     shown = found or _unique_key(keys.level)
     conditions = [source.condition for source in found.values() if source.condition is not None]
     statement = (
