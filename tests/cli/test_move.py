@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from support.network import LOOPBACK, free_port, listening_process
+from support.dcmqrscp import dcmqrscp
+from support.network import LOOPBACK, free_port
 from support.objects import ROOT, Sample
 from support.programs import Done, run_on_a_terminal, start, tomowire
 from support.raw_peer import RawMessage, RawPeer, message_pdus, raw_acceptor
@@ -40,31 +41,18 @@ def uids(*numbers: int) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def dcmqrscp(dcmtk: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """An archive of DCMTK's that has the samples; its address, and the port at which it knows DEST."""
-    folder, port, destination = tmp_path_factory.mktemp("dcmqrscp"), free_port(), free_port()
-    (folder / "storage").mkdir()
-    (folder / "send").mkdir()
-    for sample in SAMPLES:
-        (folder / "send" / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
-    (folder / "cfg").write_text(
-        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
-        f"HostTable BEGIN\ndest = (DEST, {LOOPBACK}, {destination})\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
-        f'AETable BEGIN\nARCHIVE "{folder / "storage"}" RW (200, 1024mb) ANY\nAETable END\n'
-    )
-    command = [dcmtk("dcmqrscp"), "-c", folder / "cfg"]
-    with listening_process(command, port, log=folder / "log", env={"TCP_NODELAY": "1"}):
-        peer = f"ARCHIVE@{LOOPBACK}:{port}"
-        sent = asyncio.run(tomowire("send", peer, folder / "send"))
-        assert sent.code == 0, sent.stderr
-        yield peer, destination
+def archive(dcmtk: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """An archive of DCMTK's that has the samples: its address, and the port at which it knows DEST."""
+    destination = free_port()
+    with dcmqrscp(dcmtk("dcmqrscp"), tmp_path_factory.mktemp("dcmqrscp"), SAMPLES, destination) as address:
+        yield address, destination
 
 
 @pytest.fixture
-async def destination(dcmqrscp: tuple[str, int]) -> AsyncIterator[Receiver]:
+async def destination(archive: tuple[str, int]) -> AsyncIterator[Receiver]:
     """Where DEST is."""
     receiver = Receiver()
-    async with listen(LOOPBACK, dcmqrscp[1], services=[Storage(receiver.keep)], aet="DEST") as server:
+    async with listen(LOOPBACK, archive[1], services=[Storage(receiver.keep)], aet="DEST") as server:
         receiver.server = server
         yield receiver
 
@@ -90,35 +78,35 @@ async def destination(dcmqrscp: tuple[str, int]) -> AsyncIterator[Receiver]:
     ],
 )
 async def test_what_is_sent(
-    keys: list[str], expected: set[int], dcmqrscp: tuple[str, int], destination: Receiver
+    keys: list[str], expected: set[int], archive: tuple[str, int], destination: Receiver
 ) -> None:
-    done = await tomowire("move", dcmqrscp[0], "--dest", "DEST", *keys, "--json")
+    done = await tomowire("move", archive[0], "--dest", "DEST", *keys, "--json")
     assert (done.code, done.stderr) == (0, "")
     assert set(destination.received) == uids(*expected)
     assert len(destination.times) == len(expected), "each once"
     summary = done.json
     assert (summary["completed"], summary["failed"], summary["warning"]) == (len(expected), 0, 0)
-    assert summary | {"peer": dcmqrscp[0], "destination": "DEST", "interrupted": False, "error": None} == summary
+    assert summary | {"peer": archive[0], "destination": "DEST", "interrupted": False, "error": None} == summary
 
 
 @pytest.mark.interop
-async def test_a_summary_for_people(dcmqrscp: tuple[str, int], destination: Receiver) -> None:
-    done = await tomowire("move", dcmqrscp[0], "--dest", "DEST", "--patient-id", "P1")
+async def test_a_summary_for_people(archive: tuple[str, int], destination: Receiver) -> None:
+    done = await tomowire("move", archive[0], "--dest", "DEST", "--patient-id", "P1")
     assert (done.code, done.stdout) == (0, "")
     assert re.fullmatch(r"tomowire: 4 sent to DEST in [0-9.]+ s\n", done.stderr)
 
 
 @pytest.mark.interop
-async def test_progress_on_a_terminal(dcmqrscp: tuple[str, int], destination: Receiver) -> None:
-    output = await asyncio.to_thread(run_on_a_terminal, ["move", dcmqrscp[0], "--dest", "DEST", "--study-uid", STUDY])
+async def test_progress_on_a_terminal(archive: tuple[str, int], destination: Receiver) -> None:
+    output = await asyncio.to_thread(run_on_a_terminal, ["move", archive[0], "--dest", "DEST", "--study-uid", STUDY])
     assert b"to DEST" in output
     assert b"3/3" in output
 
 
 @pytest.mark.interop
-async def test_an_unknown_destination_is_explained_once(dcmqrscp: tuple[str, int]) -> None:
+async def test_an_unknown_destination_is_explained_once(archive: tuple[str, int]) -> None:
     """PS3.4 Table C.4-2: A801H."""
-    done = await tomowire("move", dcmqrscp[0], "--dest", "NOWHERE", "--patient-id", "P1", "--json")
+    done = await tomowire("move", archive[0], "--dest", "NOWHERE", "--patient-id", "P1", "--json")
     assert done.code == 1
     assert done.stderr.count("A801H") == 1, "of two studies"
     assert "does not know the destination 'NOWHERE': enter it there" in done.stderr
@@ -127,8 +115,8 @@ async def test_an_unknown_destination_is_explained_once(dcmqrscp: tuple[str, int
 
 
 @pytest.mark.interop
-async def test_a_destination_that_is_not_there(dcmqrscp: tuple[str, int]) -> None:
-    done = await tomowire("move", dcmqrscp[0], "--dest", "DEST", "--study-uid", STUDY, "--json")
+async def test_a_destination_that_is_not_there(archive: tuple[str, int]) -> None:
+    done = await tomowire("move", archive[0], "--dest", "DEST", "--study-uid", STUDY, "--json")
     assert done.code == 1
     assert done.json["failed"] == 3
     assert {row["sop_instance_uid"] for row in done.json["objects"]} == uids(1, 2, 3)
@@ -136,11 +124,11 @@ async def test_a_destination_that_is_not_there(dcmqrscp: tuple[str, int]) -> Non
 
 
 @pytest.mark.interop
-async def test_nothing_that_matches_is_a_failure(dcmqrscp: tuple[str, int]) -> None:
+async def test_nothing_that_matches_is_a_failure(archive: tuple[str, int]) -> None:
     """Other than with `query`, somebody wanted to have it."""
-    done = await tomowire("move", dcmqrscp[0], "--dest", "DEST", "--patient", "Nobody")
+    done = await tomowire("move", archive[0], "--dest", "DEST", "--patient", "Nobody")
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr == f"tomowire: {dcmqrscp[0]} has nothing that matches\n"
+    assert done.stderr == f"tomowire: {archive[0]} has nothing that matches\n"
 
 
 Answers = list[tuple[dict[str, Any], bytes | None]]

@@ -66,16 +66,20 @@ class Collector:
             yield
             return
 
-        async def look() -> None:
+        def look() -> None:
+            show(self.arrived, self.total, self._report.bytes + sum(data.received for data in self._coming))
+
+        async def keep_looking() -> None:
             while True:
-                show(self.arrived, self.total, self._report.bytes + sum(data.received for data in self._coming))
+                look()
                 await asyncio.sleep(_BETWEEN_LOOKS)
 
-        looking = asyncio.get_running_loop().create_task(look())
+        looking = asyncio.get_running_loop().create_task(keep_looking())
         try:
             yield
         finally:
             looking.cancel()
+            look()
 
 
 def instances_in(folder: Path) -> frozenset[str]:
