@@ -43,11 +43,13 @@ class Stock:
         self.waits_before, self.waits_after = False, False
         """Whether it waits for ever before it answers, or after the last of the files."""
         self.given = 0
+        self.was_asked = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.closed = asyncio.Event()
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
         self.asked.append(request)
+        self.was_asked.set()
         if self.refuses is not None:
             raise self.refuses
         if self.waits_before:

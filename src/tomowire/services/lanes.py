@@ -218,7 +218,7 @@ class Lanes:
 
     async def _wait_for_resources(self) -> None:
         """When nothing else is left, wait before sending again what was refused for want of resources."""
-        if self._left or self._again or not self._refused:
+        if self._left or self._again or not self._refused or self._stopped:
             return
         refused, self._refused = self._refused, {}
         wait, self._refused_wait = self._refused_wait, 0.0
