@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from tomowire.errors import DataSetError
+from tomowire.services import image_codecs
 from tomowire.services.reencoding import PIXEL_DATA, raw_element
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from pydicom import Dataset
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder
 
     Frame = tuple[bytes, dict[str, Any]]
+
+logger: Final = logging.getLogger(__name__)
 
 RLE_LOSSLESS: Final = "1.2.840.10008.1.2.5"
 
@@ -26,27 +30,43 @@ _PLANAR_CONFIGURATION: Final = 0x00280006
 _BITS_ALLOCATED: Final = 0x00280100
 
 
-def decoder_of(transfer_syntax_uid: str) -> Decoder | None:
-    """What decodes pixel data of this transfer syntax; None if that is not installed, or does not exist.
+def decoders_of(transfer_syntax_uid: str) -> tuple[Decoder, ...]:
+    """What decodes pixel data of this transfer syntax, the best first; nothing if that is not installed, or does not exist.
 
     The first call imports pydicom, if nobody else has: some 100 ms.
     """
-    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.decoders.base import Decoder, get_decoder
+    from pydicom.uid import UID
 
+    decoders = []
+    if image_codecs.is_available(transfer_syntax_uid):
+        decoders.append(Decoder(UID(transfer_syntax_uid)))
+        decoders[0].add_plugin("imagecodecs", (image_codecs.__name__, image_codecs.decode_frame.__name__))
     try:
         decoder = get_decoder(transfer_syntax_uid)
     except NotImplementedError:
-        return None
-    return decoder if decoder.is_available else None
+        return tuple(decoders)
+    return (*decoders, decoder) if decoder.is_available else tuple(decoders)
 
 
-def decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | None]:
+def decoded(data_set: Dataset, decoders: Sequence[Decoder]) -> dict[int, RawDataElement | None]:
     """The elements to put in place of those that describe and hold the compressed pixel data of `data_set`.
 
-    The samples are those that the codec gives: colours are not transformed, since that would round them.
+    The samples are those that the codec gives: colours are not transformed, since that would round them. If one of the decoders
+    fails, the next is tried.
 
-    Raises `DataSetError` if there are not as many frames as the data set says; what pydicom raises for those it cannot decode.
+    Raises `DataSetError` if there are not as many frames as the data set says, or not as large; what the last decoder raises for
+    those that it cannot decode.
     """
+    for decoder in decoders[:-1]:
+        try:
+            return _decoded(data_set, decoder)
+        except Exception as error:  # codecs raise whatever they stumble over
+            logger.debug("tried with another codec: %s", error)
+    return _decoded(data_set, decoders[-1])
+
+
+def _decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | None]:
     found = list(_frames(data_set, decoder))
     frames = [frame for frame, _ in found]
     expected = int(data_set.get("NumberOfFrames") or 1)
@@ -54,7 +74,12 @@ def decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | N
         raise DataSetError(f"it has {len(frames)} frames of pixel data and should have {expected}")
     properties = found[0][1]
     bits = properties["bits_allocated"]
-    pixels = b"".join((*frames, b"\0" if sum(map(len, frames)) % 2 else b""))
+    size = properties["rows"] * properties["columns"] * properties["samples_per_pixel"] * bits // 8
+    if any(len(frame) != size for frame in frames):
+        raise DataSetError("its pixel data is of another size than it says")
+    pixels = b"".join(frames)
+    if data_set.BitsAllocated == 1 and bits == 8:
+        pixels, bits = _packed(pixels), 1
     interpretation = str(properties["photometric_interpretation"])
     if interpretation == "YBR_FULL_422":
         interpretation = "YBR_FULL"  # every decoder gives each pixel its own colour
@@ -92,6 +117,14 @@ def _interleaved(planes: bytes, width: int) -> bytes:
     for colour in range(3):
         target[colour::3] = samples[colour * size : (colour + 1) * size]
     return bytes(pixels)
+
+
+def _packed(samples: bytes) -> bytes:
+    """Samples of one bit, eight in a byte (PS3.5 8.1.1): codecs give a byte for each."""
+    import numpy
+    from pydicom.pixels.utils import pack_bits
+
+    return bytes(pack_bits(numpy.frombuffer(samples, numpy.uint8), pad=False))
 
 
 def _number(tag: int, number: int) -> RawDataElement:

@@ -47,6 +47,9 @@ _END_LENGTH: Final = 8
 _SEQUENCE_ENDS: Final = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")
 _MOST_IN_SHORT: Final = 0xFFFF
 _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_TEXT: Final = frozenset(
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"}
+)
 _WORDS: Final = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), "H"),
     **dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), "I"),
@@ -158,6 +161,8 @@ class _Writer:
             words = array(_WORDS[vr], content)
             words.byteswap()
             content = words.tobytes()
+        if len(content) % 2:  # not allowed (PS3.5 7.1.1), but there are some
+            content += b" " if vr in _TEXT else b"\0"
         self._head(element.tag, vr, len(content))
         self.parts.append(content)
 

@@ -12,7 +12,7 @@ from io import FileIO
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import TranscodingFailed
-from tomowire.services.decoding import decoded, decoder_of
+from tomowire.services.decoding import decoded, decoders_of
 from tomowire.services.reencoding import UNCOMPRESSED, reencode
 from tomowire.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
 
@@ -33,7 +33,7 @@ def can_transcode(from_ts: str, to_ts: str) -> bool:
     `to_ts` has to be one of the uncompressed ones: Implicit and Explicit VR Little Endian, Big Endian, Deflated. What is compressed
     can be decoded if its codec is installed (`pip install "tomowire[images]"`); RLE always.
     """
-    return to_ts in UNCOMPRESSED and (from_ts in UNCOMPRESSED or decoder_of(from_ts) is not None)
+    return to_ts in UNCOMPRESSED and (from_ts in UNCOMPRESSED or bool(decoders_of(from_ts)))
 
 
 async def transcode(file: DicomFile, to_ts: str) -> bytes:
@@ -60,16 +60,16 @@ def _transcode(file: DicomFile, to_ts: str) -> bytes:
         raise TranscodingFailed(f"cannot transcode {described}: only uncompressed transfer syntaxes are written")
     decode = None
     if from_ts not in UNCOMPRESSED:
-        decoder = decoder_of(from_ts)
-        if decoder is None:
+        decoders = decoders_of(from_ts)
+        if not decoders:
             raise TranscodingFailed(
                 f'cannot transcode {described}: no codec is installed for it; try `pip install "tomowire[images]"`'
             )
-        decode = partial(decoded, decoder=decoder)
+        decode = partial(decoded, decoders=decoders)
     try:
         return reencode(_read(file), from_ts, to_ts, decode)
     except Exception as error:  # pydicom and the codecs raise whatever they stumble over
-        raise TranscodingFailed(f"cannot transcode {described}: {error}") from error
+        raise TranscodingFailed(f"cannot transcode {described}: {' '.join(str(error).split())}") from error
 
 
 def _read(file: DicomFile) -> bytes:
