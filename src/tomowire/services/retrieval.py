@@ -14,9 +14,11 @@ from tomowire.aio.listen import DEFAULT_WINDOW
 from tomowire.errors import AssociationError, RetrieveFailed, StoreFailed
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import CFindScu
+from tomowire.services.folder import Folder
 from tomowire.services.get import CGetScu, Receiver
-from tomowire.services.models import querying
-from tomowire.services.retrieve_plan import Planner, contexts_for, grouped, total
+from tomowire.services.models import Model, querying
+from tomowire.services.retrieve_contexts import contexts_for
+from tomowire.services.retrieve_plan import Planner, grouped, total
 from tomowire.services.retrieving import Progress
 from tomowire.services.sending import log_agreement
 from tomowire.wire.value import value
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
-    from tomowire.services.folder import Folder
-    from tomowire.services.models import Model
     from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
     from tomowire.services.storage import StoreRequest
@@ -135,9 +135,7 @@ async def plan_retrieval(
     **limits: Any,
 ) -> list[Part]:
     """Ask the peer what `query` matches; `with_classes` down to the SOP classes. Raises as `CFindScu.find` does."""
-    from tomowire.services.models import Model as Models
-
-    contexts = [querying(each) for each in dict.fromkeys((model, Models.STUDY_ROOT))]
+    contexts = [querying(each) for each in dict.fromkeys((model, Model.STUDY_ROOT))]
     async with associate(peer, contexts, **options) as association:
         planner = Planner(CFindScu(association), model, **limits)
         return await (planner.parts(query) if with_classes else planner.entities(query))
@@ -169,9 +167,7 @@ class Objects:
         return status
 
     async def _kept(self, request: StoreRequest) -> tuple[int, str | None]:
-        from tomowire.services.folder import Folder as FolderOfFiles
-
-        if isinstance(self._into, FolderOfFiles):
+        if isinstance(self._into, Folder):
             return SUCCESS, (await self._into.store(request)).path
         status: int | None = await self._into(request)
         if status is None:

@@ -1,8 +1,4 @@
-"""What to ask for to get all that a query matches, and in which presentation contexts: the peer is asked first, with C-FIND.
-
-A C-GET brings only what the requestor proposed contexts for, at most 128 (PS3.8 9.3.2.2), and there are more pairs of SOP class
-and transfer syntax than that. Objects of other classes would be passed over, often in silence.
-"""
+"""What to ask for to get all that a query matches: the peer is asked first, with C-FIND, down to the SOP classes of the objects."""
 
 from __future__ import annotations
 
@@ -10,18 +6,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import PeerMisbehaved
-from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
-from tomowire.services.get import getting
 from tomowire.services.models import Level, Model
 from tomowire.services.query import Query
-from tomowire.uids import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    STORAGE_SOP_CLASSES,
-    TRANSFER_SYNTAXES,
-)
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -31,83 +17,11 @@ if TYPE_CHECKING:
 
     from tomowire.services.find import CFindScu
 
-# So many SOP classes share an association: each has room for seven contexts then, and so for the transfer syntaxes that matter.
 MOST_SOP_CLASSES: Final = 16
+"""So many share an association: each has room for seven contexts then, and so for the transfer syntaxes that matter."""
 # UIDs in one request: 64 KB at most, so that the identifier fits where lengths have two bytes.
 _UIDS_AT_ONCE: Final = 500
 _SEVERAL: Final = 2
-
-_COMMON_SYNTAXES: Final = (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless SV1
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.5",  # RLE Lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-    EXPLICIT_VR_BIG_ENDIAN,
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-)
-# Streams and encodings for mail and XML: nothing that a stored object could have.
-_NO_STORAGE: Final = ("1.2.840.10008.1.2.6.", "1.2.840.10008.1.2.7.")
-_RETIRED: Final = "(Retired)"
-SYNTAXES: Final = tuple(
-    dict.fromkeys(
-        (
-            *_COMMON_SYNTAXES,
-            *(uid for uid, name in TRANSFER_SYNTAXES.items() if not (uid.startswith(_NO_STORAGE) or _RETIRED in name)),
-            *(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE)),
-        )
-    )
-)
-"""All that an object may be stored in, the common ones first and the retired ones last."""
-# DCMTK 3.6.7 closes the connection at a context with more than 50.
-_MOST_SYNTAXES_IN_A_CONTEXT: Final = 20
-
-# Ophthalmic measurements, radiotherapy of the second generation, waveforms but ECG, presentations of volumes, surfaces, security
-# scanners, eddy currents, protocols: few archives have them.
-_RARE: Final = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{each}"
-    for each in (
-        *(
-            "78.",
-            "79.",
-            "80.",
-            "81.",
-            "82.",
-            *(f"481.{number}" for number in range(10, 30)),
-            "9.4.",
-            "9.5.",
-            "9.6.",
-            "9.7.",
-        ),
-        *(
-            "9.8.",
-            "9.100.",
-            "11.6",
-            "11.7",
-            "11.8",
-            "11.9",
-            "11.10",
-            "11.11",
-            "66.5",
-            "66.6",
-            "66.8",
-            "68.",
-            "88.74",
-            "88.75",
-        ),
-        *("88.77", "104.4", "104.5", "501.", "601.", "131", "200."),
-    )
-)
-LIKELY_SOP_CLASSES: Final = tuple(
-    sorted(
-        (uid for uid, name in STORAGE_SOP_CLASSES.items() if _RETIRED not in name),
-        key=lambda uid: uid.startswith(_RARE),
-    )
-)[: MAXIMUM_CONTEXTS - 1]
-"""What is proposed where the peer does not tell the classes of its objects: as many as there is room for."""
 
 _WHAT_TO_RETURN: Final = {
     Level.PATIENT: (),
@@ -142,7 +56,7 @@ class Part:
 
 
 class Planner:
-    """Asks a peer what there is, in `model`. With `most` classes or more in one part, that part is taken apart, level by level."""
+    """Asks a peer what there is, in `model`. A part with more than `most` classes is taken apart, level by level."""
 
     def __init__(self, scu: CFindScu, model: Model, *, most: int = MOST_SOP_CLASSES, **options: Any) -> None:
         self._scu = scu
@@ -283,20 +197,3 @@ def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[f
         else:
             groups.append((part.sop_classes, [part]))
     return groups
-
-
-def contexts_for(sop_classes: Iterable[str], model: Model) -> list[ProposedContext]:
-    """The contexts to propose: one for each transfer syntax where there is room, so that what is stored comes as it is stored.
-
-    Else the common ones have their own, and some others share one, in which the peer chooses (PS3.8 9.3.3.2): so it is for a peer
-    that does not tell the classes, to whom `LIKELY_SOP_CLASSES` are proposed. It may have to transcode then.
-    """
-    uids = sorted(sop_classes) or LIKELY_SOP_CLASSES
-    contexts = max((MAXIMUM_CONTEXTS - 1) // len(uids), 1)
-    lists: list[tuple[str, ...]] = [(each,) for each in SYNTAXES]
-    if contexts < len(lists):
-        lists = [*lists[: contexts - 1], SYNTAXES[contexts - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]
-    return [
-        *getting(model=model),
-        *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in lists),
-    ]
