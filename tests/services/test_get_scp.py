@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.cancelling import cancelled_after_each_step
 from support.files import data_of, sparse_file, write_file
 from support.raw_peer import CT, MR, RELEASE_RQ, echo_rq, message_pdus, store_rq
 from support.retrievals import (
@@ -480,3 +481,19 @@ async def test_many_objects_use_little_memory_for_those_that_wait(tmp_path: Path
         await requestor.get()
         await requestor.next_store()
         assert stock.given <= 2000
+
+
+async def test_the_requestor_goes_away_at_any_moment(files: list[DicomFile]) -> None:
+    stock = Stock(files, batch=3)
+    async with serving(Get(stock.objects)) as server:
+
+        async def get() -> None:
+            async with asking(server.port, window=(1, 3)) as requestor:
+                await requestor.get()
+                counts, _, _ = await requestor.take_all()
+                assert counts == Counts(0, None, 20, 0, 0)
+
+        async for _ in cancelled_after_each_step(get, growth=1.3):
+            pass
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(each.wait_closed() for each in server.associations))

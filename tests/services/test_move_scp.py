@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.cancelling import cancelled_after_each_step
 from support.files import data_of, write_file
 from support.network import LOOPBACK, free_port
 from support.raw_peer import CT, MR, RawPeer, message_pdus, raw_acceptor
@@ -28,7 +29,7 @@ from support.retrievals import (
 )
 from tomowire import PeerAddress, Storage, StoreRequest
 from tomowire.errors import RetrieveFailed
-from tomowire.services import lanes, move_scp
+from tomowire.services import lanes, move_scp, suboperations
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.identifiers import decode
 from tomowire.services.models import Model
@@ -176,6 +177,28 @@ async def test_many_objects_are_planned_in_batches(files: list[DicomFile], monke
     assert counts == Counts(0, None, 20, 0, 0)
     assert len(receiver.stored) == 20
     assert len({request.association.peer_address for request in receiver.requests}) >= 3
+
+
+async def test_a_requestor_that_waits_long_is_told_that_nothing_has_changed(
+    files: list[DicomFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many give up after half a minute without a response."""
+    monkeypatch.setattr(suboperations, "KEEP_ALIVE", 0.05)
+    go_on = asyncio.Event()
+
+    async def hold(request: StoreRequest) -> int:
+        await go_on.wait()
+        return 0
+
+    async with Receiver(hold).listening() as dest, moving(Stock(files), dest) as requestor:
+        await requestor.move()
+        for _ in range(3):
+            response = (await requestor.peer.read_message()).command
+            assert isinstance(response, CMoveRSP)
+            assert Counts.of(response) == Counts(0xFF00, 20, 0, 0, 0)
+        go_on.set()
+        counts, _, _ = await requestor.take_all()
+    assert counts == Counts(0, None, 20, 0, 0)
 
 
 # What fails
@@ -528,3 +551,25 @@ async def test_the_requestor_goes_away(files: list[DicomFile]) -> None:
         async with asyncio.timeout(5):
             await ended.wait()
             await stock.closed.wait()
+
+
+async def test_the_requestor_goes_away_at_any_moment(files: list[DicomFile]) -> None:
+    """Nothing is left of it, here or at the destination."""
+    receiver, stock = Receiver(), Stock(files, batch=3)
+    async with destination(Storage(receiver.keep)) as server:
+
+        async def known(request: RetrieveRequest, title: str) -> Destination | None:
+            return at(server.port, associations=2)
+
+        async with serving(Move(stock.objects, known)) as archive:
+
+            async def move() -> None:
+                async with asking(archive.port, service=MOVE) as requestor:
+                    await requestor.move()
+                    await requestor.take_all()
+
+            async for _ in cancelled_after_each_step(move, growth=1.3):
+                pass
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(each.wait_closed() for each in (*archive.associations, *server.associations)))
+    assert len(receiver.stored) == 20

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tomowire.retrieve")
 
 PENDING_INTERVAL: Final = 0.1
-"""Seconds between two pending responses."""
+"""Seconds between two pending responses, at the least."""
+KEEP_ALIVE: Final = 10.0
+"""And at the most, so that a requestor does not take a slow destination for a dead peer."""
 _MOST_COUNTED: Final = 0xFFFF
 _MOST_IN_SHORT_LENGTH: Final = 0xFFFE
 
@@ -140,7 +142,7 @@ class SubOperations:
 
     @asynccontextmanager
     async def reporting(self) -> AsyncIterator[None]:
-        """Send pending responses meanwhile, when something has changed."""
+        """Send pending responses meanwhile, when something has changed and now and then when not."""
         task = asyncio.create_task(self._report())
         try:
             yield
@@ -151,12 +153,23 @@ class SubOperations:
     async def _report(self) -> None:
         try:
             while True:
-                await self._changed.wait()
-                self._changed.clear()
+                await self._change()
                 await self._request.respond(self._response(PENDING))
                 await asyncio.sleep(PENDING_INTERVAL)
         except AssociationError:
             return  # whoever sends the final response meets it too
+
+    async def _change(self) -> None:
+        """Wait until something has changed, or it is time to say that it has not."""
+        while True:
+            try:
+                async with asyncio.timeout(KEEP_ALIVE):
+                    await self._changed.wait()
+            except TimeoutError:
+                if self.total is None:
+                    continue
+            self._changed.clear()
+            return
 
     async def respond(self, status: int, comment: str | None = None, offending: tuple[int, ...] = ()) -> None:
         """Send the final response, with the list of what failed (PS3.4 C.4.2.1.4.2)."""
