@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from support.dcmqrscp import dcmqrscp
+from support.dcmqrscp import dcmqrscp, write_files
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT, Sample
-from support.programs import Done, run_on_a_terminal, start, tomowire
+from support.programs import Done, run_on_a_terminal, serving, start, tomowire
 from support.raw_peer import RawMessage, RawPeer, message_pdus, raw_acceptor
 from support.receiver import Receiver
 from tomowire import Storage, Verification, listen
@@ -152,13 +152,15 @@ async def answered(answers: Answers, *arguments: str, asked: list[RawMessage] | 
 
 
 def response(request: CMoveRQ, fields: dict[str, Any], identifier: bytes | None = None) -> CMoveRSP:
-    counts = {f"number_of_{name}_suboperations": count for name, count in fields.items() if name != "status"}
+    others = {
+        name if name in ("status", "error_comment") else f"number_of_{name}_suboperations": field
+        for name, field in fields.items()
+    }
     with_data = {} if identifier is None else {"data_set_type": DATA_SET_PRESENT}
     return CMoveRSP(
         message_id_being_responded_to=request.message_id,
         affected_sop_class_uid=request.affected_sop_class_uid,
-        status=fields["status"],
-        **counts,
+        **others,
         **with_data,
     )
 
@@ -190,14 +192,17 @@ async def test_what_failed_is_told_by_its_uid_and_gives_1() -> None:
     """PS3.4 Table C.4-2: B000H, one or more failures; counts and list in the final response."""
     texts = [f"1.2.{number}" for number in range(5)]
     pending = ({"status": 0xFF00, "remaining": 8, "completed": 1, "failed": 1, "warning": 0}, None)
-    final = ({"status": 0xB000, "completed": 3, "failed": 6, "warning": 1}, failed_list(*texts))
+    counts = {"completed": 3, "failed": 6, "warning": 1}
+    final = ({"status": 0xB000, "error_comment": "two are on tape", **counts}, failed_list(*texts))
     done = await answered([pending, final], "--json")
     assert done.code == 1
     summary = done.json
     assert (summary["completed"], summary["failed"], summary["warning"]) == (3, 6, 1)
     assert [row["sop_instance_uid"] for row in summary["objects"]] == texts
     lines = done.stderr.splitlines()
-    assert lines[:3] == [f"tomowire: {text}: ANY could not transfer it" for text in texts[:3]]
+    assert lines[0].startswith("tomowire: ANY did not transfer 6 of the objects: B000H")
+    assert "it says 'two are on tape'" in lines[0]
+    assert lines[1:4] == [f"tomowire: {text}: ANY could not transfer it" for text in texts[:3]]
     assert "tomowire: and 2 more: ANY could not transfer it (-v names them)" in lines
     with_names = await answered([pending, final], "-v")
     assert all(f"tomowire: {text}: ANY could not transfer it" in with_names.stderr for text in texts)
@@ -247,6 +252,27 @@ async def test_ctrl_c_cancels_it_at_the_peer() -> None:
     assert summary["completed"] == 3
 
 
+async def test_ctrl_c_again_does_not_wait_for_a_peer_that_goes_on() -> None:
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.read_message()
+        asked.set()
+        await peer.read_message()
+        cancelled.set()
+        await peer.read_until_closed()
+
+    async with raw_acceptor(script) as port:
+        arguments = ["move", f"ANY@{LOOPBACK}:{port}", "--dest", "DEST", "--study-uid", STUDY]
+        program = await asyncio.to_thread(start, arguments)
+        async with asyncio.timeout(30):
+            await asked.wait()
+            program.process.send_signal(signal.SIGINT)
+            await cancelled.wait()
+        assert await asyncio.to_thread(program.end, signal.SIGINT, 4.0) == 130
+
+
 async def test_sigterm_ends_it_too() -> None:
     async def script(peer: RawPeer) -> None:
         await peer.accept()
@@ -292,6 +318,7 @@ async def test_the_other_exit_codes() -> None:
     assert "(called 'WRONG')" in rejected.stderr
     assert no_context.code == 5
     assert "Study Root Query/Retrieve Information Model - MOVE" in no_context.json["error"]
+    assert no_context.json["error"].endswith("; it may know another: --model patient")
 
     async def silent(peer: RawPeer) -> None:
         await peer.accept()
@@ -300,3 +327,43 @@ async def test_the_other_exit_codes() -> None:
     async with raw_acceptor(silent) as port:
         late = await tomowire("move", f"ANY@{LOOPBACK}:{port}", *arguments, "--timeout", "0.1")
     assert late.code == 6
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (["viewer:104"], "'viewer:104' has no AE title"),
+        (["VIEWER@host:1,associations=0"], "1 to 16 associations"),
+        (["VIEWER@one:104", "VIEWER@two:104"], "two nodes are named VIEWER"),
+    ],
+)
+async def test_nodes_of_an_archive_that_are_none(nodes: list[str], said: str, tmp_path: Path) -> None:
+    options = [part for node in nodes for part in ("--node", node)]
+    done = await tomowire("serve", "--data-dir", tmp_path, "--port", "0", *options)
+    assert (done.code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_an_archive_sends_to_its_nodes(tmp_path: Path) -> None:
+    """`serve --node`, more than one of them, one with several associations."""
+    receiver, others = Receiver(), Receiver()
+    write_files(tmp_path / "send", SAMPLES)
+    async with (
+        listen(LOOPBACK, 0, services=[Storage(receiver.keep)], aet="VIEWER") as viewer,
+        listen(LOOPBACK, 0, services=[Storage(others.keep)], aet="OTHER") as other,
+    ):
+        receiver.server, others.server = viewer, other
+        nodes = [f"VIEWER@{LOOPBACK}:{viewer.port},associations=2", f"OTHER@{LOOPBACK}:{other.port}"]
+        options = [part for node in nodes for part in ("--node", node)]
+        with serving("serve", "--data-dir", tmp_path / "data", *options) as archive:
+            peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+            assert (await tomowire("send", peer, tmp_path / "send")).code == 0
+            done = await tomowire("move", peer, "--dest", "VIEWER", "--patient", "Doe*")
+            assert done.code == 0, done.stderr
+            unknown = await tomowire("move", peer, "--dest", "viewer", "--study-uid", STUDY)
+    assert set(receiver.received) == uids(1, 2, 3, 4)
+    assert receiver.most_associations <= 2
+    assert not others.received
+    assert unknown.code == 1
+    assert "A801H" in unknown.stderr

@@ -167,8 +167,8 @@ def test_the_commands_run(archive: Program, tmp_path: Path) -> None:
         for line in block.splitlines()
         if line.startswith("tomowire ")
     ]
-    assert [line[1] for line in lines] == ["echo", "send", "query", "listen"]
-    for line in lines[:3]:
+    assert [line[1] for line in lines] == ["echo", "send", "query", "retrieve", "listen"]
+    for line in lines[:-1]:
         arguments = [with_port(part, archive) if "@" in part else part for part in line[1:]]
         done = subprocess.run(
             command_line(*arguments),
@@ -182,5 +182,6 @@ def test_the_commands_run(archive: Program, tmp_path: Path) -> None:
         if line[1] == "query":
             assert b"Smith" in done.stdout
     assert contents(tmp_path / "tomowire-data").keys() == {sample.uid for sample in SAMPLES}
-    with serving(*lines[3][1:], cwd=tmp_path):
+    assert {path.name for path in (tmp_path / "smith").iterdir()} == {f"{sample.uid}.dcm" for sample in SAMPLES}
+    with serving(*lines[-1][1:], cwd=tmp_path):
         assert (tmp_path / "received").is_dir()

@@ -355,7 +355,7 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
     assert rejected.code == 4
     no_context = await tomowire("retrieve", source.peer, *arguments, "--method", "move", "--port", "0", "--json")
     assert no_context.code == 5
-    assert no_context.json["error"].endswith("; the other way may be open: --method get")
+    assert no_context.json["error"].endswith("; another way may be open: --method get")
 
     async def silent(peer: RawPeer) -> None:
         await peer.accept()

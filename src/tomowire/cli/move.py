@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tomowire.aio.connect import associate
-from tomowire.cli.keys import key_options
+from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import AeTitle, json_option, peer_argument, requestor_options
 from tomowire.cli.progress import open_counter
 from tomowire.cli.retrieval import RetrievalReport, counts_of
@@ -27,10 +26,11 @@ from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT
 from tomowire.services.sending import log_agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from tomowire.aio.address import PeerAddress
     from tomowire.cli.keys import Keys
+    from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
     from tomowire.services.retrieving import Progress
 
@@ -68,6 +68,7 @@ def command(
 
 async def _move(keys: Keys, report: RetrievalReport, timeout: float, options: dict[str, Any]) -> int:
     selection = Selection.of(keys)
+    report.advice = other_model(selection.query.level, selection.model)
     try:
         with open_counter(f"to {report.destination}") as show:
 
@@ -105,7 +106,17 @@ async def move_all(
             if parts is None:
                 parts = selection.outright or await Planner(CFindScu(association), model).entities(selection.query)
             requests = Requests(parts)
-            move = partial(CMoveScu(association).move, destination=destination, model=model, timeout=timeout)
+            scu = CMoveScu(association)
+
+            async def move(query: Query) -> AsyncGenerator[Progress, None]:
+                try:
+                    async with aclosing(scu.move(query, destination, model=model, timeout=timeout)) as progress:
+                        async for each in progress:
+                            yield each
+                except ExceptionGroup as failures:
+                    report.remark(failures.message)  # it has the peer's comment
+                    raise
+
             async with aclosing(requests.run(move)) as progress:
                 async for last in progress:
                     done = (last.completed, last.failed, last.warning)

@@ -10,7 +10,7 @@ import click
 
 from tomowire.aio.connect import associate
 from tomowire.cli.answers import FORMATS, open_output
-from tomowire.cli.keys import MODELS, key_options
+from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import peer_argument, requestor_options
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.cli.keys import Keys
-    from tomowire.services.models import Level, Model
 
 logger = logging.getLogger("tomowire.query")
 
@@ -66,7 +65,7 @@ async def _query(
             with open_output(form, asked) as show:
                 count = await _show(answers, show, limit)
     except TomowireError as failure:
-        hint = _other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
+        hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
         complain(explain(failure, called=address.ae_title) + hint)
         return exit_code_of(failure)
     if not count:
@@ -74,12 +73,6 @@ async def _query(
     elif count == limit:
         complain(f"stopped after {count} answer{'' if count == 1 else 's'} (--limit); there may be more")
     return ExitCode.OK
-
-
-def _other_model(level: Level, model: Model) -> str:
-    """What to try where the peer does not know the model."""
-    others = [name for name, other in MODELS.items() if other is not model and level in other.levels]
-    return f"; it may know another: --model {others[0]}" if others else ""
 
 
 async def _show(answers: AsyncGenerator[Dataset, None], show: Callable[[Dataset], None], limit: int | None) -> int:

@@ -100,12 +100,15 @@ class RetrievalReport:
         else:
             self._failed += _objects(error)
             text = explain(error, called=self.peer.ae_title)
-            text += self.advice if isinstance(error, NoAcceptedContext) else ""
-            if text not in self._told:
-                self._told.add(text)
-                complain(text)
-            self._error = self._error or text
+            self.remark(text + (self.advice if isinstance(error, NoAcceptedContext) else ""))
             self._codes.add(exit_code_of(error))
+
+    def remark(self, text: str) -> None:
+        """Something that went wrong, which is told once."""
+        if text not in self._told and (self.verbose or len(self._told) < _SAME_REASON):
+            complain(text)
+        self._told.add(text)
+        self._error = self._error or text
 
     def finish(self, *, interrupted: bool = False) -> int:
         """Print the summary; return the exit code."""

@@ -109,7 +109,7 @@ def command(
         complain(
             "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
         )
-    advice = f"; the other way may be open: --method {'get' if method == 'move' else 'move'}"
+    advice = f"; another way may be open: --method {'get' if method == 'move' else 'move'}"
     report = RetrievalReport(peer, method, None, as_json, verbose > 0, advice)
     listening = _Listening(bind, port) if method == "move" else None
     run(_retrieve(keys, partial(Folder, output, name=name), listening, resume, report, timeout, options))
