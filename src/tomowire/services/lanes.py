@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
-from tomowire.services.fitting import fitted
 from tomowire.services.planning import log_agreement
 from tomowire.services.read_ahead import ReadAhead
 from tomowire.services.storage import CStoreScu
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
     from tomowire.aio.address import PeerAddress
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from tomowire.protocol.negotiation import ProposedContext
     from tomowire.protocol.status import Status
     from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.fitting import Way
     from tomowire.services.retrying import Retries
-    from tomowire.services.storage import MoveOriginator, StoreResponse
+    from tomowire.services.storage import StoreResponse
 
 logger = logging.getLogger("tomowire.sending")
 
@@ -34,6 +34,8 @@ STOP_GRACE: Final = 5.0
 UNLIMITED_WINDOW: Final = 16
 """How many are outstanding where the peer sets no limit."""
 _ATTEMPTS: Final = 2
+_MOST_SILENT: Final = 4
+"""Associations in a row on which the peer answered nothing in time: more are not opened. One bad object makes two of them."""
 
 
 @value()
@@ -64,26 +66,6 @@ class Sent:
         return self.response is None or self.response.is_failure
 
 
-@value()
-class Way:
-    """How each file is sent."""
-
-    timeout: float
-    progress: Callable[[int], None] | None = None
-    originator: MoveOriginator | None = None
-    transcode: bool = False
-
-    async def send(
-        self, scu: CStoreScu, association: Association, file: DicomFile, content: bytes | memoryview | None
-    ) -> StoreResponse:
-        """Send one file of which the data set is `content`, if it has been read. Raises as `CStoreScu.send` and `fitted` do."""
-        if self.transcode:
-            file, content = await fitted(association, file, content)
-        return await scu.send(
-            file, content=content, timeout=self.timeout, progress=self.progress, originator=self.originator
-        )
-
-
 class Lanes:
     """The files that one set of presentation contexts serves, sent in one or more lanes: one association after another each."""
 
@@ -111,6 +93,7 @@ class Lanes:
         self._lanes = 0
         self._connected: set[asyncio.Task[Any] | None] = set()  # lanes that have an association
         self._stopped = False
+        self._late: OperationTimeout | None = None  # since the peer last answered
         self._nothing_left = asyncio.Event()
         self._results: asyncio.Queue[Sent | None] = asyncio.Queue()
 
@@ -171,10 +154,15 @@ class Lanes:
     async def _use_associations(self) -> None:
         """Use one association after the other until nothing is left."""
         failures = 0  # to open one, in a row
+        silent = 0
         while (self._left or self._again) and not self._stopped:
             error = await self._use_association()
             if error is None:
                 failures = 0
+                silent = silent + 1 if self._late is not None else 0
+                if self._late is not None and silent == _MOST_SILENT:
+                    self._on_no_association(self._late)
+                    return
                 await self._wait_for_resources()
                 continue
             failures += 1
@@ -261,6 +249,7 @@ class Lanes:
         self._results.put_nowait(sent)
 
     def _answered(self, file: DicomFile, response: StoreResponse) -> None:
+        self._late = None
         refusals = self._refusals.get(file, 0) + 1
         wait = self._retries.before_sending(response, refusals)
         if wait is None:
@@ -273,6 +262,7 @@ class Lanes:
 
     def _interrupted(self, file: DicomFile, error: Exception) -> None:
         """The association ended before the peer answered."""
+        self._late = error if isinstance(error, OperationTimeout) else None
         attempts = self._attempts.setdefault(file, [])
         attempts.append(error)
         if len(attempts) < _ATTEMPTS:

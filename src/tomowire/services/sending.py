@@ -11,7 +11,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import InvalidUid
-from tomowire.services.lanes import Lanes, Sent, Way
+from tomowire.services.fitting import Way
+from tomowire.services.lanes import Lanes, Sent
 from tomowire.services.planning import log_agreement, plan
 from tomowire.services.retrying import Retries, retry_waits
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
