@@ -7,8 +7,9 @@ in the opposite order.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from asking import ask_in_turn
 from dcmtk_clients import DESTINATION, check_found, check_retrieved, findscu, getscu, movescu
 from figures import FIRST_ANSWER_LIMIT_SECONDS, RETRIEVAL_LIMIT
 from objects import Template
-from processes import LOOPBACK, ProgramFailed, free_port, running
+from processes import LOOPBACK, Program, ProgramFailed, free_port, running
 from programs import ORTHANC, PAIRINGS, SERVE, Receiver, orthanc_command, serve_command, storescp
 from table import Figure, markdown, number, spread
 
@@ -50,6 +51,7 @@ class Archive:
 
     receiver: Receiver
     port: int
+    program: Program
 
     @property
     def title(self) -> str:
@@ -58,6 +60,14 @@ class Archive:
     @property
     def address(self) -> str:
         return f"{self.receiver.ae_title}@{LOOPBACK}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Seconds of DCMTK's client, and of processor time in the archive meanwhile."""
+
+    client: float
+    processor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,56 +89,78 @@ def measure_retrieval(
         asked = asyncio.run(ask_in_turn([each.address for each in archives], _all_images(), sizes.times))
     first = [median(each.first for each in answers) * 1000 for answers in asked]
     say(f"first answer: {' and '.join(f'{each:.1f}' for each in first)} ms")
-    times = markdown(
-        ("seconds of DCMTK's client", *(each.title for each in archives), "tomowire ÷ Orthanc"),
-        [
-            (title, *(number(median(each)) for each in seconds), spread(_ratios(seconds)))
-            for title, seconds in taken.items()
-        ],
-    )
-    answers = markdown(
-        ("ms to the first answer, by tomowire's SCU", *(each.title for each in archives)),
-        [(f"C-FIND, {sizes.rows} images", *map(number, first))],
-    )
     figures = [
-        Figure(f"{title}: time with tomowire serve against Orthanc", median(_ratios(seconds)), RETRIEVAL_LIMIT)
-        for title, seconds in taken.items()
+        Figure(f"{title}: time with tomowire serve against Orthanc", median(_ratios(runs, _clock)), RETRIEVAL_LIMIT)
+        for title, runs in taken.items()
     ]
     what = f"C-FIND, {sizes.rows} images: first answer, median of {sizes.times}"
     figures.append(Figure(what, first[0], FIRST_ANSWER_LIMIT_SECONDS * 1000, " ms"))
-    return f"{times}\n\n{answers}", figures
+    titles = [each.title for each in archives]
+    answers = markdown(
+        ("ms to the first answer, by tomowire's SCU", *titles), [(f"C-FIND, {sizes.rows} images", *map(number, first))]
+    )
+    tables = (
+        _table("seconds of DCMTK's client", titles, taken, _clock),
+        _table("seconds of processor time in the archive", titles, taken, _processor),
+        answers,
+    )
+    return "\n\n".join(tables), figures
 
 
-def _ratios(seconds: Sequence[Sequence[float]]) -> list[float]:
+def _table(
+    what: str, titles: Sequence[str], taken: Mapping[str, Sequence[Sequence[Taken]]], part: Callable[[Taken], float]
+) -> str:
+    rows = [
+        (title, *(number(median(map(part, each))) for each in runs), spread(_ratios(runs, part)))
+        for title, runs in taken.items()
+    ]
+    return markdown((what, *titles, "tomowire ÷ Orthanc"), rows)
+
+
+def _clock(taken: Taken) -> float:
+    return taken.client
+
+
+def _processor(taken: Taken) -> float:
+    return taken.processor
+
+
+def _ratios(runs: Sequence[Sequence[Taken]], part: Callable[[Taken], float]) -> list[float]:
     """tomowire's time divided by Orthanc's, for each round."""
-    return [ours / its for ours, its in zip(*seconds, strict=True)]
+    return [part(ours) / part(its) for ours, its in zip(*runs, strict=True)]
 
 
 def _take_turns(
     task: Task, archives: Sequence[Archive], rounds: int, warm_up: bool, say: Callable[[str], None]
-) -> list[list[float]]:
-    """Seconds for each archive in each round."""
-    seconds: list[list[float]] = [[] for _ in archives]
-    turn = list(zip(archives, seconds, strict=True))
+) -> list[list[Taken]]:
+    """What each archive took in each round."""
+    runs: list[list[Taken]] = [[] for _ in archives]
+    turn = list(zip(archives, runs, strict=True))
     for round_ in range(0 if warm_up else 1, rounds + 1):
         for archive, of_archive in turn if round_ % 2 else reversed(turn):
             taken = _attempt(task, archive, say)
-            say(
-                f"{task.title}, {f'round {round_} of {rounds}' if round_ else 'warm-up'}, {archive.title}: {taken:.3f} s"
-            )
+            label = f"round {round_} of {rounds}" if round_ else "warm-up"
+            say(f"{task.title}, {label}, {archive.title}: {taken.client:.3f} s")
             if round_:
                 of_archive.append(taken)
-    return seconds
+    return runs
 
 
-def _attempt(task: Task, archive: Archive, say: Callable[[str], None]) -> float:
+def _attempt(task: Task, archive: Archive, say: Callable[[str], None]) -> Taken:
     """One run. With a foreign archive it is tried again when it failed, and that is said."""
     for _ in range(0 if archive.receiver is SERVE else _ATTEMPTS - 1):
         try:
-            return task.run(archive)
+            return _run(task, archive)
         except ProgramFailed as error:
             say(f"{task.title}, {archive.title}, tried again: {error}")
-    return task.run(archive)
+    return _run(task, archive)
+
+
+def _run(task: Task, archive: Archive) -> Taken:
+    before = archive.program.processor_time()
+    seconds = task.run(archive)
+    # The kernel counts in hundredths of a second: what took less has taken one.
+    return Taken(seconds, max(archive.program.processor_time() - before, 1 / os.sysconf("SC_CLK_TCK")))
 
 
 def _tasks(work_dir: Path, sizes: Sizes, destination: int) -> tuple[Task, ...]:
@@ -177,33 +209,36 @@ def _empty(folder: Path) -> Iterator[None]:
 @contextmanager
 def _archives(work_dir: Path, sizes: Sizes, destination: int) -> Iterator[tuple[Archive, Archive]]:
     """Both, running, filled, and knowing the destination. That they hold everything shows when they are asked for it."""
-    ours, other = (Archive(receiver, free_port()) for receiver in (SERVE, ORTHANC))
-    folders = [work_dir / "serve", work_dir / "orthanc"]
-    for folder in folders:
-        folder.mkdir()
-    node = f"{DESTINATION}@{LOOPBACK}:{destination}"
-    commands = (
-        serve_command(ours.port, folders[0], "--node", node),
-        orthanc_command(
-            other.port,
-            folders[1],
-            DicomModalities={"destination": [DESTINATION, LOOPBACK, destination]},
-            DicomAlwaysAllowFind=True,
-            DicomAlwaysAllowGet=True,
-            DicomAlwaysAllowMove=True,
-        ),
-    )
     source = work_dir / "source"
     _write(source, sizes)
     with ExitStack() as stack:
-        for archive, folder, command in zip((ours, other), folders, commands, strict=True):
+        archives = []
+        for receiver in (SERVE, ORTHANC):
+            port, folder = free_port(), work_dir / receiver.ae_title
+            folder.mkdir()
+            command = _command(receiver, port, folder, destination)
             program = stack.enter_context(running(command, folder.with_suffix(".log")))
-            program.wait_until_listening(archive.port)
-            sending = PAIRINGS[0].sender.command(archive.receiver.ae_title, archive.port, source)
+            program.wait_until_listening(port)
+            sending = PAIRINGS[0].sender.command(receiver.ae_title, port, source)
             with running(sending, work_dir / "sender.log") as sender:
                 sender.wait(_TIMEOUT)
+            archives.append(Archive(receiver, port, program))
         shutil.rmtree(source)
+        ours, other = archives
         yield ours, other
+
+
+def _command(receiver: Receiver, port: int, folder: Path, destination: int) -> list[str]:
+    if receiver is SERVE:
+        return serve_command(port, folder, "--node", f"{DESTINATION}@{LOOPBACK}:{destination}")
+    return orthanc_command(
+        port,
+        folder,
+        DicomModalities={"destination": [DESTINATION, LOOPBACK, destination]},
+        DicomAlwaysAllowFind=True,
+        DicomAlwaysAllowGet=True,
+        DicomAlwaysAllowMove=True,
+    )
 
 
 _CT: Final = Template(512, 512, 1)

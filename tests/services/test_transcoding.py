@@ -10,15 +10,18 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pydicom.data
 import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.pixels.utils import as_pixel_options
 
 from support.data_sets import BIG, ENCODERS, EXPLICIT, IMPLICIT, Encoder, elements_of_an_image, pydicom_data_sets
-from tomowire.errors import FileFormatError, TranscodingFailed
+from tomowire.errors import DataSetError, FileFormatError, TranscodingFailed
 from tomowire.services import transcoding
+from tomowire.services.decoding import decoded, decoders_of
 from tomowire.services.dicom_file import DicomFile, inspect
 from tomowire.services.transcoding import can_transcode, transcode
 from tomowire.wire.part10 import FileMeta, encode_file_meta
@@ -272,6 +275,15 @@ async def test_compressed_pixel_data_in_an_uncompressed_transfer_syntax_is_refus
     file = written(tmp_path, EXPLICIT.transfer_syntax, b"".join(elements_of_an_image(EXPLICIT)))
     with pytest.raises(TranscodingFailed, match="compressed, against its transfer syntax"):
         await transcode(file, IMPLICIT.transfer_syntax)
+
+
+def test_when_a_codec_fails_the_next_is_tried() -> None:
+    data_set = pydicom.dcmread(example("MR_small_RLE.dcm").path)
+    (decoder,) = decoders_of(RLE)
+    broken = SimpleNamespace(UID=RLE, iter_buffer=lambda _: iter([(b"too short", as_pixel_options(data_set))]))
+    assert decoded(data_set, (broken, decoder)) == decoded(data_set, (decoder,))  # type: ignore[arg-type]
+    with pytest.raises(DataSetError, match="another size"):
+        decoded(data_set, (broken,))  # type: ignore[arg-type]
 
 
 async def test_missing_frames_are_a_failure(tmp_path: Path) -> None:
