@@ -273,6 +273,25 @@ async def test_ctrl_c_again_does_not_wait_for_a_peer_that_goes_on() -> None:
         assert await asyncio.to_thread(program.end, signal.SIGINT, 4.0) == 130
 
 
+@pytest.mark.parametrize(("completed", "code"), [(0, 4), (3, 1)])
+async def test_a_peer_that_goes_away(completed: int, code: int) -> None:
+    """When something has been done, 1."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        request = await peer.read_message()
+        assert isinstance(request.command, CMoveRQ)
+        pending = {"status": 0xFF00, "remaining": 7, "completed": completed, "failed": 0, "warning": 0}
+        await peer.send(message_pdus(request.context_id, response(request.command, pending)))
+        peer.close()
+
+    async with raw_acceptor(script) as port:
+        done = await tomowire("move", f"ANY@{LOOPBACK}:{port}", "--dest", "DEST", "--study-uid", STUDY, "--json")
+    assert done.code == code
+    assert (done.json["completed"], done.json["interrupted"]) == (completed, False)
+    assert done.json["error"]
+
+
 async def test_sigterm_ends_it_too() -> None:
     async def script(peer: RawPeer) -> None:
         await peer.accept()

@@ -316,9 +316,7 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
     folder = tmp_path / "out"
     arguments = ["retrieve", source.peer, "-o", folder, "--study-uid", STUDY, "--json"]
     program = await asyncio.to_thread(start, arguments)
-    async with asyncio.timeout(30):
-        while len(list(folder.glob("*.dcm"))) < 3:  # noqa: ASYNC110 - a process of its own
-            await asyncio.sleep(0.01)
+    await appeared(folder, 3)
     assert await asyncio.to_thread(program.end, signal.SIGINT) == 130
     async with asyncio.timeout(10):
         await source.stock.cancelled.wait()
@@ -327,6 +325,28 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
     assert (summary["interrupted"], summary["stored"]) == (True, 3)
     assert data_sets(folder) == expected(1, 2, 3)
     assert not list(folder.glob(".*"))
+
+
+async def test_a_peer_that_goes_away_leaves_what_has_come(source: Source, tmp_path: Path) -> None:
+    source.stock.waits_after = True
+    folder = tmp_path / "out"
+    program = await asyncio.to_thread(start, ["retrieve", source.peer, "-o", folder, "--study-uid", STUDY, "--json"])
+    await appeared(folder, 3)
+    for association in source.server.associations:
+        association.abort()
+    assert await asyncio.to_thread(program.process.wait, 20) == 1, "something was retrieved"
+    program.stdout.join()
+    summary = json.loads(program.stdout.text)
+    assert (summary["interrupted"], summary["stored"], summary["failed"]) == (False, 3, 0)
+    assert "abort" in summary["error"]
+    assert data_sets(folder) == expected(1, 2, 3)
+
+
+async def appeared(folder: Path, count: int) -> None:
+    """Wait until so many files are there, which a process of its own writes."""
+    async with asyncio.timeout(30):
+        while len(list(folder.glob("*.dcm"))) < count:  # noqa: ASYNC110, ASYNC240 - there is nobody to tell
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tomowire.protocol.status import Status
     from tomowire.services.folder import Folder
     from tomowire.services.storage import StoreRequest
+
+logger: Final = logging.getLogger("tomowire.retrieve")
 
 _BETWEEN_LOOKS: Final = 0.1
 """Seconds."""
@@ -49,6 +52,7 @@ class Collector:
         finally:
             self._coming.discard(data)
         self.arrived += 1
+        logger.info("%s: stored %s", request.association.title, uid)
         self._report.stored(
             uid,
             data.received,

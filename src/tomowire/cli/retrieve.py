@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from tomowire.cli.keys import Keys
     from tomowire.services.retrieve_plan import Part
 
+_GRACE: Final = 1.0
+"""Seconds for associations to us when the C-MOVE is over: the peer has nothing more to send."""
+
 logger: Final = logging.getLogger("tomowire.retrieve")
 
 
@@ -131,10 +134,7 @@ async def _retrieve(
             with open_transfer(f"from {report.peer}") as show:
                 async with work.collector.shown(show):
                     await work.run(listening, resume=resume)
-        except (
-            asyncio.CancelledError,
-            KeyboardInterrupt,
-        ):  # the latter where asyncio was not asked first, as with SIGTERM
+        except (asyncio.CancelledError, KeyboardInterrupt):  # the latter as with `send`
             report.finish(interrupted=True)
             raise
     return report.finish()
@@ -218,10 +218,11 @@ class _Retrieval:
         title = self._options["aet"]
         address = await listening.address(self._report.peer)
         storage = Storage(self.collector.keep)
-        server = listen(address, listening.port, services=[Verification(), storage], aet=title)
+        at = (address, listening.port)
+        server = listen(*at, services=[Verification(), storage], aet=title, shutdown_grace=_GRACE)
         allow_many_files()
         async with AsyncExitStack() as stack:
-            with explained(address, listening.port):
+            with explained(*at):
                 await stack.enter_async_context(server)
             here = f"{title}@{address}:{server.port}"
             logger.info("listening as %s", here)
