@@ -21,13 +21,14 @@ from support.dcmtk import read_object
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample
 from support.programs import run_on_a_terminal, run_tomowire, serving, start, tomowire
-from support.raw_peer import RawPeer, raw_acceptor
+from support.raw_peer import RawPeer, message_pdus, raw_acceptor
 from support.retrievals import Stock
 from support.stored import files_below
 from tomowire import Find, FindAnswers, FindRequest, Server, Storage, StoreRequest, Verification, listen
 from tomowire.services.dicom_file import inspect
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import encode
+from tomowire.wire.messages import CCancelRQ, CMoveRQ, CMoveRSP
 
 STUDY, OTHER = f"{ROOT}.1.1", f"{ROOT}.1.2"
 SERIES = f"{ROOT}.2.1.1"
@@ -210,6 +211,22 @@ async def test_what_is_there_is_not_got_again(method: str, archive: Archive, tmp
     assert again.stderr.endswith(", 4 there before\n")
 
 
+@pytest.mark.parametrize(
+    ("level", "stored", "there"), [("patient", 3, 1), ("study", 3, 1), ("series", 2, 1), ("image", 1, 1)]
+)
+async def test_it_goes_on_at_every_level(level: str, stored: int, there: int, archive: Archive, tmp_path: Path) -> None:
+    write_files(tmp_path, [SAMPLES[0]])
+    keys = {
+        "patient": ["--patient-id", "P1"],
+        "study": ["--patient-id", "P1"],
+        "series": ["--study-uid", STUDY],
+        "image": ["--study-uid", STUDY, "--series-uid", SERIES],
+    }
+    done = await tomowire("retrieve", archive.peer, "-o", tmp_path, "-L", level, *keys[level], "--resume", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert (done.json["stored"], done.json["resumed"]) == (stored, there)
+
+
 async def test_without_resume_all_is_got_again(archive: Archive, tmp_path: Path) -> None:
     for replaced in (False, True):
         done = await tomowire("retrieve", archive.peer, "-o", tmp_path, "--study-uid", OTHER, "--json")
@@ -325,6 +342,40 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
     assert (summary["interrupted"], summary["stored"]) == (True, 3)
     assert data_sets(folder) == expected(1, 2, 3)
     assert not list(folder.glob(".*"))
+
+
+async def test_ctrl_c_during_a_move(tmp_path: Path) -> None:
+    """It is cancelled at the peer, and nobody listens any more."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        request = await peer.read_message()
+        asked.set()
+        cancel = await peer.read_message()
+        assert isinstance(request.command, CMoveRQ)
+        assert cancel.command == CCancelRQ(message_id_being_responded_to=request.command.message_id)
+        ended.set()
+        final = CMoveRSP(
+            message_id_being_responded_to=request.command.message_id,
+            affected_sop_class_uid=request.command.affected_sop_class_uid,
+            status=0xFE00,
+        )
+        await peer.send(message_pdus(request.context_id, final))
+        await peer.read_until_closed()
+
+    async with raw_acceptor(script) as port:
+        options = ["--method", "move", "--port", "0", "-v"]
+        arguments = ["retrieve", f"ANY@{LOOPBACK}:{port}", "-o", tmp_path, "--study-uid", STUDY, *options]
+        program = await asyncio.to_thread(start, arguments)
+        listening = await asyncio.to_thread(program.stderr.wait_for, rf"listening as TOMOWIRE@{LOOPBACK}:(\d+)")
+        async with asyncio.timeout(30):
+            await asked.wait()
+        assert await asyncio.to_thread(program.end, signal.SIGINT) == 130
+        assert ended.is_set()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK, int(listening[1])), timeout=5).close()
+    assert not any(os.scandir(tmp_path))
 
 
 async def test_a_peer_that_goes_away_leaves_what_has_come(source: Source, tmp_path: Path) -> None:
