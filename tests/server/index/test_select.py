@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.data_sets import EXPLICIT
 from support.queries import ROOT, Attributes, QueriedIndex, keys_of, queried_index
 from tomowire.server.index.select import select_for
 from tomowire.services.models import Model
@@ -253,6 +254,16 @@ def test_images_are_found_by_their_series(index: QueriedIndex) -> None:
 def test_the_types_are_there_without_sqlalchemy_and_pydicom() -> None:
     code = "import tomowire.server.index.select, sys; print({'sqlalchemy', 'pydicom'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_transfer_syntax_of_what_is_stored(index: QueriedIndex) -> None:
+    """Available Transfer Syntax UID: known of an image, and of nothing above it."""
+    available = 0x00083002
+    path: Attributes = {STUDY_UID: study(1), SERIES_UID: series(1)}
+    rows = index.find("IMAGE", {**path, available: ("UI", "")})
+    assert [row[available] for row in rows] == [EXPLICIT.transfer_syntax] * 2
+    assert index.find("IMAGE", {**path, available: ("UI", "1.2.840.10008.1.2")}) == []
+    assert select_for(keys_of("STUDY", {available: ("UI", "")})).unsupported == {available}
 
 
 # PS3.4 C.4.1.3.2.1: relational queries
