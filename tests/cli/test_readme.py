@@ -21,8 +21,17 @@ from support.subprocesses import python_environment
 
 README = (REPOSITORY / "README.md").read_text()
 LIBRARY = (REPOSITORY / "docs" / "library.md").read_text()
-OF_THE_LIBRARY = ("peer", "association", "query", "leaving", "acceptor", "dataset", "answering")
-"""The examples in docs/library.md, one after the other."""
+OF_THE_LIBRARY = {
+    "peer": "peer.send(",
+    "association": "CStoreScu(association)",
+    "query": "async for study in peer.find(",
+    "leaving": "def first_study",
+    "acceptor": "Storage(keep)]",
+    "dataset": "dcmread(BytesIO(",
+    "answering": "Find(answer)",
+    "giving": "Get(objects)",
+}
+"""The examples in docs/library.md, by what stands in one of them and in no other."""
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SAMPLES = [Sample(number, overrides={0x00100010: ("PN", "Smith^John")}) for number in range(1, 4)]
 
@@ -32,7 +41,10 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def library_examples() -> dict[str, str]:
-    return dict(zip(OF_THE_LIBRARY, blocks("python", LIBRARY), strict=True))
+    examples = blocks("python", LIBRARY)
+    found = {name: [each for each in examples if mark in each] for name, mark in OF_THE_LIBRARY.items()}
+    assert sorted(each for those in found.values() for each in those) == sorted(examples), "one each"
+    return {name: example for name, (example,) in found.items()}
 
 
 @pytest.fixture
@@ -137,6 +149,33 @@ def test_the_example_that_answers_queries_runs(tmp_path: Path) -> None:
     assert (everything, one) == ("['Smith^John', 'Doe^Jane']", "['Doe^Jane']")
     assert "only studies can be asked for" in failure
     assert "QueryRetrieveLevel (0008,0052)" in failure
+
+
+def test_the_example_that_answers_retrievals_runs(tmp_path: Path) -> None:
+    """What is given to who asks with C-GET; a destination there is none for is not known (PS3.4 Table C.4-2)."""
+    port, folder = free_port(), tmp_path / "studies" / "1.2.3"
+    folder.mkdir(parents=True)
+    for sample in SAMPLES:
+        (folder / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
+    example = library_examples()["giving"]
+    assert "11115" in example
+    ask = (
+        "import asyncio\nfrom tomowire import *\nasync def keep(request):\n    print(request.sop_instance_uid)\n    return 0\n"
+        "async def main():\n"
+        "    contexts = [*getting('Secondary Capture Image Storage'), moving()]\n"
+        f"    async with associate('STUDIES@{LOOPBACK}:{port}', contexts, services=[Storage(keep)]) as association:\n"
+        "        async for each in CGetScu(association).get(Query.study('1.2.3')): pass\n"
+        "        print(each.completed)\n"
+        "        try:\n            async for each in CMoveScu(association).move(Query.study('1.2.3'), 'NOBODY'): pass\n"
+        "        except RetrieveFailed as error: print(error)\n"
+        "asyncio.run(main())"
+    )
+    command = [sys.executable, "-uc", example.replace("11115", str(port))]
+    with listening_process(command, port, log=tmp_path / "log", cwd=tmp_path, env=python_environment()):
+        *got, count, failure = run_example(ask, tmp_path)
+    assert sorted(got) == [sample.uid for sample in SAMPLES]
+    assert count == "3"
+    assert "A801H" in failure
 
 
 def test_the_examples_of_an_acceptor_run(tmp_path: Path) -> None:
