@@ -18,7 +18,7 @@ from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample, chunks_of, stream
 from support.raw_peer import RawPeer, associate_rq, message_pdus
 from support.receiver import Receiver
-from tomowire import AssociationError, Level, Model, Storage, StoreRequest, associate, listen
+from tomowire import AssociationAborted, AssociationError, Level, Model, Storage, StoreRequest, associate, listen
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.association import Association
 from tomowire.aio.responses import responses
@@ -521,3 +521,20 @@ async def test_an_archive_that_ends_takes_its_moves_with_it(held: Held) -> None:
                 with pytest.raises(AssociationError):
                     await asked
         await held.ended.wait()
+
+
+async def test_too_many_at_once(held: Held) -> None:
+    """Each may hold objects in memory for as long as its destination does not answer. PS3.4 Table C.4-2: A702H."""
+    query = one_of(Model.STUDY_ROOT, Level.STUDY)
+    async with asyncio.timeout(20), Archive(held.settings) as archive:
+        peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        async with associate(peer, MOVING, window=16) as association, associate(peer, MOVING) as other:
+            moves = [asyncio.create_task(move(association, query)) for _ in range(9)]
+            done, going_on = await asyncio.wait(moves, return_when=asyncio.FIRST_COMPLETED)
+            assert [each.result().statuses for each in done] == [[0xA702]]
+            assert len(going_on) == 8
+            answer = await move(other, identifier(Level.STUDY, StudyInstanceUID="1.2.3"))
+            assert answer.statuses == [SUCCESS]
+            association.abort()
+            await asyncio.wait(moves)
+            assert {type(each.exception()) for each in going_on} == {AssociationAborted}

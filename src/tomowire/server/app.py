@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -94,8 +94,8 @@ class Archive:
                         Verification(),
                         Storage(self._keep, any_sop_class=settings.any_sop_class),
                         Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
-                        Later([model.get for model in Model], partial(self._get, storage)),
-                        Later([model.move for model in Model], partial(self._move, storage)),
+                        Later([model.get for model in Model], self._get),
+                        Later([model.move for model in Model], self._move),
                     ],
                     aet=settings.ae_title,
                     calling_aets=None if settings.allow_unknown_callers else callers,
@@ -144,21 +144,22 @@ class Archive:
             )
         )
 
-    def _get(self, storage: ArchiveStorage) -> ServiceProvider:
-        from tomowire.services.get_scp import Get
+    def _get(self) -> ServiceProvider:
+        from tomowire.server.retrieve import ArchiveGet
 
-        return Get(self._retrieve(storage).objects, relational=True)
+        return ArchiveGet(self._retrieve)
 
-    def _move(self, storage: ArchiveStorage) -> ServiceProvider:
-        from tomowire.services.move_scp import Move
+    def _move(self) -> ServiceProvider:
+        from tomowire.server.retrieve import ArchiveMove
 
-        retrieve = self._retrieve(storage)
-        return Move(retrieve.objects, retrieve.destination, relational=True)
+        return ArchiveMove(self._retrieve)
 
-    def _retrieve(self, storage: ArchiveStorage) -> ArchiveRetrieve:
+    @cached_property
+    def _retrieve(self) -> ArchiveRetrieve:
         from tomowire.server.retrieve import ArchiveRetrieve
 
-        return ArchiveRetrieve(storage.index, storage.root, self._nodes, self.settings.ae_title)
+        assert self._storage is not None
+        return ArchiveRetrieve(self._storage.index, self._storage.root, self._nodes, self.settings.ae_title)
 
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
@@ -179,9 +180,7 @@ class Archive:
 
 def _load_retrievals() -> None:
     """Import what C-GET and C-MOVE take."""
-    import tomowire.server.retrieve
-    import tomowire.services.get_scp
-    import tomowire.services.move_scp  # noqa: F401 - for those who use it later
+    import tomowire.server.retrieve  # noqa: F401 - for those who use it later
 
 
 async def _load_soon() -> None:

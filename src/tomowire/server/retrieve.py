@@ -10,16 +10,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
+from tomowire.protocol.status import UNABLE_TO_PERFORM_SUBOPERATIONS
+from tomowire.server.crowd import Crowd, Crowded
 from tomowire.server.index.keys import parse_unique_keys
 from tomowire.server.index.retrieval import find_objects, select_uids
 from tomowire.services.dicom_file import DicomFile
-from tomowire.services.move_scp import Destination
+from tomowire.services.get_scp import Get
+from tomowire.services.move_scp import Destination, Move
 from tomowire.services.suboperations import Retrieval
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from tomowire.aio.serving import IncomingRequest
     from tomowire.server.index.readers import IndexReaders
     from tomowire.server.index.rows import IndexedObject
     from tomowire.server.index.sqlite_reader import Row, SqliteReader, Statement
@@ -34,8 +38,13 @@ UNABLE_TO_COUNT: Final = 0xA701
 _BATCH: Final = 1000
 
 
+_MOST_AT_ONCE: Final = 64
+_MOST_OF_ONE: Final = 8
+"""Retrievals that are served at the same time, on one association. Each may have some MB of objects in memory."""
+
+
 class ArchiveRetrieve:
-    """What `Get` and `Move` of `tomowire.services` ask. `root` is the data directory of the objects, `nodes` are the possible
+    """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
     destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there.
     """
 
@@ -44,6 +53,8 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
+        self.crowd = Crowd(_MOST_AT_ONCE, _MOST_OF_ONE)
+        """Those that are served now."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
         """The objects below what the request names, as they are at this moment. Raises `RetrieveFailed`, `DataSetError`.
@@ -96,6 +107,39 @@ class ArchiveRetrieve:
             logger.error("%s cannot be sent: its file has not the size that it was stored with", uid)
             return _unsendable(path, uid)
         return DicomFile(path, known.sop_class_uid, uid, known.transfer_syntax_uid, offset, size)
+
+
+class ArchiveGet(Get):
+    """The SCP of C-GET. Where there are too many retrievals already, one more is refused."""
+
+    def __init__(self, retrieve: ArchiveRetrieve) -> None:
+        super().__init__(retrieve.objects, relational=True)
+        self._crowd = retrieve.crowd
+
+    async def handle(self, request: IncomingRequest) -> None:
+        await _handle_in(self._crowd, request, super().handle)
+
+
+class ArchiveMove(Move):
+    """The SCP of C-MOVE. Where there are too many retrievals already, one more is refused."""
+
+    def __init__(self, retrieve: ArchiveRetrieve) -> None:
+        super().__init__(retrieve.objects, retrieve.destination, relational=True)
+        self._crowd = retrieve.crowd
+
+    async def handle(self, request: IncomingRequest) -> None:
+        await _handle_in(self._crowd, request, super().handle)
+
+
+async def _handle_in(
+    crowd: Crowd, request: IncomingRequest, handle: Callable[[IncomingRequest], Awaitable[None]]
+) -> None:
+    try:
+        with crowd.joined(request.association):
+            await handle(request)
+    except Crowded:
+        logger.warning("%s: a retrieval was refused: there are too many at once", request.association.title)
+        await request.refuse(UNABLE_TO_PERFORM_SUBOPERATIONS, "too many retrievals at once")
 
 
 def _statement(request: RetrieveRequest) -> Statement:
