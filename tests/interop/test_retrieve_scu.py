@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
@@ -25,8 +26,8 @@ from tomowire import (
     Peer,
     Progress,
     Query,
-    RetrieveFailed,
     Retrieved,
+    RetrieveFailed,
     Server,
     Status,
     Storage,
@@ -193,7 +194,7 @@ async def test_get(archive: Archive, query: Query, expected: set[str], tmp_path:
         assert dcmread(each.path).SOPInstanceUID == each.sop_instance_uid
     progress = [each for each in news if isinstance(each, Progress)]
     assert (progress[-1].remaining, progress[-1].completed, progress[-1].failed) == (0, len(expected), 0)
-    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
 
 
 async def test_many_classes_come_over_several_associations(archive: Archive, tmp_path: Path) -> None:
@@ -337,6 +338,6 @@ async def test_a_get_left_early(archive: Archive, left_after: int, cancellation:
                 got += isinstance(each, Retrieved)
                 if got == left_after:
                     break
-        kept = len(list(tmp_path.glob("*.dcm")))
+        kept = len(os.listdir(tmp_path))
         assert left_after <= kept <= MANY
         assert [each async for each in peer.find(query)] != []
