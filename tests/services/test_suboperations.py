@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
-from tomowire.errors import ConnectFailed
+from tomowire.errors import ConnectFailed, TranscodingFailed
 from tomowire.protocol.status import Status
 from tomowire.services.identifiers import decode
 from tomowire.services.storage import StoreResponse
@@ -178,6 +178,7 @@ def test_more_than_was_promised() -> None:
         (FileNotFoundError(2, "No such file or directory", "/data/secret"), "cannot be read: No such file"),
         (OSError("/data/secret has become shorter"), "cannot be read: it is shorter"),
         (KeyError("Doe^Jane"), "internal error (KeyError)"),
+        (TranscodingFailed("cannot transcode 1.2.3: 'Doe^Jane' is no number"), "it could not be transcoded"),
     ],
 )
 def test_what_is_told_of_an_error(error: Exception, text: str) -> None:

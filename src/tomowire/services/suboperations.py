@@ -12,7 +12,14 @@ from contextlib import asynccontextmanager
 from struct import pack
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tomowire.errors import AssociationError, DataSetError, QueryFailed, RetrieveFailed, TomowireError
+from tomowire.errors import (
+    AssociationError,
+    DataSetError,
+    QueryFailed,
+    RetrieveFailed,
+    TomowireError,
+    TranscodingFailed,
+)
 from tomowire.protocol.status import (
     CANCEL,
     CANNOT_UNDERSTAND,
@@ -229,6 +236,8 @@ async def unless_cancelled(request: IncomingRequest, wanted: Awaitable[Any]) -> 
 
 def describe(error: Exception) -> str:
     """What of an error may be told and logged: no paths, and no text of others, which may quote a data set."""
+    if isinstance(error, TranscodingFailed):
+        return f"it could not be transcoded ({type(error.__cause__ or error).__name__})"
     if isinstance(error, TomowireError):
         return str(error)
     if isinstance(error, OSError):
