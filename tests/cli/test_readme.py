@@ -26,6 +26,8 @@ OF_THE_LIBRARY = {
     "association": "CStoreScu(association)",
     "query": "async for study in peer.find(",
     "leaving": "def first_study",
+    "retrieving": "peer.get(",
+    "moving": "peer.move(",
     "acceptor": "Storage(keep)]",
     "dataset": "dcmread(BytesIO(",
     "answering": "Find(answer)",
@@ -129,6 +131,21 @@ def test_the_examples_of_queries_run(archive: Program, tmp_path: Path) -> None:
         "import asyncio; asyncio.run(main())"
     )
     assert run_example(f"{examples['leaving']}\n{ask}", tmp_path) == [f"{studies[3].study_uid} None"]
+
+
+def test_the_examples_of_retrievals_run(archive: Program, tmp_path: Path) -> None:
+    overrides = {0x00080016: ("UI", CT), 0x00080060: ("CS", "CT"), 0x00100010: ("PN", "Smith^John")}
+    ct = Sample(9, study=9, overrides=overrides)
+    (tmp_path / "scans" / "ct.dcm").write_bytes(ct.header + ct.data_set)
+    examples = library_examples()
+    run_example(with_port(examples["peer"], archive), tmp_path)
+    *progress, last = run_example(with_port(examples["retrieving"], archive), tmp_path)
+    path = f"received/{ct.uid}.dcm"
+    assert f"{ct.uid} {len(ct.data_set)} 0000H (success) {path}" in progress
+    assert last == "1 of 1"
+    assert (tmp_path / path).read_bytes().endswith(ct.data_set)
+    (printed,) = run_example(with_port(examples["moving"], archive), tmp_path)
+    assert printed.startswith("not moved: TOMOWIRE ended the retrieval: A801H")
 
 
 def test_the_example_that_answers_queries_runs(tmp_path: Path) -> None:
