@@ -2,7 +2,7 @@
 
 Three levels, as deep as one needs: `Peer` for what one asks of a peer; `associate` and `listen` for associations in one's own
 hands, with one object per service (`CEchoScu`, `CStoreScu`, `CFindScu`, `CGetScu`, `CMoveScu`; `Verification`, `Storage`,
-`Find`); and the handler that one writes.
+`Find`, `Get`, `Move`); and the handler that one writes.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ if TYPE_CHECKING:
     from tomowire.services.find_scp import Find, FindAnswers, FindRequest
     from tomowire.services.folder import Folder
     from tomowire.services.get import CGetScu, Receiver, getting
+    from tomowire.services.get_scp import Get
     from tomowire.services.models import Level, Model, querying
     from tomowire.services.move import CMoveScu, moving
+    from tomowire.services.move_scp import Destination, Move
     from tomowire.services.peer import Peer
     from tomowire.services.query import Query
     from tomowire.services.retrieval import Retrieved
     from tomowire.services.retrieving import Progress, SubOperationFailed
     from tomowire.services.sending import Sent, send_files
     from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
+    from tomowire.services.suboperations import Retrieval, RetrieveRequest
     from tomowire.services.verification import CEchoScu, Verification, verification
 
 # A library does not decide where its log goes. Without this, Python prints warnings to stderr.
@@ -72,13 +75,16 @@ __all__ = [
     "Chunk",
     "ConnectFailed",
     "DataStream",
+    "Destination",
     "Find",
     "FindAnswers",
     "FindRequest",
     "Folder",
+    "Get",
     "InvalidUid",
     "Level",
     "Model",
+    "Move",
     "NoAcceptedContext",
     "OperationTimeout",
     "Peer",
@@ -89,7 +95,9 @@ __all__ = [
     "Query",
     "QueryFailed",
     "Receiver",
+    "Retrieval",
     "RetrieveFailed",
+    "RetrieveRequest",
     "Retrieved",
     "Sent",
     "Server",
@@ -131,13 +139,16 @@ _HOME: Final = {
     "Chunk": "tomowire.aio.streams",
     "ConnectFailed": "tomowire.errors",
     "DataStream": "tomowire.aio.streams",
+    "Destination": "tomowire.services.move_scp",
     "Find": "tomowire.services.find_scp",
     "FindAnswers": "tomowire.services.find_scp",
     "FindRequest": "tomowire.services.find_scp",
     "Folder": "tomowire.services.folder",
+    "Get": "tomowire.services.get_scp",
     "InvalidUid": "tomowire.errors",
     "Level": "tomowire.services.models",
     "Model": "tomowire.services.models",
+    "Move": "tomowire.services.move_scp",
     "NoAcceptedContext": "tomowire.errors",
     "OperationTimeout": "tomowire.errors",
     "Peer": "tomowire.services.peer",
@@ -148,7 +159,9 @@ _HOME: Final = {
     "Query": "tomowire.services.query",
     "QueryFailed": "tomowire.errors",
     "Receiver": "tomowire.services.get",
+    "Retrieval": "tomowire.services.suboperations",
     "RetrieveFailed": "tomowire.errors",
+    "RetrieveRequest": "tomowire.services.suboperations",
     "Retrieved": "tomowire.services.retrieval",
     "Sent": "tomowire.services.sending",
     "Server": "tomowire.aio.listen",

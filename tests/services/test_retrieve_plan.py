@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
 
+from support.cancelling import cancelled_after_each_step, cancelled_at_each_await
 from support.files import data_of, write_file
 from support.network import LOOPBACK
 from support.raw_peer import CT, MR
@@ -46,6 +48,8 @@ from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
+WAYS = [cancelled_at_each_await, cancelled_after_each_step]
+Way = Callable[[Callable[[], Coroutine[Any, Any, Any]]], AsyncIterator[int]]
 PATHS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 MANY = [uid for uid in STORAGE_SOP_CLASSES if uid.startswith("1.2.840.10008.5.1.4.1.1.")][:150]
 
@@ -292,6 +296,28 @@ async def test_left_early_nothing_is_left_behind(catalogue: Catalogue, tmp_path:
                 await anext(news)
         assert [name for name in os.listdir(tmp_path / "got") if not name.endswith(".dcm")] == []
         assert (await peer.echo()).is_success
+
+
+@pytest.mark.parametrize("cancellation", ["complete_in_flight", "reject_in_flight"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_cancelled_at_any_moment_nothing_is_left_behind(
+    way: Way, cancellation: Any, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """What is open afterwards, associations and files among it, the fixture `no_leaks` would see."""
+    async with catalogue.serving() as peer:
+
+        async def get() -> None:
+            async with aclosing(peer.get(Query.studies(), tmp_path / "got", cancellation=cancellation)) as news:
+                async for _ in news:
+                    pass
+
+        runs = 0
+        async for _ in way(get):
+            runs += 1
+            if (tmp_path / "got").exists():
+                assert [name for name in os.listdir(tmp_path / "got") if not name.endswith(".dcm")] == []
+        assert await got_by(peer, Query.studies(), tmp_path / "got") == list("1234")
+    assert runs > 3
 
 
 async def test_cancelled_it_ends(catalogue: Catalogue) -> None:

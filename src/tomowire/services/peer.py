@@ -158,7 +158,7 @@ class Peer:
         **limits: Any,
     ) -> AsyncGenerator[Retrieved | Progress, None]:
         parts = await plan_retrieval(self.address, query, model, with_classes=True, options=self._options)
-        own = None if isinstance(into, Folder) or callable(into) else await asyncio.to_thread(Folder, into)
+        own = None if isinstance(into, Folder) or callable(into) else await _folder_at(into)
         place = own or cast("Folder | Callable[[StoreRequest], Awaitable[int]]", into)
         try:
             news = get_parts(self.address, parts, place, model, options=self._options, timeout=timeout, **limits)
@@ -205,3 +205,19 @@ class Peer:
         async with aclosing(send_files(self.address, files, **options)) as results:
             async for sent in results:
                 yield sent
+
+
+async def _folder_at(path: str | PathLike[str]) -> Folder:
+    """A `Folder`, made in a thread; when this is cancelled meanwhile, nobody would close it but this."""
+    making = asyncio.ensure_future(asyncio.to_thread(Folder, path))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close_made)
+        await asyncio.wait({making})
+        raise
+
+
+def _close_made(making: asyncio.Future[Folder]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
