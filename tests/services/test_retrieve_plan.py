@@ -17,6 +17,7 @@ from support.cancelling import cancelled_after_each_step, cancelled_at_each_awai
 from support.files import data_of, write_file
 from support.network import LOOPBACK
 from support.raw_peer import CT, MR
+from support.services import Keeper
 from tomowire import (
     ConnectFailed,
     Find,
@@ -25,6 +26,7 @@ from tomowire import (
     Folder,
     Level,
     Model,
+    NoAcceptedContext,
     Peer,
     PeerMisbehaved,
     Progress,
@@ -33,6 +35,7 @@ from tomowire import (
     Retrieved,
     RetrieveFailed,
     Status,
+    Storage,
     StoreRequest,
     SubOperationFailed,
     Verification,
@@ -367,6 +370,23 @@ async def test_a_query_that_fails(tmp_path: Path) -> None:
     ):
         with pytest.raises(QueryFailed, match="not like this"):
             _ = [each async for each in peer.get(Query.studies(), tmp_path)]
+
+
+async def test_a_peer_that_grants_no_role(catalogue: Catalogue, tmp_path: Path) -> None:
+    """PS3.7 D.3.3.4: without it nothing could come."""
+
+    class Stubborn(Get):
+        def may_be_scp(self, abstract_syntax: str) -> bool:
+            return False
+
+    services = [Find(catalogue.answer), Storage(Keeper().keep), Stubborn(catalogue.objects)]
+    async with (
+        listen(LOOPBACK, 0, services=services, aet="ARCHIVE") as server,
+        Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer,
+    ):
+        with pytest.raises(NoAcceptedContext, match="C-MOVE may work"):
+            _ = [each async for each in peer.get(Query.studies(), tmp_path)]
+    assert catalogue.got == []
 
 
 # Contexts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import DEFAULT_WINDOW
-from tomowire.errors import AssociationError, RetrieveFailed, StoreFailed
+from tomowire.errors import AssociationError, NoAcceptedContext, RetrieveFailed, StoreFailed
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import CFindScu
 from tomowire.services.folder import Folder
@@ -248,6 +248,7 @@ class _Work:
             receiver = Receiver(self._objects.keep, sop_classes={each.abstract_syntax for each in contexts if each.scp})
             async with associate(self._peer, contexts, services=[receiver], **self._options) as association:
                 log_agreement(logger, association)
+                _check_roles(association)
                 await self._get(association, receiver, group, tell)
                 if self.is_left:
                     return
@@ -264,3 +265,12 @@ class _Work:
         except asyncio.CancelledError:
             if not self.is_left or not association.is_established:
                 raise
+
+
+def _check_roles(association: Association) -> None:
+    """Without the SCP role (PS3.7 D.3.3.4) for a single SOP class every object would fail: say so at once, and why."""
+    if not any(context.requestor_is_scp for context in association.agreement.contexts.values()):
+        raise NoAcceptedContext(
+            f"{association.called_ae_title} accepted no presentation context in which it could send objects to this side (as SCU,"
+            " with this side as SCP): it cannot do C-GET with these; C-MOVE may work"
+        )
