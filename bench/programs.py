@@ -16,7 +16,7 @@ from processes import LOOPBACK, ProgramFailed, free_port
 _SYSTEM_DIRECTORIES: Final = (Path("/usr/bin"), Path("/usr/sbin"), Path("/usr/local/bin"))
 _PEERS: Final = Path(__file__).parent / "peers"
 # What DCMTK can do at most. Everyone who has to be asked gets it; tomowire does not have to be asked.
-_MAXIMUM_PDU: Final = 131072
+MAXIMUM_PDU: Final = 131072
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,20 @@ def _listen(port: int, folder: Path) -> list[str]:
     return tomowire("listen", "--port", port, "-o", folder)
 
 
-def serve_command(port: int, folder: Path) -> list[str]:
-    """`tomowire serve` on an empty data directory."""
-    return tomowire("serve", "--port", port, "--data-dir", folder)
+def serve_command(port: int, folder: Path, *options: str) -> list[str]:
+    """`tomowire serve` on a data directory."""
+    return tomowire("serve", "--port", port, "--data-dir", folder, *options)
 
 
 def _storescu(ae_title: str, port: int, folder: Path) -> list[str]:
     program = system_program("storescu", "dcmtk")
-    return [program, "-aec", ae_title, "+sd", "-pdu", str(_MAXIMUM_PDU), LOOPBACK, str(port), str(folder)]
+    return [program, "-aec", ae_title, "+sd", "-pdu", str(MAXIMUM_PDU), LOOPBACK, str(port), str(folder)]
 
 
-def _storescp(*options: str) -> Callable[[int, Path], list[str]]:
+def storescp(*options: str) -> Callable[[int, Path], list[str]]:
     def command(port: int, folder: Path) -> list[str]:
         program = system_program("storescp", "dcmtk")
-        return [program, *options, "-pdu", str(_MAXIMUM_PDU), "-od", str(folder), str(port)]
+        return [program, *options, "-pdu", str(MAXIMUM_PDU), "-od", str(folder), str(port)]
 
     return command
 
@@ -101,8 +101,11 @@ def _pynetdicom_scp(port: int, folder: Path) -> list[str]:
     return [sys.executable, str(_PEERS / "pynetdicom_scp.py"), str(port), str(folder)]
 
 
-def _orthanc(port: int, folder: Path) -> list[str]:
-    """Orthanc with its data in `folder`, no plugins and no login; what is not named here has Orthanc's default, fsync among it."""
+def orthanc_command(port: int, folder: Path, **more: object) -> list[str]:
+    """Orthanc with its data in `folder`, no plugins and no login.
+
+    What is named neither here nor in `more` has Orthanc's default, fsync among it.
+    """
     for name in ("storage", "temporary"):
         (folder / name).mkdir()
     configuration = folder / "orthanc.json"
@@ -113,10 +116,11 @@ def _orthanc(port: int, folder: Path) -> list[str]:
         "Plugins": [],
         "DicomPort": port,
         "DicomCheckCalledAet": False,
-        "MaximumPduLength": _MAXIMUM_PDU,
+        "MaximumPduLength": MAXIMUM_PDU,
         "HttpPort": free_port(),
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
+        **more,
     }
     configuration.write_text(json.dumps(settings))
     return [system_program("Orthanc", "orthanc"), str(configuration)]
@@ -127,6 +131,7 @@ _DCMTK: Final = Sender("DCMTK storescu", _storescu)
 _PYNETDICOM: Final = Sender("pynetdicom", _pynetdicom_scu)
 
 SERVE: Final = Receiver("tomowire serve", serve_command, in_tomowire, ae_title="TOMOWIRE")
+ORTHANC: Final = Receiver("Orthanc", orthanc_command, in_orthanc)
 
 GROUPS: Final[Mapping[str, str]] = {
     "files": "Receivers that only write files",
@@ -134,9 +139,9 @@ GROUPS: Final[Mapping[str, str]] = {
 }
 PAIRINGS: Final = (
     Pairing("listen", "files", _TOMOWIRE, Receiver("tomowire listen", _listen, in_folder), ours=True),
-    Pairing("storescp", "files", _DCMTK, Receiver("storescp", _storescp(), in_folder)),
-    Pairing("storescp+B", "files", _DCMTK, Receiver("storescp +B", _storescp("+B"), in_folder)),
+    Pairing("storescp", "files", _DCMTK, Receiver("storescp", storescp(), in_folder)),
+    Pairing("storescp+B", "files", _DCMTK, Receiver("storescp +B", storescp("+B"), in_folder)),
     Pairing("pynetdicom", "files", _PYNETDICOM, Receiver("pynetdicom", _pynetdicom_scp, in_folder)),
     Pairing("serve", "archives", _TOMOWIRE, SERVE, ours=True),
-    Pairing("orthanc", "archives", _DCMTK, Receiver("Orthanc", _orthanc, in_orthanc)),
+    Pairing("orthanc", "archives", _DCMTK, ORTHANC),
 )

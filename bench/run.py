@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import growth
+import index_queries
+import retrieval
 from document import replace_section
 from echo import measure_echo
 from figures import transfer_figures
@@ -73,17 +75,36 @@ def _growth(work_dir: Path, options: argparse.Namespace) -> str:
     return growth.measure_growth(work_dir, sizes=growth.TINY if options.small else growth.FULL, say=say)
 
 
+def _query(work_dir: Path, options: argparse.Namespace) -> str:
+    sizes = index_queries.TINY if options.small else index_queries.FULL
+    parts = {
+        "With DCMTK, beside Orthanc": retrieval.measure_retrieval(
+            work_dir,
+            sizes=retrieval.TINY if options.small else retrieval.FULL,
+            rounds=options.rounds,
+            warm_up=not options.small,
+            say=say,
+        ),
+        "Few and many objects in the index": index_queries.measure_growth_of_queries(work_dir, sizes=sizes, say=say),
+        "Memory": index_queries.measure_memory_of_answers(work_dir, sizes=sizes, say=say),
+    }
+    figures = [figure for _, promised in parts.values() for figure in promised]
+    tables = [f"### {title}\n\n{text}" for title, (text, _) in parts.items()]
+    return "\n\n".join((*tables, f"### What was promised\n\n{figures_table(figures)}"))
+
+
 _MODES: Final[dict[str, Callable[[Path, argparse.Namespace], str]]] = {
     "transfer": _transfer,
     "echo": _echo,
     "growth": _growth,
+    "query": _query,
 }
 
 
 def _circumstances(name: str, options: argparse.Namespace) -> str:
     """The command that made the table, and what it ran with."""
     chosen = [name]
-    if name == "transfer":
+    if name in ("transfer", "query"):
         chosen += ["--rounds", str(options.rounds)]
     if options.only:
         chosen += ["--only", ",".join(options.only)]
@@ -102,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*_MODES, "all"],
         default="transfer",
         help="transfer: all pairings of sender and receiver (default); echo: the time of `tomowire echo`; "
-        "growth: what an object costs an archive that holds many",
+        "growth: what an object costs an archive that holds many; query: C-FIND, C-GET and C-MOVE",
     )
     parser.add_argument("--rounds", type=_positive, default=5, help="counted runs of each pairing (default 5)")
     parser.add_argument(

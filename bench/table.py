@@ -57,9 +57,9 @@ def _times(result: Result, ours: Result | None) -> tuple[str, ...]:
     return (
         _title(result),
         number(median(run.total for run in result.runs)),
-        _spread(ratios(compared, result)) if compared else "",
+        spread(ratios(compared, result)) if compared else "",
         number(median(run.send for run in result.runs)),
-        _spread(ratios(compared, result, of_sender=True)) if compared else "",
+        spread(ratios(compared, result, of_sender=True)) if compared else "",
         number(median(run.start for run in result.runs)),
     )
 
@@ -98,7 +98,7 @@ def ratios(ours: Result, other: Result, *, of_sender: bool = False) -> list[floa
     return [mine.send / its.send if of_sender else mine.total / its.total for mine, its in pairs]
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """The median, and the smallest and largest where there are several."""
     text = number(median(values))
     return text if len(values) == 1 else f"{text} ({number(min(values))} to {number(max(values))})"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -74,8 +76,21 @@ def test_short_version(tmp_path: Path, dcmtk: Callable[[str], Path], orthanc: Pa
             assert float(total) == pytest.approx(float(sender) + float(start), rel=0.02)
             assert bool(ratio) == bool(sender_ratio) == (not pairing.startswith("tomowire"))
             assert int(memory[0]) > 0
+    for title in ("C-FIND, 31 images", "C-GET, 4 CT of 526 kB", "C-MOVE to storescp +B, 4 CT of 526 kB"):
+        clock, processor = [
+            row[1:] for row in found if row[0] == title and len(row) == 4 and row[-1] not in ("yes", "**no**")
+        ]
+        for ours, other, ratio in (clock, processor):
+            assert float(ours) / float(other) == pytest.approx(float(ratio), rel=0.02)
+    assert [row[1] for row in found if row[0] in ("patient ID", "name `Smith*`", "name `*mith*`", "ten days, CT")] == [
+        "1",
+        "10",
+        "20",
+        "10",
+    ]
+    assert [row[0] for row in found if row[0] in ("10", "2000")] == ["10", "2000"]
     promised = [row for row in found if row[-1] in ("yes", "**no**")]
-    assert len(promised) == 3 + 1 + 3 + 2 + 1 + 1
+    assert len(promised) == (3 + 1 + 3 + 2) + 1 + 1 + (3 + 1 + 2 * 4 + 1)
     assert [row[0] for row in found if row[0].startswith("after ")] == ["after 20", "after 200"]
     assert re.search(
         r"`scripts/bench transfer --rounds 1 --small` on .+ DCMTK 3\.\d.+ Orthanc 1\.\d.+ Python 3\.", written
@@ -83,6 +98,43 @@ def test_short_version(tmp_path: Path, dcmtk: Callable[[str], Path], orthanc: Pa
     assert written.index("Before.") < written.index("`tomowire echo` against") < written.index("After.")
     assert "old" not in written
     assert list(work_dir.iterdir()) == []
+
+
+def test_an_answer_that_is_missing_is_a_failure(bench: Load, tmp_path: Path) -> None:
+    check_found, failed = bench("dcmtk_clients").check_found, bench("processes").ProgramFailed
+    pending = "I: Received Find Response {} (Pending)\n".format
+    success = "I: Received Final Find Response (Success)\n"
+    log = tmp_path / "log"
+    log.write_text(pending(1) + pending(2) + success)
+    check_found("anything", log, 2)
+    for text in (
+        pending(1) + success,
+        pending(1) + pending(2),
+        success,
+        pending(1) + pending(2) + pending(3) + success,
+    ):
+        log.write_text(text)
+        with pytest.raises(failed, match="answers instead of 2"):
+            check_found("anything", log, 2)
+
+
+def test_filled_indexes_are_those_of_an_archive(bench: Load, tmp_path: Path) -> None:
+    """As many objects as were asked for, and those that the queries find among them."""
+    filled_index = bench("filled_index")
+    template = filled_index.record_of_a_file(tmp_path)
+    for count in (400, 2000):
+        data_dir = tmp_path / str(count)
+        filled_index.write_hospital(data_dir, template, count, 20)
+        with closing(sqlite3.connect(data_dir / "index.sqlite")) as index:
+            tables = ("instances", "series", "studies", "patients")
+            found = [index.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+            alike = index.execute(
+                "SELECT study_key FROM studies JOIN patients USING (patient_key) WHERE patient_id LIKE 'ALIKE%'"
+            )
+            keys = [key for (key,) in alike.fetchall()]
+        assert found == [count, count // 10, count // 20, count // 20]
+        assert len(keys) == 20
+        assert max(keys) - min(keys) >= 0.9 * (count // 20 - 1)
 
 
 @pytest.mark.parametrize(("objects", "size"), [(29, 10**6), (31, 10**6), (30, 30 * 2112 - 1)])

@@ -23,6 +23,9 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # What the library and the quick commands must not pay for when they start.
 HEAVY = {"alembic", "numpy", "pydantic", "pydicom", "rich", "sqlalchemy"}
 
+# What the library uses where it is installed, and does without where it is not.
+OPTIONAL = {"imagecodecs", "numpy", "uvloop"}
+
 
 def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower() for requirement in requirements}
@@ -50,7 +53,7 @@ def test_every_import_is_declared_and_the_library_needs_no_extra() -> None:
         f"{path} imports {module}"
         for path, module in third_party_imports(SOURCE)
         if not {name.lower() for name in distributions.get(module, [module])}
-        & (with_extras if path.parts[0] in {"server", "web"} or module == "uvloop" else always)
+        & (with_extras if path.parts[0] in {"server", "web"} or module in OPTIONAL else always)
     ]
     assert undeclared == []
 

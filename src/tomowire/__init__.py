@@ -1,8 +1,8 @@
 """DICOM networking for asyncio.
 
 Three levels, as deep as one needs: `Peer` for what one asks of a peer; `associate` and `listen` for associations in one's own
-hands, with one object per service (`CEchoScu`, `CStoreScu`, `CFindScu`; `Verification`, `Storage`, `Find`); and the handler that
-one writes.
+hands, with one object per service (`CEchoScu`, `CStoreScu`, `CFindScu`, `CGetScu`, `CMoveScu`; `Verification`, `Storage`,
+`Find`, `Get`, `Move`); and the handler that one writes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OperationTimeout,
         PeerMisbehaved,
         QueryFailed,
+        RetrieveFailed,
         StoreFailed,
         TomowireError,
         UsageError,
@@ -38,13 +39,21 @@ if TYPE_CHECKING:
     )
     from tomowire.protocol.negotiation import AcceptedContext, ProposedContext
     from tomowire.protocol.status import Status
-    from tomowire.services.find import CFindScu, Find, FindAnswers, FindRequest
+    from tomowire.services.find import CFindScu
+    from tomowire.services.find_scp import Find, FindAnswers, FindRequest
     from tomowire.services.folder import Folder
+    from tomowire.services.get import CGetScu, Receiver, getting
+    from tomowire.services.get_scp import Get
     from tomowire.services.models import Level, Model, querying
+    from tomowire.services.move import CMoveScu, moving
+    from tomowire.services.move_scp import Destination, Move
     from tomowire.services.peer import Peer
     from tomowire.services.query import Query
+    from tomowire.services.retrieval import Retrieved
+    from tomowire.services.retrieving import Progress, SubOperationFailed
     from tomowire.services.sending import Sent, send_files
     from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
+    from tomowire.services.suboperations import Retrieval, RetrieveRequest
     from tomowire.services.verification import CEchoScu, Verification, verification
 
 # A library does not decide where its log goes. Without this, Python prints warnings to stderr.
@@ -60,25 +69,36 @@ __all__ = [
     "AssociationReleased",
     "CEchoScu",
     "CFindScu",
+    "CGetScu",
+    "CMoveScu",
     "CStoreScu",
     "Chunk",
     "ConnectFailed",
     "DataStream",
+    "Destination",
     "Find",
     "FindAnswers",
     "FindRequest",
     "Folder",
+    "Get",
     "InvalidUid",
     "Level",
     "Model",
+    "Move",
     "NoAcceptedContext",
     "OperationTimeout",
     "Peer",
     "PeerAddress",
     "PeerMisbehaved",
+    "Progress",
     "ProposedContext",
     "Query",
     "QueryFailed",
+    "Receiver",
+    "Retrieval",
+    "RetrieveFailed",
+    "RetrieveRequest",
+    "Retrieved",
     "Sent",
     "Server",
     "Status",
@@ -86,13 +106,16 @@ __all__ = [
     "StoreFailed",
     "StoreRequest",
     "StoreResponse",
+    "SubOperationFailed",
     "TomowireError",
     "UsageError",
     "Verification",
     "WireError",
     "__version__",
     "associate",
+    "getting",
     "listen",
+    "moving",
     "querying",
     "send_files",
     "storage",
@@ -110,25 +133,36 @@ _HOME: Final = {
     "AssociationReleased": "tomowire.errors",
     "CEchoScu": "tomowire.services.verification",
     "CFindScu": "tomowire.services.find",
+    "CGetScu": "tomowire.services.get",
+    "CMoveScu": "tomowire.services.move",
     "CStoreScu": "tomowire.services.storage",
     "Chunk": "tomowire.aio.streams",
     "ConnectFailed": "tomowire.errors",
     "DataStream": "tomowire.aio.streams",
-    "Find": "tomowire.services.find",
-    "FindAnswers": "tomowire.services.find",
-    "FindRequest": "tomowire.services.find",
+    "Destination": "tomowire.services.move_scp",
+    "Find": "tomowire.services.find_scp",
+    "FindAnswers": "tomowire.services.find_scp",
+    "FindRequest": "tomowire.services.find_scp",
     "Folder": "tomowire.services.folder",
+    "Get": "tomowire.services.get_scp",
     "InvalidUid": "tomowire.errors",
     "Level": "tomowire.services.models",
     "Model": "tomowire.services.models",
+    "Move": "tomowire.services.move_scp",
     "NoAcceptedContext": "tomowire.errors",
     "OperationTimeout": "tomowire.errors",
     "Peer": "tomowire.services.peer",
     "PeerAddress": "tomowire.aio.address",
     "PeerMisbehaved": "tomowire.errors",
+    "Progress": "tomowire.services.retrieving",
     "ProposedContext": "tomowire.protocol.negotiation",
     "Query": "tomowire.services.query",
     "QueryFailed": "tomowire.errors",
+    "Receiver": "tomowire.services.get",
+    "Retrieval": "tomowire.services.suboperations",
+    "RetrieveFailed": "tomowire.errors",
+    "RetrieveRequest": "tomowire.services.suboperations",
+    "Retrieved": "tomowire.services.retrieval",
     "Sent": "tomowire.services.sending",
     "Server": "tomowire.aio.listen",
     "Status": "tomowire.protocol.status",
@@ -136,12 +170,15 @@ _HOME: Final = {
     "StoreFailed": "tomowire.errors",
     "StoreRequest": "tomowire.services.storage",
     "StoreResponse": "tomowire.services.storage",
+    "SubOperationFailed": "tomowire.services.retrieving",
     "TomowireError": "tomowire.errors",
     "UsageError": "tomowire.errors",
     "Verification": "tomowire.services.verification",
     "WireError": "tomowire.errors",
     "associate": "tomowire.aio.connect",
+    "getting": "tomowire.services.get",
     "listen": "tomowire.aio.listen",
+    "moving": "tomowire.services.move",
     "querying": "tomowire.services.models",
     "send_files": "tomowire.services.sending",
     "storage": "tomowire.services.storage",

@@ -21,7 +21,8 @@
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
-    └── QueryFailed               a query ended with a failure status, or has to: knows that status
+    ├── QueryFailed               a query ended with a failure status, or has to: knows that status
+    └── RetrieveFailed            so did a C-GET or C-MOVE: knows the counts of its sub-operations too
 
 A failure *status* in a response is a value and not an exception: see `tomowire.protocol.status`.
 """
@@ -164,6 +165,10 @@ class StoreFailed(TomowireError):
         self.comment = comment
 
 
+class TranscodingFailed(TomowireError):
+    """An object cannot be had in the transfer syntax that was asked for; the text names both, and says why or what to install."""
+
+
 class QueryFailed(TomowireError):
     """A query could not be answered. An SCU raises it when the peer says so; a handler raises it to have that answered.
 
@@ -183,3 +188,31 @@ class QueryFailed(TomowireError):
         self.status = status
         self.error_comment = error_comment
         self.offending_elements = offending_elements
+
+
+class RetrieveFailed(TomowireError):
+    """A C-GET or C-MOVE failed. An SCU raises it when the peer says so; a handler raises it to have that answered.
+
+    `status` is that of the final response (PS3.4 C.4.2.1.5, C.4.3.1.4), `error_comment` what was said about it, and
+    `offending_elements` are the tags that it is about. `completed`, `failed` and `warning` count the sub-operations; None where
+    that is not known. The text is `explanation` if there is one.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error_comment: str | None = None,
+        offending_elements: tuple[int, ...] = (),
+        *,
+        completed: int | None = None,
+        failed: int | None = None,
+        warning: int | None = None,
+        explanation: str | None = None,
+    ) -> None:
+        super().__init__(explanation or error_comment or f"the retrieval failed with status {status:04X}H")
+        self.status = status
+        self.error_comment = error_comment
+        self.offending_elements = offending_elements
+        self.completed = completed
+        self.failed = failed
+        self.warning = warning

@@ -21,8 +21,19 @@ from support.subprocesses import python_environment
 
 README = (REPOSITORY / "README.md").read_text()
 LIBRARY = (REPOSITORY / "docs" / "library.md").read_text()
-OF_THE_LIBRARY = ("peer", "association", "query", "leaving", "acceptor", "dataset", "answering")
-"""The examples in docs/library.md, one after the other."""
+OF_THE_LIBRARY = {
+    "peer": "peer.send(",
+    "association": "CStoreScu(association)",
+    "query": "async for study in peer.find(",
+    "leaving": "def first_study",
+    "retrieving": "peer.get(",
+    "moving": "peer.move(",
+    "acceptor": "Storage(keep)]",
+    "dataset": "dcmread(BytesIO(",
+    "answering": "Find(answer)",
+    "giving": "Get(objects)",
+}
+"""The examples in docs/library.md, by what stands in one of them and in no other."""
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SAMPLES = [Sample(number, overrides={0x00100010: ("PN", "Smith^John")}) for number in range(1, 4)]
 
@@ -32,7 +43,10 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def library_examples() -> dict[str, str]:
-    return dict(zip(OF_THE_LIBRARY, blocks("python", LIBRARY), strict=True))
+    examples = blocks("python", LIBRARY)
+    found = {name: [each for each in examples if mark in each] for name, mark in OF_THE_LIBRARY.items()}
+    assert sorted(each for those in found.values() for each in those) == sorted(examples), "one each"
+    return {name: example for name, (example,) in found.items()}
 
 
 @pytest.fixture
@@ -119,6 +133,21 @@ def test_the_examples_of_queries_run(archive: Program, tmp_path: Path) -> None:
     assert run_example(f"{examples['leaving']}\n{ask}", tmp_path) == [f"{studies[3].study_uid} None"]
 
 
+def test_the_examples_of_retrievals_run(archive: Program, tmp_path: Path) -> None:
+    overrides = {0x00080016: ("UI", CT), 0x00080060: ("CS", "CT"), 0x00100010: ("PN", "Smith^John")}
+    ct = Sample(9, study=9, overrides=overrides)
+    (tmp_path / "scans" / "ct.dcm").write_bytes(ct.header + ct.data_set)
+    examples = library_examples()
+    run_example(with_port(examples["peer"], archive), tmp_path)
+    *progress, last = run_example(with_port(examples["retrieving"], archive), tmp_path)
+    path = f"received/{ct.uid}.dcm"
+    assert f"{ct.uid} {len(ct.data_set)} 0000H (success) {path}" in progress
+    assert last == "1 of 1"
+    assert (tmp_path / path).read_bytes().endswith(ct.data_set)
+    (printed,) = run_example(with_port(examples["moving"], archive), tmp_path)
+    assert printed.startswith("not moved: TOMOWIRE ended the retrieval: A801H")
+
+
 def test_the_example_that_answers_queries_runs(tmp_path: Path) -> None:
     port = free_port()
     example = library_examples()["answering"]
@@ -137,6 +166,33 @@ def test_the_example_that_answers_queries_runs(tmp_path: Path) -> None:
     assert (everything, one) == ("['Smith^John', 'Doe^Jane']", "['Doe^Jane']")
     assert "only studies can be asked for" in failure
     assert "QueryRetrieveLevel (0008,0052)" in failure
+
+
+def test_the_example_that_answers_retrievals_runs(tmp_path: Path) -> None:
+    """What is given to who asks with C-GET; a destination there is none for is not known (PS3.4 Table C.4-2)."""
+    port, folder = free_port(), tmp_path / "studies" / "1.2.3"
+    folder.mkdir(parents=True)
+    for sample in SAMPLES:
+        (folder / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
+    example = library_examples()["giving"]
+    assert "11115" in example
+    ask = (
+        "import asyncio\nfrom tomowire import *\nasync def keep(request):\n    print(request.sop_instance_uid)\n    return 0\n"
+        "async def main():\n"
+        "    contexts = [*getting('Secondary Capture Image Storage'), moving()]\n"
+        f"    async with associate('STUDIES@{LOOPBACK}:{port}', contexts, services=[Storage(keep)]) as association:\n"
+        "        async for each in CGetScu(association).get(Query.study('1.2.3')): pass\n"
+        "        print(each.completed)\n"
+        "        try:\n            async for each in CMoveScu(association).move(Query.study('1.2.3'), 'NOBODY'): pass\n"
+        "        except RetrieveFailed as error: print(error)\n"
+        "asyncio.run(main())"
+    )
+    command = [sys.executable, "-uc", example.replace("11115", str(port))]
+    with listening_process(command, port, log=tmp_path / "log", cwd=tmp_path, env=python_environment()):
+        *got, count, failure = run_example(ask, tmp_path)
+    assert sorted(got) == [sample.uid for sample in SAMPLES]
+    assert count == "3"
+    assert "A801H" in failure
 
 
 def test_the_examples_of_an_acceptor_run(tmp_path: Path) -> None:
@@ -167,8 +223,8 @@ def test_the_commands_run(archive: Program, tmp_path: Path) -> None:
         for line in block.splitlines()
         if line.startswith("tomowire ")
     ]
-    assert [line[1] for line in lines] == ["echo", "send", "query", "listen"]
-    for line in lines[:3]:
+    assert [line[1] for line in lines] == ["echo", "send", "query", "retrieve", "listen"]
+    for line in lines[:-1]:
         arguments = [with_port(part, archive) if "@" in part else part for part in line[1:]]
         done = subprocess.run(
             command_line(*arguments),
@@ -182,5 +238,6 @@ def test_the_commands_run(archive: Program, tmp_path: Path) -> None:
         if line[1] == "query":
             assert b"Smith" in done.stdout
     assert contents(tmp_path / "tomowire-data").keys() == {sample.uid for sample in SAMPLES}
-    with serving(*lines[3][1:], cwd=tmp_path):
+    assert {path.name for path in (tmp_path / "smith").iterdir()} == {f"{sample.uid}.dcm" for sample in SAMPLES}
+    with serving(*lines[-1][1:], cwd=tmp_path):
         assert (tmp_path / "received").is_dir()

@@ -38,6 +38,8 @@ def imported_by(*arguments: str) -> set[str]:
         ("send", "--help"),
         ("send", "ANY@127.0.0.1:1", "/dev/null"),
         ("query", "--help"),
+        ("retrieve", "--help"),
+        ("move", "--help"),
         ("listen", "--help"),
         ("serve", "--help"),
         ("db", "--help"),
@@ -69,7 +71,7 @@ def test_the_library_writes_no_log_where_nobody_asked_for_one() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["echo", "send", "query", "listen", "serve", "db"])
+@pytest.mark.parametrize("command", ["echo", "send", "query", "retrieve", "move", "listen", "serve", "db"])
 def test_every_command_explains_itself(command: str) -> None:
     overview = run_tomowire("--help")
     assert re.search(rf"^  {command} +\w", overview.stdout, flags=re.MULTILINE)

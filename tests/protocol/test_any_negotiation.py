@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG, MR, VERIFICATION, Supports
 from tomowire.protocol.negotiation import AcceptorPolicy, Agreement, answer
+from tomowire.uids import TRANSFER_SYNTAXES
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ, decode_pdu, encode_pdu
 from tomowire.wire.user_information import (
@@ -69,6 +70,7 @@ policies = st.builds(
         st.dictionaries(some_abstract, st.binary(max_size=3)),
     ),
     maximum_performed=limits,
+    maximum_invoked=limits,
 )
 
 
@@ -76,9 +78,16 @@ policies = st.builds(
 def test_each_context_has_the_answer_it_deserves(request: AAssociateRQ, policy: AcceptorPolicy) -> None:
     response = answer(request, policy)
     assert isinstance(response, AAssociateAC)
+    as_scp = {role.sop_class_uid for role in request.user_information.role_selections if role.scp}
     for proposed, context in zip(request.presentation_contexts, response.presentation_contexts, strict=True):
         assert context.context_id == proposed.context_id
         usable = policy.supported.transfer_syntaxes(proposed.abstract_syntax)
+        if (
+            usable is None
+            and proposed.abstract_syntax in as_scp
+            and policy.supported.may_be_scp(proposed.abstract_syntax)
+        ):
+            usable = TRANSFER_SYNTAXES
         fitting = [uid for uid in proposed.transfer_syntaxes if usable is not None and uid in usable]
         assert context.result == (3 if usable is None else 0 if fitting else 4)
         if fitting:

@@ -16,6 +16,7 @@ from tomowire.protocol.negotiation import (
     REJECT_CALLING_AE_TITLE,
     REJECT_LOCAL_LIMIT,
     AcceptorPolicy,
+    Agreement,
     ProposedContext,
     answer,
     propose,
@@ -268,10 +269,30 @@ def test_roles_are_answered_for_accepted_contexts_only() -> None:
 def test_the_window_is_answered_only_if_proposed_and_never_with_more(
     proposed: Window | None, allowed: int, answered: Window | None
 ) -> None:
-    """PS3.7 D.3.3.3; 0 is unlimited. Of requests to the requestor we never have more than one outstanding."""
+    """PS3.7 D.3.3.3; 0 is unlimited. Of requests to the requestor one is outstanding, unless the policy wants more."""
     request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), asynchronous_operations_window=proposed)
     response = acceptance(request, maximum_performed=allowed)
     assert response.user_information.asynchronous_operations_window == answered
+
+
+@pytest.mark.parametrize(
+    ("proposed", "wanted", "answered"), [(16, 8, 8), (4, 8, 4), (0, 8, 8), (4, 0, 4), (0, 0, 0), (1, 8, 1)]
+)
+def test_as_many_requests_to_the_requestor_as_both_sides_will(proposed: int, wanted: int, answered: int) -> None:
+    request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), asynchronous_operations_window=Window(1, proposed))
+    response = acceptance(request, maximum_invoked=wanted)
+    assert response.user_information.asynchronous_operations_window == Window(1, answered)
+    assert Agreement.of(request, response).maximum_performed == answered
+
+
+@pytest.mark.parametrize(("scp", "accepted"), [(True, True), (False, False)])
+def test_what_is_only_sent_is_accepted_from_who_wants_to_be_scp(scp: bool, accepted: bool) -> None:
+    """PS3.7 D.3.3.4: the role of SCU is refused then, since nobody would perform it."""
+    contexts = (PresentationContextRQ(1, CT, (IMPLICIT,)), PresentationContextRQ(3, MR, (IMPLICIT,)))
+    request = asking(*contexts, role_selections=(RoleSelection(CT, True, scp),))
+    response = acceptance(request, Supports({MR: {IMPLICIT}}, scp={CT}))
+    assert [each.result == 0 for each in response.presentation_contexts] == [accepted, True]
+    assert response.user_information.role_selections == ((RoleSelection(CT, False, True),) if accepted else ())
 
 
 def test_extended_negotiation_is_answered_only_if_proposed_and_understood() -> None:

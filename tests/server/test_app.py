@@ -26,9 +26,11 @@ async def main():
     app._LOAD_AFTER = 0
     async with Archive(Settings(Path(sys.argv[1]), port=0)):
         assert imported == [], "the port is open before"
+        assert "tomowire.services.move_scp" not in sys.modules
         [loading] = [task for task in asyncio.all_tasks() if task.get_coro().__name__ == "_load_soon"]
         await loading
         assert True not in imported
+        assert {"tomowire.services.move_scp", "tomowire.services.get_scp"} <= sys.modules.keys()
     from tomowire.server.index.text import decode
     before = len(imported)
     assert decode(b"M\\xfcller", "ISO_IR 100") == "M\u00fcller"

@@ -23,7 +23,7 @@ from tomowire.server.find import ArchiveFind
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import NewRow
 from tomowire.server.index.sqlite_writer import SqliteWriter
-from tomowire.services.find import FindRequest
+from tomowire.services.find_scp import FindRequest
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import querying
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN

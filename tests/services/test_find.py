@@ -39,7 +39,7 @@ from tomowire import (
 )
 from tomowire.aio.serving import ServiceProvider
 from tomowire.errors import DataSetError
-from tomowire.services.find import LARGEST_IDENTIFIER
+from tomowire.services.answering import LARGEST_IDENTIFIER
 from tomowire.services.identifiers import decode, encode
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CCancelRQ, CEchoRQ, CFindRQ, CFindRSP

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tomowire.errors import (
 )
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.sending import Sent, plan, send_files
-from tomowire.services.storage import Storage, StoreRequest
+from tomowire.services.storage import MoveOriginator, Storage, StoreRequest
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
 from tomowire.wire.pdu import AAbort, AAssociateRJ
@@ -405,6 +405,95 @@ async def test_a_peer_that_lets_nobody_in_any_more(files: list[DicomFile]) -> No
 async def test_the_callers_mistake_is_raised(files: list[DicomFile]) -> None:
     with pytest.raises(UsageError, match="AE title"):
         await send(free_port(), files, aet="MUCH TOO LONG A TITLE")
+
+
+async def test_a_peer_that_answers_nothing_is_not_asked_for_ever(files: list[DicomFile]) -> None:
+    """Four associations in a row: that is more than one bad object can be the reason of."""
+    asked = 0
+
+    async def silent(peer: RawPeer) -> None:
+        nonlocal asked
+        asked += 1
+        await peer.accept()
+        await peer.expect_abort()
+
+    async with raw_acceptor(silent) as port:
+        results = await send(port, files, timeout=0.05)
+    assert failures(results) == dict.fromkeys((str(number) for number in range(1, 21)), OperationTimeout)
+    assert asked == 4
+
+
+async def test_one_object_that_is_never_answered_fails_alone(files: list[DicomFile]) -> None:
+    async def keep(request: StoreRequest) -> int:
+        if request.sop_instance_uid == "1.2.1":
+            await asyncio.get_running_loop().create_future()
+        return 0
+
+    async with listen(LOOPBACK, 0, services=[Storage(keep)], shutdown_grace=0.1) as server:
+        results = await send(server.port, files, timeout=0.2, window=1)
+    assert failures(results) == {"1": OperationTimeout}
+
+
+# Other transfer syntaxes, and who asked for it
+
+
+def test_what_is_planned_with_transcoding() -> None:
+    """One context more for each SOP class, with what is not stored already, as long as there is room for 128."""
+    explicit, implicit, jpeg = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.80"
+    stored = [(CT, jpeg), (MR, explicit), ("1.2.3", explicit), ("1.2.3", implicit)]
+    files = [DicomFile(Path(str(number)), sop, "1.2", syntax, 0, 0) for number, (sop, syntax) in enumerate(stored)]
+    ((contexts, group),) = plan(files, transcode=True)
+    assert group == files
+    assert [(each.abstract_syntax, each.transfer_syntaxes) for each in contexts] == [
+        *((sop, (syntax,)) for sop, syntax in stored),
+        (CT, (explicit, implicit)),
+        (MR, (implicit,)),
+    ]
+    many = [DicomFile(Path(str(number)), f"1.2.{number}", "1.2", jpeg, 0, 0) for number in range(130)]
+    assert [len(contexts) for contexts, _ in plan(many, transcode=True)] == [128, 4]
+    assert [len(contexts) for contexts, _ in plan(many[:100], transcode=True)] == [128]
+
+
+@pytest.mark.parametrize("originator", [MoveOriginator("ASKED", 4711), None])
+async def test_the_move_originator_is_told(files: list[DicomFile], originator: MoveOriginator | None) -> None:
+    """PS3.7 9.3.1.1: (0000,1030) and (0000,1031)."""
+    keeper = Keeper()
+    async with serve(keeper) as server:
+        assert failures(await send(server.port, files[:1], originator=originator)) == {}
+        message = (await keeper.next_begun()).message
+    told = (message.move_originator_application_entity_title, message.move_originator_message_id)
+    assert told == (("ASKED", 4711) if originator is not None else (None, None))
+
+
+# Stopping
+
+
+async def test_nothing_is_begun_once_it_is_stopped(files: list[DicomFile]) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    assert [sent async for sent in send_files(peer_at(free_port()), files, stop=stop)] == []
+
+
+@pytest.mark.parametrize("associations", [1, 2])
+async def test_what_is_being_sent_is_finished_when_it_is_stopped(files: list[DicomFile], associations: int) -> None:
+    stop = asyncio.Event()
+    keeper = Keeper()
+    keeper.gate.clear()
+    async with serve(keeper) as server:
+        sending = send_files(peer_at(server.port), files, stop=stop, window=2, associations=associations)
+        results = asyncio.create_task(collect(sending))
+        begun = {(await keeper.next_begun()).sop_instance_uid for _ in range(2 * associations)}
+        stop.set()
+        await asyncio.sleep(0)
+        keeper.gate.set()
+        sent = await results
+        assert server.associations == []
+    assert {each.file.sop_instance_uid for each in sent} == begun == set(keeper.stored)
+    assert not any(each.is_failure for each in sent)
+
+
+async def collect(sending: AsyncIterator[Sent]) -> list[Sent]:
+    return [sent async for sent in sending]
 
 
 # Leaving early

@@ -108,10 +108,15 @@ def read_answers(output: bytes) -> dict[str, str | None]:
 
 @contextmanager
 def storescp(
-    program: Path, folder: Path, *options: str, profile: Path | None = None, log: Path | None = None
+    program: Path,
+    folder: Path,
+    *options: str,
+    profile: Path | None = None,
+    log: Path | None = None,
+    port: int | None = None,
 ) -> Iterator[int]:
     """A `storescp` that writes each object as it came to a file of its own in `folder`; gives its port."""
-    port = free_port()
+    port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     contexts = ["-xf", profile, "All"] if profile is not None else ["+xa"]
     command = [

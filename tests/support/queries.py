@@ -43,9 +43,9 @@ def identifier(level: str | None, keys: Attributes = {}) -> bytes:  # noqa: B006
     return encode(dict(keys) | ({} if level is None else {LEVEL: ("CS", level)}))
 
 
-def keys_of(level: str, keys: Attributes, model: Model = Model.STUDY_ROOT) -> Keys:
+def keys_of(level: str, keys: Attributes, model: Model = Model.STUDY_ROOT, *, relational: bool = False) -> Keys:
     """The same, read."""
-    return parse_keys(identifier(level, keys), EXPLICIT.transfer_syntax, model)
+    return parse_keys(identifier(level, keys), EXPLICIT.transfer_syntax, model, relational=relational)
 
 
 class QueriedIndex:

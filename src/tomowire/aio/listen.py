@@ -50,8 +50,8 @@ class _Supported:
         return None
 
     def may_be_scp(self, abstract_syntax: str) -> bool:
-        provider = self._provider_for(abstract_syntax)
-        return provider is not None and provider.may_be_scp(abstract_syntax)
+        """Any provider may want to send: storage is served by one, and sent by the one that serves C-GET."""
+        return any(provider.may_be_scp(abstract_syntax) for provider in self._providers)
 
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         provider = self._provider_for(abstract_syntax)
@@ -87,7 +87,9 @@ class Server:
         self._host = host
         self._port = port
         self._services = tuple(services)
-        self._policy = AcceptorPolicy(_Supported(self._services), ae_titles, calling_ae_titles, maximum_length, window)
+        self._policy = AcceptorPolicy(
+            _Supported(self._services), ae_titles, calling_ae_titles, maximum_length, window, window
+        )
         self._maximum_associations = maximum_associations
         self._artim_timeout = artim_timeout
         self._idle_timeout = idle_timeout
@@ -229,9 +231,10 @@ def listen(
 
     `aet` is the AE title, or several, that callers must call; None answers to any. `calling_aets` are the callers that are let in;
     None lets in any. `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may
-    have outstanding on one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit). Times are in seconds:
-    `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which nothing
-    comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
+    have outstanding on one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets
+    it. Times are in seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an
+    association on which nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to
+    `loop.create_server`.
 
     Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
     """

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from tomowire.protocol.negotiation import AcceptedContext
     from tomowire.wire.messages import Request, Response
 
-LARGEST_DATA_SET: Final = 1 << 20
-"""The most bytes of a response's data set that are read into memory: an identifier has some hundred."""
+LARGEST_DATA_SET: Final = 8 << 20
+"""The most bytes of a response's data set that are read into memory.
+
+An identifier has some hundred, but that with the list of what a C-MOVE failed to send has up to 65 for each object.
+"""
 
 
 async def responses(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tomowire.aio.connect import associate
-from tomowire.cli.options import json_option, peer_address, peer_argument, requestor_options, verbose_option
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run, set_up_logging
+from tomowire.cli.options import json_option, peer_argument, requestor_options
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import TomowireError
 from tomowire.services.sending import log_agreement
 from tomowire.services.verification import CEchoScu, verification
@@ -26,26 +26,17 @@ logger = logging.getLogger("tomowire.echo")
 
 @click.command
 @peer_argument
-@requestor_options
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Seconds for the answer.",
-)
 @click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many times to ask.")
 @json_option
-@verbose_option
+@requestor_options(timeout=10.0, timeout_help="Seconds for the answer.")
 def command(
-    peer: PeerAddress, called_aet: str | None, timeout: float, count: int, as_json: bool, verbose: int, **options: Any
+    peer: PeerAddress, timeout: float, count: int, as_json: bool, verbose: int, options: dict[str, Any]
 ) -> None:
     """Ask PEER for a C-ECHO, and print how long each answer took.
 
     PEER is AET@host:port, or pacs://host:port.
     """
-    set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
-    run(_echo(peer_address(peer, called_aet), timeout, count, as_json, options))
+    run(_echo(peer, timeout, count, as_json, options))
 
 
 async def _echo(address: PeerAddress, timeout: float, count: int, as_json: bool, options: dict[str, Any]) -> int:

@@ -163,6 +163,12 @@ _OPTIONS: Final = (
 )
 
 
+def other_model(level: Level, model: Model) -> str:
+    """What to say to who asks a peer that does not know the model."""
+    others = [name for name, other in MODELS.items() if other is not model and level in other.levels]
+    return f"; it may know another: --model {others[0]}" if others else ""
+
+
 def _vr(name: str | int) -> str:
     from pydicom.datadict import dictionary_VR
 

@@ -15,7 +15,9 @@ _COMMANDS: Final = {
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
     "listen": "tomowire.cli.listen",
+    "move": "tomowire.cli.move",
     "query": "tomowire.cli.query",
+    "retrieve": "tomowire.cli.retrieve",
     "send": "tomowire.cli.send",
     "serve": "tomowire.cli.serve",
 }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
+from tomowire.cli.running import set_up_logging
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class AeTitle(click.ParamType[str]):
@@ -49,33 +54,47 @@ verbose_option = click.option("-v", "--verbose", count=True, help="Log what happ
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable summary on stdout.")
 
 
-def requestor_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command that opens associations takes."""
-    options = (
-        click.option("--aet", type=AeTitle(), default=DEFAULT_AE_TITLE, show_default=True, help="One's own AE title."),
-        click.option(
-            "--called-aet", type=AeTitle(), help="The peer's AE title, if it is not in PEER (default: ANY-SCP)."
-        ),
-        click.option(
-            "--connect-timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=DEFAULT_CONNECT_TIMEOUT,
-            show_default=True,
-            help="Seconds for the TCP connection.",
-        ),
-        click.option(
-            "--association-timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=DEFAULT_ASSOCIATION_TIMEOUT,
-            show_default=True,
-            help="Seconds for the peer's answer to the association request.",
-        ),
-    )
-    for option in reversed(options):  # decorators work from the bottom up
-        command = option(command)
-    return command
+def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """What every command that opens associations takes. It gets `peer` with the AE title from `--called-aet` if that is given,
+    `timeout`, `verbose`, and as `options` what goes to `associate`; it logs from then on."""
+
+    def with_options(command: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(command)
+        def gathered(
+            *,
+            peer: PeerAddress,
+            called_aet: str | None,
+            aet: str,
+            connect_timeout: float,
+            association_timeout: float,
+            verbose: int,
+            **others: Any,
+        ) -> T:
+            set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
+            options = {"aet": aet, "connect_timeout": connect_timeout, "association_timeout": association_timeout}
+            address = peer if called_aet is None else PeerAddress(called_aet, peer.host, peer.port)
+            return command(peer=address, verbose=verbose, options=options, **others)
+
+        decorated: Callable[..., T] = gathered
+        for option in (verbose_option, _seconds("--timeout", timeout, timeout_help), *reversed(_REQUESTOR)):
+            decorated = option(decorated)  # decorators work from the bottom up
+        return decorated
+
+    return with_options
 
 
-def peer_address(peer: PeerAddress, called_aet: str | None) -> PeerAddress:
-    """The address that a person has typed, with the AE title from `--called-aet` if that is given."""
-    return peer if called_aet is None else PeerAddress(called_aet, peer.host, peer.port)
+def _seconds(name: str, default: float, text: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    kind = click.FloatRange(min=0, min_open=True)
+    return click.option(name, type=kind, default=default, show_default=True, help=text)
+
+
+_REQUESTOR: Final = (
+    click.option("--aet", type=AeTitle(), default=DEFAULT_AE_TITLE, show_default=True, help="One's own AE title."),
+    click.option("--called-aet", type=AeTitle(), help="The peer's AE title, if it is not in PEER (default: ANY-SCP)."),
+    _seconds("--connect-timeout", DEFAULT_CONNECT_TIMEOUT, "Seconds for the TCP connection."),
+    _seconds(
+        "--association-timeout",
+        DEFAULT_ASSOCIATION_TIMEOUT,
+        "Seconds for the peer's answer to the association request.",
+    ),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,26 @@ def open_counter(title: str) -> Iterator[Callable[[int, int | None], None] | Non
     with _shown(MofNCompleteColumn()) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def open_transfer(title: str) -> Iterator[Callable[[int, int | None, int], None] | None]:
+    """Yield a function that is told how many objects are there, of how many if that is known, and of how many bytes; None where
+    nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import MofNCompleteColumn, TextColumn
+
+    began = time.perf_counter()
+
+    def update(done: int, total: int | None, size: int) -> None:
+        rate = size / max(time.perf_counter() - began, 0.001)
+        progress.update(task, completed=done, total=total, size=f"{size / 1e6:.1f} MB, {rate / 1e6:.0f} MB/s")
+
+    with _shown(MofNCompleteColumn(), TextColumn("{task.fields[size]}")) as progress:
+        task = progress.add_task(title, total=None, size="")
+        yield update
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import click
 
 from tomowire.aio.connect import associate
 from tomowire.cli.answers import FORMATS, open_output
-from tomowire.cli.keys import MODELS, key_options
-from tomowire.cli.options import peer_address, peer_argument, requestor_options, verbose_option
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run, set_up_logging
+from tomowire.cli.keys import key_options, other_model
+from tomowire.cli.options import peer_argument, requestor_options
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
 from tomowire.services.models import querying
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.cli.keys import Keys
-    from tomowire.services.models import Level, Model
 
 logger = logging.getLogger("tomowire.query")
 
@@ -42,31 +41,15 @@ logger = logging.getLogger("tomowire.query")
     help="How answers are printed; json is an array in the DICOM JSON model, jsonl an object on each line.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Cancel the query after this many answers.")
-@requestor_options
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_FIND_TIMEOUT,
-    show_default=True,
-    help="Seconds to the next answer.",
-)
-@verbose_option
+@requestor_options(timeout=DEFAULT_FIND_TIMEOUT, timeout_help="Seconds to the next answer.")
 def command(
-    peer: PeerAddress,
-    called_aet: str | None,
-    keys: Keys,
-    form: str,
-    limit: int | None,
-    timeout: float,
-    verbose: int,
-    **options: Any,
+    peer: PeerAddress, keys: Keys, form: str, limit: int | None, timeout: float, verbose: int, options: dict[str, Any]
 ) -> None:
     """Ask PEER which patients, studies, series or images it has, and print them.
 
     PEER is AET@host:port, or pacs://host:port. To find nothing is no failure: exit code 0.
     """
-    set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
-    run(_query(peer_address(peer, called_aet), keys, form, limit, timeout, options))
+    run(_query(peer, keys, form, limit, timeout, options))
 
 
 async def _query(
@@ -82,7 +65,7 @@ async def _query(
             with open_output(form, asked) as show:
                 count = await _show(answers, show, limit)
     except TomowireError as failure:
-        hint = _other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
+        hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
         complain(explain(failure, called=address.ae_title) + hint)
         return exit_code_of(failure)
     if not count:
@@ -90,12 +73,6 @@ async def _query(
     elif count == limit:
         complain(f"stopped after {count} answer{'' if count == 1 else 's'} (--limit); there may be more")
     return ExitCode.OK
-
-
-def _other_model(level: Level, model: Model) -> str:
-    """What to try where the peer does not know the model."""
-    others = [name for name, other in MODELS.items() if other is not model and level in other.levels]
-    return f"; it may know another: --model {others[0]}" if others else ""
 
 
 async def _show(answers: AsyncGenerator[Dataset, None], show: Callable[[Dataset], None], limit: int | None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tomowire.cli.dicomdir import referenced_files
-from tomowire.cli.options import json_option, peer_address, peer_argument, requestor_options, verbose_option
+from tomowire.cli.options import json_option, peer_argument, requestor_options
 from tomowire.cli.progress import open_progress
 from tomowire.cli.report import Report
 from tomowire.cli.resume import ResumeFile
-from tomowire.cli.running import ExitCode, complain, run, set_up_logging
+from tomowire.cli.running import ExitCode, complain, run
 from tomowire.services.discovery import Skipped, discover
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import send_files
@@ -34,7 +33,6 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
 @click.command
 @peer_argument
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@requestor_options
 @click.option(
     "-j",
     "--associations",
@@ -51,13 +49,6 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
     help="Objects under way on one association, if the peer agrees to more than one.",
 )
 @click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_STORE_TIMEOUT,
-    show_default=True,
-    help="Seconds in which something must move, for each object.",
-)
-@click.option(
     "--retries",
     type=click.IntRange(0, 100),
     default=DEFAULT_RETRIES,
@@ -72,10 +63,9 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell of failures only: no progress bar, no summary.")
 @json_option
-@verbose_option
+@requestor_options(timeout=DEFAULT_STORE_TIMEOUT, timeout_help="Seconds in which something must move, for each object.")
 def command(
     peer: PeerAddress,
-    called_aet: str | None,
     paths: tuple[Path, ...],
     resume: Path | None,
     dry_run: bool,
@@ -83,17 +73,16 @@ def command(
     quiet: bool,
     as_json: bool,
     verbose: int,
-    **options: Any,
+    options: dict[str, Any],
+    **how: Any,
 ) -> None:
     """Send DICOM files to PEER with C-STORE: files, folders with all that is below them, or a DICOMDIR.
 
     PEER is AET@host:port, or pacs://host:port. What is not DICOM is reported and skipped; one bad file never stops the others.
     Exit code 0 means that every file was taken.
     """
-    set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said of each file
-    options["retry_waits"] = retry_waits(retries)
-    report = Report(peer_address(peer, called_aet), quiet=quiet, as_json=as_json, verbose=verbose > 0)
-    run(_send(paths, resume, dry_run, report, options))
+    report = Report(peer, quiet=quiet, as_json=as_json, verbose=verbose > 0)
+    run(_send(paths, resume, dry_run, report, {"retry_waits": retry_waits(retries)} | how | options))
 
 
 async def _send(

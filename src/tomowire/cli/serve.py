@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
+from tomowire.cli.nodes import node_option
 from tomowire.cli.options import AeTitle, verbose_option
 from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, closing_words, explained, stop_signal
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 
 if TYPE_CHECKING:
     from tomowire.server.app import Settings
+    from tomowire.server.nodes import Node
 
 DEFAULT_DATA_DIR = Path("tomowire-data")
 DEFAULT_AET = "TOMOWIRE"
@@ -53,6 +55,7 @@ data_dir_option = click.option(
 @click.option(
     "--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title."
 )
+@node_option
 @click.option(
     "--max-associations",
     type=click.IntRange(min=1),
@@ -70,6 +73,7 @@ def command(
     any_sop_class: bool,
     allow: tuple[str, ...],
     allow_unknown_callers: bool,
+    nodes: tuple[Node, ...],
     max_associations: int,
     verbose: int,
 ) -> None:
@@ -89,6 +93,7 @@ def command(
         any_sop_class=any_sop_class,
         allowed_callers=allow,
         allow_unknown_callers=allow_unknown_callers,
+        nodes=nodes,
         maximum_associations=max_associations,
         shutdown_grace=SHUTDOWN_GRACE,
     )

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tomowire.errors import UsageError
-from tomowire.uids import APPLICATION_CONTEXT, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from tomowire.uids import (
+    APPLICATION_CONTEXT,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    TRANSFER_SYNTAXES,
+)
 from tomowire.wire.items import ContextResult, PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 from tomowire.wire.user_information import (
@@ -176,13 +181,18 @@ class SupportedSyntaxes(Protocol):
 
 @value()
 class AcceptorPolicy:
-    """How an acceptor answers. AE titles of None accept any; `maximum_performed` is the largest window granted, 0 for no limit."""
+    """How an acceptor answers. AE titles of None accept any.
+
+    `maximum_performed` is the largest window granted, `maximum_invoked` how many requests of its own it would have outstanding;
+    0 is no limit.
+    """
 
     supported: SupportedSyntaxes
     called_ae_titles: frozenset[str] | None = None
     calling_ae_titles: frozenset[str] | None = None
     maximum_length: int = 0
     maximum_performed: int = 1
+    maximum_invoked: int = 1
 
 
 def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAssociateRJ:
@@ -193,7 +203,8 @@ def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAss
         return REJECT_CALLED_AE_TITLE
     if policy.calling_ae_titles is not None and request.calling_ae_title not in policy.calling_ae_titles:
         return REJECT_CALLING_AE_TITLE
-    contexts = tuple(_answer_context(context, policy.supported) for context in request.presentation_contexts)
+    as_scp = {role.sop_class_uid for role in request.user_information.role_selections if role.scp}
+    contexts = tuple(_answer_context(context, policy.supported, as_scp) for context in request.presentation_contexts)
     answered = {
         proposed.abstract_syntax
         for proposed, given in zip(request.presentation_contexts, contexts, strict=True)
@@ -208,10 +219,17 @@ def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAss
     )
 
 
-def _answer_context(proposed: PresentationContextRQ, supported: SupportedSyntaxes) -> PresentationContextAC:
-    """PS3.8 9.3.3.2: exactly one transfer syntax when accepted. The requestor's order decides: it knows what it has."""
+def _answer_context(
+    proposed: PresentationContextRQ, supported: SupportedSyntaxes, as_scp: Container[str]
+) -> PresentationContextAC:
+    """PS3.8 9.3.3.2: exactly one transfer syntax when accepted. The requestor's order decides: it knows what it has.
+
+    What is not served here is accepted too, when the requestor would be SCP of it, and be sent something.
+    """
     context_id = proposed.context_id
     usable = supported.transfer_syntaxes(proposed.abstract_syntax)
+    if usable is None and proposed.abstract_syntax in as_scp and supported.may_be_scp(proposed.abstract_syntax):
+        usable = TRANSFER_SYNTAXES
     # A refused context must still carry a transfer syntax, which nobody reads.
     some_syntax = proposed.transfer_syntaxes[0] if proposed.transfer_syntaxes else ""
     if usable is None:
@@ -227,11 +245,14 @@ def _answer_user_information(
 ) -> UserInformation:
     window = asked.asynchronous_operations_window
     if window is not None:  # PS3.7 D.3.3.3: answered only if proposed, and never with more
-        window = AsynchronousOperationsWindow(_smaller_limit(window.maximum_invoked, policy.maximum_performed), 1)
+        window = AsynchronousOperationsWindow(
+            _smaller_limit(window.maximum_invoked, policy.maximum_performed),
+            _smaller_limit(window.maximum_performed, policy.maximum_invoked),
+        )
     roles = {
         role.sop_class_uid: RoleSelection(
             role.sop_class_uid,
-            scu=role.scu,  # an SCP is what we are for all that we accept
+            scu=role.scu and policy.supported.transfer_syntaxes(role.sop_class_uid) is not None,
             scp=role.scp and policy.supported.may_be_scp(role.sop_class_uid),
         )
         for role in asked.role_selections

@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,14 +19,21 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.later import Later
+from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
-from tomowire.services.find import Find
+from tomowire.services.find_scp import Find
+from tomowire.services.models import Model
 from tomowire.services.storage import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.nodes import Node
+    from tomowire.server.retrieve import ArchiveRetrieve
 
 logger: Final = logging.getLogger(__name__)
 
@@ -36,8 +44,8 @@ _LOAD_AFTER: Final = 2.0
 @value()
 class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `allowed_callers`,
-    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `shutdown_grace` are the seconds that
-    associations in progress get at the end."""
+    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `nodes` are the peers that C-MOVE may
+    send to; that alone does not let them in. `shutdown_grace` are the seconds that associations in progress get at the end."""
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
@@ -47,6 +55,7 @@ class Settings:
     any_sop_class: bool = False
     allowed_callers: tuple[str, ...] = ()
     allow_unknown_callers: bool = False
+    nodes: tuple[Node, ...] = ()
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
     shutdown_grace: float = 10.0
 
@@ -65,6 +74,7 @@ class Archive:
                 "or let in everyone with --allow-unknown-callers"
             )
         self.settings: Final = settings
+        self._nodes = nodes_by_title(settings.nodes)
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
@@ -83,7 +93,9 @@ class Archive:
                     services=[
                         Verification(),
                         Storage(self._keep, any_sop_class=settings.any_sop_class),
-                        Find(ArchiveFind(storage.index, settings.ae_title).answer),
+                        Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
+                        Later([model.get for model in Model], self._get),
+                        Later([model.move for model in Model], self._move),
                     ],
                     aet=settings.ae_title,
                     calling_aets=None if settings.allow_unknown_callers else callers,
@@ -132,6 +144,23 @@ class Archive:
             )
         )
 
+    def _get(self) -> ServiceProvider:
+        from tomowire.server.retrieve import ArchiveGet
+
+        return ArchiveGet(self._retrieve)
+
+    def _move(self) -> ServiceProvider:
+        from tomowire.server.retrieve import ArchiveMove
+
+        return ArchiveMove(self._retrieve)
+
+    @cached_property
+    def _retrieve(self) -> ArchiveRetrieve:
+        from tomowire.server.retrieve import ArchiveRetrieve
+
+        assert self._storage is not None
+        return ArchiveRetrieve(self._storage.index, self._storage.root, self._nodes, self.settings.ae_title)
+
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
         association = request.association
@@ -149,6 +178,11 @@ class Archive:
         return SUCCESS
 
 
+def _load_retrievals() -> None:
+    """Import what C-GET and C-MOVE take."""
+    import tomowire.server.retrieve  # noqa: F401 - for those who use it later
+
+
 async def _load_soon() -> None:
     """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
 
@@ -156,7 +190,7 @@ async def _load_soon() -> None:
     """
     await asyncio.sleep(_LOAD_AFTER)
     loop = asyncio.get_running_loop()
-    for load in (load_character_sets, load_queries):
+    for load in (load_character_sets, load_queries, _load_retrievals):
         await finished(loop.run_in_executor(None, load))
 
 

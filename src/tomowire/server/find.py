@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from tomowire.errors import IndexUnavailable, QueryFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
 from tomowire.server.index.sqlite_reader import Statement
-from tomowire.services.find import FindAnswers
+from tomowire.services.find_scp import FindAnswers
 from tomowire.services.models import Model
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.value import value
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.readers import IndexReaders
-    from tomowire.services.find import FindRequest
+    from tomowire.services.find_scp import FindRequest
 
 logger: Final = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def load_queries() -> None:
 
 
 class ArchiveFind:
-    """`answer` is what `tomowire.services.find.Find` asks. `ae_title` is that from which the objects can be retrieved."""
+    """`answer` is what `tomowire.services.find_scp.Find` asks. `ae_title` is that from which the objects can be retrieved."""
 
     def __init__(self, index: IndexReaders, ae_title: str) -> None:
         self._index = index
@@ -72,7 +72,12 @@ class ArchiveFind:
     async def _answers(self, request: FindRequest) -> AsyncGenerator[FindAnswers, None]:
         try:
             plan = await asyncio.to_thread(
-                _plan, request.identifier, request.transfer_syntax_uid, request.model, self._ae_title
+                _plan,
+                request.identifier,
+                request.transfer_syntax_uid,
+                request.model,
+                self._ae_title,
+                relational=request.relational,
             )
             found = self._index.stream(plan.statement, plan.encoder.encode_all)
             async with aclosing(found) as batches:
@@ -92,13 +97,15 @@ class _Plan:
     optional_keys_supported: bool
 
 
-def _plan(identifier: bytes, transfer_syntax_uid: str, model: Model, ae_title: str) -> _Plan:
+def _plan(
+    identifier: bytes, transfer_syntax_uid: str, model: Model, ae_title: str, *, relational: bool = False
+) -> _Plan:
     """Raises `QueryFailed`, `DataSetError`."""
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.keys import parse_keys
     from tomowire.server.index.select import prepare, select_for
 
-    keys = parse_keys(identifier, transfer_syntax_uid, model)
-    selected = select_for(keys)
+    keys = parse_keys(identifier, transfer_syntax_uid, model, relational=relational)
+    selected = select_for(keys, relational=relational)
     encoder = AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=transfer_syntax_uid)
     return _Plan(Statement(selected.sql, selected.parameters, prepare), encoder, not selected.unsupported)

@@ -11,21 +11,30 @@ from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
 from tomowire.services.find import DEFAULT_CANCEL_GRACE, DEFAULT_FIND_TIMEOUT, CFindScu, default_model_of
+from tomowire.services.folder import Folder
+from tomowire.services.get import COMPLETE_IN_FLIGHT
 from tomowire.services.models import querying
+from tomowire.services.move import CMoveScu, moving
+from tomowire.services.query import Query
+from tomowire.services.retrieval import Requests, get_parts, plan_retrieval
+from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT, names_entities
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import Sent, send_files
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
     from os import PathLike
     from types import AsyncGeneratorType
 
     from pydicom import Dataset
 
     from tomowire.protocol.status import Status
+    from tomowire.services.get import Cancellation
     from tomowire.services.models import Model
-    from tomowire.services.query import Query
+    from tomowire.services.retrieval import Retrieved
+    from tomowire.services.retrieving import Progress
+    from tomowire.services.storage import StoreRequest
 
 T = TypeVar("T")
 
@@ -83,6 +92,46 @@ class Peer:
         """
         return self._kept(self._find(query, model or default_model_of(query), timeout, grace))
 
+    def get(
+        self,
+        query: Query | Dataset,
+        into: Folder | str | PathLike[str] | Callable[[StoreRequest], Awaitable[int]],
+        *,
+        model: Model | None = None,
+        timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
+        grace: float = DEFAULT_CANCEL_GRACE,
+        cancellation: Cancellation = COMPLETE_IN_FLIGHT,
+    ) -> AsyncGenerator[Retrieved | Progress, None]:
+        """Get all that `query` matches with C-GET, into a folder or to a handler as of `Storage`; yield what became of each.
+
+        The peer is first asked with C-FIND what there is, so any key will do, and presentation contexts are proposed for just
+        the SOP classes that come; where 128 are not enough there are several associations. `Progress` tells between the objects
+        how far it is; the first one, before any object, how many there are if the peer says so.
+
+        Arguments and errors are those of `CGetScu.get`, and `QueryFailed`. When there was more than one request, their failures
+        come at the end in one `ExceptionGroup`.
+        """
+        return self._kept(
+            self._get(query, into, model or default_model_of(query), timeout, grace=grace, cancellation=cancellation)
+        )
+
+    def move(
+        self,
+        query: Query | Dataset,
+        destination: str,
+        *,
+        model: Model | None = None,
+        timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
+        grace: float = DEFAULT_CANCEL_GRACE,
+    ) -> AsyncGenerator[Progress, None]:
+        """Have the peer send all that `query` matches to the AE title `destination` with C-MOVE; yield how far it is.
+
+        A query with keys that a retrieval cannot have, such as a name, is first asked with C-FIND; an identifier of one's own is
+        sent as it is. Arguments and errors are those of `CMoveScu.move`, and `QueryFailed`. When there was more than one request,
+        their failures come at the end in one `ExceptionGroup`.
+        """
+        return self._kept(self._move(query, destination, model or default_model_of(query), timeout, grace))
+
     def _kept(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Remember an iteration that has begun, and forget those that are over."""
         iteration = cast("AsyncGeneratorType[T, None]", generator)
@@ -100,6 +149,50 @@ class Peer:
                     async for answer in answers:
                         yield answer
 
+    async def _get(
+        self,
+        query: Query | Dataset,
+        into: Folder | str | PathLike[str] | Callable[[StoreRequest], Awaitable[int]],
+        model: Model,
+        timeout: float | None,
+        **limits: Any,
+    ) -> AsyncGenerator[Retrieved | Progress, None]:
+        parts = await plan_retrieval(self.address, query, model, with_classes=True, options=self._options)
+        own = None if isinstance(into, Folder) or callable(into) else await _folder_at(into)
+        place = own or cast("Folder | Callable[[StoreRequest], Awaitable[int]]", into)
+        try:
+            news = get_parts(self.address, parts, place, model, options=self._options, timeout=timeout, **limits)
+            async with aclosing(news):
+                async for each in news:
+                    yield each
+        finally:
+            if own is not None:
+                own.close()
+
+    async def _move(
+        self, query: Query | Dataset, destination: str, model: Model, timeout: float | None, grace: float
+    ) -> AsyncGenerator[Progress, None]:
+        requests: Requests | None = None
+        if isinstance(query, Query) and not await asyncio.to_thread(names_entities, query, model):
+            parts = await plan_retrieval(self.address, query, model, with_classes=False, options=self._options)
+            requests = Requests(parts)
+            yield requests.progress
+            if not parts:
+                return
+        async with associate(self.address, [moving(model)], **self._options) as association:
+            scu = CMoveScu(association)
+
+            def move(what: Query | Dataset) -> AsyncGenerator[Progress, None]:
+                return scu.move(what, destination, model=model, timeout=timeout, grace=grace)
+
+            progress = move(query) if requests is None else requests.run(move)
+            with suppress(GeneratorExit):
+                async with aclosing(progress):
+                    async for each in progress:
+                        yield each
+        if requests is not None:
+            requests.finish()
+
     async def _send(
         self, paths: Iterable[str | PathLike[str]], associations: int, retries: int
     ) -> AsyncGenerator[Sent, None]:
@@ -112,3 +205,19 @@ class Peer:
         async with aclosing(send_files(self.address, files, **options)) as results:
             async for sent in results:
                 yield sent
+
+
+async def _folder_at(path: str | PathLike[str]) -> Folder:
+    """A `Folder`, made in a thread; when this is cancelled meanwhile, nobody would close it but this."""
+    making = asyncio.ensure_future(asyncio.to_thread(Folder, path))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close_made)
+        await asyncio.wait({making})
+        raise
+
+
+def _close_made(making: asyncio.Future[Folder]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()

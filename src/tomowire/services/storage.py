@@ -10,7 +10,7 @@ from asyncio import to_thread
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import AssociationError, StoreFailed, UsageError
+from tomowire.errors import AssociationError, NoAcceptedContext, StoreFailed, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import (
     CANNOT_UNDERSTAND,
@@ -27,6 +27,7 @@ from tomowire.uids import (
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
     is_tolerable_uid,
+    name_of,
     storage_uid,
 )
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
@@ -84,6 +85,14 @@ class StoreResponse:
         return self.status.is_failure
 
 
+@value()
+class MoveOriginator:
+    """Whose C-MOVE is the cause of a C-STORE: the AE title that asked for it, and the Message ID of its request (PS3.7 9.1.1.1)."""
+
+    ae_title: str
+    message_id: int
+
+
 class CStoreScu:
     """C-STORE on an association. Several `send` may run at once: as many are outstanding as the negotiated window allows."""
 
@@ -97,21 +106,26 @@ class CStoreScu:
         content: bytes | memoryview | None = None,
         timeout: float = DEFAULT_STORE_TIMEOUT,
         progress: Callable[[int], None] | None = None,
+        originator: MoveOriginator | None = None,
     ) -> StoreResponse:
         """Send the object in a DICOM file (PS3.7 9.1.1); the file is streamed and never held as a whole.
 
         `content` is the data set, for callers who have read it already. `progress` is called with the number of bytes after each
-        piece sent. Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if the file
-        cannot be read, `OperationTimeout` when no byte moved for `timeout` seconds, and what else ends an association.
-        A failure status is not an exception: see `StoreResponse`.
+        piece sent; `originator` is told to the peer.
+
+        Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if the file cannot be read,
+        `OperationTimeout` when no byte moved for `timeout` seconds, and what else ends an association. A failure status is not
+        an exception: see `StoreResponse`.
         """
         association = self._association
         file = source if isinstance(source, DicomFile) else await to_thread(inspect, Path(source))
-        context = association.context(file.sop_class_uid, file.transfer_syntax_uid)
+        context = _context_for(association, file)
         request = CStoreRQ(
             message_id=association.next_message_id(),
             affected_sop_class_uid=file.sop_class_uid,
             affected_sop_instance_uid=file.sop_instance_uid,
+            move_originator_application_entity_title=originator.ae_title if originator is not None else None,
+            move_originator_message_id=originator.message_id if originator is not None else None,
         )
         name = f"C-STORE of {file.sop_instance_uid}"
         lost: AssociationError | None = None
@@ -153,6 +167,29 @@ class CStoreScu:
                     progress(len(piece))
 
 
+def storing_contexts(association: Association, sop_class_uid: str) -> list[AcceptedContext]:
+    """The contexts in which this side may send objects of a SOP class.
+
+    The acceptor may where the requestor was given the SCP role (PS3.7 D.3.3.4), as in a C-GET.
+    """
+    contexts = association.contexts(sop_class_uid)
+    return contexts if association.is_requestor else [each for each in contexts if each.requestor_is_scp]
+
+
+def _context_for(association: Association, file: DicomFile) -> AcceptedContext:
+    sop_class, transfer_syntax = file.sop_class_uid, file.transfer_syntax_uid
+    if association.is_requestor:
+        return association.context(sop_class, transfer_syntax)
+    usable = storing_contexts(association, sop_class)
+    for each in usable:
+        if each.transfer_syntax == transfer_syntax:
+            return each
+    if not usable and association.contexts(sop_class):
+        raise NoAcceptedContext(f"the requestor did not ask for the SCP role for {name_of(sop_class)}")
+    shown = f" in {name_of(transfer_syntax)}" if usable else ""
+    raise NoAcceptedContext(f"there is no presentation context for {name_of(sop_class)}{shown}")
+
+
 @value()
 class StoreRequest:
     """One incoming C-STORE, as its handler sees it. `data` gives the data set; who calls stands in `association`."""
@@ -165,7 +202,7 @@ class StoreRequest:
     data: DataStream
 
 
-def _may_be_storage(abstract_syntax: str) -> bool:
+def may_be_storage(abstract_syntax: str) -> bool:
     """Private SOP classes, and the arc of the standard where all its storage classes are: not worklists, queries or commitment."""
     return not abstract_syntax.startswith(_STANDARD) or abstract_syntax.startswith(_STANDARD_STORAGE)
 
@@ -196,7 +233,7 @@ class Storage:
         self._any_sop_class = any_sop_class
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
-        if abstract_syntax in self._sop_classes or (self._any_sop_class and _may_be_storage(abstract_syntax)):
+        if abstract_syntax in self._sop_classes or (self._any_sop_class and may_be_storage(abstract_syntax)):
             return self._transfer_syntaxes
         return None
 

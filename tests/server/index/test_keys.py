@@ -10,7 +10,7 @@ from pydicom import Dataset
 from support.data_sets import ENCODERS, EXPLICIT, IMPLICIT, Encoder
 from support.queries import Attributes, identifier, keys_of
 from tomowire.errors import DataSetError, QueryFailed
-from tomowire.server.index.keys import Key, parse_keys
+from tomowire.server.index.keys import Key, parse_keys, parse_unique_keys
 from tomowire.services.identifiers import encode as encode_identifier
 from tomowire.services.models import Level, Model
 
@@ -211,3 +211,70 @@ def test_what_would_take_long_to_answer_is_refused() -> None:
     with pytest.raises(QueryFailed) as caught:
         parse_keys(encode_identifier(many, EXPLICIT_LITTLE), EXPLICIT_LITTLE, Model.STUDY_ROOT)
     assert caught.value.status == 0xA900
+
+
+@pytest.mark.parametrize("model", Model)
+def test_a_relational_query_needs_no_key_above_its_level(model: Model) -> None:
+    """PS3.4 C.4.1.2.2.1; its level, and that it is one of the model, it still needs."""
+    for level in model.levels:
+        assert keys_of(level, {}, model, relational=True).level == level
+        assert keys_of(level, {PATIENT_ID: ("LO", "P*")}, model, relational=True).entries[0].values == ("P*",)
+    with pytest.raises(QueryFailed) as failed:
+        keys_of("SERIES" if model is Model.PATIENT_STUDY_ONLY else "STUDIES", {}, model, relational=True)
+    assert failed.value.offending_elements == (0x00080052,)
+
+
+# Of what is to be retrieved: PS3.4 C.4.2.1.4.1, C.4.2.2.1, and the same for C-GET in C.4.3.1.3.1, C.4.3.2.1
+
+
+def unique_keys(
+    level: str, keys: Attributes, model: Model = Model.PATIENT_ROOT, *, relational: bool = False
+) -> dict[Level, tuple[str, ...]]:
+    return parse_unique_keys(identifier(level, keys), EXPLICIT_LITTLE, model, relational=relational)
+
+
+WHOLE: dict[int, tuple[str, Any]] = PATH | {0x00080018: ("UI", "1.4")}
+
+
+@pytest.mark.parametrize("model", Model)
+def test_unique_keys_of_what_is_to_be_retrieved(model: Model) -> None:
+    """One at each level down to that of the retrieval; other keys, and those of the levels below, are no part of it."""
+    named = {Level.PATIENT: ("1",), Level.STUDY: ("1.2",), Level.SERIES: ("1.3",), Level.IMAGE: ("1.4",)}
+    for level in model.levels:
+        expected = {each: named[each] for each in model.levels[: model.levels.index(level) + 1]}
+        assert unique_keys(level, {**WHOLE, 0x00100010: ("PN", "Doe*")}, model) == expected
+
+
+def test_several_are_retrieved_by_a_list_of_uids() -> None:
+    uids = ("UI", "1.2\\1.3\\1.4")
+    for level, tag in ((Level.STUDY, STUDY_UID), (Level.SERIES, SERIES_UID), (Level.IMAGE, 0x00080018)):
+        assert unique_keys(level, {**WHOLE, tag: uids})[level] == ("1.2", "1.3", "1.4")
+
+
+@pytest.mark.parametrize(
+    ("level", "changed", "tag"),
+    [
+        pytest.param("STUDY", {STUDY_UID: ("UI", "")}, STUDY_UID, id="nothing named"),
+        pytest.param("PATIENT", {PATIENT_ID: ("LO", "")}, PATIENT_ID, id="not even a patient"),
+        pytest.param("PATIENT", {PATIENT_ID: ("LO", "1\\2")}, PATIENT_ID, id="two patients"),
+        pytest.param("PATIENT", {PATIENT_ID: ("LO", "1*")}, PATIENT_ID, id="patients by a pattern"),
+        pytest.param("SERIES", {STUDY_UID: ("UI", "1.2\\1.3")}, STUDY_UID, id="series in two studies"),
+        pytest.param("IMAGE", {SERIES_UID: ("UI", "")}, SERIES_UID, id="images without a series"),
+    ],
+)
+def test_what_is_no_request_to_retrieve(level: str, changed: Attributes, tag: int) -> None:
+    with pytest.raises(QueryFailed) as failed:
+        unique_keys(level, {**WHOLE, **changed})
+    assert (failed.value.status, failed.value.offending_elements) == (0xA900, (tag,))
+    assert len(failed.value.error_comment or "") in range(1, 65)  # VR LO of the Error Comment
+
+
+def test_a_relational_retrieval_needs_no_key_above_its_level() -> None:
+    """PS3.4 C.4.2.2.2.1. That of the level itself it needs: otherwise it would name all there is."""
+    images: Attributes = {0x00080018: ("UI", "1.4\\1.5")}
+    assert unique_keys("IMAGE", images, relational=True) == {Level.IMAGE: ("1.4", "1.5")}
+    with pytest.raises(QueryFailed) as failed:
+        unique_keys("IMAGE", {STUDY_UID: ("UI", "1.2")}, relational=True)
+    assert failed.value.offending_elements == (0x00080018,)
+    with pytest.raises(QueryFailed):
+        unique_keys("STUDY", {**PATH, PATIENT_ID: ("LO", "1*")}, relational=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.data_sets import EXPLICIT
 from support.queries import ROOT, Attributes, QueriedIndex, keys_of, queried_index
 from tomowire.server.index.select import select_for
 from tomowire.services.models import Model
@@ -253,3 +254,69 @@ def test_images_are_found_by_their_series(index: QueriedIndex) -> None:
 def test_the_types_are_there_without_sqlalchemy_and_pydicom() -> None:
     code = "import tomowire.server.index.select, sys; print({'sqlalchemy', 'pydicom'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_transfer_syntax_of_what_is_stored(index: QueriedIndex) -> None:
+    """Available Transfer Syntax UID: known of an image, and of nothing above it."""
+    available = 0x00083002
+    path: Attributes = {STUDY_UID: study(1), SERIES_UID: series(1)}
+    rows = index.find("IMAGE", {**path, available: ("UI", "")})
+    assert [row[available] for row in rows] == [EXPLICIT.transfer_syntax] * 2
+    assert index.find("IMAGE", {**path, available: ("UI", "1.2.840.10008.1.2")}) == []
+    assert select_for(keys_of("STUDY", {available: ("UI", "")})).unsupported == {available}
+
+
+# PS3.4 C.4.1.3.2.1: relational queries
+
+
+def related(index: QueriedIndex, level: str, keys: Attributes, model: Model = Model.STUDY_ROOT) -> list[str]:
+    """What is found, by the number at the end of its UID or the Patient ID."""
+    tag = {"PATIENT": PATIENT_ID, "STUDY": STUDY_UID, "SERIES": SERIES_UID, "IMAGE": SOP_INSTANCE_UID}[level]
+    selected = select_for(keys_of(level, {tag: ("UI", ""), **keys}, model, relational=True), relational=True)
+    place = [each for each, _ in selected.columns].index(tag)
+    return sorted(str(row[place]).rpartition(".")[2] for row in index.rows(selected))
+
+
+@pytest.mark.parametrize(
+    ("level", "keys", "expected"),
+    [
+        ("IMAGE", {}, ["1", "2", "3", "4", "5"]),
+        ("IMAGE", {PATIENT_ID: ("LO", "A")}, ["1", "2", "3", "4"]),
+        ("IMAGE", {MODALITY: ("CS", "MR")}, ["4"]),
+        ("SERIES", {PATIENT_NAME: ("PN", "name^b")}, ["4"]),
+        ("SERIES", {INSTANCE_NUMBER: ("IS", "2")}, ["1"]),
+        ("STUDY", {MODALITY: ("CS", "SR")}, ["1"]),
+        ("STUDY", {INSTANCE_NUMBER: ("IS", "1")}, ["1", "2", "3"]),
+        ("STUDY", {SOP_INSTANCE_UID: ("UI", f"{ROOT}.3.4")}, ["2"]),
+        ("STUDY", {SERIES_UID: ("UI", f"{ROOT}.2.1\\{ROOT}.2.4")}, ["1", "3"]),
+        ("STUDY", {SERIES_INSTANCES: ("IS", "2")}, ["1"]),
+        # of one entity: the CT series has a second image, the SR series has not
+        ("STUDY", {MODALITY: ("CS", "CT"), INSTANCE_NUMBER: ("IS", "2")}, ["1"]),
+        ("STUDY", {MODALITY: ("CS", "SR"), INSTANCE_NUMBER: ("IS", "2")}, []),
+        ("STUDY", {MODALITY: ("CS", "SR"), SOP_INSTANCE_UID: ("UI", f"{ROOT}.3.1")}, []),
+    ],
+)
+def test_keys_of_any_level_match(index: QueriedIndex, level: str, keys: Attributes, expected: list[str]) -> None:
+    assert related(index, level, keys) == expected
+
+
+def test_patients_by_what_is_below_them(index: QueriedIndex) -> None:
+    model = Model.PATIENT_ROOT
+    assert related(index, "PATIENT", {STUDY_UID: study(3)}, model) == ["B"]
+    assert related(index, "PATIENT", {MODALITIES_IN_STUDY: ("CS", "MR")}, model) == ["A"]
+    assert related(index, "PATIENT", {SOP_CLASS_UID: ("UI", SC)}, model) == ["A", "B"]
+
+
+def test_a_key_below_the_level_is_supported_if_it_asks_something(index: QueriedIndex) -> None:
+    keys: Attributes = {STUDY_UID: ("UI", ""), MODALITY: ("CS", "CT"), INSTANCE_NUMBER: ("IS", "")}
+    selected = select_for(keys_of("STUDY", keys, relational=True), relational=True)
+    assert selected.unsupported == {INSTANCE_NUMBER}
+    assert select_for(keys_of("STUDY", keys)).unsupported == {INSTANCE_NUMBER, MODALITY}
+
+
+def test_the_study_of_an_image_is_found_by_the_image(index: QueriedIndex) -> None:
+    selected = select_for(
+        keys_of("STUDY", {STUDY_UID: ("UI", ""), SOP_INSTANCE_UID: ("UI", "1.2")}, relational=True), relational=True
+    )
+    plan = index.plan(selected)
+    assert "SCAN" not in plan, plan

@@ -1,4 +1,5 @@
-"""What a C-FIND identifier asks for (PS3.4 C.4.1.1.3.1): a level, and keys to match and to return."""
+"""What an identifier asks for: a level, and keys to match and to return (C-FIND, PS3.4 C.4.1.1.3.1) or those of what is wanted
+(C-MOVE and C-GET, C.4.2.1.4.1 and C.4.3.1.3.1)."""
 
 from __future__ import annotations
 
@@ -78,12 +79,12 @@ class Keys:
     entries: tuple[Key, ...]
 
 
-def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model) -> Keys:
+def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model, *, relational: bool = False) -> Keys:
     """Read the identifier of a C-FIND request. Imports pydicom: not for the event loop.
 
     Raises `QueryFailed` (A900) if the level is missing or not one of the model, or if the unique key of a level above has no
-    single value (PS3.4 C.4.1.2.1: the queries are hierarchical), or for more and longer values than the standard has a meaning for;
-    `DataSetError` if the bytes make no data set.
+    single value (PS3.4 C.4.1.2.1: the queries are hierarchical) unless it is `relational` (C.4.1.2.2.1), or for more and longer
+    values than the standard has a meaning for; `DataSetError` if the bytes make no data set.
     """
     from tomowire.services.identifiers import decode
 
@@ -97,9 +98,34 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model) -> Key
     except Exception as error:  # pydicom raises whatever it meets, and so does struct
         raise DataSetError(f"the identifier cannot be read: {type(error).__name__}: {error}") from error
     keys = Keys(_level(level, model), model, character_set, entries)
-    _require_unique_keys_above(keys)
+    if not relational:
+        _require_unique_keys_above(keys)
     _require_limits(keys.entries)
     return keys
+
+
+def parse_unique_keys(
+    identifier: bytes, transfer_syntax_uid: str, model: Model, *, relational: bool = False
+) -> dict[Level, tuple[str, ...]]:
+    """Read the identifier of a C-MOVE or C-GET request: the values of the unique keys, of which there is one or more at the level
+    asked for. A Patient ID is one single value, and so is what stands above the level unless it is `relational` (PS3.4 C.4.2.2.1,
+    C.4.2.2.2.1). Other keys are passed over: what is retrieved is identified and not searched for.
+
+    Imports pydicom: not for the event loop. Raises `QueryFailed` (A900) and `DataSetError` as `parse_keys` does.
+    """
+    keys = parse_keys(identifier, transfer_syntax_uid, model, relational=relational)
+    given = {key.tag: key.values for key in keys.entries}
+    unique: dict[Level, tuple[str, ...]] = {}
+    for level in model.levels[: model.levels.index(keys.level) + 1]:
+        tag = UNIQUE_KEYS[level]
+        values = given.get(tag, ())
+        if not values and level == keys.level:
+            _refuse(f"nothing is named to be retrieved: {level.unique_key} has no value", tag)
+        if values and level is Level.PATIENT and not _is_single(values):
+            _refuse(f"only one single value of {level.unique_key} can be retrieved", tag)
+        if values:
+            unique[level] = values
+    return unique
 
 
 def _level(text: str, model: Model) -> Level:
@@ -115,9 +141,12 @@ def _require_unique_keys_above(keys: Keys) -> None:
     given = {key.tag: key.values for key in keys.entries}
     for level in keys.model.levels[: keys.model.levels.index(keys.level)]:
         tag = UNIQUE_KEYS[level]
-        values = given.get(tag, ())
-        if len(values) != 1 or any(wildcard in values[0] for wildcard in "*?"):
+        if not _is_single(given.get(tag, ())):
             _refuse(f"level {keys.level} needs one single value of {level.unique_key}", tag)
+
+
+def _is_single(values: tuple[str, ...]) -> bool:
+    return len(values) == 1 and not any(wildcard in values[0] for wildcard in "*?")
 
 
 def _require_limits(keys: tuple[Key, ...], values: int = 0) -> int:

@@ -127,6 +127,9 @@ def _gathered(vr: str, name: str) -> _Maker:
     return make
 
 
+# Available Transfer Syntax UID: who knows what there is, need not propose contexts for all there might be.
+_TRANSFER_SYNTAX: Final = Attribute(0x00083002, "UI")
+
 _SOURCES: Final[Mapping[int, tuple[Level, _Maker]]] = {
     declared.tag: (level, _stored(level, name, declared))
     for level, attributes in zip(Level, LEVELS, strict=True)
@@ -134,6 +137,7 @@ _SOURCES: Final[Mapping[int, tuple[Level, _Maker]]] = {
 } | {
     0x00080061: (Level.STUDY, _gathered("CS", "modality")),  # Modalities in Study
     0x00080062: (Level.STUDY, _gathered("UI", "sop_class_uid")),  # SOP Classes in Study
+    _TRANSFER_SYNTAX.tag: (Level.IMAGE, _stored(Level.IMAGE, "transfer_syntax_uid", _TRANSFER_SYNTAX)),
     0x00201200: (Level.PATIENT, _counted(Level.PATIENT, Level.STUDY)),  # Number of Patient Related Studies
     0x00201202: (Level.PATIENT, _counted(Level.PATIENT, Level.SERIES)),  # ... Series
     0x00201204: (Level.PATIENT, _counted(Level.PATIENT, Level.IMAGE)),  # ... Instances

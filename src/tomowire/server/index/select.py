@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tomowire.server.index.functions import prepare
 from tomowire.server.index.keys import UNIQUE_KEYS, Key, Keys
+from tomowire.services.models import Level
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from sqlalchemy import FromClause
+    from sqlalchemy import ColumnElement, FromClause
 
     from tomowire.server.index.query_columns import Source
-    from tomowire.services.models import Level
 
 __all__ = ["Selected", "prepare", "select_for"]
 
@@ -39,8 +39,10 @@ class Selected:
     sequence with keys for its items that are not known is in both."""
 
 
-def select_for(keys: Keys) -> Selected:
-    """The statement for `keys`. Imports SQLAlchemy: not for the event loop."""
+def select_for(keys: Keys, *, relational: bool = False) -> Selected:
+    """The statement for `keys`. With `relational`, keys of the levels below have to match as well: all of them one entity there
+    (PS3.4 C.4.1.3.2.1). Imports SQLAlchemy: not for the event loop.
+    """
     from sqlalchemy import select
     from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
@@ -48,13 +50,14 @@ def select_for(keys: Keys) -> Selected:
 
     found = {key.tag: source for key in keys.entries if (source := source_of(key, keys.level)) is not None}
     asked = {key.tag for key in keys.entries}
-    partly = {tag for tag, source in found.items() if not source.whole}
+    below = _below(keys, found) if relational else {}
+    partly = {tag for tag, source in [*found.items(), *below.items()] if not source.whole}
     shown = found or _unique_key(keys.level)
     conditions = [source.condition for source in found.values() if source.condition is not None]
     statement = (
         select(*(source.column.label(f"c{tag:08x}") for tag, source in shown.items()))
         .select_from(_joined(keys.level, {source.level for source in shown.values()}))
-        .where(*conditions)
+        .where(*conditions, *_has_below(keys.level, below))
     )
     compiled = statement.compile(dialect=SQLiteDialect(paramstyle="named"))
     return Selected(
@@ -62,8 +65,44 @@ def select_for(keys: Keys) -> Selected:
         compiled.params,
         tuple((tag, source.vr) for tag, source in shown.items()),
         frozenset(found),
-        frozenset(asked - found.keys() | partly),
+        frozenset(asked - found.keys() - below.keys() | partly),
     )
+
+
+def _below(keys: Keys, found: Mapping[int, Source]) -> dict[int, Source]:
+    """What answers those keys that ask something of the levels below."""
+    from tomowire.server.index.query_columns import source_of
+
+    others = {key.tag: source_of(key, Level.IMAGE) for key in keys.entries if key.tag not in found}
+    return {tag: source for tag, source in others.items() if source is not None and source.condition is not None}
+
+
+def _has_below(level: Level, below: Mapping[int, Source]) -> Iterator[ColumnElement[bool]]:
+    """The condition that an entity has one below it that all of `below` match."""
+    if not below:
+        return
+    from sqlalchemy import select
+
+    from tomowire.server.index.query_columns import TABLES
+
+    levels = list(TABLES)
+    first = levels.index(level) + 1
+    deepest = max(levels.index(source.level) for source in below.values())
+    tables = [TABLES[each] for each in levels[first : deepest + 1]]
+    joined: FromClause = tables[0]
+    for table in tables[1:]:
+        joined = joined.join(table)
+    key = next(iter(TABLES[level].primary_key))
+    parent = tables[0].c[key.name]
+    inner = (
+        select(parent)
+        .select_from(joined)
+        .where(*(each.condition for each in below.values() if each.condition is not None))
+    )
+    if below.keys() & UNIQUE_KEYS.values():  # few are found: those first, and then what they belong to
+        yield key.in_(inner)
+    else:
+        yield inner.where(parent == key).correlate(TABLES[level]).exists()
 
 
 def _unique_key(level: Level) -> dict[int, Source]:

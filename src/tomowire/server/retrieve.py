@@ -1,0 +1,186 @@
+"""C-MOVE and C-GET in the archive (PS3.4 C.4.2, C.4.3): which objects are meant, where their files lie, who may be sent them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
+from tomowire.protocol.status import UNABLE_TO_PERFORM_SUBOPERATIONS
+from tomowire.server.crowd import Crowd, Crowded
+from tomowire.server.index.keys import parse_unique_keys
+from tomowire.server.index.retrieval import find_objects, select_uids
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.get_scp import Get
+from tomowire.services.move_scp import Destination, Move
+from tomowire.services.suboperations import Retrieval
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tomowire.aio.serving import IncomingRequest
+    from tomowire.server.index.readers import IndexReaders
+    from tomowire.server.index.rows import IndexedObject
+    from tomowire.server.index.sqlite_reader import Row, SqliteReader, Statement
+    from tomowire.server.nodes import Node
+    from tomowire.services.suboperations import RetrieveRequest
+
+logger: Final = logging.getLogger(__name__)
+
+UNABLE_TO_COUNT: Final = 0xA701
+"""PS3.4 Tables C.4-2 and C.4-3: out of resources, unable to calculate number of matches."""
+
+_BATCH: Final = 1000
+
+
+_MOST_AT_ONCE: Final = 64
+_MOST_OF_ONE: Final = 8
+"""Retrievals that are served at the same time, on one association. Each may have some MB of objects in memory."""
+
+
+class ArchiveRetrieve:
+    """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
+    destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there.
+    """
+
+    def __init__(self, index: IndexReaders, root: Path, nodes: Mapping[str, Node], ae_title: str) -> None:
+        self._index = index
+        self._root = root
+        self._nodes = nodes
+        self._ae_title = ae_title
+        self.crowd = Crowd(_MOST_AT_ONCE, _MOST_OF_ONE)
+        """Those that are served now."""
+
+    async def objects(self, request: RetrieveRequest) -> Retrieval:
+        """The objects below what the request names, as they are at this moment. Raises `RetrieveFailed`, `DataSetError`.
+
+        What of them is not there any more when its turn comes, or not as it was stored, is a file that nobody can send.
+        """
+        try:
+            statement = await asyncio.to_thread(_statement, request)
+            uids = _Uids()
+            found = self._index.stream(statement, _first_columns, batch=_BATCH)
+            async with aclosing(found) as batches:
+                async for batch in batches:
+                    uids.add(batch)
+        except QueryFailed as refused:
+            raise RetrieveFailed(refused.status, refused.error_comment, refused.offending_elements) from refused
+        except IndexUnavailable as error:
+            logger.error("a retrieval was not begun: the index cannot be used: %s", error)
+            raise RetrieveFailed(UNABLE_TO_COUNT, "the index cannot be used now") from error
+        return Retrieval(len(uids), self._files(uids))
+
+    async def destination(self, request: RetrieveRequest, title: str) -> Destination | None:
+        """Where the node named `title` is; None if there is none."""
+        node = self._nodes.get(title.strip(" "))
+        return None if node is None else Destination(node.address, node.associations, self._ae_title)
+
+    async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
+        for batch in uids:
+            try:
+                files = await self._index.ask(partial(self._located, batch))
+            except IndexUnavailable as error:
+                logger.error("%d objects cannot be sent: the index cannot be used: %s", len(batch), error)
+                files = [_unsendable(self._root, uid) for uid in batch]
+            yield files
+
+    def _located(self, uids: Sequence[str], reader: SqliteReader) -> Sequence[DicomFile]:
+        found = find_objects(reader, uids)
+        return [self._file(uid, found.get(uid)) for uid in uids]
+
+    def _file(self, uid: str, known: IndexedObject | None) -> DicomFile:
+        if known is None:
+            logger.warning("%s cannot be sent: it has been removed meanwhile", uid)
+            return _unsendable(self._root, uid)
+        path = self._root / known.name.path
+        offset, size = known.header_size, known.data_set_size
+        try:
+            is_as_stored = path.stat().st_size == offset + size
+        except OSError:
+            is_as_stored = True  # who opens it learns why it cannot be read
+        if not is_as_stored:
+            logger.error("%s cannot be sent: its file has not the size that it was stored with", uid)
+            return _unsendable(path, uid)
+        return DicomFile(path, known.sop_class_uid, uid, known.transfer_syntax_uid, offset, size)
+
+
+class ArchiveGet(Get):
+    """The SCP of C-GET. Where there are too many retrievals already, one more is refused."""
+
+    def __init__(self, retrieve: ArchiveRetrieve) -> None:
+        super().__init__(retrieve.objects, relational=True)
+        self._crowd = retrieve.crowd
+
+    async def handle(self, request: IncomingRequest) -> None:
+        await _handle_in(self._crowd, request, super().handle)
+
+
+class ArchiveMove(Move):
+    """The SCP of C-MOVE. Where there are too many retrievals already, one more is refused."""
+
+    def __init__(self, retrieve: ArchiveRetrieve) -> None:
+        super().__init__(retrieve.objects, retrieve.destination, relational=True)
+        self._crowd = retrieve.crowd
+
+    async def handle(self, request: IncomingRequest) -> None:
+        await _handle_in(self._crowd, request, super().handle)
+
+
+async def _handle_in(
+    crowd: Crowd, request: IncomingRequest, handle: Callable[[IncomingRequest], Awaitable[None]]
+) -> None:
+    try:
+        with crowd.joined(request.association):
+            await handle(request)
+    except Crowded:
+        logger.warning("%s: a retrieval was refused: there are too many at once", request.association.title)
+        await request.refuse(UNABLE_TO_PERFORM_SUBOPERATIONS, "too many retrievals at once")
+
+
+def _statement(request: RetrieveRequest) -> Statement:
+    """Raises `QueryFailed`, `DataSetError`."""
+    return select_uids(
+        parse_unique_keys(request.identifier, request.transfer_syntax_uid, request.model, relational=request.relational)
+    )
+
+
+def _first_columns(rows: list[Row]) -> list[str]:
+    return [row[0] for row in rows]
+
+
+def _unsendable(path: Path, sop_instance_uid: str) -> DicomFile:
+    """An object of which only the UID is known: no presentation context fits it."""
+    return DicomFile(path, "", sop_instance_uid, "", 0, 0)
+
+
+class _Uids:
+    """Many UIDs in little memory, some bytes each: a retrieval may name a million objects, and take hours.
+
+    The rows of the index are not held meanwhile: its log could not be shortened, and what is replaced is found under its UID only.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[bytes] = []
+        self._gathered: list[str] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, uids: Sequence[str]) -> None:
+        self._count += len(uids)
+        self._gathered += uids
+        while len(self._gathered) >= _BATCH:
+            self._batches.append(zlib.compress("\\".join(self._gathered[:_BATCH]).encode("utf-8"), 1))
+            del self._gathered[:_BATCH]
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        for batch in self._batches:
+            yield zlib.decompress(batch).decode("utf-8").split("\\")
+        if self._gathered:
+            yield self._gathered

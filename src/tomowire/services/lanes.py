@@ -1,0 +1,282 @@
+"""The lanes in which files are sent: one association after another each, until nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.aio.connect import associate
+from tomowire.errors import AssociationError, OperationTimeout, TomowireError
+from tomowire.services.planning import log_agreement
+from tomowire.services.read_ahead import ReadAhead
+from tomowire.services.storage import CStoreScu
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
+
+    from tomowire.aio.address import PeerAddress
+    from tomowire.aio.association import Association
+    from tomowire.protocol.negotiation import ProposedContext
+    from tomowire.protocol.status import Status
+    from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.fitting import Way
+    from tomowire.services.retrying import Retries
+    from tomowire.services.storage import StoreResponse
+
+logger = logging.getLogger("tomowire.sending")
+
+STOP_GRACE: Final = 5.0
+"""Seconds in which objects that are being sent have to be answered when no more are wanted."""
+UNLIMITED_WINDOW: Final = 16
+"""How many are outstanding where the peer sets no limit."""
+_ATTEMPTS: Final = 2
+_MOST_SILENT: Final = 4
+"""Associations in a row on which the peer answered nothing in time: more are not opened. One bad object makes two of them."""
+
+
+@value()
+class Sent:
+    """What became of one file: the peer's `response`, or the `error` because of which there is none."""
+
+    file: DicomFile
+    response: StoreResponse | None
+    error: Exception | None = None
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+    @property
+    def status(self) -> Status | None:
+        """What the peer answered; None if it did not."""
+        return self.response.status if self.response is not None else None
+
+    @property
+    def outcome(self) -> Status | Exception | None:
+        """What the peer answered, or why it did not: the one to print."""
+        return self.response.status if self.response is not None else self.error
+
+    @property
+    def is_failure(self) -> bool:
+        return self.response is None or self.response.is_failure
+
+
+class Lanes:
+    """The files that one set of presentation contexts serves, sent in one or more lanes: one association after another each."""
+
+    def __init__(
+        self,
+        peer: PeerAddress,
+        contexts: list[ProposedContext],
+        files: list[DicomFile],
+        way: Way,
+        retries: Retries,
+        options: dict[str, Any],
+    ) -> None:
+        self._peer = peer
+        self._contexts = contexts
+        self._way = way
+        self._retries = retries
+        self._options = options
+        self._left = deque(files)
+        self._begun: set[DicomFile] = set()
+        self._again: deque[DicomFile] = deque()  # those during which an association ended
+        self._attempts: dict[DicomFile, list[Exception]] = {}
+        self._refused: dict[DicomFile, StoreResponse] = {}  # those to be sent again, after `_refused_wait` seconds
+        self._refused_wait = 0.0
+        self._refusals: dict[DicomFile, int] = {}
+        self._lanes = 0
+        self._connected: set[asyncio.Task[Any] | None] = set()  # lanes that have an association
+        self._stopped = False
+        self._late: OperationTimeout | None = None  # since the peer last answered
+        self._nothing_left = asyncio.Event()
+        self._results: asyncio.Queue[Sent | None] = asyncio.Queue()
+
+    async def run(self, associations: int, stop: asyncio.Event | None = None) -> AsyncGenerator[Sent, None]:
+        """Yield what became of each file; of those only that were begun, when `stop` is set meanwhile."""
+        if stop is not None and stop.is_set():
+            return
+        self._lanes = associations
+        lanes = [asyncio.create_task(self._lane()) for _ in range(associations)]
+        for lane in lanes:
+            lane.add_done_callback(self._on_lane_done)
+        stopping = asyncio.create_task(self._stop_when(stop, lanes)) if stop is not None else None
+        try:
+            while (sent := await self._results.get()) is not None:
+                yield sent
+        finally:
+            tasks = lanes if stopping is None else [*lanes, stopping]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in lanes:
+            if not (self._stopped and lane.cancelled()):
+                lane.result()
+        if self._stopped:
+            for sent in self._cut_off():
+                yield sent
+
+    async def _stop_when(self, stop: asyncio.Event, lanes: list[asyncio.Task[None]]) -> None:
+        """Begin nothing more once `stop` is set, and give what was begun a few seconds."""
+        await stop.wait()
+        self._stopped = True
+        for lane in lanes:
+            if lane not in self._connected:  # it waits for the peer, or for its time to try again
+                lane.cancel()
+        await asyncio.wait(lanes, timeout=STOP_GRACE)
+        for lane in lanes:
+            lane.cancel()
+
+    def _cut_off(self) -> Iterator[Sent]:
+        """What was begun and then stopped: it counts as it stood."""
+        for file, response in self._refused.items():
+            yield Sent(file, response)
+        for file in self._again:
+            yield Sent(file, None, self._attempts[file][-1])
+        for file in self._begun:
+            yield Sent(file, None, OperationTimeout(f"stopped, and not answered within {STOP_GRACE:g} s"))
+
+    def _on_lane_done(self, _: asyncio.Task[None]) -> None:
+        if not self._lanes:
+            self._results.put_nowait(None)
+
+    async def _lane(self) -> None:
+        try:
+            await self._use_associations()
+        finally:
+            self._lanes -= 1
+
+    async def _use_associations(self) -> None:
+        """Use one association after the other until nothing is left."""
+        failures = 0  # to open one, in a row
+        silent = 0
+        while (self._left or self._again) and not self._stopped:
+            error = await self._use_association()
+            if error is None:
+                failures = 0
+                silent = silent + 1 if self._late is not None else 0
+                if self._late is not None and silent == _MOST_SILENT:
+                    self._on_no_association(self._late)
+                    return
+                await self._wait_for_resources()
+                continue
+            failures += 1
+            # While another lane sends, the peer merely allows fewer associations.
+            wait = None if self._connected else self._retries.before_opening(error, failures)
+            if wait is None:
+                self._on_no_association(error)
+                return
+            logger.info("trying again in %.1f s: %s", wait, error)
+            await self._wait_for_peer(wait)
+        self._nothing_left.set()
+
+    async def _use_association(self) -> Exception | None:
+        """Send what is left over one association; gives the error if it could not be opened."""
+        careful = not self._left
+        lane = asyncio.current_task()
+        try:
+            async with associate(self._peer, self._contexts, **self._options) as association:
+                log_agreement(logger, association)
+                self._connected.add(lane)
+                self._retries.on_open()
+                window = 1 if careful else association.window or UNLIMITED_WINDOW
+                await self._send_over(association, self._again if careful else self._left, window)
+        except (AssociationError, OperationTimeout) as error:
+            if lane not in self._connected:
+                return error
+            # In its release: all objects are accounted for.
+            logger.info("the association with %s did not end well: %s", self._peer, error)
+        finally:
+            self._connected.discard(lane)
+        return None
+
+    async def _wait_for_peer(self, seconds: float) -> None:
+        """Wait, but not when the other lanes have done it all meanwhile."""
+        self._nothing_left.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._nothing_left.wait()
+        except TimeoutError:
+            pass
+
+    async def _wait_for_resources(self) -> None:
+        """When nothing else is left, wait before sending again what was refused for want of resources."""
+        if self._left or self._again or not self._refused or self._stopped:
+            return
+        refused, self._refused = self._refused, {}
+        wait, self._refused_wait = self._refused_wait, 0.0
+        logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(refused), wait)
+        await asyncio.sleep(wait)
+        self._left.extend(refused)
+
+    async def _send_over(self, association: Association, files: deque[DicomFile], window: int) -> None:
+        ahead = ReadAhead(files, sharers=self._lanes)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(window, len(files))):
+                    group.create_task(self._worker(association, ahead))
+        finally:
+            await ahead.close()
+
+    async def _worker(self, association: Association, ahead: ReadAhead) -> None:
+        scu = CStoreScu(association)
+        while not self._stopped and (item := await ahead.next()) is not None:
+            file, content = item
+            if isinstance(content, OSError):
+                self._results.put_nowait(Sent(file, None, content))
+                continue
+            self._begun.add(file)
+            try:
+                response = await self._way.send(scu, association, file, content)
+            except (AssociationError, OperationTimeout) as error:
+                self._interrupted(file, error)
+                return
+            except (OSError, TomowireError) as error:
+                self._ended(Sent(file, None, error))
+            else:
+                if association.is_established:  # otherwise something of it may still be on its way out
+                    ahead.done(item)
+                logger.info("%s: %s", file.sop_instance_uid, response.status)
+                self._answered(file, response)
+
+    def _ended(self, sent: Sent) -> None:
+        self._begun.discard(sent.file)
+        self._results.put_nowait(sent)
+
+    def _answered(self, file: DicomFile, response: StoreResponse) -> None:
+        self._late = None
+        refusals = self._refusals.get(file, 0) + 1
+        wait = self._retries.before_sending(response, refusals)
+        if wait is None:
+            self._ended(Sent(file, response))
+        else:
+            self._begun.discard(file)
+            self._refusals[file] = refusals
+            self._refused[file] = response
+            self._refused_wait = max(self._refused_wait, wait)
+
+    def _interrupted(self, file: DicomFile, error: Exception) -> None:
+        """The association ended before the peer answered."""
+        self._late = error if isinstance(error, OperationTimeout) else None
+        attempts = self._attempts.setdefault(file, [])
+        attempts.append(error)
+        if len(attempts) < _ATTEMPTS:
+            self._begun.discard(file)
+            self._again.append(file)
+        else:
+            self._ended(Sent(file, None, error))
+
+    def _on_no_association(self, error: Exception) -> None:
+        """A lane cannot go on. The peer may allow fewer associations than there are lanes: the others send what is left."""
+        if self._lanes > 1:
+            logger.info("sending over fewer associations: %s", error)
+            return
+        for files in (self._left, self._again, self._refused):
+            for file in files:
+                self._results.put_nowait(Sent(file, None, error))
+            files.clear()

@@ -1,0 +1,173 @@
+"""The SCP of C-MOVE (PS3.4 C.4.2): the objects go to a third party, on associations of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.aio.connect import DEFAULT_AE_TITLE
+from tomowire.errors import AssociationError, OperationTimeout, RetrieveFailed
+from tomowire.protocol.status import MOVE_DESTINATION_UNKNOWN, UNRECOGNIZED_OPERATION
+from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
+from tomowire.services.feed import Feed, stopped_by_cancel
+from tomowire.services.models import Model
+from tomowire.services.sending import send_files
+from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, MoveOriginator
+from tomowire.services.suboperations import (
+    Objects,
+    Retrieval,
+    RetrieveRequest,
+    SubOperations,
+    answer_retrieval,
+    unless_cancelled,
+)
+from tomowire.wire.messages import CMoveRQ
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+
+    from tomowire.aio.address import PeerAddress
+    from tomowire.aio.serving import IncomingRequest
+    from tomowire.services.dicom_file import DicomFile
+
+__all__ = ["Destination", "Move", "Retrieval", "RetrieveRequest"]
+
+logger = logging.getLogger("tomowire.retrieve")
+
+_MOST_AT_ONCE: Final = 10_000
+"""Objects for which associations are planned together: memory stays bounded, however many there are."""
+
+
+@value()
+class Destination:
+    """Where the objects of a C-MOVE go."""
+
+    address: PeerAddress
+    associations: int = 1
+    """How many are used at once."""
+    aet: str | None = None
+    """The AE title that calls; that which the C-MOVE called, if None."""
+    options: Mapping[str, Any] | None = None
+    """What `send_files` and `associate` take besides."""
+
+
+class Move:
+    """The SCP of C-MOVE: `objects` says which objects a request selects, `destination` what the AE title stands for.
+
+    `objects` is as for `Get`. `destination` is asked first; None means that nobody of that title is known (A801H).
+
+    The sub-operations name who asked for them (PS3.7 9.1.1.1). An object that the destination does not take as it is stored is sent
+    in an uncompressed transfer syntax, if that can be made. When no association can be opened (any more), those that are left
+    have failed. `timeout` is the time in seconds in which something of a sub-operation must move.
+
+    It serves the `models`; with `relational`, relational retrieval is agreed to when a requestor asks for it (PS3.4 C.5.2.1).
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        destination: Callable[[RetrieveRequest, str], Awaitable[Destination | None]],
+        *,
+        models: Iterable[Model] = tuple(Model),
+        timeout: float = DEFAULT_STORE_TIMEOUT,
+        relational: bool = False,
+    ) -> None:
+        self._objects = objects
+        self._destination = destination
+        self._sop_classes = frozenset(model.move for model in models)
+        self._timeout = timeout
+        self._relational = relational
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        return IDENTIFIER_SYNTAXES if abstract_syntax in self._sop_classes else None
+
+    def may_be_scp(self, abstract_syntax: str) -> bool:
+        return False
+
+    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
+        """PS3.4 C.5.2.1.2."""
+        return agree_relational(proposed, RETRIEVE_NEGOTIATION_BYTES, relational=self._relational)
+
+    async def handle(self, request: IncomingRequest) -> None:
+        message = request.message
+        if not isinstance(message, CMoveRQ):
+            await request.refuse(UNRECOGNIZED_OPERATION)
+            return
+
+        async def work(asked: RetrieveRequest, operations: SubOperations) -> None:
+            title = message.move_destination
+            destination: Destination | None = await unless_cancelled(request, self._destination(asked, title))
+            if request.cancelled:
+                return
+            if destination is None:
+                raise RetrieveFailed(MOVE_DESTINATION_UNKNOWN, f"the move destination {title} is not known here")
+            retrieval: Retrieval | None = await unless_cancelled(request, self._objects(asked))
+            if retrieval is not None:
+                operations.total = retrieval.total
+                await _Moving(request, message, operations, destination, self._timeout).run(retrieval)
+
+        await answer_retrieval(request, message, work)
+
+
+class _Moving:
+    """The sub-operations of one C-MOVE."""
+
+    def __init__(
+        self,
+        request: IncomingRequest,
+        message: CMoveRQ,
+        operations: SubOperations,
+        destination: Destination,
+        timeout: float,
+    ) -> None:
+        self._request = request
+        self._operations = operations
+        self._destination = destination
+        self._originator = MoveOriginator(request.association.calling_ae_title, message.message_id)
+        own_title = destination.aet or request.association.called_ae_title or DEFAULT_AE_TITLE
+        self._options = {"timeout": timeout, "aet": own_title, **(destination.options or {})}
+        self._stop = asyncio.Event()
+        self._gone: Exception | None = None
+
+    async def run(self, retrieval: Retrieval) -> None:
+        async with (
+            Feed(retrieval.files, _MOST_AT_ONCE) as feed,
+            stopped_by_cancel(self._request, feed, self._stop),
+        ):
+            while await feed.more(_MOST_AT_ONCE):
+                files = feed.take(_MOST_AT_ONCE)
+                if self._gone is None:
+                    await self._send(files)
+                else:
+                    for file in files:
+                        self._operations.not_done(file.sop_instance_uid, self._gone)
+        if not self._request.cancelled:
+            self._operations.rest_not_done(feed.error)
+
+    async def _send(self, files: Sequence[DicomFile]) -> None:
+        operations = self._operations
+        sending = send_files(
+            self._destination.address,
+            files,
+            associations=self._destination.associations,
+            originator=self._originator,
+            transcode=True,
+            stop=self._stop,
+            **self._options,
+        )
+        was_there = False
+        error: Exception | None = None
+        async with aclosing(sending) as results:
+            async for sent in results:
+                if sent.response is not None:
+                    was_there = True
+                    operations.answered(sent.response)
+                else:
+                    error = sent.error
+                    operations.not_done(sent.file.sop_instance_uid, error or "not sent")
+        if not was_there and isinstance(error, (AssociationError, OperationTimeout)):
+            self._gone = error
+            logger.warning("nothing could be sent to %s: %s", self._destination.address, error)

@@ -1,0 +1,276 @@
+"""Retrieving all that a query matches, with as many requests and associations as that takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tomowire.aio.connect import associate
+from tomowire.aio.listen import DEFAULT_WINDOW
+from tomowire.errors import AssociationError, NoAcceptedContext, RetrieveFailed, StoreFailed
+from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.services.find import CFindScu
+from tomowire.services.folder import Folder
+from tomowire.services.get import CGetScu, Receiver
+from tomowire.services.models import Model, querying
+from tomowire.services.retrieve_contexts import contexts_for
+from tomowire.services.retrieve_plan import Planner, grouped, total
+from tomowire.services.retrieving import Progress
+from tomowire.services.sending import log_agreement
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+
+    from pydicom import Dataset
+
+    from tomowire.aio.address import PeerAddress
+    from tomowire.aio.association import Association
+    from tomowire.services.query import Query
+    from tomowire.services.retrieve_plan import Part
+    from tomowire.services.storage import StoreRequest
+
+logger = logging.getLogger("tomowire.retrieving")
+
+
+@value()
+class Retrieved:
+    """What became here of one object that a C-GET brought."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    size: int
+    """Bytes of its data set."""
+    status: Status
+    """What the peer is answered."""
+    path: str | None = None
+    """Of the file, when it was kept in a folder."""
+    error_comment: str | None = None
+
+    @property
+    def is_failure(self) -> bool:
+        return self.status.is_failure
+
+
+class Requests:
+    """One request after the other for the parts of a retrieval; keeps the sum of what they tell, and what went wrong."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._parts = list(parts)
+        self._waiting = list(self._parts)
+        self._done = Progress(total(self._parts), 0, 0, 0)
+        self._later: int | None = 0  # objects of the parts whose turn has not come
+        self._failures: list[Exception] = []
+
+    @property
+    def progress(self) -> Progress:
+        """Of all that has ended."""
+        return self._done
+
+    async def run(
+        self, retrieve: Callable[[Query], AsyncGenerator[Progress, None]], parts: Iterable[Part] | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Make the requests for `parts`, or for all, and yield how far the whole is. A failure does not stop the others."""
+        left = deque(self._parts if parts is None else parts)
+        list_refused: RetrieveFailed | None = None  # and now the first instance is tried alone
+        while left:
+            part = left.popleft()
+            self._waiting.remove(part)
+            self._later = total(self._waiting)
+            last = Progress(0, 0, 0, 0)
+            alone: list[Part] = []
+            try:
+                async with aclosing(retrieve(part.query)) as progress:
+                    async for last in progress:
+                        yield self._with(last)
+            except RetrieveFailed as failure:
+                alone = [] if failure.completed else part.one_by_one()
+                left.extendleft(reversed(alone))
+                self._waiting += alone
+                if alone:
+                    list_refused = failure
+                    continue
+                self._failures.append(failure)
+                if list_refused is not None and failure.status == list_refused.status:
+                    self._drop_like(part, left)  # not because it was a list: the others would fare no better
+            except ExceptionGroup as group:
+                self._failures += group.exceptions
+            list_refused = None
+            self._done = self._with(last)
+
+    def _drop_like(self, part: Part, left: deque[Part]) -> None:
+        """Give up the instances that stood in one list with `part`."""
+        while left and left[0].uids and left[0].keys == part.keys:
+            self._waiting.remove(left.popleft())
+
+    def finish(self) -> None:
+        """Raise what went wrong: `RetrieveFailed` if there was but one request, else all in one `ExceptionGroup`."""
+        if not self._failures:
+            return
+        if len(self._parts) == 1 and isinstance(self._failures[0], RetrieveFailed):
+            raise self._failures[0]
+        raise ExceptionGroup("not everything was transferred", self._failures)
+
+    def _with(self, now: Progress) -> Progress:
+        return Progress(
+            None if self._later is None or now.remaining is None else self._later + now.remaining,
+            self._done.completed + now.completed,
+            self._done.failed + now.failed,
+            self._done.warning + now.warning,
+        )
+
+
+async def plan_retrieval(
+    peer: PeerAddress,
+    query: Query | Dataset,
+    model: Model,
+    *,
+    with_classes: bool,
+    options: dict[str, Any],
+    **limits: Any,
+) -> list[Part]:
+    """Ask the peer what `query` matches; `with_classes` down to the SOP classes. Raises as `CFindScu.find` does."""
+    contexts = [querying(each) for each in dict.fromkeys((model, Model.STUDY_ROOT))]
+    async with associate(peer, contexts, **options) as association:
+        planner = Planner(CFindScu(association), model, **limits)
+        return await (planner.parts(query) if with_classes else planner.entities(query))
+
+
+class Objects:
+    """Keeps the objects that come, in a folder or by a handler, and tells what became of each."""
+
+    def __init__(
+        self, into: Folder | Callable[[StoreRequest], Awaitable[int]], tell: Callable[[Retrieved], None]
+    ) -> None:
+        self._into = into
+        self._tell = tell
+
+    async def keep(self, request: StoreRequest) -> int:
+        tell = partial(self._told, request)
+        try:
+            status, path = await self._kept(request)
+            await request.data.pass_over()
+        except AssociationError:
+            raise  # nobody is answered
+        except StoreFailed as failure:
+            tell(failure.status, comment=failure.comment)
+            raise
+        except Exception:
+            tell(PROCESSING_FAILURE, comment="internal error")
+            raise
+        tell(status, path=path)
+        return status
+
+    async def _kept(self, request: StoreRequest) -> tuple[int, str | None]:
+        if isinstance(self._into, Folder):
+            return SUCCESS, (await self._into.store(request)).path
+        status: int | None = await self._into(request)
+        if status is None:
+            raise TypeError("the handler of retrieved objects returned None and not a status")
+        return status, None
+
+    def _told(self, request: StoreRequest, status: int, *, path: str | None = None, comment: str | None = None) -> None:
+        self._tell(
+            Retrieved(
+                request.sop_class_uid,
+                request.sop_instance_uid,
+                request.transfer_syntax_uid,
+                request.data.received,
+                Status(status),
+                path,
+                comment,
+            )
+        )
+
+
+async def get_parts(
+    peer: PeerAddress,
+    parts: list[Part],
+    into: Folder | Callable[[StoreRequest], Awaitable[int]],
+    model: Model,
+    *,
+    options: dict[str, Any],
+    **limits: Any,
+) -> AsyncGenerator[Retrieved | Progress, None]:
+    """Get what the parts name, over one association after the other; yield what became of each object, and how far it is.
+
+    `limits` go to `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to be over then uses `aclosing`.
+    """
+    news: asyncio.Queue[Retrieved | Progress | None] = asyncio.Queue()
+    objects = Objects(into, news.put_nowait)
+    requests = Requests(parts)
+    work = _Work(peer, model, requests, objects, options, limits)
+    news.put_nowait(requests.progress)
+    task = asyncio.create_task(work.run(parts, news.put_nowait))
+    task.add_done_callback(lambda _: news.put_nowait(None))
+    try:
+        while (each := await news.get()) is not None:
+            yield each
+    except GeneratorExit:
+        work.is_left = True
+        raise
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    task.result()
+    requests.finish()
+
+
+class _Work:
+    """The requests of one `get_parts`, in their associations."""
+
+    def __init__(
+        self,
+        peer: PeerAddress,
+        model: Model,
+        requests: Requests,
+        objects: Objects,
+        options: dict[str, Any],
+        limits: dict[str, Any],
+    ) -> None:
+        self._peer = peer
+        self._model = model
+        self._requests = requests
+        self._objects = objects
+        self._options = {"performed": DEFAULT_WINDOW, **options}
+        self._limits = limits
+        self.is_left = False
+        """Whether nobody wants any more. Then what has been called off is released in an orderly way."""
+
+    async def run(self, parts: list[Part], tell: Callable[[Progress], None]) -> None:
+        for classes, group in grouped(parts):
+            contexts = contexts_for(classes, self._model)
+            receiver = Receiver(self._objects.keep, sop_classes={each.abstract_syntax for each in contexts if each.scp})
+            async with associate(self._peer, contexts, services=[receiver], **self._options) as association:
+                log_agreement(logger, association)
+                _check_roles(association)
+                await self._get(association, receiver, group, tell)
+                if self.is_left:
+                    return
+
+    async def _get(
+        self, association: Association, receiver: Receiver, group: list[Part], tell: Callable[[Progress], None]
+    ) -> None:
+        scu = CGetScu(association, receiver)
+        get = partial(scu.get, model=self._model, **self._limits)
+        try:
+            async with aclosing(self._requests.run(get, group)) as progress:
+                async for each in progress:
+                    tell(each)
+        except asyncio.CancelledError:
+            if not self.is_left or not association.is_established:
+                raise
+
+
+def _check_roles(association: Association) -> None:
+    """Without the SCP role (PS3.7 D.3.3.4) for a single SOP class every object would fail: say so at once, and why."""
+    if not any(context.requestor_is_scp for context in association.agreement.contexts.values()):
+        raise NoAcceptedContext(
+            f"{association.called_ae_title} accepted no presentation context in which it could send objects to this side (as SCU,"
+            " with this side as SCP): it cannot do C-GET with these; C-MOVE may work"
+        )

@@ -1,0 +1,114 @@
+"""The presentation contexts for what a C-GET is to bring.
+
+It brings only what the requestor proposed contexts for, at most 128 (PS3.8 9.3.2.2), and there are more pairs of SOP class and
+transfer syntax than that. Objects of other classes would be passed over, often in silence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
+from tomowire.services.get import getting
+from tomowire.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_SOP_CLASSES,
+    TRANSFER_SYNTAXES,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tomowire.services.models import Model
+
+_COMMON_SYNTAXES: Final = (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless SV1
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    EXPLICIT_VR_BIG_ENDIAN,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+)
+# Streams and encodings for mail and XML: nothing that a stored object could have.
+_NO_STORAGE: Final = ("1.2.840.10008.1.2.6.", "1.2.840.10008.1.2.7.")
+_RETIRED: Final = "(Retired)"
+SYNTAXES: Final = tuple(
+    dict.fromkeys(
+        (
+            *_COMMON_SYNTAXES,
+            *(uid for uid, name in TRANSFER_SYNTAXES.items() if not (uid.startswith(_NO_STORAGE) or _RETIRED in name)),
+            *(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE)),
+        )
+    )
+)
+"""All that an object may be stored in, the common ones first and the retired ones last."""
+# DCMTK 3.6.7 closes the connection at a context with more than 50.
+_MOST_SYNTAXES_IN_A_CONTEXT: Final = 20
+
+# Ophthalmic measurements, radiotherapy of the second generation, waveforms but ECG, presentations of volumes, surfaces, security
+# scanners, eddy currents, protocols: few archives have them.
+_RARE: Final = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{each}"
+    for each in (
+        *(
+            "78.",
+            "79.",
+            "80.",
+            "81.",
+            "82.",
+            *(f"481.{number}" for number in range(10, 30)),
+            "9.4.",
+            "9.5.",
+            "9.6.",
+            "9.7.",
+        ),
+        *(
+            "9.8.",
+            "9.100.",
+            "11.6",
+            "11.7",
+            "11.8",
+            "11.9",
+            "11.10",
+            "11.11",
+            "66.5",
+            "66.6",
+            "66.8",
+            "68.",
+            "88.74",
+            "88.75",
+        ),
+        *("88.77", "104.4", "104.5", "501.", "601.", "131", "200."),
+    )
+)
+LIKELY_SOP_CLASSES: Final = tuple(
+    sorted(
+        (uid for uid, name in STORAGE_SOP_CLASSES.items() if _RETIRED not in name),
+        key=lambda uid: uid.startswith(_RARE),
+    )
+)[: MAXIMUM_CONTEXTS - 1]
+"""What is proposed where the peer does not tell the classes of its objects: as many as there is room for."""
+
+
+def contexts_for(sop_classes: Iterable[str], model: Model) -> list[ProposedContext]:
+    """The contexts to propose: one for each transfer syntax where there is room, so that what is stored comes as it is stored.
+
+    Else the common ones have their own, and some others share one, in which the peer chooses (PS3.8 9.3.3.2): so it is for a peer
+    that does not tell the classes, to whom `LIKELY_SOP_CLASSES` are proposed. It may have to transcode then.
+    """
+    uids = sorted(sop_classes) or LIKELY_SOP_CLASSES
+    contexts = max((MAXIMUM_CONTEXTS - 1) // len(uids), 1)
+    lists: list[tuple[str, ...]] = [(each,) for each in SYNTAXES]
+    if contexts < len(lists):
+        lists = [*lists[: contexts - 1], SYNTAXES[contexts - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]
+    return [
+        *getting(model=model),
+        *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in lists),
+    ]

@@ -1,0 +1,199 @@
+"""What to ask for to get all that a query matches: the peer is asked first, with C-FIND, down to the SOP classes of the objects."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.errors import PeerMisbehaved
+from tomowire.services.models import Level, Model
+from tomowire.services.query import Query
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from pydicom import Dataset
+
+    from tomowire.services.find import CFindScu
+
+MOST_SOP_CLASSES: Final = 16
+"""So many share an association: each has room for seven contexts then, and so for the transfer syntaxes that matter."""
+# UIDs in one request: 64 KB at most, so that the identifier fits where lengths have two bytes.
+_UIDS_AT_ONCE: Final = 500
+_SEVERAL: Final = 2
+
+_WHAT_TO_RETURN: Final = {
+    Level.PATIENT: (),
+    Level.STUDY: ("SOPClassesInStudy", "NumberOfStudyRelatedInstances"),
+    Level.SERIES: (),
+    Level.IMAGE: ("SOPClassUID",),
+}
+
+
+@value()
+class Part:
+    """What one request asks for. `sop_classes` and `count` tell of the objects: no classes, or None, where nobody knows."""
+
+    level: Level
+    keys: tuple[tuple[str, str], ...]
+    """The unique keys with one value each."""
+    uids: tuple[str, ...] = ()
+    """The instances, if it names any."""
+    sop_classes: frozenset[str] = frozenset()
+    count: int | None = None
+
+    @property
+    def query(self) -> Query:
+        named = Query(self.level, dict(self.keys))
+        return named.sop_instance_uid(*self.uids) if self.uids else named
+
+    def one_by_one(self) -> list[Part]:
+        """The same for a peer that knows no lists of UIDs; nothing if that would be the same again."""
+        if len(self.uids) < _SEVERAL:
+            return []
+        return [Part(self.level, self.keys, (uid,), self.sop_classes, 1) for uid in self.uids]
+
+
+class Planner:
+    """Asks a peer what there is, in `model`. A part with more than `most` classes is taken apart, level by level."""
+
+    def __init__(self, scu: CFindScu, model: Model, *, most: int = MOST_SOP_CLASSES, **options: Any) -> None:
+        self._scu = scu
+        self._model = model
+        self._most = most
+        self._options = options
+
+    async def entities(self, query: Query | Dataset) -> list[Part]:
+        """One part for each patient, study or series that matches, and one for the instances of each series."""
+        return [part async for part, _ in self._entities(query)]
+
+    async def parts(self, query: Query | Dataset) -> list[Part]:
+        """The same, with the SOP classes of the objects; none has more than `most`, unless it is a single series of images."""
+        found = [pair async for pair in self._entities(query)]
+        return [each for part, answer in found for each in await self._with_classes(part, answer)]
+
+    async def _with_classes(self, part: Part, answer: Dataset | None) -> list[Part]:
+        level = part.level
+        if answer is None:
+            return [part]
+        classes = frozenset(_texts(answer, "SOPClassesInStudy")) if level is Level.STUDY else frozenset()
+        if 0 < len(classes) <= self._most:
+            return [Part(level, part.keys, (), classes, _number(answer, "NumberOfStudyRelatedInstances"))]
+        below = _LEVEL_BELOW[level]
+        # The retired Patient/Study Only model ends with the study.
+        planner = self if below in self._model.levels else Planner(self._scu, Model.STUDY_ROOT, **self._options)
+        parts = await planner.parts(Query(below, dict(part.keys)))
+        classes = _union(parts)
+        if not parts or (len(classes) > self._most and planner is self):
+            return parts
+        return [Part(level, part.keys, (), classes, total(parts))]
+
+    async def _entities(self, query: Query | Dataset) -> AsyncGenerator[tuple[Part, Dataset | None], None]:
+        asked = _asking(query, self._model)
+        level = Level(asked.QueryRetrieveLevel)
+        path = [each.unique_key for each in self._model.levels[: self._model.levels.index(level) + 1]]
+        seen: set[tuple[str, ...]] = set()
+        images: dict[tuple[str, ...], dict[str, str]] = {}  # class by instance, for each series
+        async with aclosing(self._scu.find(asked, model=self._model, **self._options)) as answers:
+            async for answer in answers:
+                key = tuple(_one(answer, keyword) or _one(asked, keyword) for keyword in path)
+                if not key[-1]:
+                    raise PeerMisbehaved(
+                        f"the peer answered a query for {level} without {path[-1]}: that cannot be retrieved"
+                    )
+                if level is Level.IMAGE:
+                    images.setdefault(key[:-1], {})[key[-1]] = _one(answer, "SOPClassUID")
+                elif key not in seen:
+                    seen.add(key)
+                    yield Part(level, _named(path, key)), answer
+        for above, class_of in images.items():
+            for part in _image_parts(_named(path, above), class_of):
+                yield part, None
+
+
+_LEVEL_BELOW: Final = {Level.PATIENT: Level.STUDY, Level.STUDY: Level.SERIES, Level.SERIES: Level.IMAGE}
+
+
+def _asking(query: Query | Dataset, model: Model) -> Dataset:
+    """The identifier to find out with: what is asked for, and what has to come back."""
+    from copy import deepcopy
+
+    asked = query.dataset(model) if isinstance(query, Query) else deepcopy(query)
+    level = Level(asked.QueryRetrieveLevel)
+    for keyword in (
+        *(each.unique_key for each in model.levels[: model.levels.index(level) + 1]),
+        *_WHAT_TO_RETURN[level],
+    ):
+        if keyword not in asked:
+            setattr(asked, keyword, None)
+    return asked
+
+
+def _named(path: Sequence[str], key: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((keyword, each) for keyword, each in zip(path, key, strict=False) if each)
+
+
+def _image_parts(keys: tuple[tuple[str, str], ...], class_of: dict[str, str]) -> list[Part]:
+    """The instances of one series, those of each class by themselves."""
+    by_class: dict[str, list[str]] = {}
+    for uid, sop_class in class_of.items():
+        by_class.setdefault(sop_class, []).append(uid)
+    return [
+        Part(Level.IMAGE, keys, chunk, frozenset({sop_class} if sop_class else ()), len(chunk))
+        for sop_class, uids in by_class.items()
+        for start in range(0, len(uids), _UIDS_AT_ONCE)
+        if (chunk := tuple(uids[start : start + _UIDS_AT_ONCE]))
+    ]
+
+
+def _union(parts: Sequence[Part]) -> frozenset[str]:
+    """The classes of all; none where they are not known of one of them."""
+    if not all(each.sop_classes for each in parts):
+        return frozenset()
+    return frozenset[str]().union(*(each.sop_classes for each in parts))
+
+
+def total(parts: Iterable[Part]) -> int | None:
+    """How many objects the parts have together; None when that is not known of one of them."""
+    counts = [each.count for each in parts]
+    known = [each for each in counts if each is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _texts(answer: Dataset, keyword: str) -> list[str]:
+    if keyword not in answer or answer[keyword].is_empty:
+        return []
+    element = answer[keyword]
+    values = [element.value] if element.VM == 1 else element.value
+    return [text for each in values if (text := str(each).strip(" \0"))]
+
+
+def _one(answer: Dataset, keyword: str) -> str:
+    """The only value of a key; empty when there is none, or several."""
+    found = _texts(answer, keyword)
+    return found[0] if len(found) == 1 else ""
+
+
+def _number(answer: Dataset, keyword: str) -> int | None:
+    try:
+        return int(_one(answer, keyword))
+    except ValueError:
+        return None
+
+
+def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[frozenset[str], list[Part]]]:
+    """The parts for each association, with all their classes, of which it has no more than `most` if it can be helped.
+
+    Those whose classes are not known stand together, with no classes.
+    """
+    groups: list[tuple[frozenset[str], list[Part]]] = []
+    for part in parts:
+        for number, (classes, members) in enumerate(groups):
+            both = classes | part.sop_classes
+            if bool(classes) is bool(part.sop_classes) and (both == classes or len(both) <= most):
+                groups[number] = (both, [*members, part])
+                break
+        else:
+            groups.append((part.sop_classes, [part]))
+    return groups

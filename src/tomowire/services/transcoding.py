@@ -1,0 +1,78 @@
+"""Objects for a peer that does not take them in the transfer syntax they are stored in.
+
+What comes out is uncompressed: that is what every peer can take (PS3.5 10.1), and it loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import FileIO
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import TranscodingFailed
+from tomowire.services.decoding import decoded, decoders_of
+from tomowire.services.reencoding import UNCOMPRESSED, reencode
+from tomowire.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
+
+if TYPE_CHECKING:
+    from tomowire.services.dicom_file import DicomFile
+
+_LARGE: Final = 64 << 20
+# So many times as large as its file a compressed data set is taken to be.
+_EXPANSION: Final = 8
+_PLAIN: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
+# A large data set is held in memory two or three times over: these wait for one another, in all event loops of the process.
+_large_ones: Final = ThreadPoolExecutor(1, thread_name_prefix="tomowire-transcoding")
+
+
+def can_transcode(from_ts: str, to_ts: str) -> bool:
+    """Whether `transcode` makes data sets of transfer syntax `to_ts` from those of `from_ts`: both are UIDs.
+
+    `to_ts` has to be one of the uncompressed ones: Implicit and Explicit VR Little Endian, Big Endian, Deflated. What is compressed
+    can be decoded if its codec is installed (`pip install "tomowire[images]"`); RLE always.
+    """
+    return to_ts in UNCOMPRESSED and (from_ts in UNCOMPRESSED or bool(decoders_of(from_ts)))
+
+
+async def transcode(file: DicomFile, to_ts: str) -> bytes:
+    """The data set of `file` in the transfer syntax with the UID `to_ts`, padded to even length.
+
+    It works in a thread, and has the whole data set in memory: large ones (64 MB uncompressed) are done one at a time in the whole
+    process. Values stay as they are; lossy compression is never introduced, and what it has lost before stays lost.
+    A cancelled one goes on in its thread until it is done, but keeps nobody waiting.
+
+    Raises `TranscodingFailed`, whose text says why: there is no codec, the object is damaged, the file cannot be read.
+    """
+    executor = _large_ones if _is_large(file) else None
+    return await asyncio.get_running_loop().run_in_executor(executor, _transcode, file, to_ts)
+
+
+def _is_large(file: DicomFile) -> bool:
+    return file.size * (1 if file.transfer_syntax_uid in _PLAIN else _EXPANSION) > _LARGE
+
+
+def _transcode(file: DicomFile, to_ts: str) -> bytes:
+    from_ts = file.transfer_syntax_uid
+    described = f"{file.sop_instance_uid} from {name_of(from_ts)} to {name_of(to_ts)}"
+    if to_ts not in UNCOMPRESSED:
+        raise TranscodingFailed(f"cannot transcode {described}: only uncompressed transfer syntaxes are written")
+    decode = None
+    if from_ts not in UNCOMPRESSED:
+        decoders = decoders_of(from_ts)
+        if not decoders:
+            raise TranscodingFailed(
+                f'cannot transcode {described}: no codec is installed for it; try `pip install "tomowire[images]"`'
+            )
+        decode = partial(decoded, decoders=decoders)
+    try:
+        return reencode(_read(file), from_ts, to_ts, decode)
+    except Exception as error:  # pydicom and the codecs raise whatever they stumble over
+        raise TranscodingFailed(f"cannot transcode {described}: {' '.join(str(error).split())}") from error
+
+
+def _read(file: DicomFile) -> bytes:
+    with FileIO(file.path) as source:
+        source.seek(file.offset)
+        return source.read(file.size)
