@@ -41,6 +41,7 @@ from tomowire import (
     Verification,
     listen,
 )
+from tomowire.errors import AssociationAborted
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import decode, encode
@@ -78,6 +79,8 @@ class Catalogue:
     associations: set[object] = field(default_factory=set)
     fails: set[str] = field(default_factory=set)
     """Study Instance UIDs of which a C-GET fails."""
+    aborts: set[str] = field(default_factory=set)
+    """Those at which the association is aborted."""
 
     def matching(self, asked: Dataset) -> list[Row]:
         def matches(row: Row, keyword: str) -> bool:
@@ -114,6 +117,8 @@ class Catalogue:
             raise RetrieveFailed(0xC320, "no lists here")
         if asked.get("StudyInstanceUID") in self.fails:
             raise RetrieveFailed(0xA701, "not this one")
+        if asked.get("StudyInstanceUID") in self.aborts:
+            request.association.abort()
         files = [row.file for row in self.matching(asked)]
 
         async def batches() -> AsyncIterator[Sequence[DicomFile]]:
@@ -213,7 +218,7 @@ async def test_a_study_of_150_classes_takes_several_associations(tmp_path: Path,
     async with catalogue.serving() as peer:
         came = await got_by(peer, Query.study("1.2.1"), tmp_path / "got")
     assert len(came) == len(MANY) == 150
-    assert len(catalogue.associations) == 10  # sixteen classes each
+    assert len(catalogue.associations) == 38  # four classes each: two series
     assert {each.QueryRetrieveLevel for each in catalogue.got} == {"SERIES"}
 
 
@@ -223,7 +228,7 @@ async def test_a_series_of_many_classes_is_asked_for_by_its_instances(tmp_path: 
     async with catalogue.serving() as peer:
         assert len(await got_by(peer, Query.series("1.2.1"), tmp_path / "got")) == 20
     assert {each.QueryRetrieveLevel for each in catalogue.got} == {"IMAGE"}
-    assert len(catalogue.associations) == 2
+    assert len(catalogue.associations) == 5
 
 
 @pytest.mark.parametrize("knows_lists", [True, False])
@@ -255,6 +260,24 @@ async def test_one_study_that_fails_does_not_stop_the_next(catalogue: Catalogue,
             await got_by(peer, Query.studies(), tmp_path / "got")
     assert [getattr(each, "status", None) for each in caught.value.exceptions] == [0xA701]
     assert (tmp_path / "got" / "1.2.4.dcm").exists()
+
+
+async def test_a_lost_association_does_not_stop_the_next(tmp_path: Path) -> None:
+    """What the others brought, and why something is missing, is told at the end."""
+    (tmp_path / "archive").mkdir()
+    objects = [(1 + number // 4, 1, sop_class) for number, sop_class in enumerate(MANY[:12])]
+    catalogue = Catalogue(rows(tmp_path / "archive", *objects), fails={"1.2.1"}, aborts={"1.2.2"})
+    told: list[Progress] = []
+    async with catalogue.serving() as peer:
+        with pytest.raises(ExceptionGroup) as caught:
+            await got_by(peer, Query.studies(), tmp_path / "got", told)
+    failed, aborted = caught.value.exceptions
+    assert isinstance(failed, RetrieveFailed)
+    assert isinstance(aborted, AssociationAborted)
+    assert sorted(each.name for each in (tmp_path / "got").glob("*.dcm")) == [
+        f"1.2.{number}.dcm" for number in sorted(range(9, 13), key=str)
+    ]
+    assert (told[-1].remaining, told[-1].completed) == (0, 4)
 
 
 async def test_a_handler_tells_what_became_of_each(catalogue: Catalogue) -> None:

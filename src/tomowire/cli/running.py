@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -68,8 +69,8 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     gc.set_threshold(50_000, 20, 20)
     terminated = _end_on_sigterm()
     try:
-        code = _run(work)
-    except KeyboardInterrupt:
+        code = _runner()(_until_sigterm(work, terminated))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         complain("interrupted")
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -90,14 +91,12 @@ def leave(code: int) -> NoReturn:
 
 
 def _end_on_sigterm() -> list[int]:
-    """Let SIGTERM end the command as Ctrl-C does; gives a list that is not empty once it has come."""
+    """Let SIGTERM end the command as Ctrl-C does while there is no event loop; gives a list that is not empty once it has come."""
     seen: list[int] = []
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
         seen.append(number)
-        on_interrupt = signal.getsignal(signal.SIGINT)
-        # A shell lets what it starts in the background ignore SIGINT: raising that would do nothing.
-        (on_interrupt if callable(on_interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+        signal.default_int_handler(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, on_sigterm)
     return seen
@@ -160,8 +159,20 @@ class _Formatter(logging.Formatter):
         return super().formatException(ei).translate(_CONTROLS_BUT_NEWLINES)
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
-    return _runner()(work)
+async def _until_sigterm(work: Coroutine[Any, Any, int], terminated: list[int]) -> int:
+    """Cancel the work where it waits when SIGTERM comes, as asyncio does for Ctrl-C. A second SIGTERM ends the process at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def on_sigterm() -> None:
+        terminated.append(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGTERM)
+        task.cancel()
+
+    with suppress(NotImplementedError):  # Windows has no SIGTERM that would come
+        loop.add_signal_handler(signal.SIGTERM, on_sigterm)
+    return await work
 
 
 def _runner() -> Callable[[Coroutine[Any, Any, int]], int]:

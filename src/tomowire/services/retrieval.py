@@ -7,11 +7,19 @@ import logging
 from collections import deque
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import DEFAULT_WINDOW
-from tomowire.errors import AssociationError, NoAcceptedContext, RetrieveFailed, StoreFailed
+from tomowire.errors import (
+    AssociationError,
+    AssociationRejected,
+    ConnectFailed,
+    NoAcceptedContext,
+    OperationTimeout,
+    RetrieveFailed,
+    StoreFailed,
+)
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import CFindScu
 from tomowire.services.folder import Folder
@@ -35,6 +43,8 @@ if TYPE_CHECKING:
     from tomowire.services.storage import StoreRequest
 
 logger = logging.getLogger("tomowire.retrieving")
+
+_MOST_SAID: Final = 3
 
 
 @value()
@@ -66,6 +76,7 @@ class Requests:
         self._done = Progress(total(self._parts), 0, 0, 0)
         self._later: int | None = 0  # objects of the parts whose turn has not come
         self._failures: list[Exception] = []
+        self._said: dict[str, None] = {}  # what the peer said about them, each once
 
     @property
     def progress(self) -> Progress:
@@ -100,6 +111,7 @@ class Requests:
                     self._drop_like(part, left)  # not because it was a list: the others would fare no better
             except ExceptionGroup as group:
                 self._failures += group.exceptions
+                self._said[group.message] = None
             list_refused = None
             self._done = self._with(last)
 
@@ -108,13 +120,24 @@ class Requests:
         while left and left[0].uids and left[0].keys == part.keys:
             self._waiting.remove(left.popleft())
 
+    def lost(self, error: Exception, parts: Iterable[Part]) -> None:
+        """The association on which these were, or would have been, asked for is over."""
+        self._failures.append(error)
+        gone = set(map(id, parts))
+        self._waiting = [each for each in self._waiting if id(each) not in gone]
+
+    @property
+    def has_failures(self) -> bool:
+        return bool(self._failures)
+
     def finish(self) -> None:
         """Raise what went wrong: `RetrieveFailed` if there was but one request, else all in one `ExceptionGroup`."""
         if not self._failures:
             return
         if len(self._parts) == 1 and isinstance(self._failures[0], RetrieveFailed):
             raise self._failures[0]
-        raise ExceptionGroup("not everything was transferred", self._failures)
+        said = "; ".join(list(self._said)[:_MOST_SAID])
+        raise ExceptionGroup(f"not everything was transferred{': ' if said else ''}{said}", self._failures)
 
     def _with(self, now: Progress) -> Progress:
         return Progress(
@@ -243,15 +266,28 @@ class _Work:
         """Whether nobody wants any more. Then what has been called off is released in an orderly way."""
 
     async def run(self, parts: list[Part], tell: Callable[[Progress], None]) -> None:
-        for classes, group in grouped(parts):
-            contexts = contexts_for(classes, self._model)
-            receiver = Receiver(self._objects.keep, sop_classes={each.abstract_syntax for each in contexts if each.scp})
-            async with associate(self._peer, contexts, services=[receiver], **self._options) as association:
-                log_agreement(logger, association)
-                _check_roles(association)
-                await self._get(association, receiver, group, tell)
-                if self.is_left:
-                    return
+        groups = grouped(parts)
+        for classes, group in groups:
+            try:
+                await self._use_association(classes, group, tell)
+            except (AssociationError, NoAcceptedContext, OperationTimeout) as error:
+                if len(groups) == 1 and not self._requests.has_failures:
+                    raise
+                self._requests.lost(error, group)
+                if isinstance(error, ConnectFailed | AssociationRejected):
+                    return  # the others would fare no better
+            if self.is_left:
+                return
+
+    async def _use_association(
+        self, classes: frozenset[str], group: list[Part], tell: Callable[[Progress], None]
+    ) -> None:
+        contexts = contexts_for(classes, self._model)
+        receiver = Receiver(self._objects.keep, sop_classes={each.abstract_syntax for each in contexts if each.scp})
+        async with associate(self._peer, contexts, services=[receiver], **self._options) as association:
+            log_agreement(logger, association)
+            _check_roles(association)
+            await self._get(association, receiver, group, tell)
 
     async def _get(
         self, association: Association, receiver: Receiver, group: list[Part], tell: Callable[[Progress], None]

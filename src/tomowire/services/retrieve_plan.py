@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from tomowire.services.find import CFindScu
 
 MOST_SOP_CLASSES: Final = 16
-"""So many share an association: each has room for seven contexts then, and so for the transfer syntaxes that matter."""
+"""What has more is taken apart: each class has room for seven contexts then, and so for the transfer syntaxes that matter."""
+MOST_TOGETHER: Final = 4
+"""So many classes of different parts share an association: each has a context for nearly every transfer syntax then."""
 # UIDs in one request: 64 KB at most, so that the identifier fits where lengths have two bytes.
 _UIDS_AT_ONCE: Final = 500
 _SEVERAL: Final = 2
@@ -182,7 +184,7 @@ def _number(answer: Dataset, keyword: str) -> int | None:
         return None
 
 
-def grouped(parts: Iterable[Part], most: int = MOST_SOP_CLASSES) -> list[tuple[frozenset[str], list[Part]]]:
+def grouped(parts: Iterable[Part], most: int = MOST_TOGETHER) -> list[tuple[frozenset[str], list[Part]]]:
     """The parts for each association, with all their classes, of which it has no more than `most` if it can be helped.
 
     Those whose classes are not known stand together, with no classes.
