@@ -171,6 +171,25 @@ async def test_an_unanswered_request_keeps_its_place_until_the_final_response_co
     await following.__aexit__(None, None, None)
 
 
+async def test_the_final_response_frees_the_place_of_who_has_not_looked_at_it() -> None:
+    """Whoever iterates over the answers of one request may ask something else meanwhile."""
+    line = Line()
+    async with line.sent() as first:
+        second = line.echo()
+        waiting = asyncio.ensure_future(second.__aenter__())
+        await settle()
+        assert not waiting.done()
+        assert line.answer(first) is None
+        await asyncio.wait_for(waiting, 5)
+    third = line.echo()
+    behind = asyncio.ensure_future(third.__aenter__())
+    await settle()
+    assert not behind.done(), "the place was given back once, and not again at the end"
+    await second.__aexit__(None, None, None)
+    await asyncio.wait_for(behind, 5)
+    await third.__aexit__(None, None, None)
+
+
 async def test_a_request_that_was_never_sent_leaves_nothing_behind() -> None:
     line = Line()
     async with line.echo() as operation:

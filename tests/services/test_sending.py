@@ -423,6 +423,37 @@ async def test_a_peer_that_answers_nothing_is_not_asked_for_ever(files: list[Dic
     assert asked == 4
 
 
+async def test_a_peer_that_answers_nothing_costs_no_more_with_a_window(tmp_path: Path) -> None:
+    """Of 16 requests only those are late that were sent first: the others are told that the association is over."""
+    files = [sparse_file(tmp_path, number, MB) for number in range(100)]
+    asked = 0
+
+    async def silent(peer: RawPeer) -> None:
+        nonlocal asked
+        asked += 1
+        await peer.accept(window=(16, 1))
+        await peer.expect_abort()
+
+    async with raw_acceptor(silent) as port:
+        results = await send(port, files, timeout=0.05)
+    assert len(failures(results)) == 100
+    assert asked == 4
+
+
+async def test_objects_here_and_there_that_are_never_answered_fail_alone(files: list[DicomFile]) -> None:
+    """However many associations end because of them: the peer answers all the others."""
+    bad = {"2", "6", "9", "13", "17", "20"}
+
+    async def keep(request: StoreRequest) -> int:
+        if request.sop_instance_uid.rpartition(".")[2] in bad:
+            await asyncio.get_running_loop().create_future()
+        return 0
+
+    async with listen(LOOPBACK, 0, services=[Storage(keep)], shutdown_grace=0.1) as server:
+        results = await send(server.port, files, timeout=0.2, window=1)
+    assert failures(results) == dict.fromkeys(sorted(bad), OperationTimeout)
+
+
 async def test_one_object_that_is_never_answered_fails_alone(files: list[DicomFile]) -> None:
     async def keep(request: StoreRequest) -> int:
         if request.sop_instance_uid == "1.2.1":

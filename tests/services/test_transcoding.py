@@ -20,7 +20,7 @@ from pydicom.pixels.utils import as_pixel_options
 
 from support.data_sets import BIG, ENCODERS, EXPLICIT, IMPLICIT, Encoder, elements_of_an_image, pydicom_data_sets
 from tomowire.errors import DataSetError, FileFormatError, TranscodingFailed
-from tomowire.services import transcoding
+from tomowire.services import reencoding, transcoding
 from tomowire.services.decoding import decoded, decoders_of
 from tomowire.services.dicom_file import DicomFile, inspect
 from tomowire.services.transcoding import can_transcode, transcode
@@ -319,6 +319,27 @@ def test_what_it_can_do(source: str) -> None:
 async def test_nothing_is_compressed() -> None:
     with pytest.raises(TranscodingFailed, match="only uncompressed"):
         await transcode(example("MR_small.dcm"), RLE)
+
+
+async def test_a_small_file_that_inflates_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reencoding, "LARGEST", 1 << 20)
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = compressor.compress(bytes(64 << 20)) + compressor.flush()
+    with pytest.raises(TranscodingFailed, match="more than 1 MB"):
+        await transcode(written(tmp_path, DEFLATED, data), EXPLICIT.transfer_syntax)
+
+
+async def test_pixel_data_that_claims_to_be_endless_is_not_decoded(tmp_path: Path) -> None:
+    file = example("MR_small_RLE.dcm")
+    data = bytearray(file.path.read_bytes()[file.offset :])
+    rows = data.index(b"\x28\x00\x10\x00US\x02\x00") + 8
+    data[rows : rows + 2] = b"\xff\xff"
+    columns = data.index(b"\x28\x00\x11\x00US\x02\x00") + 8
+    data[columns : columns + 2] = b"\xff\xff"
+    with pytest.raises(TranscodingFailed, match="more than 1024 MB"):
+        await transcode(written(tmp_path, RLE, bytes(data)), EXPLICIT.transfer_syntax)
 
 
 class Gate:

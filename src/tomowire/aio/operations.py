@@ -84,10 +84,14 @@ class Operations:
     def _remove(self, operation: Operation) -> None:
         del self._all[operation.request.message_id]
         if operation.admitted:
-            self._admitted -= 1
-            self._admit()
-        else:
+            self._give_back_place(operation)
+        elif not operation.answered:
             self._queue.remove(operation)
+
+    def _give_back_place(self, operation: Operation) -> None:
+        operation.admitted = False
+        self._admitted -= 1
+        self._admit()
 
     def _admit(self) -> None:
         while self._queue and (not self.window or self._admitted < self.window):
@@ -125,6 +129,8 @@ class Operations:
                 break
             behind.touched = now
         operation.answered = not Status(response.status).is_pending
+        if operation.answered:  # whoever has asked may be slow to look at it, and even wait for what comes next
+            self._give_back_place(operation)
         if not operation.abandoned:
             operation.deliver(response, data, now)
             return None

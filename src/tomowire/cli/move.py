@@ -100,6 +100,7 @@ async def move_all(
     """
     model = selection.model
     last = None
+    requests = Requests(())
     try:
         async with associate(report.peer, [moving(model), querying(model)], **options) as association:
             log_agreement(logger, association)
@@ -122,7 +123,8 @@ async def move_all(
                     done = (last.completed, last.failed, last.warning)
                     logger.info("%s remain; completed %d, failed %d, with a warning %d", last.remaining, *done)
                     told(last)
-        requests.finish()
     except (TomowireError, ExceptionGroup) as error:
-        report.failed(error)
+        requests.lost(error, ())
+    for failure in requests.failures:
+        report.failed(failure)
     return last

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from tomowire.errors import DataSetError
 from tomowire.services import image_codecs
-from tomowire.services.reencoding import PIXEL_DATA, raw_element
+from tomowire.services.reencoding import LARGEST, PIXEL_DATA, raw_element
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,9 +67,12 @@ def decoded(data_set: Dataset, decoders: Sequence[Decoder]) -> dict[int, RawData
 
 
 def _decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | None]:
+    expected = int(data_set.get("NumberOfFrames") or 1)
+    bits_of_a_pixel = int(data_set.BitsAllocated) * int(data_set.SamplesPerPixel)
+    if int(data_set.Rows) * int(data_set.Columns) * bits_of_a_pixel * expected > LARGEST * 8:
+        raise DataSetError(f"decoded, its pixel data would have more than {LARGEST >> 20} MB")
     found = list(_frames(data_set, decoder))
     frames = [frame for frame, _ in found]
-    expected = int(data_set.get("NumberOfFrames") or 1)
     if len(frames) != expected:
         raise DataSetError(f"it has {len(frames)} frames of pixel data and should have {expected}")
     properties = found[0][1]

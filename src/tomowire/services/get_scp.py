@@ -138,8 +138,8 @@ class _Sending:
         try:
             if isinstance(content, OSError):
                 raise content
-            sent, data = await fitted(self._association, file, content)
-            response = await scu.send(sent, content=data, timeout=self._timeout)
+            async with fitted(self._association, file, content) as (sent, data):
+                response = await scu.send(sent, content=data, timeout=self._timeout)
         except (AssociationError, OperationTimeout) as error:
             self._lost = self._lost or error
             self._operations.not_done(file.sop_instance_uid, error)

@@ -66,6 +66,19 @@ class Sent:
         return self.response is None or self.response.is_failure
 
 
+class _Heard:
+    """What the peer did on one association."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.late: OperationTimeout | None = None
+
+    @property
+    def only_silence(self) -> OperationTimeout | None:
+        """Why the association ended, if the peer was too late for something and has answered nothing."""
+        return None if self.answered else self.late
+
+
 class Lanes:
     """The files that one set of presentation contexts serves, sent in one or more lanes: one association after another each."""
 
@@ -93,7 +106,6 @@ class Lanes:
         self._lanes = 0
         self._connected: set[asyncio.Task[Any] | None] = set()  # lanes that have an association
         self._stopped = False
-        self._late: OperationTimeout | None = None  # since the peer last answered
         self._nothing_left = asyncio.Event()
         self._results: asyncio.Queue[Sent | None] = asyncio.Queue()
 
@@ -156,12 +168,14 @@ class Lanes:
         failures = 0  # to open one, in a row
         silent = 0
         while (self._left or self._again) and not self._stopped:
-            error = await self._use_association()
+            heard = _Heard()
+            error = await self._use_association(heard)
             if error is None:
                 failures = 0
-                silent = silent + 1 if self._late is not None else 0
-                if self._late is not None and silent == _MOST_SILENT:
-                    self._on_no_association(self._late)
+                late = heard.only_silence
+                silent = 0 if late is None else silent + 1
+                if late is not None and silent == _MOST_SILENT:
+                    self._on_no_association(late)
                     return
                 await self._wait_for_resources()
                 continue
@@ -175,7 +189,7 @@ class Lanes:
             await self._wait_for_peer(wait)
         self._nothing_left.set()
 
-    async def _use_association(self) -> Exception | None:
+    async def _use_association(self, heard: _Heard) -> Exception | None:
         """Send what is left over one association; gives the error if it could not be opened."""
         careful = not self._left
         lane = asyncio.current_task()
@@ -185,7 +199,7 @@ class Lanes:
                 self._connected.add(lane)
                 self._retries.on_open()
                 window = 1 if careful else association.window or UNLIMITED_WINDOW
-                await self._send_over(association, self._again if careful else self._left, window)
+                await self._send_over(association, self._again if careful else self._left, window, heard)
         except (AssociationError, OperationTimeout) as error:
             if lane not in self._connected:
                 return error
@@ -208,22 +222,22 @@ class Lanes:
         """When nothing else is left, wait before sending again what was refused for want of resources."""
         if self._left or self._again or not self._refused or self._stopped:
             return
-        refused, self._refused = self._refused, {}
         wait, self._refused_wait = self._refused_wait, 0.0
-        logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(refused), wait)
+        logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(self._refused), wait)
         await asyncio.sleep(wait)
+        refused, self._refused = self._refused, {}  # not before: stopped meanwhile, they count as they stand
         self._left.extend(refused)
 
-    async def _send_over(self, association: Association, files: deque[DicomFile], window: int) -> None:
+    async def _send_over(self, association: Association, files: deque[DicomFile], window: int, heard: _Heard) -> None:
         ahead = ReadAhead(files, sharers=self._lanes)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(window, len(files))):
-                    group.create_task(self._worker(association, ahead))
+                    group.create_task(self._worker(association, ahead, heard))
         finally:
             await ahead.close()
 
-    async def _worker(self, association: Association, ahead: ReadAhead) -> None:
+    async def _worker(self, association: Association, ahead: ReadAhead, heard: _Heard) -> None:
         scu = CStoreScu(association)
         while not self._stopped and (item := await ahead.next()) is not None:
             file, content = item
@@ -234,11 +248,14 @@ class Lanes:
             try:
                 response = await self._way.send(scu, association, file, content)
             except (AssociationError, OperationTimeout) as error:
+                if isinstance(error, OperationTimeout):
+                    heard.late = error
                 self._interrupted(file, error)
                 return
             except (OSError, TomowireError) as error:
                 self._ended(Sent(file, None, error))
             else:
+                heard.answered = True
                 if association.is_established:  # otherwise something of it may still be on its way out
                     ahead.done(item)
                 logger.info("%s: %s", file.sop_instance_uid, response.status)
@@ -249,7 +266,6 @@ class Lanes:
         self._results.put_nowait(sent)
 
     def _answered(self, file: DicomFile, response: StoreResponse) -> None:
-        self._late = None
         refusals = self._refusals.get(file, 0) + 1
         wait = self._retries.before_sending(response, refusals)
         if wait is None:
@@ -262,7 +278,6 @@ class Lanes:
 
     def _interrupted(self, file: DicomFile, error: Exception) -> None:
         """The association ended before the peer answered."""
-        self._late = error if isinstance(error, OperationTimeout) else None
         attempts = self._attempts.setdefault(file, [])
         attempts.append(error)
         if len(attempts) < _ATTEMPTS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
+from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
 from tomowire.services.find import DEFAULT_CANCEL_GRACE, DEFAULT_FIND_TIMEOUT, CFindScu, default_model_of
@@ -179,17 +180,22 @@ class Peer:
             yield requests.progress
             if not parts:
                 return
-        async with associate(self.address, [moving(model)], **self._options) as association:
-            scu = CMoveScu(association)
+        try:
+            async with associate(self.address, [moving(model)], **self._options) as association:
+                scu = CMoveScu(association)
 
-            def move(what: Query | Dataset) -> AsyncGenerator[Progress, None]:
-                return scu.move(what, destination, model=model, timeout=timeout, grace=grace)
+                def move(what: Query | Dataset) -> AsyncGenerator[Progress, None]:
+                    return scu.move(what, destination, model=model, timeout=timeout, grace=grace)
 
-            progress = move(query) if requests is None else requests.run(move)
-            with suppress(GeneratorExit):
-                async with aclosing(progress):
-                    async for each in progress:
-                        yield each
+                progress = move(query) if requests is None else requests.run(move)
+                with suppress(GeneratorExit):
+                    async with aclosing(progress):
+                        async for each in progress:
+                            yield each
+        except (AssociationError, OperationTimeout) as error:
+            if requests is None or not requests.failures:
+                raise
+            requests.lost(error, ())
         if requests is not None:
             requests.finish()
 

@@ -20,6 +20,7 @@ from tomowire.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from tomowire.wire.vrs import LONG_VRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,8 @@ UNCOMPRESSED: Final = frozenset(
     }
 )
 PIXEL_DATA: Final = 0x7FE00010
+LARGEST: Final = 1 << 30
+"""Bytes that a data set may have when it is inflated, or its pixel data when they are decoded: a small file may claim any size."""
 UNDEFINED: Final = 0xFFFFFFFF
 
 _ITEM: Final = 0xFFFEE000
@@ -46,7 +49,7 @@ _SEQUENCE_END: Final = 0xFFFEE0DD
 _END_LENGTH: Final = 8
 _SEQUENCE_ENDS: Final = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")
 _MOST_IN_SHORT: Final = 0xFFFF
-_LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_LONG_VRS: Final = frozenset(LONG_VRS)
 _TEXT: Final = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"}
 )
@@ -93,7 +96,9 @@ def raw_element(tag: int, vr: str, content: bytes) -> RawDataElement:
 
 def _inflated(data: bytes) -> bytes:
     inflater = decompressobj(-MAX_WBITS)  # a null byte after the stream is padding (PS3.5 A.5)
-    inflated = inflater.decompress(data)
+    inflated = inflater.decompress(data, LARGEST)
+    if inflater.unconsumed_tail and not inflater.eof:
+        raise DataSetError(f"the deflated data set has more than {LARGEST >> 20} MB")
     if not inflater.eof:
         raise DataSetError("the deflated data set is cut short")
     return inflated

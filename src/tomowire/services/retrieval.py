@@ -27,7 +27,7 @@ from tomowire.services.get import CGetScu, Receiver
 from tomowire.services.models import Model, querying
 from tomowire.services.retrieve_contexts import contexts_for
 from tomowire.services.retrieve_plan import Planner, grouped, total
-from tomowire.services.retrieving import Progress
+from tomowire.services.retrieving import Progress, SubOperationFailed
 from tomowire.services.sending import log_agreement
 from tomowire.wire.value import value
 
@@ -67,12 +67,42 @@ class Retrieved:
         return self.status.is_failure
 
 
+class _Rest:
+    """The parts whose turn has not come, and how many objects that are."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Part] = {}  # by identity: two may be equal
+        self._known = 0
+        self._unknown = 0
+
+    def add(self, part: Part) -> None:
+        self._parts[id(part)] = part
+        self._count(part, 1)
+
+    def discard(self, part: Part) -> None:
+        if self._parts.pop(id(part), None) is not None:
+            self._count(part, -1)
+
+    def _count(self, part: Part, sign: int) -> None:
+        if part.count is None:
+            self._unknown += sign
+        else:
+            self._known += sign * part.count
+
+    @property
+    def objects(self) -> int | None:
+        """None when that is not known of one of them."""
+        return None if self._unknown else self._known
+
+
 class Requests:
     """One request after the other for the parts of a retrieval; keeps the sum of what they tell, and what went wrong."""
 
     def __init__(self, parts: Iterable[Part]) -> None:
         self._parts = list(parts)
-        self._waiting = list(self._parts)
+        self._rest = _Rest()
+        for part in self._parts:
+            self._rest.add(part)
         self._done = Progress(total(self._parts), 0, 0, 0)
         self._later: int | None = 0  # objects of the parts whose turn has not come
         self._failures: list[Exception] = []
@@ -89,10 +119,11 @@ class Requests:
         """Make the requests for `parts`, or for all, and yield how far the whole is. A failure does not stop the others."""
         left = deque(self._parts if parts is None else parts)
         list_refused: RetrieveFailed | None = None  # and now the first instance is tried alone
+        list_end = 0  # so many are left when the instances of that list have been tried
         while left:
             part = left.popleft()
-            self._waiting.remove(part)
-            self._later = total(self._waiting)
+            self._rest.discard(part)
+            self._later = self._rest.objects
             last = Progress(0, 0, 0, 0)
             alone: list[Part] = []
             try:
@@ -102,33 +133,35 @@ class Requests:
             except RetrieveFailed as failure:
                 alone = [] if failure.completed else part.one_by_one()
                 left.extendleft(reversed(alone))
-                self._waiting += alone
+                for each in alone:
+                    self._rest.add(each)
                 if alone:
                     list_refused = failure
+                    list_end = len(left) - len(alone)
                     continue
                 self._failures.append(failure)
                 if list_refused is not None and failure.status == list_refused.status:
-                    self._drop_like(part, left)  # not because it was a list: the others would fare no better
+                    # Not because it was a list: the others would fare no better.
+                    while len(left) > list_end:
+                        dropped = left.popleft()
+                        self._rest.discard(dropped)
+                        self._failures += map(SubOperationFailed, dropped.uids)
             except ExceptionGroup as group:
                 self._failures += group.exceptions
                 self._said[group.message] = None
             list_refused = None
             self._done = self._with(last)
 
-    def _drop_like(self, part: Part, left: deque[Part]) -> None:
-        """Give up the instances that stood in one list with `part`."""
-        while left and left[0].uids and left[0].keys == part.keys:
-            self._waiting.remove(left.popleft())
-
     def lost(self, error: Exception, parts: Iterable[Part]) -> None:
         """The association on which these were, or would have been, asked for is over."""
         self._failures.append(error)
-        gone = set(map(id, parts))
-        self._waiting = [each for each in self._waiting if id(each) not in gone]
+        for part in parts:
+            self._rest.discard(part)
 
     @property
-    def has_failures(self) -> bool:
-        return bool(self._failures)
+    def failures(self) -> tuple[Exception, ...]:
+        """What went wrong so far."""
+        return tuple(self._failures)
 
     def finish(self) -> None:
         """Raise what went wrong: `RetrieveFailed` if there was but one request, else all in one `ExceptionGroup`."""
@@ -271,7 +304,7 @@ class _Work:
             try:
                 await self._use_association(classes, group, tell)
             except (AssociationError, NoAcceptedContext, OperationTimeout) as error:
-                if len(groups) == 1 and not self._requests.has_failures:
+                if len(groups) == 1 and not self._requests.failures:
                     raise
                 self._requests.lost(error, group)
                 if isinstance(error, ConnectFailed | AssociationRejected):

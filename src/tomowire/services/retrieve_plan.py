@@ -194,7 +194,8 @@ def grouped(parts: Iterable[Part], most: int = MOST_TOGETHER) -> list[tuple[froz
         for number, (classes, members) in enumerate(groups):
             both = classes | part.sop_classes
             if bool(classes) is bool(part.sop_classes) and (both == classes or len(both) <= most):
-                groups[number] = (both, [*members, part])
+                members.append(part)
+                groups[number] = (both, members)
                 break
         else:
             groups.append((part.sop_classes, [part]))

@@ -13,16 +13,27 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import TranscodingFailed
 from tomowire.services.decoding import decoded, decoders_of
-from tomowire.services.reencoding import UNCOMPRESSED, reencode
-from tomowire.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
+from tomowire.services.reencoding import LARGEST, UNCOMPRESSED, reencode
+from tomowire.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from tomowire.services.dicom_file import DicomFile
 
 _LARGE: Final = 64 << 20
-# So many times as large as its file a compressed data set is taken to be.
-_EXPANSION: Final = 8
-_PLAIN: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
+# So many times as large as its file a data set is taken to be, in these transfer syntaxes and in all others. (Deflate can do 1032.)
+_EXPANSION: Final = {
+    IMPLICIT_VR_LITTLE_ENDIAN: 1,
+    EXPLICIT_VR_LITTLE_ENDIAN: 1,
+    EXPLICIT_VR_BIG_ENDIAN: 1,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: 1032,
+}
+_EXPANSION_OF_IMAGES: Final = 8
 # A large data set is held in memory two or three times over: these wait for one another, in all event loops of the process.
 _large_ones: Final = ThreadPoolExecutor(1, thread_name_prefix="tomowire-transcoding")
 
@@ -45,12 +56,13 @@ async def transcode(file: DicomFile, to_ts: str) -> bytes:
 
     Raises `TranscodingFailed`, whose text says why: there is no codec, the object is damaged, the file cannot be read.
     """
-    executor = _large_ones if _is_large(file) else None
+    executor = _large_ones if transcoded_size(file) > _LARGE else None
     return await asyncio.get_running_loop().run_in_executor(executor, _transcode, file, to_ts)
 
 
-def _is_large(file: DicomFile) -> bool:
-    return file.size * (1 if file.transfer_syntax_uid in _PLAIN else _EXPANSION) > _LARGE
+def transcoded_size(file: DicomFile) -> int:
+    """About how many bytes the data set of `file` has when it is uncompressed."""
+    return min(file.size * _EXPANSION.get(file.transfer_syntax_uid, _EXPANSION_OF_IMAGES), LARGEST)
 
 
 def _transcode(file: DicomFile, to_ts: str) -> bytes:
