@@ -208,6 +208,8 @@ async def test_what_cannot_be_parsed(victim: RunningArchive, sender: Sender, dat
 
 async def test_a_deflate_bomb_costs_no_memory(victim: RunningArchive, sender: Sender) -> None:
     """Half a megabyte that would be half a gigabyte."""
+    first = Sample(size=500, overrides={0x00080005: ("CS", "ISO_IR 100")})  # has what reads character sets imported
+    assert (await sender.store(first.data_set, first.uid)).status == SUCCESS
     before = victim.stored(), resident_size(victim)
     compressor = zlib.compressobj(9, wbits=-15)
     zeros = bytes(1 << 20)

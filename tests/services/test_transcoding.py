@@ -277,6 +277,12 @@ async def test_compressed_pixel_data_in_an_uncompressed_transfer_syntax_is_refus
         await transcode(file, IMPLICIT.transfer_syntax)
 
 
+async def test_pixel_data_that_is_not_encapsulated_in_a_compressed_transfer_syntax_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, JPEG_BASELINE, EXPLICIT.element(0x7FE00010, "OB", b"\xff\xd8"))
+    with pytest.raises(TranscodingFailed, match="not encapsulated, against its transfer syntax"):
+        await transcode(file, IMPLICIT.transfer_syntax)
+
+
 def test_when_a_codec_fails_the_next_is_tried() -> None:
     data_set = pydicom.dcmread(example("MR_small_RLE.dcm").path)
     (decoder,) = decoders_of(RLE)

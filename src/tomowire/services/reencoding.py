@@ -68,8 +68,8 @@ def reencode(data: bytes, source: str, target: str, decode: Decode | None = None
     the elements to put in place of those with the same tag, None to leave one out. Group lengths, which are retired (PS3.5 7.2),
     are left out. The result is padded to even length (see `even`).
 
-    Raises `DataSetError` for a data set that is cut short, or that has encapsulated pixel data where there is no `decode`; what
-    pydicom raises for one that it cannot read.
+    Raises `DataSetError` for a data set that is cut short, that has encapsulated pixel data where there is no `decode`, or that has
+    other pixel data where there is one (PS3.5 A.4; an icon in it may have); what pydicom raises for one that it cannot read.
     """
     from pydicom.filereader import read_dataset
 
@@ -144,6 +144,8 @@ class _Writer:
             if self._decode is None:
                 raise DataSetError("its pixel data is compressed, against its transfer syntax")
             elements |= self._decode(data_set)
+        elif isinstance(pixels, RawDataElement) and self._decode is not None and not ancestors:
+            raise DataSetError("its pixel data is not encapsulated, against its transfer syntax")
         for tag in sorted(elements):
             element = elements[tag]
             if element is not None and tag & 0xFFFF:
