@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,10 @@ from hypothesis import settings
 from support.leaks import Resources, leaks_since
 from support.network import free_port as any_free_port
 from support.requirements import missing, shared_data_directory, system_program
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has it so for what it starts in the background, and the programs under test would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine must not make a property test fail: how long an example takes is not what these tests are about.
 settings.register_profile("tomowire", deadline=None)
