@@ -18,6 +18,14 @@ PATIENT_ID, STUDY_UID, SERIES_UID = 0x00100020, 0x0020000D, 0x0020000E
 EXPLICIT_LITTLE = EXPLICIT.transfer_syntax
 
 
+@pytest.mark.parametrize("vr", [b"U\xe3", b"ZZ"])
+def test_what_is_no_vr_is_taken_for_the_one_that_the_dictionary_has(vr: bytes) -> None:
+    known = EXPLICIT.element(0x0020000D, "UI", b"1.2.3\0").replace(b"UI", vr)
+    level = EXPLICIT.element(0x00080052, "CS", b"STUDY ")
+    keys = parse_keys(level + known, EXPLICIT.transfer_syntax, Model.STUDY_ROOT)
+    assert keys.entries == (Key(0x0020000D, "UI", ("1.2.3",)),)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.transfer_syntax)
 def test_all_kinds_of_keys(encoder: Encoder) -> None:
     e = encoder

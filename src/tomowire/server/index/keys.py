@@ -13,6 +13,7 @@ from tomowire.server.index.text import decode as decode_text
 from tomowire.server.index.text import without_padding
 from tomowire.services.models import Level, Model
 from tomowire.wire.value import value
+from tomowire.wire.vrs import LONG_VRS, SHORT_VRS
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,6 +43,7 @@ LONGEST_TEXT: Final = 10240
 _SAID_BY_THE_ARCHIVE: Final = frozenset(
     {SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY}
 )
+_VRS: Final = frozenset((*SHORT_VRS, *LONG_VRS))
 _EXTENDED_TEXT: Final = frozenset({"SH", "LO", "UC", "PN"})  # PS3.5 6.1.2.3: as Specific Character Set says
 _PLAIN_TEXT: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
 _ONE_TEXT: Final = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 6.2: a backslash is no delimiter there
@@ -185,7 +187,7 @@ def _vr(dataset: Dataset, tag: int) -> str:
     from pydicom.datadict import dictionary_VR
 
     vr: str | None = dataset.get_item(tag, keep_deferred=True).VR  # None in implicit VR
-    if vr is None or vr == "UN":
+    if vr == "UN" or vr not in _VRS:  # what is none is not sent back as one
         try:
             vr = dictionary_VR(tag)
         except KeyError:  # a private one, or one of a newer edition
