@@ -190,6 +190,18 @@ class QueryFailed(TomowireError):
         self.offending_elements = offending_elements
 
 
+class NotConfirmed(TomowireError):
+    """Answers to a query do not say that they match its keys `keywords`, so what they are about is not retrieved.
+
+    A peer that does not know an optional key answers with everything (PS3.4 C.2.2.1.3). `count` is the number of such answers.
+    """
+
+    def __init__(self, message: str, keywords: tuple[str, ...], count: int) -> None:
+        super().__init__(message)
+        self.keywords = keywords
+        self.count = count
+
+
 class RetrieveFailed(TomowireError):
     """A C-GET or C-MOVE failed. An SCU raises it when the peer says so; a handler raises it to have that answered.
 

@@ -314,6 +314,7 @@ async def test_sigterm_ends_it_too() -> None:
     [
         (["--study-uid", STUDY], "Missing option '--dest'"),
         (["--dest", "DEST"], "which ones? Name at least one key"),
+        (["--dest", "DEST", "--series-uid", "1.2.3"], "--series-uid needs -L series, or -L image"),
         (["--dest", "DEST", "-L", "series", "-k", "Modality"], "which ones? Name at least one key"),
         (["--dest", "SEVENTEEN-LETTERS", "--study-uid", STUDY], "is not an AE title"),
         (["--dest", "DEST", "--study-uid", "1.2.x"], "'1.2.x' is not a UID"),

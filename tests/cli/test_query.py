@@ -345,6 +345,17 @@ async def test_csv_has_keywords_as_header_and_dicom_values(finder: Finder) -> No
     assert "private" not in row, "nobody asked for it"
 
 
+async def test_answers_that_do_not_confirm_a_key_are_told(finder: Finder) -> None:
+    """PS3.4 C.2.2.1.3: who does not know the key answers with everything."""
+    finder.answers = [study(1), study(2)]
+    done = await tomowire("query", finder.peer, "-k", "BodyPartExamined=HEAD", "--format", "jsonl")
+    assert (done.code, len(done.stdout.splitlines())) == (0, 2)
+    assert (
+        done.stderr
+        == "tomowire: 2 of 2 answers do not confirm BodyPartExamined: ANY may not match by it at STUDY level\n"
+    )
+
+
 @pytest.mark.parametrize(("form", "printed"), [("table", ""), ("json", "[]\n"), ("jsonl", ""), ("csv", "PatientName")])
 async def test_nothing_found_is_no_failure(form: str, printed: str, finder: Finder) -> None:
     done = await tomowire("query", finder.peer, "--format", form)

@@ -406,6 +406,8 @@ async def appeared(folder: Path, count: int) -> None:
         (["--study-uid", STUDY], "Missing option '-o'"),
         (["-o", "."], "which ones? Name at least one key"),
         (["-o", ".", "--study-uid", STUDY, "--name", "../{sop_instance_uid}"], "is not a path below the folder"),
+        (["-o", ".", "--series-uid", "1.2.3"], "--series-uid needs -L series, or -L image"),
+        (["-o", ".", "-k", "SOPInstanceUID=1.2.3"], "SOPInstanceUID is no key of the STUDY level: ask at IMAGE level"),
         (["-o", ".", "--study-uid", STUDY, "--name", "x"], "all objects would get the same name"),
         (["-o", ".", "--study-uid", STUDY, "--method", "ftp"], "'ftp' is not one of"),
     ],

@@ -23,6 +23,7 @@ from tomowire import (
     CGetScu,
     CMoveScu,
     Model,
+    NotConfirmed,
     Peer,
     Progress,
     Query,
@@ -195,6 +196,17 @@ async def test_get(archive: Archive, query: Query, expected: set[str], tmp_path:
     progress = [each for each in news if isinstance(each, Progress)]
     assert (progress[-1].remaining, progress[-1].completed, progress[-1].failed) == (0, len(expected), 0)
     assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+
+async def test_a_key_that_matches_nothing_never_brings_everything(archive: Archive, tmp_path: Path) -> None:
+    """dcmqrscp and qrscp do not know the key at this level, and answer with all that they have."""
+    async with Peer(archive.address) as peer:
+        news = peer.get(Query.studies().modality("NM"), tmp_path / "got")
+        if archive.kind != "orthanc":
+            with pytest.raises(NotConfirmed, match="ModalitiesInStudy"):
+                assert [each async for each in news if isinstance(each, Retrieved)] == []
+        else:
+            assert [each async for each in news if isinstance(each, Retrieved)] == []
 
 
 async def test_many_classes_come_over_several_associations(archive: Archive, tmp_path: Path) -> None:

@@ -44,8 +44,6 @@ VALUES: list[tuple[Step, str, str]] = [
     (lambda q: q.study_uid("1.2.3"), "StudyInstanceUID", "1.2.3"),
     # C.2.2.2.2: a list of UID is separated by backslashes
     (lambda q: q.study_uid("1.2.3", "1.2.4"), "StudyInstanceUID", "1.2.3\\1.2.4"),
-    (lambda q: q.series_uid("1.2.5"), "SeriesInstanceUID", "1.2.5"),
-    (lambda q: q.sop_instance_uid("1.2.6", "1.2.7"), "SOPInstanceUID", "1.2.6\\1.2.7"),
     (lambda q: q.modality("CT"), "ModalitiesInStudy", "CT"),
     (lambda q: q.modality("CT", "MR"), "ModalitiesInStudy", "CT\\MR"),
     # C.2.2.2.5: "A-B", "A-", "-B"
@@ -96,6 +94,17 @@ VALUES: list[tuple[Step, str, str]] = [
 @pytest.mark.parametrize(("step", "keyword", "value"), VALUES)
 def test_what_a_step_asks_for(step: Step, keyword: str, value: str) -> None:
     assert written(step(Query.studies()), keyword) == value
+
+
+def test_unique_keys_of_the_levels_below() -> None:
+    query = Query.images("1.2.3", "1.2.5").sop_instance_uid("1.2.6", "1.2.7")
+    assert written(query, "SeriesInstanceUID") == "1.2.5"
+    assert written(query, "SOPInstanceUID") == "1.2.6\\1.2.7"
+    # PS3.4 C.4.1.2.1: the unique keys above the level, and the keys of the level
+    for below in (Query.studies().series_uid("1.2.5"), Query.series("1.2.3").sop_instance_uid("1.2.6")):
+        with pytest.raises(UsageError, match=r"is no key of the (STUDY|SERIES) level: ask at (SERIES|IMAGE) level"):
+            below.dataset()
+    assert Query.studies().returning("SeriesInstanceUID").dataset().SeriesInstanceUID == ""
 
 
 def test_numbers_in_binary() -> None:

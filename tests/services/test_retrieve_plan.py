@@ -27,6 +27,7 @@ from tomowire import (
     Level,
     Model,
     NoAcceptedContext,
+    NotConfirmed,
     Peer,
     PeerMisbehaved,
     Progress,
@@ -38,6 +39,7 @@ from tomowire import (
     Storage,
     StoreRequest,
     SubOperationFailed,
+    UsageError,
     Verification,
     listen,
 )
@@ -46,7 +48,7 @@ from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.retrieve_contexts import LIKELY_SOP_CLASSES, SYNTAXES, contexts_for
-from tomowire.services.retrieve_plan import Part, grouped
+from tomowire.services.retrieve_plan import MOST_TOGETHER, Part, grouped
 from tomowire.services.suboperations import Retrieval, RetrieveRequest
 from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 
@@ -79,6 +81,8 @@ class Catalogue:
     associations: set[object] = field(default_factory=set)
     fails: set[str] = field(default_factory=set)
     """Study Instance UIDs of which a C-GET fails."""
+    modalities: dict[str, list[str]] = field(default_factory=dict)
+    """Those that it tells, by Study Instance UID."""
     aborts: set[str] = field(default_factory=set)
     """Those at which the association is aborted."""
 
@@ -100,8 +104,12 @@ class Catalogue:
         for key, rows in found.items():
             made = Dataset()
             made.QueryRetrieveLevel = level.value
+            if "PatientName" in asked:
+                made.PatientName = "Doe^John"
             for keyword, each in zip(path, key, strict=True):
                 setattr(made, keyword, each)
+            if level is Level.STUDY and made.StudyInstanceUID in self.modalities:
+                made.ModalitiesInStudy = self.modalities[made.StudyInstanceUID]
             if level is Level.STUDY and self.tells_classes_in_study:
                 made.SOPClassesInStudy = sorted({row.file.sop_class_uid for row in rows})
                 made.NumberOfStudyRelatedInstances = len(rows)
@@ -376,10 +384,48 @@ async def test_what_goes_wrong_before_anything_is_asked_for(catalogue: Catalogue
             "1.2.4"
         ]
         catalogue.rows[3].keys["StudyInstanceUID"] = ""
-        with pytest.raises(PeerMisbehaved, match="without StudyInstanceUID"):
-            _ = [each async for each in peer.get(Query.studies(), tmp_path)]
+        with pytest.raises(ExceptionGroup) as caught:
+            assert await got_by(peer, Query.studies(), tmp_path) == ["1", "2", "3"]
+        (unnamed,) = caught.value.exceptions
+        assert isinstance(unnamed, PeerMisbehaved)
+        assert "1 of the answers at STUDY level has no StudyInstanceUID" in str(unnamed)
     with pytest.raises(ConnectFailed):
         _ = [each async for each in Peer(f"ARCHIVE@{LOOPBACK}:{port}").get(Query.studies(), tmp_path)]
+
+
+@pytest.mark.parametrize("query", [Query.studies().modality("MR"), Query.studies().where("StudyDescription", "x*")])
+async def test_a_peer_that_ignores_a_key_does_not_give_away_everything(
+    catalogue: Catalogue, tmp_path: Path, query: Query
+) -> None:
+    """PS3.4 C.2.2.1.3: it may; it leaves the attribute out of its answers then."""
+    (keyword,) = {"ModalitiesInStudy", "StudyDescription"} & {each.keyword for each in query.dataset() if each.value}
+    async with catalogue.serving() as peer:
+        for everything in (peer.get(query, tmp_path), peer.move(query, "NOBODY")):
+            with pytest.raises(
+                NotConfirmed, match=f"2 of the answers at STUDY level do not confirm {keyword}"
+            ) as caught:
+                assert [each async for each in everything if not isinstance(each, Progress)] == []
+            assert (caught.value.keywords, caught.value.count) == ((keyword,), 2)
+    assert catalogue.got == []
+
+
+async def test_what_is_confirmed_comes_and_what_is_not_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.modalities = {"1.2.1": ["CT", "SR"]}
+    async with catalogue.serving() as peer:
+        with pytest.raises(ExceptionGroup) as caught:
+            assert await got_by(peer, Query.studies().modality("CT"), tmp_path / "got") == list("123")
+    (left_out,) = caught.value.exceptions
+    assert isinstance(left_out, NotConfirmed)
+    assert left_out.count == 1
+
+
+async def test_a_key_of_a_level_below_is_refused_before_anybody_is_asked(catalogue: Catalogue, tmp_path: Path) -> None:
+    query = Query.studies().series_uid("1.2.1.1")
+    async with catalogue.serving() as peer:
+        for everything in (peer.get(query, tmp_path), peer.move(query, "NOBODY")):
+            with pytest.raises(UsageError, match="SeriesInstanceUID is no key of the STUDY level"):
+                _ = [each async for each in everything]
+    assert (catalogue.asked, catalogue.got) == ([], [])
 
 
 async def test_a_query_that_fails(tmp_path: Path) -> None:
@@ -447,6 +493,23 @@ def test_contexts(count: int) -> None:
         if count <= 2:
             assert all(len(syntaxes) == 1 for syntaxes in offered)
             assert set(together) == set(SYNTAXES)
+
+
+def test_as_many_classes_as_share_an_association_lose_no_image() -> None:
+    """Each transfer syntax of images that is not retired has a context by itself, for each class; of a video, those of videos."""
+    video = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
+    classes = [*MANY[: MOST_TOGETHER - 1], video]
+    contexts = contexts_for(classes, Model.STUDY_ROOT)
+    names = {uid: name for uid, name in TRANSFER_SYNTAXES.items() if uid in SYNTAXES and "(Retired)" not in name}
+    videos = {uid for uid, name in names.items() if "MPEG" in name or "HEVC" in name}
+    for sop_class in classes:
+        alone = {
+            each.transfer_syntaxes[0]
+            for each in contexts
+            if each.abstract_syntax == sop_class and len(each.transfer_syntaxes) == 1
+        }
+        assert (videos if sop_class == video else names.keys() - videos) <= alone
+    assert grouped([Part(Level.STUDY, (), (), frozenset(classes))])[0][0] == set(classes)
 
 
 def test_the_transfer_syntaxes() -> None:

@@ -50,6 +50,8 @@ class Keys:
 
     def query(self) -> Query:
         """What to ask. Raises `UsageError` for what cannot be asked."""
+        if self.series_uid and self.level in (Level.PATIENT, Level.STUDY):
+            raise UsageError("--series-uid needs -L series, or -L image")
         query = Query(self.level)
         wanted: dict[str | int, Any] = {}
         for option, key, text in self._pairs():

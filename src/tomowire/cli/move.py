@@ -100,13 +100,15 @@ async def move_all(
     """
     model = selection.model
     last = None
-    requests = Requests(())
+    requests, failures = Requests(()), list[Exception]()
     try:
         async with associate(report.peer, [moving(model), querying(model)], **options) as association:
             log_agreement(logger, association)
             if parts is None:
-                parts = selection.outright or await Planner(CFindScu(association), model).entities(selection.query)
-            requests = Requests(parts)
+                planner = Planner(CFindScu(association), model)
+                parts = selection.outright or await planner.entities(selection.query)
+                failures = planner.failures
+            requests = Requests(parts, failures)
             scu = CMoveScu(association)
 
             async def move(query: Query) -> AsyncGenerator[Progress, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import peer_argument, requestor_options
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
+from tomowire.services.confirming import Confirmation
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
 from tomowire.services.models import querying
 from tomowire.services.sending import log_agreement
@@ -57,17 +59,28 @@ async def _query(
 ) -> int:
     query = keys.query()
     model = keys.model or query.model
-    asked = [int(element.tag) for element in query.dataset(model)]
+    identifier = query.dataset(model)
+    asked = [int(element.tag) for element in identifier]
+    confirmation = Confirmation(identifier, [each.unique_key for each in model.levels])
+    doubts: Counter[str] = Counter()
+
+    def compare(answer: Dataset) -> None:
+        doubts.update(confirmation.doubts(answer))
+
     try:
         async with associate(address, [querying(model)], **options) as association:
             log_agreement(logger, association)
             answers = CFindScu(association).find(query, model=model, timeout=timeout)
             with open_output(form, asked) as show:
-                count = await _show(answers, show, limit)
+                count = await _show(answers, show, compare, limit)
     except TomowireError as failure:
         hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
         complain(explain(failure, called=address.ae_title) + hint)
         return exit_code_of(failure)
+    for keyword, doubtful in doubts.items():
+        complain(
+            f"{doubtful} of {count} answers do not confirm {keyword}: {address.ae_title} may not match by it at {query.level} level"
+        )
     if not count:
         complain(f"{address} has nothing that matches")
     elif count == limit:
@@ -75,12 +88,20 @@ async def _query(
     return ExitCode.OK
 
 
-async def _show(answers: AsyncGenerator[Dataset, None], show: Callable[[Dataset], None], limit: int | None) -> int:
-    """Show the answers as they come, and leave the others be after so many; gives how many there were."""
+async def _show(
+    answers: AsyncGenerator[Dataset, None],
+    show: Callable[[Dataset], None],
+    compare: Callable[[Dataset], None],
+    limit: int | None,
+) -> int:
+    """Show the answers as they come, compare them with what was asked, and leave the others be after so many; gives how many
+    there were.
+    """
     count = 0
     async with aclosing(answers):
         async for answer in answers:
             show(answer)
+            compare(answer)
             count += 1
             if count == limit:
                 break

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.cli.keys import Keys
+    from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
 
 _GRACE: Final = 1.0
@@ -167,6 +168,10 @@ def _address_towards(host: str, port: int) -> str:
         raise ConnectFailed(f"cannot find the way to {host}: {error.strerror or error}; see --bind") from error
 
 
+async def _all(planner: Planner, query: Query) -> tuple[list[Part], list[str]]:
+    return await planner.parts(query), []
+
+
 class _Retrieval:
     """What a person has asked for, into a folder."""
 
@@ -200,10 +205,10 @@ class _Retrieval:
         async with associate(self._report.peer, [querying(model)], **self._options) as association:
             log_agreement(logger, association)
             planner = Planner(CFindScu(association), model, timeout=self._timeout)
-            if not there:
-                return await planner.parts(query)
-            parts, present = await missing(planner, query, model, there)
+            parts, present = await (missing(planner, query, model, there) if there else _all(planner, query))
         self._report.resumed(present)
+        for failure in planner.failures:
+            self._report.failed(failure)
         return parts
 
     async def _get(self, parts: list[Part]) -> None:

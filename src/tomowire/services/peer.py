@@ -158,11 +158,12 @@ class Peer:
         timeout: float | None,
         **limits: Any,
     ) -> AsyncGenerator[Retrieved | Progress, None]:
-        parts = await plan_retrieval(self.address, query, model, with_classes=True, options=self._options)
+        parts, failures = await plan_retrieval(self.address, query, model, with_classes=True, options=self._options)
+        limits |= {"timeout": timeout, "failures": failures}
         own = None if isinstance(into, Folder) or callable(into) else await _folder_at(into)
         place = own or cast("Folder | Callable[[StoreRequest], Awaitable[int]]", into)
         try:
-            news = get_parts(self.address, parts, place, model, options=self._options, timeout=timeout, **limits)
+            news = get_parts(self.address, parts, place, model, options=self._options, **limits)
             async with aclosing(news):
                 async for each in news:
                     yield each
@@ -175,10 +176,13 @@ class Peer:
     ) -> AsyncGenerator[Progress, None]:
         requests: Requests | None = None
         if isinstance(query, Query) and not await asyncio.to_thread(names_entities, query, model):
-            parts = await plan_retrieval(self.address, query, model, with_classes=False, options=self._options)
-            requests = Requests(parts)
+            parts, failures = await plan_retrieval(
+                self.address, query, model, with_classes=False, options=self._options
+            )
+            requests = Requests(parts, failures)
             yield requests.progress
             if not parts:
+                requests.finish()
                 return
         try:
             async with associate(self.address, [moving(model)], **self._options) as association:

@@ -162,12 +162,19 @@ class Query:
         return default_model(self.level)
 
     def dataset(self, model: Model | None = None) -> Dataset:
-        """The identifier, as a data set of one's own. Raises `UsageError` for a model that does not have the level."""
+        """The identifier, as a data set of one's own.
+
+        Raises `UsageError` for a model that does not have the level, and for a unique key of a level below, by which no peer has to
+        match (PS3.4 C.4.1.2.1).
+        """
         from pydicom import Dataset
 
         model = model or self.model
         if self.level not in model.levels:
             raise UsageError(f"the {model} model has no {self.level} level")
+        for below in model.levels[model.levels.index(self.level) + 1 :]:
+            if self._keys.get(below.unique_key):
+                raise UsageError(f"{below.unique_key} is no key of the {self.level} level: ask at {below} level")
         made = Dataset()
         made.QueryRetrieveLevel = self.level.value
         keys: dict[str | int, Any] = dict.fromkeys(_returned(self.level, model))

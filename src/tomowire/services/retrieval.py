@@ -96,16 +96,17 @@ class _Rest:
 
 
 class Requests:
-    """One request after the other for the parts of a retrieval; keeps the sum of what they tell, and what went wrong."""
+    """One request after the other for the parts of a retrieval; keeps the sum of what they tell, and what went wrong: `failures`
+    before, and what comes to it."""
 
-    def __init__(self, parts: Iterable[Part]) -> None:
+    def __init__(self, parts: Iterable[Part], failures: Iterable[Exception] = ()) -> None:
         self._parts = list(parts)
         self._rest = _Rest()
         for part in self._parts:
             self._rest.add(part)
         self._done = Progress(total(self._parts), 0, 0, 0)
         self._later: int | None = 0  # objects of the parts whose turn has not come
-        self._failures: list[Exception] = []
+        self._failures = list(failures)
         self._said: dict[str, None] = {}  # what the peer said about them, each once
 
     @property
@@ -164,10 +165,12 @@ class Requests:
         return tuple(self._failures)
 
     def finish(self) -> None:
-        """Raise what went wrong: `RetrieveFailed` if there was but one request, else all in one `ExceptionGroup`."""
+        """Raise what went wrong: `RetrieveFailed` if there was but one request, the first failure if there was none, else all in
+        one `ExceptionGroup`.
+        """
         if not self._failures:
             return
-        if len(self._parts) == 1 and isinstance(self._failures[0], RetrieveFailed):
+        if not self._parts or (len(self._parts) == 1 and isinstance(self._failures[0], RetrieveFailed)):
             raise self._failures[0]
         said = "; ".join(list(self._said)[:_MOST_SAID])
         raise ExceptionGroup(f"not everything was transferred{': ' if said else ''}{said}", self._failures)
@@ -189,12 +192,16 @@ async def plan_retrieval(
     with_classes: bool,
     options: dict[str, Any],
     **limits: Any,
-) -> list[Part]:
-    """Ask the peer what `query` matches; `with_classes` down to the SOP classes. Raises as `CFindScu.find` does."""
+) -> tuple[list[Part], list[Exception]]:
+    """Ask the peer what `query` matches, `with_classes` down to the SOP classes; and `Planner.failures`.
+
+    Raises as `CFindScu.find` does.
+    """
     contexts = [querying(each) for each in dict.fromkeys((model, Model.STUDY_ROOT))]
     async with associate(peer, contexts, **options) as association:
         planner = Planner(CFindScu(association), model, **limits)
-        return await (planner.parts(query) if with_classes else planner.entities(query))
+        parts = await (planner.parts(query) if with_classes else planner.entities(query))
+        return parts, planner.failures
 
 
 class Objects:
@@ -251,15 +258,17 @@ async def get_parts(
     model: Model,
     *,
     options: dict[str, Any],
+    failures: Iterable[Exception] = (),
     **limits: Any,
 ) -> AsyncGenerator[Retrieved | Progress, None]:
     """Get what the parts name, over one association after the other; yield what became of each object, and how far it is.
 
-    `limits` go to `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to be over then uses `aclosing`.
+    `failures` are those of the planning. `limits` go to `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to
+    be over then uses `aclosing`.
     """
     news: asyncio.Queue[Retrieved | Progress | None] = asyncio.Queue()
     objects = Objects(into, news.put_nowait)
-    requests = Requests(parts)
+    requests = Requests(parts, failures)
     work = _Work(peer, model, requests, objects, options, limits)
     news.put_nowait(requests.progress)
     task = asyncio.create_task(work.run(parts, news.put_nowait))

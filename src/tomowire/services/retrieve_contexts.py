@@ -39,16 +39,13 @@ _COMMON_SYNTAXES: Final = (
 # Streams and encodings for mail and XML: nothing that a stored object could have.
 _NO_STORAGE: Final = ("1.2.840.10008.1.2.6.", "1.2.840.10008.1.2.7.")
 _RETIRED: Final = "(Retired)"
-SYNTAXES: Final = tuple(
-    dict.fromkeys(
-        (
-            *_COMMON_SYNTAXES,
-            *(uid for uid, name in TRANSFER_SYNTAXES.items() if not (uid.startswith(_NO_STORAGE) or _RETIRED in name)),
-            *(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE)),
-        )
-    )
-)
-"""All that an object may be stored in, the common ones first and the retired ones last."""
+_STORED: Final = tuple(uid for uid in TRANSFER_SYNTAXES if not uid.startswith(_NO_STORAGE))
+_CURRENT: Final = tuple(uid for uid in _STORED if _RETIRED not in TRANSFER_SYNTAXES[uid])
+_OF_VIDEO: Final = tuple(uid for uid in _CURRENT if any(kind in TRANSFER_SYNTAXES[uid] for kind in ("MPEG", "HEVC")))
+_OF_IMAGES: Final = tuple(uid for uid in _CURRENT if uid not in _OF_VIDEO)
+SYNTAXES: Final = tuple(dict.fromkeys((*_COMMON_SYNTAXES, *_OF_IMAGES, *_OF_VIDEO, *_STORED)))
+"""All that an object may be stored in: the common ones first, those of video after those of images, the retired ones last."""
+_SYNTAXES_OF_VIDEO: Final = tuple(dict.fromkeys((*_COMMON_SYNTAXES[:2], *_OF_VIDEO, *SYNTAXES)))
 # DCMTK 3.6.7 closes the connection at a context with more than 50.
 _MOST_SYNTAXES_IN_A_CONTEXT: Final = 20
 
@@ -105,10 +102,16 @@ def contexts_for(sop_classes: Iterable[str], model: Model) -> list[ProposedConte
     """
     uids = sorted(sop_classes) or LIKELY_SOP_CLASSES
     contexts = max((MAXIMUM_CONTEXTS - 1) // len(uids), 1)
-    lists: list[tuple[str, ...]] = [(each,) for each in SYNTAXES]
-    if contexts < len(lists):
-        lists = [*lists[: contexts - 1], SYNTAXES[contexts - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]
     return [
         *getting(model=model),
-        *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in lists),
+        *(ProposedContext(uid, each, scu=False, scp=True) for uid in uids for each in _lists(uid, contexts)),
     ]
+
+
+def _lists(sop_class: str, contexts: int) -> list[tuple[str, ...]]:
+    """The transfer syntaxes of each of so many contexts."""
+    syntaxes = _SYNTAXES_OF_VIDEO if "Video" in STORAGE_SOP_CLASSES.get(sop_class, "") else SYNTAXES
+    lists: list[tuple[str, ...]] = [(each,) for each in syntaxes]
+    if contexts >= len(lists):
+        return lists
+    return [*lists[: contexts - 1], syntaxes[contexts - 1 :][:_MOST_SYNTAXES_IN_A_CONTEXT]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import PeerMisbehaved
+from tomowire.errors import NotConfirmed, PeerMisbehaved
+from tomowire.services.confirming import Confirmation
 from tomowire.services.models import Level, Model
 from tomowire.services.query import Query
 from tomowire.wire.value import value
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
 
     from tomowire.services.find import CFindScu
 
-MOST_SOP_CLASSES: Final = 16
-"""What has more is taken apart: each class has room for seven contexts then, and so for the transfer syntaxes that matter."""
-MOST_TOGETHER: Final = 4
-"""So many classes of different parts share an association: each has a context for nearly every transfer syntax then."""
+MOST_SOP_CLASSES: Final = 4
+"""What has more is taken apart: each class has room for 31 contexts then, and so for all transfer syntaxes that matter."""
+MOST_TOGETHER: Final = MOST_SOP_CLASSES
+"""So many classes of different parts share an association, for the same reason."""
 # UIDs in one request: 64 KB at most, so that the identifier fits where lengths have two bytes.
 _UIDS_AT_ONCE: Final = 500
 _SEVERAL: Final = 2
@@ -58,13 +60,29 @@ class Part:
 
 
 class Planner:
-    """Asks a peer what there is, in `model`. A part with more than `most` classes is taken apart, level by level."""
+    """Asks a peer what there is, in `model`. A part with more than `most` classes is taken apart, level by level.
+
+    What the peer answers and cannot be retrieved, or has not been asked for, is left out; `failures` tells of it.
+    """
 
     def __init__(self, scu: CFindScu, model: Model, *, most: int = MOST_SOP_CLASSES, **options: Any) -> None:
         self._scu = scu
         self._model = model
         self._most = most
         self._options = options
+        self._unnamed: Counter[Level] = Counter()
+        self._unconfirmed: Counter[tuple[Level, tuple[str, ...]]] = Counter()
+
+    @property
+    def failures(self) -> list[Exception]:
+        """What was left out, and why: `PeerMisbehaved` and `NotConfirmed`."""
+        return [
+            *(PeerMisbehaved(_without_key(level, count)) for level, count in self._unnamed.items()),
+            *(
+                NotConfirmed(_without_confirmation(level, keywords, count), keywords, count)
+                for (level, keywords), count in self._unconfirmed.items()
+            ),
+        ]
 
     async def entities(self, query: Query | Dataset) -> list[Part]:
         """One part for each patient, study or series that matches, and one for the instances of each series."""
@@ -84,27 +102,34 @@ class Planner:
             return [Part(level, part.keys, (), classes, _number(answer, "NumberOfStudyRelatedInstances"))]
         below = _LEVEL_BELOW[level]
         # The retired Patient/Study Only model ends with the study.
-        planner = self if below in self._model.levels else Planner(self._scu, Model.STUDY_ROOT, **self._options)
+        planner = self if below in self._model.levels else self._in_study_root()
         parts = await planner.parts(Query(below, dict(part.keys)))
         classes = _union(parts)
         if not parts or (len(classes) > self._most and planner is self):
             return parts
         return [Part(level, part.keys, (), classes, total(parts))]
 
+    def _in_study_root(self) -> Planner:
+        planner = Planner(self._scu, Model.STUDY_ROOT, **self._options)
+        planner._unnamed, planner._unconfirmed = self._unnamed, self._unconfirmed
+        return planner
+
     async def _entities(self, query: Query | Dataset) -> AsyncGenerator[tuple[Part, Dataset | None], None]:
         asked = _asking(query, self._model)
         level = Level(asked.QueryRetrieveLevel)
         path = [each.unique_key for each in self._model.levels[: self._model.levels.index(level) + 1]]
+        confirmation = Confirmation(asked, path[:-1])
         seen: set[tuple[str, ...]] = set()
         images: dict[tuple[str, ...], dict[str, str]] = {}  # class by instance, for each series
         async with aclosing(self._scu.find(asked, model=self._model, **self._options)) as answers:
             async for answer in answers:
                 key = tuple(_one(answer, keyword) or _one(asked, keyword) for keyword in path)
+                doubts = confirmation.doubts(answer)
                 if not key[-1]:
-                    raise PeerMisbehaved(
-                        f"the peer answered a query for {level} without {path[-1]}: that cannot be retrieved"
-                    )
-                if level is Level.IMAGE:
+                    self._unnamed[level] += 1
+                elif doubts:
+                    self._unconfirmed[level, tuple(doubts)] += 1
+                elif level is Level.IMAGE:
                     images.setdefault(key[:-1], {})[key[-1]] = _one(answer, "SOPClassUID")
                 elif key not in seen:
                     seen.add(key)
@@ -112,6 +137,26 @@ class Planner:
         for above, class_of in images.items():
             for part in _image_parts(_named(path, above), class_of):
                 yield part, None
+
+
+def _without_key(level: Level, count: int) -> str:
+    hint = "; ask for their studies, at STUDY level" if level is Level.PATIENT else ""
+    return (
+        f"{count} of the answers at {level} level {_have(count)} no {level.unique_key}: they cannot be retrieved{hint}"
+    )
+
+
+def _without_confirmation(level: Level, keywords: Sequence[str], count: int) -> str:
+    asked, one = ", ".join(keywords), len(keywords) == 1
+    return (
+        f"{count} of the answers at {level} level {_have(count, 'does', 'do')} not confirm {asked}, and what"
+        f" {_have(count, 'it is', 'they are')} about is not retrieved: the peer may not match by {'it' if one else 'them'} there;"
+        f" leave {'it' if one else 'them'} out, or ask at another level"
+    )
+
+
+def _have(count: int, one: str = "has", several: str = "have") -> str:
+    return one if count == 1 else several
 
 
 _LEVEL_BELOW: Final = {Level.PATIENT: Level.STUDY, Level.STUDY: Level.SERIES, Level.SERIES: Level.IMAGE}
