@@ -91,10 +91,12 @@ class RetrievalReport:
         self._completed, self._warnings = progress.completed, progress.warning
 
     def failed(self, error: Exception) -> None:
-        """An operation ended with an error; a group is about single objects."""
+        """An operation ended with an error; a group is about single objects, and its text has what the peer said about them."""
         if isinstance(error, ExceptionGroup):
             for each in error.exceptions:
                 self.failed(each)
+            if any(isinstance(each, SubOperationFailed) for each in error.exceptions):
+                self.remark(error.message)
         elif isinstance(error, SubOperationFailed) and error.sop_instance_uid is not None:
             self.object_failed(error.sop_instance_uid, f"{self.peer.ae_title} could not transfer it")
         else:
