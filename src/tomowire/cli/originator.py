@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import StoreFailed
 from tomowire.protocol.status import NOT_AUTHORIZED
+from tomowire.services.hosts import addresses_of, host_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,14 +47,14 @@ class OfOurMove:
         originator = (request.message.move_originator_application_entity_title or "").strip()
         if originator != self._title:
             is_silent = originator in ("", association.calling_ae_title)
-            if not is_silent or _host_of(association.peer_address) not in await self._peers_hosts():
+            if not is_silent or host_of(association.peer_address) not in await self._peers_hosts():
                 self._complain(association.calling_ae_title, originator, association.title)
                 raise StoreFailed(NOT_AUTHORIZED, f"not of a C-MOVE of {self._title}")
         return await self._handler(request)
 
     async def _peers_hosts(self) -> frozenset[str]:
         if self._hosts is None:
-            self._hosts = await asyncio.to_thread(_addresses_of, self._peer.host)
+            self._hosts = await asyncio.to_thread(addresses_of, self._peer.host)
         return self._hosts
 
     def _complain(self, caller: str, originator: str, association: str) -> None:
@@ -63,25 +62,3 @@ class OfOurMove:
             self._told.add((caller, originator))
             named = f"a C-MOVE of {originator!r}" if originator else "no C-MOVE"
             self._tell(f"refused what {association} sends: it names {named} as the cause, and not one of {self._title}")
-
-
-def _host_of(address: str) -> str:
-    return _plain(address.rpartition(":")[0].strip("[]"))
-
-
-def _addresses_of(host: str) -> frozenset[str]:
-    """All that a name stands for; nothing if it is not known (any more). Blocking."""
-    try:
-        return frozenset(_plain(str(entry[4][0])) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-    except OSError:
-        return frozenset()
-
-
-def _plain(host: str) -> str:
-    """An address as it is compared: `::ffff:192.0.2.1` is 192.0.2.1, which came to a socket of both families."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)

@@ -79,7 +79,8 @@ def command(
 ) -> None:
     """Run the archive until interrupted: what gets Success is durable and indexed.
 
-    It listens on this machine only unless --bind says otherwise, and then lets in only the callers named with --allow.
+    It listens on this machine only unless --bind says otherwise, and then lets in only the peers named with --node,
+    each from its host, and the AE titles named with --allow.
     """
     from tomowire.server.app import Settings
 
