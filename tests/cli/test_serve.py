@@ -175,6 +175,31 @@ def test_duplicates(policy: str, code: int, kept: str, tmp_path: Path) -> None:
     assert contents(tmp_path / "data") == {first.uid: expected.data_set}
 
 
+@pytest.mark.parametrize("verbose", ["-v", "-vv"])
+def test_the_log_says_how_many_objects_came_and_with_vv_which(verbose: str, tmp_path: Path) -> None:
+    """By their UIDs: no name and no patient ID is in it."""
+    small, large = Sample(1, patient_id="SECRET"), Sample(2, patient_id="SECRET", size=1 << 18)
+    bad = Sample(3, overrides={0x0020000D: ("UI", "no UID")})
+    paths = [write_sample(tmp_path, sample) for sample in (small, large, bad)]
+    with serving("serve", "--data-dir", tmp_path / "data", verbose) as archive:
+        peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        assert run_tomowire("send", peer, *paths, "--aet", "MODALITY").returncode == 1
+        assert run_tomowire("send", peer, paths[0], "--aet", "AGAIN").returncode == 0
+        assert run_tomowire("echo", peer, "--aet", "ECHOER").returncode == 0
+        assert archive.end() == 0
+    log = archive.stderr.text
+    ends = re.findall(r"INFO tomowire\.archive: (\w+) -> TOMOWIRE \(127\.0\.0\.1:\d+\): ended, (.*)\n", log)
+    assert ends == [
+        ("MODALITY", "2 objects stored, 1 refused"),
+        ("AGAIN", "0 objects stored, 1 there before"),
+        ("ECHOER", "0 objects stored"),
+    ]
+    objects = re.findall(r"DEBUG tomowire\.server\.ingest: (\w+) \(127\.0\.0\.1:\d+\): (\w+) (.*)\n", log)
+    each = [("AGAIN", "identical", small.uid), ("MODALITY", "stored", small.uid), ("MODALITY", "stored", large.uid)]
+    assert sorted(objects) == (each if verbose == "-vv" else [])
+    assert not re.search("SECRET|Doe", log)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order_and_at_once(number: signal.Signals, tmp_path: Path) -> None:
     with serving("serve", "--data-dir", tmp_path / "data") as archive:

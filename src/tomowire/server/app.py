@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server
 from tomowire.aio.threads import finished
-from tomowire.errors import UsageError
+from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.callers import Callers, GuardedServer
@@ -23,6 +23,7 @@ from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
 from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.tally import Tally
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage import Storage, StoreRequest
@@ -80,6 +81,7 @@ class Archive:
         self._nodes = nodes_by_title(settings.nodes)
         is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
         self._callers = None if is_open else Callers(settings.allowed_callers, self._nodes)
+        self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
@@ -105,6 +107,7 @@ class Archive:
                     ],
                     aet=settings.ae_title,
                     callers=self._callers,
+                    on_end=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     shutdown_grace=settings.shutdown_grace,
                 )
@@ -174,17 +177,20 @@ class Archive:
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
         association = request.association
-        await self._storage.ingest.receive(
-            Incoming(
-                request.sop_class_uid,
-                request.sop_instance_uid,
-                request.transfer_syntax_uid,
-                association.calling_ae_title,
-                association.called_ae_title,
-                association.peer_address,
-            ),
-            request.data,
+        incoming = Incoming(
+            request.sop_class_uid,
+            request.sop_instance_uid,
+            request.transfer_syntax_uid,
+            association.calling_ae_title,
+            association.called_ae_title,
+            association.peer_address,
         )
+        try:
+            stored = await self._storage.ingest.receive(incoming, request.data)
+        except StoreFailed:
+            self._tally.refused(association)
+            raise
+        self._tally.stored(association, is_new=stored.is_new)
         return SUCCESS
 
 

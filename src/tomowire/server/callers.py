@@ -19,7 +19,7 @@ from tomowire.services.hosts import addresses_of, host_of
 from tomowire.wire.pdu import AAssociateRJ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tomowire.aio.association import Association
     from tomowire.server.nodes import Node
@@ -108,10 +108,23 @@ class Callers:
 
 
 class GuardedServer(Server):
-    """An acceptor that asks `callers`, where the others know AE titles only. `callers` of None let in everyone."""
+    """An acceptor that asks `callers`, where the others know AE titles only. `callers` of None let in everyone.
 
-    def __init__(self, host: str, port: int, *, callers: Callers | None, aet: str, **others: Any) -> None:
+    `on_end` is called when an association is over, and its last request has been served.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        callers: Callers | None,
+        on_end: Callable[[Association], None],
+        aet: str,
+        **others: Any,
+    ) -> None:
         self._callers = callers
+        self._on_end = on_end
         defaults: dict[str, Any] = {
             "maximum_length": DEFAULT_MAXIMUM_LENGTH,
             "window": DEFAULT_WINDOW,
@@ -135,3 +148,7 @@ class GuardedServer(Server):
         if not self._callers.lets_in(request.calling_ae_title, association.peer_address):
             return REJECT_CALLING_AE_TITLE
         return answer
+
+    def _forget(self, association: Association) -> None:
+        super()._forget(association)
+        self._on_end(association)
