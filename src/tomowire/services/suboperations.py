@@ -82,6 +82,8 @@ class Retrieval:
 
     total: int
     files: AsyncIterator[Sequence[DicomFile]]
+    kinds: frozenset[tuple[str, str]] = frozenset()
+    """The pairs of SOP class and transfer syntax among them, if they are known: a C-MOVE can do with fewer associations then."""
 
 
 Objects: TypeAlias = "Callable[[RetrieveRequest], Awaitable[Retrieval]]"
