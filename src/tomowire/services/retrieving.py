@@ -6,7 +6,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio.responses import responses
+from tomowire.aio.responses import LARGEST_DATA_SET, responses
 from tomowire.errors import DataSetError, RetrieveFailed, TomowireError, UsageError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
 from tomowire.services.find import default_model_of
@@ -128,7 +128,8 @@ async def suboperations(
             if status.is_pending or not status.is_failure or _is_counted(response):
                 yield progress
             if not status.is_pending:
-                _check_end(association, request, response, progress, _failed_uids(data, context))
+                too_long = data is None and response.has_data_set
+                _check_end(association, request, response, progress, _failed_uids(data, context), too_long=too_long)
 
 
 def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool) -> Progress:
@@ -171,13 +172,21 @@ def _failed_uids(data: bytes | None, context: AcceptedContext) -> list[str]:
 
 
 def _check_end(
-    association: Association, request: CGetRQ | CMoveRQ, response: Response, progress: Progress, failed: list[str]
+    association: Association,
+    request: CGetRQ | CMoveRQ,
+    response: Response,
+    progress: Progress,
+    failed: list[str],
+    *,
+    too_long: bool,
 ) -> None:
-    """Raise what the final response means, unless all went well."""
+    """Raise what the final response means, unless all went well; `too_long` is a list of failures that was not read."""
     status, comment = Status(response.status), response.error_comment or None
     said = f"; it says {comment!r}" if comment else ""
-    has_failures = bool(progress.failed or failed)
-    if (status.is_failure and (status != _SUBOPERATIONS_FAILED or not has_failures)) or status.is_cancel:
+    count = max(progress.failed, len(failed), int(too_long))
+    if too_long:
+        said += f"; its list of those that failed has more than {LARGEST_DATA_SET >> 20} MiB and was not read"
+    if (status.is_failure and (status != _SUBOPERATIONS_FAILED or not count)) or status.is_cancel:
         parts = [f"{association.called_ae_title} ended the retrieval: {status}{said}", _advice(status, request)]
         raise RetrieveFailed(
             status,
@@ -188,11 +197,10 @@ def _check_end(
             warning=progress.warning,
             explanation="; ".join(filter(None, parts)),
         )
-    if has_failures:
+    if count:
         errors = [SubOperationFailed(uid) for uid in failed]
-        if progress.failed > len(failed):
-            errors.append(SubOperationFailed(None, progress.failed - len(failed)))
-        count = max(progress.failed, len(failed))
+        if count > len(failed):
+            errors.append(SubOperationFailed(None, count - len(failed)))
         raise ExceptionGroup(
             f"{association.called_ae_title} did not transfer {count} of the objects: {status}{said}", errors
         )
