@@ -12,11 +12,10 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
-from tomowire.protocol.status import UNABLE_TO_PERFORM_SUBOPERATIONS
-from tomowire.server.crowd import Crowd, Crowded
 from tomowire.server.index.keys import parse_unique_keys
 from tomowire.server.index.retrieval import find_objects, select_uids
 from tomowire.server.index.sqlite_reader import Row
+from tomowire.services.crowd import Crowd
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.move_scp import Destination, Move
@@ -24,7 +23,7 @@ from tomowire.services.suboperations import Retrieval
 from tomowire.wire.messages import CMoveRQ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
@@ -60,7 +59,7 @@ class ArchiveRetrieve:
         self._nodes = nodes
         self._ae_title = ae_title
         self._turns: dict[Node, asyncio.Semaphore] = {}
-        self.crowd = Crowd(_MOST_AT_ONCE, _MOST_OF_ONE)
+        self.crowd = Crowd(_MOST_OF_ONE, _MOST_AT_ONCE)
         """Those that are served now."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
@@ -132,7 +131,7 @@ class ArchiveGet(Get):
         self._crowd = retrieve.crowd
 
     async def handle(self, request: IncomingRequest) -> None:
-        await _handle_in(self._crowd, request, super().handle)
+        await self._crowd.serve(request, super().handle)
 
 
 class ArchiveMove(Move):
@@ -143,18 +142,7 @@ class ArchiveMove(Move):
         self._crowd = retrieve.crowd
 
     async def handle(self, request: IncomingRequest) -> None:
-        await _handle_in(self._crowd, request, super().handle)
-
-
-async def _handle_in(
-    crowd: Crowd, request: IncomingRequest, handle: Callable[[IncomingRequest], Awaitable[None]]
-) -> None:
-    try:
-        with crowd.joined(request.association):
-            await handle(request)
-    except Crowded:
-        logger.warning("%s: a retrieval was refused: there are too many at once", request.association.title)
-        await request.refuse(UNABLE_TO_PERFORM_SUBOPERATIONS, "too many retrievals at once")
+        await self._crowd.serve(request, super().handle)
 
 
 def _statement(request: RetrieveRequest) -> Statement:
