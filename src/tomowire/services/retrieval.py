@@ -19,6 +19,7 @@ from tomowire.errors import (
     OperationTimeout,
     RetrieveFailed,
     StoreFailed,
+    SubOperationFailed,
 )
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import CFindScu
@@ -28,7 +29,7 @@ from tomowire.services.models import Model, querying
 from tomowire.services.news import News
 from tomowire.services.retrieve_contexts import contexts_for
 from tomowire.services.retrieve_plan import Planner, grouped, total
-from tomowire.services.retrieving import Progress, SubOperationFailed
+from tomowire.services.retrieving import Progress
 from tomowire.services.sending import log_agreement
 from tomowire.wire.value import value
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.responses import LARGEST_DATA_SET, responses
-from tomowire.errors import DataSetError, RetrieveFailed, TomowireError, UsageError
+from tomowire.errors import DataSetError, RetrieveFailed, SubOperationFailed, UsageError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
 from tomowire.services.find import default_model_of
 from tomowire.services.identifiers import decode, encode
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from tomowire.protocol.negotiation import AcceptedContext
     from tomowire.services.models import Model
     from tomowire.wire.messages import CGetRQ, CMoveRQ, Response
+
+__all__ = [
+    "DEFAULT_RETRIEVE_TIMEOUT",
+    "Progress",
+    "SubOperationFailed",
+    "encoded_identifier",
+    "model_for",
+    "names_entities",
+    "retrieve_identifier",
+    "suboperations",
+]
 
 logger = logging.getLogger("tomowire.retrieving")
 
@@ -42,16 +53,6 @@ class Progress:
     completed: int
     failed: int
     warning: int
-
-
-class SubOperationFailed(TomowireError):
-    """A sub-operation of a C-GET or C-MOVE failed, that for `sop_instance_uid`; None for `count` that the peer does not name."""
-
-    def __init__(self, sop_instance_uid: str | None, count: int = 1) -> None:
-        one = f"{count} objects" if count > 1 else "an object"
-        super().__init__(f"{sop_instance_uid or one + ' the peer does not name'}: not transferred")
-        self.sop_instance_uid = sop_instance_uid
-        self.count = count
 
 
 def retrieve_identifier(query: Query | Dataset, model: Model | None = None) -> Dataset:
