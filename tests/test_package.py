@@ -57,5 +57,5 @@ def test_every_exception_is_drawn_in_the_tree() -> None:
             drawn[found[1]] = path[-1][1] if path else "Exception"
             path.append((found.start(1), found[1]))
     defined = {name: each for name, each in vars(errors).items() if isinstance(each, type)}
-    assert drawn == {name: each.__base__.__name__ for name, each in defined.items()}
+    assert drawn == {name: each.__bases__[0].__name__ for name, each in defined.items()}
     assert tomowire.SubOperationFailed is errors.SubOperationFailed
