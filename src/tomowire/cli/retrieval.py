@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
-from tomowire.errors import NoAcceptedContext, RetrieveFailed
-from tomowire.services.retrieving import SubOperationFailed
+from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
