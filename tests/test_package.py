@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -40,3 +41,21 @@ def test_importing_the_package_imports_nothing_that_takes_long() -> None:
         "import sys, tomowire; print([name for name in ('asyncio', 'click', 'pydicom', 'rich') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_exception_is_drawn_in_the_tree() -> None:
+    """In the order of its branches: who is drawn further to the right derives from the one above that is drawn less far."""
+    from tomowire import errors
+
+    drawn: dict[str, str] = {}
+    path: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"[ │├└─]{4,}(\w+)", line)
+        if found:
+            while path and path[-1][0] >= found.start(1):
+                path.pop()
+            drawn[found[1]] = path[-1][1] if path else "Exception"
+            path.append((found.start(1), found[1]))
+    defined = {name: each for name, each in vars(errors).items() if isinstance(each, type)}
+    assert drawn == {name: each.__bases__[0].__name__ for name, each in defined.items()}
+    assert tomowire.SubOperationFailed is errors.SubOperationFailed

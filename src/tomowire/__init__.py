@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         QueryFailed,
         RetrieveFailed,
         StoreFailed,
+        SubOperationFailed,
         TomowireError,
         UsageError,
         WireError,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from tomowire.services.peer import Peer
     from tomowire.services.query import Query
     from tomowire.services.retrieval import Retrieved
-    from tomowire.services.retrieving import Progress, SubOperationFailed
+    from tomowire.services.retrieving import Progress
     from tomowire.services.sending import Sent, send_files
     from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
     from tomowire.services.suboperations import Retrieval, RetrieveRequest
@@ -173,7 +174,7 @@ _HOME: Final = {
     "StoreFailed": "tomowire.errors",
     "StoreRequest": "tomowire.services.storage",
     "StoreResponse": "tomowire.services.storage",
-    "SubOperationFailed": "tomowire.services.retrieving",
+    "SubOperationFailed": "tomowire.errors",
     "TomowireError": "tomowire.errors",
     "UsageError": "tomowire.errors",
     "Verification": "tomowire.services.verification",

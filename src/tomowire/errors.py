@@ -21,8 +21,10 @@
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
+    ├── TranscodingFailed         an object cannot be had in the transfer syntax that was asked for
     ├── QueryFailed               a query ended with a failure status, or has to: knows that status
-    └── RetrieveFailed            so did a C-GET or C-MOVE: knows the counts of its sub-operations too
+    ├── RetrieveFailed            so did a C-GET or C-MOVE: knows the counts of its sub-operations too
+    └── SubOperationFailed        one object of a C-GET or C-MOVE was not transferred; they come in an `ExceptionGroup`
 
 A failure *status* in a response is a value and not an exception: see `tomowire.protocol.status`.
 """
@@ -228,3 +230,13 @@ class RetrieveFailed(TomowireError):
         self.completed = completed
         self.failed = failed
         self.warning = warning
+
+
+class SubOperationFailed(TomowireError):
+    """A sub-operation of a C-GET or C-MOVE failed, that for `sop_instance_uid`; None for `count` that the peer does not name."""
+
+    def __init__(self, sop_instance_uid: str | None, count: int = 1) -> None:
+        one = f"{count} objects" if count > 1 else "an object"
+        super().__init__(f"{sop_instance_uid or one + ' the peer does not name'}: not transferred")
+        self.sop_instance_uid = sop_instance_uid
+        self.count = count

@@ -220,6 +220,19 @@ async def test_a_data_set_larger_than_any_identifier_is_an_abort() -> None:
             await CEchoScu(association).echo()
 
 
+async def test_a_final_response_counts_without_a_data_set_that_is_too_large() -> None:
+    async def script(peer: RawPeer) -> None:
+        request = await read_find(peer)
+        await peer.send(answer(request, FAILURE, bytes(2 * LARGEST_DATA_SET)))
+        await answer_echo(peer)
+        await peer.answer_release()
+
+    async with association_with(script) as association, aclosing(find(association)) as answers:
+        ((last, data),) = [each async for each in answers]
+        assert (last.status, last.has_data_set, data) == (FAILURE, True, None)
+        assert await CEchoScu(association).echo() == SUCCESS
+
+
 @pytest.mark.parametrize("answers_before", [0, 2])
 async def test_a_peer_that_falls_silent_is_late(answers_before: int) -> None:
     async def script(peer: RawPeer) -> None:

@@ -109,7 +109,7 @@ async def test_1_some_operation_failed(tmp_path: Path) -> None:
         (["listen", "-o", "x", "--name", "all.dcm"], "all objects would get the same name"),
         (
             ["serve", "--bind", "0.0.0.0"],
-            "name the AE titles with --allow, or let in everyone with --allow-unknown-callers",
+            "name peers with --node or AE titles with --allow, or let in everyone with --allow-unknown-callers",
         ),
         (["db", "check", "--data-dir", "nowhere"], "is not the data directory of an archive"),
         (["db", "reindex", "--data-dir", "nowhere"], "is not the data directory of an archive"),

@@ -254,15 +254,36 @@ async def test_a_table_fits_the_terminal(columns: int, finder: Finder) -> None:
         assert "House" not in table
 
 
-async def test_what_an_answer_says_does_not_steer_the_terminal(finder: Finder) -> None:
-    """ECMA-48: ESC and CSI begin control sequences. pydicom takes ESC away where it is no ISO 2022 sequence."""
-    finder.answers = [study(1, StudyDescription="\x1b]0;owned\x07", PatientID="\x9b31m")]
-    for form in ("table", "csv", "jsonl"):
-        output = await on_a_terminal("query", finder.peer, "--format", form)
-        assert b"\x1b]" not in output
-        assert b"\x07" not in output
-        assert b"\xc2\x9b" not in output
-        assert b"31m" in output.replace(b"\x1b[31m", b"")
+CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv"])
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+async def test_what_an_answer_says_does_not_steer_the_terminal(form: str, is_terminal: bool, finder: Finder) -> None:
+    """ECMA-48: C0, DEL and C1, of which ESC and CSI begin control sequences (pydicom takes most ESC away itself).
+
+    What is in a pipe may be shown by `less -R`, or with `cat` later.
+    """
+    hostile = "".join(chr(code) for code in CONTROLS if chr(code) not in "\\\n\r\x1b")
+    finder.answers = [
+        study(1, StudyDescription="\x1b]0;owned\x07", PatientID="\x9b31m", AccessionNumber="a\r\nb\rc", StudyID=hostile)
+    ]
+    arguments = ["query", finder.peer, "--format", form]
+    if is_terminal:
+        output = (await on_a_terminal(*arguments, columns=400)).decode().replace("\r\n", "\n")
+        output = re.sub("\x1b\\[[0-9;]*m", "", output)  # rich's own, for the header
+    else:
+        output = (await tomowire(*arguments)).stdout
+    breaks = {"\n", "\r"} if form == "csv" and not is_terminal else {"\n"}
+    assert {character for character in output if ord(character) in CONTROLS} <= breaks
+    assert "31m" in output
+    if form in ("table", "csv"):
+        assert "\\x9b31m" in output
+        assert "\\x00\\x01" in output
+    if form == "csv" and not is_terminal:
+        assert '"a\r\nb\rc"' in output, "RFC 4180, 2.6"
+    elif form in ("table", "csv"):
+        assert "a\\x0d\\x0ab\\x0dc" in output
 
 
 async def test_json_is_one_array_in_the_dicom_json_model(finder: Finder) -> None:
@@ -329,6 +350,7 @@ async def test_csv_has_keywords_as_header_and_dicom_values(finder: Finder) -> No
     finder.answers = [answer]
     done = await tomowire("query", finder.peer, "--format", "csv", "-k", "PatientWeight", "-k", "InstitutionName")
     assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.endswith("\r\n"), "RFC 4180, 2.1"
     header, row = csv.reader(done.stdout.splitlines())
     values = dict(zip(header, row, strict=True))
     expected = {

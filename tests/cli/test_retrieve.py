@@ -254,6 +254,11 @@ async def test_what_the_peer_cannot_send_is_told_and_the_rest_comes(method: str,
     (failed,) = (row for row in done.json["objects"] if row["outcome"] == "failed")
     assert failed["sop_instance_uid"] == lost.uid
     assert f"tomowire: {lost.uid}: ARCHIVE could not transfer it" in done.stderr
+    assert "ARCHIVE did not transfer 1 of the objects: B000H" in done.json["error"]
+    assert "it says 'the object cannot be read: No such file or directory'" in done.json["error"], (
+        "its Error Comment (0000,0902)"
+    )
+    assert f"tomowire: {done.json['error']}" in done.stderr
 
 
 def spoil(data_dir: Path, sample: Sample) -> None:
@@ -271,7 +276,12 @@ async def test_what_cannot_be_written_is_told_with_the_reason(archive: Archive, 
     (failed,) = (row for row in done.json["objects"] if row["outcome"] == "failed")
     assert failed["sop_instance_uid"] == SAMPLES[1].uid
     assert failed["reason"].startswith("cannot write the file: ")
-    assert done.stderr == f"tomowire: {SAMPLES[1].uid}: {failed['reason']}\n"
+    ours, theirs = done.stderr.splitlines()
+    assert ours == f"tomowire: {SAMPLES[1].uid}: {failed['reason']}"
+    assert theirs == f"tomowire: {done.json['error']}"
+    assert "ARCHIVE did not transfer 1 of the objects: B000H" in theirs  # PS3.4 Table C.4-3
+    if archive.data_dir is not None:  # DCMTK's archive says no more
+        assert theirs.endswith("it says 'refused with A700H (refused: out of resources)'")
 
 
 async def test_objects_that_go_elsewhere_are_missed(archive: Archive, tmp_path: Path) -> None:

@@ -107,7 +107,10 @@ def test_a_data_directory_that_cannot_be_made(tmp_path: Path) -> None:
 def test_it_is_not_open_to_the_network_unless_a_person_says_so(bind: str, tmp_path: Path) -> None:
     done = run_tomowire("serve", "--data-dir", tmp_path / "data", "--bind", bind)
     assert done.returncode == 2
-    assert "name the AE titles with --allow, or let in everyone with --allow-unknown-callers" in done.stderr
+    assert (
+        "name peers with --node or AE titles with --allow, or let in everyone with --allow-unknown-callers"
+        in done.stderr
+    )
     assert not (tmp_path / "data").exists()
 
 
@@ -120,6 +123,40 @@ def test_only_those_who_are_allowed_may_call(tmp_path: Path) -> None:
         assert code("ARCHIVE", "FRIEND") == 0
         assert code("ARCHIVE", "STRANGER") == 4
         assert code("TOMOWIRE", "FRIEND") == 4
+
+
+@pytest.mark.parametrize("who", [["--bind", "0.0.0.0"], ["--allow", "FRIEND"]])
+def test_nodes_may_call_from_their_hosts(who: list[str], tmp_path: Path) -> None:
+    """A node whose host nobody knows is one by its AE title. 192.0.2.0/24 is nobody's (RFC 5737), nor is .invalid (RFC 2606)."""
+    hosts = {"VIEWER": "localhost", "AWAY": "192.0.2.1", "LOST": "nowhere.invalid"}
+    nodes = [argument for title, host in hosts.items() for argument in ("--node", f"{title}@{host}:104")]
+    with serving("serve", "--data-dir", tmp_path / "data", *nodes, *who) as archive:
+
+        def code(calling: str) -> int:
+            return run_tomowire("echo", f"TOMOWIRE@{LOOPBACK}:{archive.port}", "--aet", calling).returncode
+
+        assert code("VIEWER") == 0
+        assert code("LOST") == 0
+        assert code("AWAY") == 4
+        assert code("STRANGER") == 4
+        assert code("FRIEND") == (0 if "FRIEND" in who else 4)
+        assert archive.end() == 0
+    log = archive.stderr.text
+    assert "the host nowhere.invalid of node LOST is not found: its AE title alone lets it in" in log
+    assert re.search(r"AWAY calls from 127\.0\.0\.1:\d+, and is a node at 192\.0\.2\.1: --allow AWAY lets it in", log)
+    assert ("try, in another terminal" in log) == ("FRIEND" in who)
+
+
+def test_nodes_that_are_allowed_may_call_from_anywhere(tmp_path: Path) -> None:
+    node = ["--node", "AWAY@192.0.2.1:104", "--allow", "AWAY"]
+    with serving("serve", "--data-dir", tmp_path / "data", *node) as archive:
+        assert run_tomowire("echo", f"TOMOWIRE@{LOOPBACK}:{archive.port}", "--aet", "AWAY").returncode == 0
+
+
+def test_nodes_alone_shut_nobody_out_of_the_loopback_address(tmp_path: Path) -> None:
+    with serving("serve", "--data-dir", tmp_path / "data", "--node", "AWAY@192.0.2.1:104") as archive:
+        for title in ("AWAY", "STRANGER"):
+            assert run_tomowire("echo", f"TOMOWIRE@{LOOPBACK}:{archive.port}", "--aet", title).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -136,6 +173,31 @@ def test_duplicates(policy: str, code: int, kept: str, tmp_path: Path) -> None:
         assert run_tomowire("send", peer, path).returncode == code
     expected = {"first": first, "second": second}[kept]
     assert contents(tmp_path / "data") == {first.uid: expected.data_set}
+
+
+@pytest.mark.parametrize("verbose", ["-v", "-vv"])
+def test_the_log_says_how_many_objects_came_and_with_vv_which(verbose: str, tmp_path: Path) -> None:
+    """By their UIDs: no name and no patient ID is in it."""
+    small, large = Sample(1, patient_id="SECRET"), Sample(2, patient_id="SECRET", size=1 << 18)
+    bad = Sample(3, overrides={0x0020000D: ("UI", "no UID")})
+    paths = [write_sample(tmp_path, sample) for sample in (small, large, bad)]
+    with serving("serve", "--data-dir", tmp_path / "data", verbose) as archive:
+        peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        assert run_tomowire("send", peer, *paths, "--aet", "MODALITY").returncode == 1
+        assert run_tomowire("send", peer, paths[0], "--aet", "AGAIN").returncode == 0
+        assert run_tomowire("echo", peer, "--aet", "ECHOER").returncode == 0
+        assert archive.end() == 0
+    log = archive.stderr.text
+    ends = re.findall(r"INFO tomowire\.archive: (\w+) -> TOMOWIRE \(127\.0\.0\.1:\d+\): ended, (.*)\n", log)
+    assert ends == [
+        ("MODALITY", "2 objects stored, 1 refused"),
+        ("AGAIN", "0 objects stored, 1 there before"),
+        ("ECHOER", "0 objects stored"),
+    ]
+    objects = re.findall(r"DEBUG tomowire\.server\.ingest: (\w+) \(127\.0\.0\.1:\d+\): (\w+) (.*)\n", log)
+    each = [("AGAIN", "identical", small.uid), ("MODALITY", "stored", small.uid), ("MODALITY", "stored", large.uid)]
+    assert sorted(objects) == (each if verbose == "-vv" else [])
+    assert not re.search("SECRET|Doe", log)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

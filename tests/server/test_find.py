@@ -26,9 +26,9 @@ from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.find_scp import FindRequest
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import querying
-from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.items import PresentationContextRQ
-from tomowire.wire.messages import CCancelRQ, CFindRQ
+from tomowire.wire.messages import CCancelRQ, CFindRQ, CFindRSP
 
 PENDING, WITHOUT_OPTIONAL_KEYS, SUCCESS = 0xFF00, 0xFF01, 0x0000
 
@@ -163,12 +163,28 @@ async def test_what_is_no_query_of_the_model_is_refused(association: Association
     assert len(await found(association, identifier(Level.STUDY, StudyInstanceUID=f"{ROOT}.1.1"))) == 1
 
 
-async def test_bytes_that_are_no_data_set_are_refused(association: Association) -> None:
+LEVEL = b"\x08\0\x52\0CS\x06\0STUDY "
+
+
+@pytest.mark.parametrize(
+    ("query", "comment"),
+    [
+        (LEVEL[:-2], "the identifier ends inside (0008,0052) (at byte 12)"),
+        (LEVEL + b"\x10\0\x10", "the identifier: 3 bytes are left over after (0008,0052)"),
+        (LEVEL + b"\x08\0\x32\x10SQ\0\0\x04\0\0\0\xfe\xff\0\xe0", "the identifier: (0008,1032) has an item cut short"),
+        (b"\x08\0\x05\0CS\x04\0A\0B " + LEVEL, "the identifier: (0008,0005) names no character set"),
+    ],
+)
+async def test_bytes_that_are_no_data_set_are_refused(association: Association, query: bytes, comment: str) -> None:
+    """PS3.4 Table C.4-1: C000H, cannot understand; the comment is an LO of 64 characters (PS3.7 Table E.1-1)."""
     context = association.context(Model.STUDY_ROOT.find)
+    assert context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
     request = CFindRQ(message_id=association.next_message_id(), affected_sop_class_uid=Model.STUDY_ROOT.find)
-    received = responses(association, context, request, b"\x08\0\x52\0CS\xff\x7fSTUD", name="", timeout=10, grace=5)
+    received = responses(association, context, request, query, name="", timeout=10, grace=5)
     ((response, _),) = [each async for each in received]
+    assert isinstance(response, CFindRSP)
     assert response.status & 0xF000 == 0xC000
+    assert response.error_comment == comment
 
 
 async def test_what_got_success_is_found(association: Association, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -236,7 +236,7 @@ async def test_many_objects_take_little_memory(no_leaks: None, tmp_path: Path) -
         finally:
             tracemalloc.stop()
         batches = [batch async for batch in retrieval.files]
-    assert [len(batch) for batch in batches] == [1000] * 10 + [1]
+    assert [len(batch) for batch in batches] == [64, 936] + [1000] * 9 + [1]
     assert len({file.sop_instance_uid for batch in batches for file in batch}) == retrieval.total == 10_001
 
 
@@ -244,8 +244,11 @@ async def test_destinations(hospital: ArchiveStorage) -> None:
     """PS3.8 9.3.2: spaces around an AE title are not significant."""
     archive = retrieving(hospital, VIEWER=Node("VIEWER", "workstation", 104, 4))
     request = request_for(Dataset())
-    expected = Destination(PeerAddress("VIEWER", "workstation", 104), 4, "TOMOWIRE")
-    assert await archive.destination(request, "VIEWER") == expected
+    expected = await archive.destination(request, "VIEWER")
+    assert expected is not None
+    assert expected.turns is not None
+    assert expected.turns._value == 4
+    assert replace(expected, turns=None) == Destination(PeerAddress("VIEWER", "workstation", 104), 4, "TOMOWIRE")
     assert await archive.destination(request, " VIEWER  ") == expected
     for unknown in ("viewer", "VIEWER2", "", "TOMOWIRE"):
         assert await archive.destination(request, unknown) is None
@@ -521,6 +524,60 @@ async def test_an_archive_that_ends_takes_its_moves_with_it(held: Held) -> None:
                 with pytest.raises(AssociationError):
                     await asked
         await held.ended.wait()
+
+
+async def test_moves_to_a_node_share_its_associations(no_leaks: None, tmp_path: Path) -> None:
+    """It takes one of ours at once, whoever asks; the second move waits for the end of the first."""
+    await fill(tmp_path, small_hospital())
+    begun, go_on, both_asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    receiver = Receiver()
+    requestors: list[int | None] = []
+
+    async def hold(request: StoreRequest) -> None:
+        requestors.append(request.message.move_originator_message_id)
+        begun.set()
+        await go_on.wait()
+
+    receiver.on_object = hold
+    query = one_of(Model.STUDY_ROOT, Level.STUDY)
+    async with asyncio.timeout(20), listen(LOOPBACK, 0, services=[Storage(receiver.keep)]) as server:
+        receiver.server = server
+        node = Node("RECEIVER", LOOPBACK, server.port)
+        async with Archive(Settings(tmp_path, port=0, nodes=(node,))) as archive:
+            peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+            selected = ArchiveRetrieve._selected
+
+            async def note(self: ArchiveRetrieve, request: RetrieveRequest) -> Any:
+                result = await selected(self, request)
+                if request.message.message_id == 2:
+                    both_asked.set()
+                return result
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ArchiveRetrieve, "_selected", note)
+                async with associate(peer, MOVING, window=2) as association:
+                    moves = [asyncio.create_task(move(association, query))]
+                    await begun.wait()
+                    moves.append(asyncio.create_task(move(association, query)))
+                    await both_asked.wait()
+                    go_on.set()
+                    answers = await asyncio.gather(*moves)
+    assert [each.counts for each in answers] == [(5, 0, 0, None)] * 2
+    assert receiver.most_associations == 1
+    assert requestors == [1] * 5 + [2] * 5
+
+
+async def test_what_kinds_of_objects_a_move_brings(hospital: ArchiveStorage) -> None:
+    """The associations of a C-MOVE are planned with them; a C-GET has no use for them."""
+    retrieve = retrieving(hospital)
+    query = one_of(Model.STUDY_ROOT, Level.STUDY)
+    to_get = request_for(query)
+    message = CMoveRQ(message_id=1, affected_sop_class_uid=Model.STUDY_ROOT.move, move_destination="RECEIVER")
+    got, moved = await retrieve.objects(to_get), await retrieve.objects(replace(to_get, message=message))
+    files = await located(moved.files)
+    assert files == await located(got.files)
+    assert (moved.total, moved.kinds) == (5, {(file.sop_class_uid, file.transfer_syntax_uid) for file in files})
+    assert got.kinds == frozenset()
 
 
 async def test_too_many_at_once(held: Held) -> None:

@@ -97,6 +97,15 @@ def test_file_meta_without_a_preamble(tmp_path: Path) -> None:
     assert (found.sop_instance_uid, found.offset) == (SOP_INSTANCE, len(meta))
 
 
+def test_file_meta_behind_the_length_of_another_group(shared_data: Path) -> None:
+    """(0008,0000) comes first, with a VR of 16 bit lengths and a length of 32 bits. DCMTK's storescu sends it."""
+    path = shared_data / "fuzz-pwnlab" / "cat09_logic_bombs" / "TC0469_group_len_zero.dcm"
+    found = inspect(path)
+    assert (found.sop_class_uid, found.transfer_syntax_uid) == ("1.2.840.10008.5.1.4.1.1.2", EXPLICIT.transfer_syntax)
+    assert path.read_bytes()[found.offset :].startswith(b"\x08\0\x16\0UI")
+    assert found.offset + found.size == path.stat().st_size
+
+
 def test_long_file_meta_is_read_to_its_end(tmp_path: Path) -> None:
     meta = encode_file_meta(
         FileMeta(

@@ -461,6 +461,22 @@ async def test_two_at_once_on_one_association(files: list[DicomFile]) -> None:
     assert stores == 40
 
 
+async def test_many_at_once_on_one_association(files: list[DicomFile]) -> None:
+    """PS3.4 Table C.4-3, A702H: 16 are served, and the others refused; the responses to what those 16 send are read."""
+    seen: dict[int, Counts] = {}
+    async with getting(Stock(files[:2]), window=(0, 0)) as requestor, asyncio.timeout(20):
+        for message_id in range(1, 81):
+            await requestor.get(message_id)
+        while len(seen) < 80:
+            message = await requestor.peer.read_message()
+            if isinstance(message.command, CStoreRQ):
+                await requestor.answer(message.context_id, message.command)
+            elif isinstance(message.command, CGetRSP) and message.command.status != 0xFF00:
+                seen[message.command.message_id_being_responded_to] = Counts.of(message.command)
+    assert [seen[number] for number in range(1, 17)] == [Counts(0, None, 2, 0, 0)] * 16
+    assert {each.status for number, each in seen.items() if number > 16} == {0xA702}
+
+
 async def test_the_server_closes_in_the_middle(files: list[DicomFile]) -> None:
     stock = Stock(files)
     server = serving(Get(stock.objects))

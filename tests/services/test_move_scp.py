@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,12 +31,12 @@ from support.retrievals import (
 )
 from tomowire import PeerAddress, Storage, StoreRequest
 from tomowire.errors import RetrieveFailed
-from tomowire.services import lanes, move_scp, suboperations
+from tomowire.services import lanes, move_scp, put_off, suboperations, supply
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.identifiers import decode
 from tomowire.services.models import Model
 from tomowire.services.move_scp import Destination, Move
-from tomowire.services.suboperations import RetrieveRequest
+from tomowire.services.suboperations import Retrieval, RetrieveRequest
 from tomowire.wire.messages import CMoveRQ, CMoveRSP, CStoreRQ, CStoreRSP
 from tomowire.wire.pdu import AAssociateRQ
 
@@ -168,15 +170,196 @@ async def test_case_68_pending_responses_tell_what_remains(files: list[DicomFile
     assert requestor.pending[0].completed
 
 
-async def test_many_objects_are_planned_in_batches(files: list[DicomFile], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(move_scp, "_MOST_AT_ONCE", 8)
-    receiver = Receiver()
-    async with receiver.listening() as dest, moving(Stock(files, batch=3), dest) as requestor:
+@pytest.mark.parametrize("associations", [1, 3])
+async def test_a_move_keeps_its_associations_and_begins_before_it_knows_all(tmp_path: Path, associations: int) -> None:
+    """The handler gives the last of its objects, ten for each one that is asked for ahead, when the first has arrived."""
+    file = write_file(tmp_path, 1)
+    files = [replace(file, sop_instance_uid=f"1.2.{number}") for number in range(1, 2001)]
+    receiver, stock = Receiver(), Stock(files)
+    stock.last_after = receiver.arrived
+    async with receiver.listening(associations=associations) as dest, moving(stock, dest) as requestor:
+        await requestor.move()
+        async with asyncio.timeout(30):
+            counts, failed, _ = await requestor.take_all()
+    assert (counts, failed) == (Counts(0, None, 2000, 0, 0), [])
+    assert len(receiver.stored) == 2000
+    assert len({request.association for request in receiver.requests}) == associations
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_kind_of_object_that_turns_up_late(files: list[DicomFile], tmp_path: Path, known: bool) -> None:
+    """What is known beforehand is proposed from the start; anything else takes one association more, whatever its number."""
+    files[9], files[15] = write_file(tmp_path, 10, sop_class=MR), write_file(tmp_path, 16, sop_class=MR)
+    receiver, stock = Receiver(), Stock(files, batch=3)
+    if known:
+        stock.kinds = frozenset({(CT, EXPLICIT), (MR, EXPLICIT)})
+    async with receiver.listening() as dest, moving(stock, dest) as requestor:
         await requestor.move()
         counts, _, _ = await requestor.take_all()
     assert counts == Counts(0, None, 20, 0, 0)
-    assert len(receiver.stored) == 20
-    assert len({request.association.peer_address for request in receiver.requests}) >= 3
+    assert len({request.association for request in receiver.requests}) == (1 if known else 2)
+
+
+async def test_kinds_of_objects_that_have_waited_long_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many classes there are, no more than so many files are kept for later; an object that is none stops nothing."""
+    monkeypatch.setattr(supply, "_MOST_PARKED", 3)
+    monkeypatch.setattr(supply, "_AHEAD", 4)
+    files = [
+        write_file(tmp_path, number, sop_class=f"1.2.840.10008.5.1.4.1.1.{number % 7 + 1}") for number in range(60)
+    ]
+    files.insert(30, replace(files[0], sop_class_uid="", sop_instance_uid="1.2.99"))
+    receiver = Receiver()
+    scp = Storage(receiver.keep, any_sop_class=True)
+    async with destination(scp) as server, moving(Stock(files, batch=5), at(server.port)) as requestor:
+        await requestor.move()
+        async with asyncio.timeout(30):
+            counts, failed, _ = await requestor.take_all()
+    assert (counts, failed) == (Counts(0xB000, None, 60, 1, 0), ["1.2.99"])
+    assert len(receiver.stored) == 60
+    assert len({request.association for request in receiver.requests}) > 1
+
+
+async def test_an_association_that_ends_while_objects_are_waited_for(files: list[DicomFile]) -> None:
+    """That is no failure of the next object, which has a new one."""
+    noticed = asyncio.Event()
+
+    class Noticing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("ARCHIVE -> DEST"):
+                noticed.set()
+
+    receiver, stock = Receiver(), Stock(files, batch=19)
+    stock.last_after = asyncio.Event()
+    log, handler = logging.getLogger("tomowire.association"), Noticing()
+    async with receiver.listening() as dest, moving(stock, dest) as requestor, asyncio.timeout(30):
+        await requestor.move()
+        while not requestor.pending or requestor.pending[-1].completed != 19:
+            response = (await requestor.peer.read_message()).command
+            assert isinstance(response, CMoveRSP)
+            requestor.pending.append(Counts.of(response))
+        log.addHandler(handler)
+        try:
+            receiver.requests[0].association.connection.kill()
+            await noticed.wait()
+        finally:
+            log.removeHandler(handler)
+        stock.last_after.set()
+        counts, _, _ = await requestor.take_all()
+    assert counts == Counts(0, None, 20, 0, 0)
+    assert len({request.association for request in receiver.requests}) == 2
+
+
+async def test_no_more_than_some_objects_wait_to_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination that is out of resources at first, for every object, and drops the connection now and then."""
+    monkeypatch.setattr(put_off, "_MOST", 4)
+    monkeypatch.setattr(supply, "_AHEAD", 4)
+    file = write_file(tmp_path, 1)
+    files = [replace(file, sop_instance_uid=f"1.2.{number}") for number in range(1, 101)]
+    seen: dict[str, int] = {}
+    late: list[int] = []
+
+    def answer(request: StoreRequest) -> int:
+        uid = request.sop_instance_uid
+        seen[uid] = seen.get(uid, 0) + 1
+        late.append(sum(count == 1 for count in seen.values()))
+        if seen[uid] == 1 and number_of(request) % 10 == 0:
+            request.association.connection.kill()
+        return 0xA700 if seen[uid] == 1 else 0
+
+    receiver = Receiver(answer)
+    async with receiver.listening(window=1) as known:
+        dest = Destination(known.address, options={"retry_waits": (0.001,), "window": 1})
+        async with moving(Stock(files), dest) as requestor:
+            await requestor.move()
+            async with asyncio.timeout(30):
+                counts, failed, _ = await requestor.take_all()
+    assert (counts, failed) == (Counts(0, None, 100, 0, 0), [])
+    assert max(late) <= 12
+
+
+# A destination that several moves share
+
+
+async def test_moves_share_the_associations_of_a_destination(files: list[DicomFile]) -> None:
+    """PS3.8 7.1.2: of two moves, to who takes one association, the second has it when the first is done. It may be called off."""
+    go_on, most = asyncio.Event(), 0
+
+    async def hold(request: StoreRequest) -> int:
+        nonlocal most
+        most = max(most, len(server.associations))
+        await go_on.wait()
+        return 0
+
+    receiver = Receiver(hold)
+    async with destination(Storage(receiver.keep)) as server, asyncio.timeout(30):
+        known = at(server.port)
+        dest = Destination(known.address, 2, options=known.options, turns=asyncio.Semaphore(1))
+
+        async def find(request: RetrieveRequest, title: str) -> Destination:
+            return dest
+
+        first, second, third = Stock(files[:8]), Stock(files[8:16]), Stock(files[16:])
+        stocks = iter((first, second, third))
+
+        async def objects(request: RetrieveRequest) -> Retrieval:
+            return await next(stocks).objects(request)
+
+        async with (
+            serving(Move(objects, find)) as archive,
+            asking(archive.port, service=MOVE) as one,
+            asking(archive.port, service=MOVE) as two,
+            asking(archive.port, service=MOVE) as three,
+        ):
+            await one.move()
+            await receiver.arrived.wait()
+            for requestor, stock in ((two, second), (three, third)):
+                await requestor.move()
+                await stock.closed.wait()
+            await two.cancel()
+            assert (await two.take_all())[0] == Counts(0xFE00, 8, 0, 0, 0)
+            assert {number_of(request) for request in receiver.requests} <= set(range(1, 9))
+            go_on.set()
+            assert (await one.take_all())[0] == Counts(0, None, 8, 0, 0)
+            assert (await three.take_all())[0] == Counts(0, None, 4, 0, 0)
+    assert most == 1
+    assert set(receiver.stored) == set(uids(*range(1, 9), *range(17, 21)))
+
+
+@pytest.mark.parametrize("gone", ["first", "second"])
+async def test_the_turn_of_a_requestor_that_goes_away(files: list[DicomFile], gone: str) -> None:
+    """Its place, or its waiting for one, is over."""
+    go_on = asyncio.Event()
+
+    async def hold(request: StoreRequest) -> int:
+        await go_on.wait()
+        return 0
+
+    receiver, stock = Receiver(hold), Stock(files)
+    turns = asyncio.Semaphore(1)
+    async with receiver.listening() as known, asyncio.timeout(30):
+        dest = Destination(known.address, options=known.options, turns=turns)
+
+        async def find(request: RetrieveRequest, title: str) -> Destination:
+            return dest
+
+        async with (
+            serving(Move(stock.objects, find)) as archive,
+            asking(archive.port, service=MOVE) as one,
+            asking(archive.port, service=MOVE) as two,
+        ):
+            await one.move()
+            await receiver.arrived.wait()
+            stock.closed.clear()
+            await two.move()
+            await stock.closed.wait()
+            (one if gone == "first" else two).peer.reset()
+            await stock.asked[gone == "second"].association.wait_closed()
+            go_on.set()
+            left = two if gone == "first" else one
+            assert (await left.take_all())[0] == Counts(0, None, 20, 0, 0)
+    assert not turns.locked()
 
 
 async def test_a_requestor_that_waits_long_is_told_that_nothing_has_changed(
@@ -241,10 +424,10 @@ async def test_case_72_a_destination_that_is_not_there(files: list[DicomFile]) -
     assert comment.startswith("cannot connect to DEST@")
 
 
-async def test_a_destination_that_is_not_there_is_not_tried_for_each_batch(
+async def test_a_destination_that_is_not_there_is_not_tried_for_each_object(
     files: list[DicomFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(move_scp, "_MOST_AT_ONCE", 5)
+    monkeypatch.setattr(move_scp, "_AHEAD", 5)
     tried = 0
 
     async def reject(peer: RawPeer) -> None:
@@ -252,7 +435,7 @@ async def test_a_destination_that_is_not_there_is_not_tried_for_each_batch(
         tried += 1
         await peer.reject()
 
-    async with raw_acceptor(reject) as port, moving(Stock(files), at(port)) as requestor:
+    async with raw_acceptor(reject) as port, moving(Stock(files, batch=3), at(port)) as requestor:
         await requestor.move()
         counts, failed, _ = await requestor.take_all()
     assert counts == Counts(0xA702, None, 0, 20, 0)

@@ -44,6 +44,7 @@ from tomowire import (
     listen,
 )
 from tomowire.errors import AssociationAborted
+from tomowire.services import news
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import decode, encode
@@ -308,6 +309,33 @@ async def test_a_handler_tells_what_became_of_each(catalogue: Catalogue) -> None
     assert failed == {"1.2.1", "1.2.2"}
     size = len(data_of(1))
     assert outcomes == {"1.2.1": (0x0110, True, size), "1.2.2": (0xA900, True, size), "1.2.3": (0, False, size)}
+
+
+async def test_who_does_not_take_what_comes_holds_up_the_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four may be unread here, and sixteen under way (the window); all come in the end. Left early, nobody waits any more."""
+    monkeypatch.setattr(news, "_MOST_UNREAD", 4)
+    catalogue = Catalogue(rows(tmp_path, *((1, 1, CT) for _ in range(300))))
+    kept: list[str] = []
+
+    async def keep(request: StoreRequest) -> Status:
+        await request.data.pass_over()
+        kept.append(request.sop_instance_uid)
+        return Status(0)
+
+    read = most_ahead = 0
+    async with catalogue.serving() as peer, asyncio.timeout(30):
+        async with aclosing(peer.get(Query.study("1.2.1"), keep)) as objects:
+            async for each in objects:
+                read += isinstance(each, Retrieved)
+                if read <= 100:
+                    await peer.echo()
+                    most_ahead = max(most_ahead, len(kept) - read)
+        assert read == len(kept) == 300
+        assert 4 <= most_ahead <= 4 + 16
+        async with aclosing(peer.get(Query.study("1.2.1"), keep)) as objects:
+            async for each in objects:
+                if isinstance(each, Retrieved):
+                    break
 
 
 async def test_a_folder_of_ones_own_is_left_open(catalogue: Catalogue, tmp_path: Path) -> None:

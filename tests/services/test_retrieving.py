@@ -23,9 +23,9 @@ from tomowire import (
     associate,
     moving,
 )
+from tomowire.services.failed_list import encode_failed_list
 from tomowire.services.identifiers import encode
 from tomowire.services.retrieving import names_entities, retrieve_identifier
-from tomowire.services.suboperations import encode_failed_list
 from tomowire.wire.messages import CMoveRQ, CMoveRSP
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -203,6 +203,20 @@ async def test_a_list_beyond_64_kilobytes() -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await progress_of(association, [])
     assert [getattr(each, "sop_instance_uid", None) for each in caught.value.exceptions] == uids
+
+
+@pytest.mark.parametrize(
+    ("answer", "count"), [((0xB000, None, 7, 200_000 & 0xFFFF, 0), 200_000 & 0xFFFF), ((0xA702,), 1)]
+)
+async def test_a_list_that_is_too_long_to_be_read(answer: tuple[Any, ...], count: int) -> None:
+    """The counts stand, the rest of the association too; that the names are missing is said."""
+    head = bytes.fromhex("08005800") + b"UN\0\0" + (13_000_000).to_bytes(4, "little")
+    data = head + (b"1.2.840.10008.9999999999\\" * 520_000)[: 13_000_000 - 1] + b"\0"
+    async with answering(answer, data=data) as association:
+        with pytest.raises(ExceptionGroup, match="has more than 8 MiB and was not read") as caught:
+            await progress_of(association, [])
+        assert association.is_established
+    assert [(each.sop_instance_uid, each.count) for each in caught.value.exceptions] == [(None, count)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

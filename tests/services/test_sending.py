@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -469,7 +470,11 @@ async def test_one_object_that_is_never_answered_fails_alone(files: list[DicomFi
 
 
 def test_what_is_planned_with_transcoding() -> None:
-    """One context more for each SOP class, with what is not stored already, as long as there is room for 128."""
+    """One context more for each SOP class, with what is not stored already; an association has room for 128 contexts.
+
+    So 64 classes in one compressed syntax each fill one, and 63 in two do not quite: 3 contexts for each of 42 make 126, and the
+    next class has two pairs of which the first fits with its fallback.
+    """
     explicit, implicit, jpeg = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.80"
     stored = [(CT, jpeg), (MR, explicit), ("1.2.3", explicit), ("1.2.3", implicit)]
     files = [DicomFile(Path(str(number)), sop, "1.2", syntax, 0, 0) for number, (sop, syntax) in enumerate(stored)]
@@ -481,8 +486,13 @@ def test_what_is_planned_with_transcoding() -> None:
         (MR, (implicit,)),
     ]
     many = [DicomFile(Path(str(number)), f"1.2.{number}", "1.2", jpeg, 0, 0) for number in range(130)]
-    assert [len(contexts) for contexts, _ in plan(many, transcode=True)] == [128, 4]
-    assert [len(contexts) for contexts, _ in plan(many[:100], transcode=True)] == [128]
+    assert [len(contexts) for contexts, _ in plan(many, transcode=True)] == [128, 128, 4]
+    assert [len(contexts) for contexts, _ in plan(many[:100], transcode=True)] == [128, 72]
+    twice = [replace(file, transfer_syntax_uid=syntax) for file in many[:63] for syntax in (jpeg, explicit)]
+    assert [len(contexts) for contexts, _ in plan(twice, transcode=True)] == [128, 62]
+    for contexts, group in [*plan(many, transcode=True), *plan(twice, transcode=True)]:
+        takes_anything = {each.abstract_syntax for each in contexts if implicit in each.transfer_syntaxes}
+        assert takes_anything == {file.sop_class_uid for file in group}
 
 
 @pytest.mark.parametrize("originator", [MoveOriginator("ASKED", 4711), None])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
+from tomowire.aio.responses import LARGEST_DATA_SET
 from tomowire.errors import ConnectFailed, TranscodingFailed
 from tomowire.protocol.status import Status
+from tomowire.services import failed_list
+from tomowire.services.failed_list import FailedList, encode_failed_list
 from tomowire.services.identifiers import decode
 from tomowire.services.storage import StoreResponse
-from tomowire.services.suboperations import SubOperations, describe, encode_failed_list
+from tomowire.services.suboperations import SubOperations, describe
 from tomowire.wire.command_set import decode_command, encode_command
 from tomowire.wire.messages import CGetRQ, CGetRSP, CMoveRQ, CMoveRSP
 
@@ -87,6 +91,35 @@ def test_another_reader_takes_the_long_list_for_uids() -> None:
     uids = [f"1.2.826.0.1.3680043.10.1234.3.{number}" for number in range(3000)]
     data = dcmread(DicomBytesIO(encode_failed_list(uids, IMPLICIT)), force=True)
     assert list(data.FailedSOPInstanceUIDList) == uids
+
+
+async def test_a_list_for_which_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each UID takes its length and a backslash; the list stops where a requestor of ours would stop reading, and that is told."""
+    monkeypatch.setattr(failed_list, "_LARGEST", 100)
+    operations, request = account(30)
+    for number in range(10, 40):
+        operations.not_done(f"1.2.3.{number}", "refused")
+    await operations.respond(operations.status)
+    ((sent, data),) = request.responses
+    assert (sent.status, sent.number_of_failed_suboperations) == (0xA702, 30)
+    assert data is not None
+    listed = decode(data, EXPLICIT).FailedSOPInstanceUIDList
+    assert list(listed) == [f"1.2.3.{number}" for number in range(10, 10 + (100 + 1) // 9)]
+    assert sent.error_comment == "19 more have failed than are listed: refused"
+
+
+def test_a_million_failures_take_no_more_memory_than_the_list() -> None:
+    tracemalloc.start()
+    try:
+        made = FailedList()
+        for number in range(1_000_000):
+            made.add(f"1.2.826.0.1.3680043.10.1234.3.{number:07}")
+        assert tracemalloc.get_traced_memory()[0] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    encoded = made.encode(EXPLICIT)
+    assert len(encoded) <= LARGEST_DATA_SET
+    assert len(encoded) - 12 == -(-((1_000_000 - made.left_out) * 38 - 1) // 2) * 2
 
 
 @pytest.mark.parametrize("move", [False, True])

@@ -42,6 +42,9 @@ class Stock:
         self.refuses: BaseException | None = None
         self.waits_before, self.waits_after = False, False
         """Whether it waits for ever before it answers, or after the last of the files."""
+        self.kinds: frozenset[tuple[str, str]] = frozenset()
+        self.last_after: asyncio.Event | None = None
+        """What the last batch waits for."""
         self.given = 0
         self.was_asked = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -54,12 +57,14 @@ class Stock:
             raise self.refuses
         if self.waits_before:
             await self._wait()
-        return Retrieval(self.total, self._batches())
+        return Retrieval(self.total, self._batches(), self.kinds)
 
     async def _batches(self) -> AsyncGenerator[Sequence[DicomFile], None]:
         try:
             for first in range(0, len(self.files), self.batch):
                 await asyncio.sleep(0)
+                if self.last_after is not None and first + self.batch >= len(self.files):
+                    await self.last_after.wait()
                 self.given += len(self.files[first : first + self.batch])
                 yield self.files[first : first + self.batch]
             if self.fails is not None:

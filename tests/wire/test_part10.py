@@ -286,6 +286,42 @@ def test_a_missing_group_length_is_tolerated() -> None:
     assert decode_file_meta(data) == (READ, len(data) - len(DATA_SET))
 
 
+LENGTH_OF_ANOTHER_GROUP = short(0, b"UL", b"\x10\0\0\0", group=8)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        LENGTH_OF_ANOTHER_GROUP,
+        LENGTH_OF_ANOTHER_GROUP + short(0, b"UL", b"", group=4),
+        struct.pack("<HHII", 8, 0, 4, 16),  # in Implicit VR
+        b"\x08\0\0\0UL\0\0\4\0\0\0\0\0\0\0",  # UL written as if it had a length of 32 bits, in a file of the fuzzing corpus
+    ],
+)
+def test_group_lengths_of_other_groups_before_it_are_skipped(before: bytes) -> None:
+    data = bytes(128) + b"DICM" + before + b"".join(ELEMENTS) + DATA_SET
+    data_set = len(data) - len(DATA_SET)
+    assert decode_file_meta(data) == (READ, data_set)
+    for end in range(132 + 8, data_set):
+        with pytest.raises(IncompleteFileMeta) as caught:
+            decode_file_meta(data[:end])
+        assert end < caught.value.needed <= len(data)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        LENGTH_OF_ANOTHER_GROUP + DATA_SET,  # a data set without file meta information
+        DATA_SET + b"".join(ELEMENTS),
+        LENGTH_OF_ANOTHER_GROUP * 5 + b"".join(ELEMENTS),
+        short(0, b"OB", b"12345678", group=8) + b"".join(ELEMENTS),
+        struct.pack("<HHI", 8, 0, 0xFFFFFFFF) + b"".join(ELEMENTS),
+    ],
+)
+def test_nothing_else_is_skipped(after: bytes) -> None:
+    assert decode_file_meta(bytes(128) + b"DICM" + after) == (FileMeta("", "", "", None, None), 132)
+
+
 def test_a_group_length_of_another_size_is_not_believed() -> None:
     data = bytes(128) + b"DICM" + short(0, b"UL", b"\0\0") + b"".join(ELEMENTS) + DATA_SET
     assert decode_file_meta(data) == (READ, len(data) - len(DATA_SET))

@@ -36,6 +36,9 @@ async def responses(
 ) -> AsyncGenerator[tuple[Response, bytes | None], None]:
     """Send `request` with its identifier; yield every response with its data set (None if it has none), the final one included.
 
+    Of a final response a data set of more than `LARGEST_DATA_SET` bytes is passed over: None too, though the response has one.
+    A pending response with such a data set breaks the association off.
+
     `name` is what errors call it, such as "C-FIND"; `timeout` the seconds in which something must move, None for ever.
 
     Left before the final response has come (by `aclose`, a cancellation, an exception thrown in) it sends C-CANCEL (PS3.7 9.3.2.3)
@@ -52,20 +55,23 @@ async def responses(
             while not is_final:
                 response, stream = await operation.next_response()
                 is_final = not Status(response.status).is_pending
-                yield response, await _whole(association, name, stream)
+                yield response, await _whole(association, name, stream, is_final=is_final)
         except BaseException:
             if operation.is_outstanding:
                 await _call_off(association, context, operation, grace)
             raise
 
 
-async def _whole(association: Association, name: str, stream: DataStream | None) -> bytes | None:
+async def _whole(association: Association, name: str, stream: DataStream | None, *, is_final: bool) -> bytes | None:
     """The data set of a response, copied: its memory is given back at once, so that no slow reader holds up the peer."""
     if stream is None:
         return None
     data = bytearray()
     async for chunk in stream:
         if len(data) + chunk.nbytes > LARGEST_DATA_SET:
+            if is_final:  # what it is about counts more, and stands in the command set
+                stream.close()
+                return None
             problem = f"{name}: the peer sent a response with a data set of more than {LARGEST_DATA_SET} bytes"
             association.break_off(problem)
             raise PeerMisbehaved(problem)

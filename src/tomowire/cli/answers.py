@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tomowire.cli.running import printable
+from tomowire.cli.running import printable, printable_lines
 from tomowire.cli.table import Table, keyword_of
 from tomowire.cli.values import json_of, shown, texts_of
 
@@ -77,17 +77,24 @@ def _json_lines() -> Iterator[Show]:
 
 @contextmanager
 def _csv(columns: Sequence[int]) -> Iterator[Show]:
-    """The header is there from the beginning, and each answer as it comes."""
+    """RFC 4180. The header is there from the beginning, and each answer as it comes.
+
+    Of the control characters only line breaks are left, between quotation marks; on a terminal not even those.
+    """
     on_terminal = sys.stdout.isatty()
+    clean = printable if on_terminal else printable_lines
     line = io.StringIO(newline="")
-    writer = csv.writer(line, lineterminator="\n")
+    # What is in the line terminator is put between quotation marks, and of CR that is not so otherwise.
+    writer = csv.writer(line, lineterminator="\r\n")
 
     def show(row: Sequence[str]) -> None:
         line.seek(0)
         line.truncate()
-        writer.writerow([printable(each) for each in row] if on_terminal else row)
-        # A program that reads it shall not have to know the locale.
-        click.echo(line.getvalue() if on_terminal else line.getvalue().encode("utf-8", "replace"), nl=False)
+        writer.writerow([clean(each) for each in row])
+        if on_terminal:
+            click.echo(line.getvalue().removesuffix("\r\n"))
+        else:  # a program that reads it shall not have to know the locale
+            click.echo(line.getvalue().encode("utf-8", "replace"), nl=False)
 
     show([keyword_of(tag) for tag in columns])
     yield lambda answer: show(["\\".join(texts_of(answer, tag)) for tag in columns])

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, listen
+from tomowire.aio.listen import listen
 from tomowire.aio.serving import IncomingRequest
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
-from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, closing_words, explained, stop_signal
-from tomowire.cli.running import ExitCode, complain, readable, run, set_up_logging
+from tomowire.cli.options import AeTitle
+from tomowire.cli.receiving import (
+    SHUTDOWN_GRACE,
+    acceptor_options,
+    allow_many_files,
+    closing_words,
+    explained,
+    stop_signal,
+)
+from tomowire.cli.running import ExitCode, complain, readable, run
 from tomowire.errors import AssociationError, UsageError
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS
 from tomowire.services.folder import Folder
@@ -26,6 +33,7 @@ from tomowire.wire.messages import CStoreRQ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tomowire.cli.receiving import Acceptor
     from tomowire.protocol.status import Status
     from tomowire.services.folder import Kept
     from tomowire.services.storage import StoreRequest
@@ -42,10 +50,6 @@ logger = logging.getLogger("tomowire.listen")
     required=True,
     help="Folder for the files; made if it does not exist.",
 )
-@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 or :: for all.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one."
-)
 @click.option(
     "--aet", type=AeTitle(), multiple=True, help="AE title that callers must call; may be repeated. Default: any."
 )
@@ -60,35 +64,25 @@ logger = logging.getLogger("tomowire.listen")
     help=f"Name of each file below the folder, with {{fields}}: {', '.join(FIELDS)}.",
 )
 @click.option("--any-sop-class", is_flag=True, help="Take private and unknown SOP classes too.")
-@click.option(
-    "--max-associations",
-    type=click.IntRange(min=1),
-    default=DEFAULT_MAXIMUM_ASSOCIATIONS,
-    show_default=True,
-    help="Callers beyond this many are rejected.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON on stdout for each object.")
-@verbose_option
+@acceptor_options
 def command(**options: object) -> None:
     """Receive objects and write them to files, until interrupted.
 
     Each file is written whole or not at all; one of the same name is replaced. Until then it lies in a hidden folder
     `.incoming-*` in the output folder, which is removed at the end, or by the next start.
     """
-    set_up_logging(int(str(options.pop("verbose"))))
     run(_listen(**options))  # type: ignore[arg-type]
 
 
 async def _listen(
     output: Path,
-    bind: str,
-    port: int,
     aet: tuple[str, ...],
     allow: tuple[str, ...],
     template: str,
     any_sop_class: bool,
-    max_associations: int,
     as_json: bool,
+    acceptor: Acceptor,
 ) -> int:
     try:
         folder = Folder(output, name=name_from_template(template))
@@ -100,19 +94,19 @@ async def _listen(
         )
     storage = CountedStorage(folder, any_sop_class=any_sop_class, as_json=as_json)
     server = listen(
-        bind,
-        port,
+        acceptor.bind,
+        acceptor.port,
         services=[Verification(), storage],
         aet=aet or None,
         calling_aets=allow or None,
-        maximum_associations=max_associations,
+        maximum_associations=acceptor.maximum_associations,
         shutdown_grace=SHUTDOWN_GRACE,
     )
     allow_many_files()
     stop = stop_signal()
     try:
         async with AsyncExitStack() as stack:
-            with explained(bind, port):
+            with explained(acceptor.bind, acceptor.port):
                 await stack.enter_async_context(server)
             host, bound = server.addresses[0]
             complain(f"listening on {host}:{bound}, writing to {output}; end with Ctrl-C")

@@ -32,5 +32,6 @@ node_option = click.option(
     type=NodeType(),
     multiple=True,
     metavar="AET@HOST:PORT",
-    help="A peer that C-MOVE may send to; may be repeated. With ',associations=N' behind it N are opened at once.",
+    help="A peer that C-MOVE may send to, and that may call; may be repeated. With ',associations=N' behind it N are opened at "
+    "once.",
 )

@@ -1,18 +1,27 @@
-"""What `serve` and `listen` have in common: how they end, and what to do when they cannot begin."""
+"""What `serve` and `listen` have in common: where they listen, how they end, and what to do when they cannot begin."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import click
+
+from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
+from tomowire.cli.options import verbose_option
+from tomowire.cli.running import set_up_logging
 from tomowire.errors import ConnectFailed
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 SHUTDOWN_GRACE: Final = 5.0
 """Seconds that associations in progress get to finish. Service managers kill what takes longer than ten (`docker stop`)."""
@@ -24,6 +33,44 @@ _ADVICE: Final = {
     errno.EACCES: "ports below 1024 are for the superuser: take another with --port",
     errno.EADDRNOTAVAIL: "this machine has no such address: see --bind",
 }
+
+_ACCEPTOR: Final = (
+    click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 or :: for all."),
+    click.option(
+        "--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one."
+    ),
+    click.option(
+        "--max-associations",
+        type=click.IntRange(min=1),
+        default=DEFAULT_MAXIMUM_ASSOCIATIONS,
+        show_default=True,
+        help="Callers beyond this many are rejected.",
+    ),
+    verbose_option,
+)
+
+
+@value()
+class Acceptor:
+    """Where a command listens, and to how many at once."""
+
+    bind: str
+    port: int
+    maximum_associations: int
+
+
+def acceptor_options(command: Callable[..., T]) -> Callable[..., T]:
+    """The options of a command that listens until it is ended. It gets them as `acceptor`, and logs from then on."""
+
+    @functools.wraps(command)
+    def gathered(*, bind: str, port: int, max_associations: int, verbose: int, **others: Any) -> T:
+        set_up_logging(verbose)
+        return command(acceptor=Acceptor(bind, port, max_associations), **others)
+
+    decorated: Callable[..., T] = gathered
+    for option in reversed(_ACCEPTOR):  # decorators work from the bottom up
+        decorated = option(decorated)
+    return decorated
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
-from tomowire.errors import NoAcceptedContext, RetrieveFailed
-from tomowire.services.retrieving import SubOperationFailed
+from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,10 +90,12 @@ class RetrievalReport:
         self._completed, self._warnings = progress.completed, progress.warning
 
     def failed(self, error: Exception) -> None:
-        """An operation ended with an error; a group is about single objects."""
+        """An operation ended with an error; a group is about single objects, and its text has what the peer said about them."""
         if isinstance(error, ExceptionGroup):
             for each in error.exceptions:
                 self.failed(each)
+            if any(isinstance(each, SubOperationFailed) for each in error.exceptions):
+                self.remark(error.message)
         elif isinstance(error, SubOperationFailed) and error.sop_instance_uid is not None:
             self.object_failed(error.sop_instance_uid, f"{self.peer.ae_title} could not transfer it")
         else:

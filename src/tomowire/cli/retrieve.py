@@ -19,6 +19,7 @@ from tomowire.cli.keys import key_options
 from tomowire.cli.move import move_all
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
 from tomowire.cli.options import json_option, peer_argument, requestor_options
+from tomowire.cli.originator import OfOurMove
 from tomowire.cli.progress import open_transfer
 from tomowire.cli.receiving import allow_many_files, explained
 from tomowire.cli.retrieval import RetrievalReport, counts_of
@@ -222,7 +223,7 @@ class _Retrieval:
     async def _move(self, parts: list[Part] | None, listening: _Listening) -> None:
         title = self._options["aet"]
         address = await listening.address(self._report.peer)
-        storage = Storage(self.collector.keep)
+        storage = Storage(OfOurMove(title, self._report.peer, self.collector.keep, complain).keep)
         at = (address, listening.port)
         server = listen(*at, services=[Verification(), storage], aet=title, shutdown_grace=_GRACE)
         allow_many_files()

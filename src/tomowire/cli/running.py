@@ -31,6 +31,7 @@ _CONTROLS: Final = {
     code: f"\\x{code & 0xFF:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), *range(0xDC80, 0xDCA0))
 }
 _CONTROLS_BUT_NEWLINES: Final = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
+_CONTROLS_BUT_LINE_BREAKS: Final = {code: text for code, text in _CONTROLS.items() if code not in (0x0A, 0x0D)}
 
 
 class ExitCode(IntEnum):
@@ -137,6 +138,11 @@ _print_line: Callable[[str], None] = _to_stderr
 def printable(text: str) -> str:
     """`text` without control characters: what a peer or a file's name says must not steer the terminal of who reads it."""
     return text.translate(_CONTROLS)
+
+
+def printable_lines(text: str) -> str:
+    """The same, but line breaks are left: for a format that has a place for them."""
+    return text.translate(_CONTROLS_BUT_LINE_BREAKS)
 
 
 def set_up_logging(verbose: int, *, least: int = logging.WARNING) -> None:

@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.nodes import node_option
-from tomowire.cli.options import AeTitle, verbose_option
-from tomowire.cli.receiving import SHUTDOWN_GRACE, allow_many_files, closing_words, explained, stop_signal
-from tomowire.cli.running import ExitCode, complain, run, set_up_logging
+from tomowire.cli.options import AeTitle
+from tomowire.cli.receiving import (
+    SHUTDOWN_GRACE,
+    acceptor_options,
+    allow_many_files,
+    closing_words,
+    explained,
+    stop_signal,
+)
+from tomowire.cli.running import ExitCode, complain, run
 
 if TYPE_CHECKING:
+    from tomowire.cli.receiving import Acceptor
     from tomowire.server.app import Settings
     from tomowire.server.nodes import Node
 
@@ -39,10 +46,6 @@ data_dir_option = click.option(
 @click.option(
     "--aet", type=AeTitle(), default=DEFAULT_AET, show_default=True, help="The archive's AE title; others are rejected."
 )
-@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 or :: for all.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="TCP port; 0 picks a free one."
-)
 @click.option(
     "--duplicates",
     type=click.Choice(["keep", "replace", "reject"]),
@@ -56,45 +59,35 @@ data_dir_option = click.option(
     "--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title."
 )
 @node_option
-@click.option(
-    "--max-associations",
-    type=click.IntRange(min=1),
-    default=DEFAULT_MAXIMUM_ASSOCIATIONS,
-    show_default=True,
-    help="Callers beyond this many are rejected.",
-)
-@verbose_option
+@acceptor_options
 def command(
     data_dir: Path,
     aet: str,
-    bind: str,
-    port: int,
     duplicates: str,
     any_sop_class: bool,
     allow: tuple[str, ...],
     allow_unknown_callers: bool,
     nodes: tuple[Node, ...],
-    max_associations: int,
-    verbose: int,
+    acceptor: Acceptor,
 ) -> None:
     """Run the archive until interrupted: what gets Success is durable and indexed.
 
-    It listens on this machine only unless --bind says otherwise, and then lets in only the callers named with --allow.
+    It listens on this machine only unless --bind says otherwise, and then lets in only the peers named with --node,
+    each from its host, and the AE titles named with --allow.
     """
     from tomowire.server.app import Settings
 
-    set_up_logging(verbose)
     settings = Settings(
         data_dir=data_dir,
         ae_title=aet,
-        bind=bind,
-        port=port,
+        bind=acceptor.bind,
+        port=acceptor.port,
         duplicates=duplicates,
         any_sop_class=any_sop_class,
         allowed_callers=allow,
         allow_unknown_callers=allow_unknown_callers,
         nodes=nodes,
-        maximum_associations=max_associations,
+        maximum_associations=acceptor.maximum_associations,
         shutdown_grace=SHUTDOWN_GRACE,
     )
     run(_serve(settings))

@@ -132,4 +132,5 @@ def _json_value(each: Any) -> Any:
 
 
 def _dumps(made: Any) -> str:
-    return json.dumps(made, allow_nan=False, separators=(",", ":"))
+    # DEL is the one control character that JSON in ASCII may have as it is.
+    return json.dumps(made, allow_nan=False, separators=(",", ":")).replace("\x7f", "\\u007f")

@@ -11,17 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
+from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server
 from tomowire.aio.threads import finished
-from tomowire.errors import UsageError
+from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.callers import Callers, GuardedServer
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
 from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.tally import Tally
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage import Storage, StoreRequest
@@ -43,9 +45,10 @@ _LOAD_AFTER: Final = 2.0
 
 @value()
 class Settings:
-    """What an archive needs to know. An archive that listens on more than the loopback address lets in only `allowed_callers`,
-    unless `allow_unknown_callers`; on the loopback address an empty list lets in everyone. `nodes` are the peers that C-MOVE may
-    send to; that alone does not let them in. `shutdown_grace` are the seconds that associations in progress get at the end."""
+    """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
+    host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
+    lets in everyone. `nodes` are also the peers that C-MOVE may send to. `shutdown_grace` are the seconds that associations in
+    progress get at the end."""
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
@@ -68,26 +71,31 @@ class Archive:
     """
 
     def __init__(self, settings: Settings) -> None:
-        if not (_is_loopback(settings.bind) or settings.allowed_callers or settings.allow_unknown_callers):
+        is_named = bool(settings.allowed_callers or settings.nodes)
+        if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
             raise UsageError(
-                f"listening on {settings.bind} needs to know who may call: name the AE titles with --allow, "
+                f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
                 "or let in everyone with --allow-unknown-callers"
             )
         self.settings: Final = settings
         self._nodes = nodes_by_title(settings.nodes)
+        is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
+        self._callers = None if is_open else Callers(settings.allowed_callers, self._nodes)
+        self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
         settings = self.settings
-        callers = settings.allowed_callers or None
         async with AsyncExitStack() as stack:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
+            if self._callers is not None:
+                await stack.enter_async_context(self._callers)
             self._server = await stack.enter_async_context(
-                listen(
+                GuardedServer(
                     settings.bind,
                     settings.port,
                     services=[
@@ -98,7 +106,8 @@ class Archive:
                         Later([model.move for model in Model], self._move),
                     ],
                     aet=settings.ae_title,
-                    calling_aets=None if settings.allow_unknown_callers else callers,
+                    callers=self._callers,
+                    on_end=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     shutdown_grace=settings.shutdown_grace,
                 )
@@ -131,15 +140,19 @@ class Archive:
         shown = f"[{host}]" if ":" in host else host
         peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         allowed = self.settings.allowed_callers
-        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.settings.allow_unknown_callers else ""
+        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and self._callers is not None else ""
+        to_try = (
+            "try, in another terminal:",
+            f"  {program} echo {peer}{caller}",
+            f"  {program} send {peer} FOLDER{caller}",
+            f"  {program} query {peer}{caller}",
+        )
         return "\n".join(
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}",
-                "try, in another terminal:",
-                f"  {program} echo {peer}{caller}",
-                f"  {program} send {peer} FOLDER{caller}",
-                f"  {program} query {peer}{caller}",
+                # Nodes call from where they are.
+                *(to_try if allowed or self._callers is None else ()),
                 "end with Ctrl-C",
             )
         )
@@ -164,17 +177,20 @@ class Archive:
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
         association = request.association
-        await self._storage.ingest.receive(
-            Incoming(
-                request.sop_class_uid,
-                request.sop_instance_uid,
-                request.transfer_syntax_uid,
-                association.calling_ae_title,
-                association.called_ae_title,
-                association.peer_address,
-            ),
-            request.data,
+        incoming = Incoming(
+            request.sop_class_uid,
+            request.sop_instance_uid,
+            request.transfer_syntax_uid,
+            association.calling_ae_title,
+            association.called_ae_title,
+            association.peer_address,
         )
+        try:
+            stored = await self._storage.ingest.receive(incoming, request.data)
+        except StoreFailed:
+            self._tally.refused(association)
+            raise
+        self._tally.stored(association, is_new=stored.is_new)
         return SUCCESS
 
 

@@ -59,8 +59,17 @@ class Ingest:
             raise store_failed(CANNOT_UNDERSTAND, "no data set")
         # What is deflated may be a thousand times as large, and is not inflated in the event loop.
         if first.last and first.nbytes <= SMALL and not is_deflated(incoming.transfer_syntax_uid):
-            return await self._store_small(incoming, header, first)
-        return await self._store_large(incoming, header, first, chunks)
+            stored = await self._store_small(incoming, header, first)
+        else:
+            stored = await self._store_large(incoming, header, first, chunks)
+        logger.debug(
+            "%s (%s): %s %s",
+            incoming.calling_ae_title,
+            incoming.peer_address,
+            stored.outcome.value,
+            incoming.sop_instance_uid,
+        )
+        return stored
 
     async def _store_small(self, incoming: Incoming, header: bytes, chunk: Chunk) -> Stored:
         try:

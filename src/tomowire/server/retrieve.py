@@ -6,28 +6,32 @@ import asyncio
 import logging
 import zlib
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
-from tomowire.protocol.status import UNABLE_TO_PERFORM_SUBOPERATIONS
-from tomowire.server.crowd import Crowd, Crowded
 from tomowire.server.index.keys import parse_unique_keys
 from tomowire.server.index.retrieval import find_objects, select_uids
+from tomowire.server.index.sqlite_reader import Row
+from tomowire.services.crowd import Crowd
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.move_scp import Destination, Move
 from tomowire.services.suboperations import Retrieval
+from tomowire.wire.messages import CMoveRQ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
     from tomowire.server.index.readers import IndexReaders
     from tomowire.server.index.rows import IndexedObject
-    from tomowire.server.index.sqlite_reader import Row, SqliteReader, Statement
+    from tomowire.server.index.sqlite_reader import SqliteReader, Statement
     from tomowire.server.nodes import Node
+    from tomowire.services.planning import Kind
     from tomowire.services.suboperations import RetrieveRequest
 
 logger: Final = logging.getLogger(__name__)
@@ -36,7 +40,8 @@ UNABLE_TO_COUNT: Final = 0xA701
 """PS3.4 Tables C.4-2 and C.4-3: out of resources, unable to calculate number of matches."""
 
 _BATCH: Final = 1000
-
+_FIRST_BATCH: Final = 64
+"""Objects that are located before the first is sent."""
 
 _MOST_AT_ONCE: Final = 64
 _MOST_OF_ONE: Final = 8
@@ -53,7 +58,8 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
-        self.crowd = Crowd(_MOST_AT_ONCE, _MOST_OF_ONE)
+        self._turns: dict[Node, asyncio.Semaphore] = {}
+        self.crowd = Crowd(_MOST_OF_ONE, _MOST_AT_ONCE)
         """Those that are served now."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
@@ -62,23 +68,31 @@ class ArchiveRetrieve:
         What of them is not there any more when its turn comes, or not as it was stored, is a file that nobody can send.
         """
         try:
-            statement = await asyncio.to_thread(_statement, request)
-            uids = _Uids()
-            found = self._index.stream(statement, _first_columns, batch=_BATCH)
-            async with aclosing(found) as batches:
-                async for batch in batches:
-                    uids.add(batch)
+            uids, kinds = await self._selected(request)
         except QueryFailed as refused:
             raise RetrieveFailed(refused.status, refused.error_comment, refused.offending_elements) from refused
         except IndexUnavailable as error:
             logger.error("a retrieval was not begun: the index cannot be used: %s", error)
             raise RetrieveFailed(UNABLE_TO_COUNT, "the index cannot be used now") from error
-        return Retrieval(len(uids), self._files(uids))
+        return Retrieval(len(uids), self._files(uids), kinds)
+
+    async def _selected(self, request: RetrieveRequest) -> tuple[_Uids, frozenset[Kind]]:
+        """The UIDs of the objects, and for a C-MOVE, which plans its associations with that, what kinds there are of them."""
+        statement = await asyncio.to_thread(_statement, request)
+        uids, kinds = _Uids(), set[tuple[str, str]]()
+        async with aclosing(self._index.stream(statement, list[Row], batch=_BATCH)) as batches:
+            async for batch in batches:
+                uids.add([row[0] for row in batch])
+                kinds.update((row[1], row[2]) for row in batch if len(row) > 1)
+        return uids, frozenset(kinds)
 
     async def destination(self, request: RetrieveRequest, title: str) -> Destination | None:
         """Where the node named `title` is; None if there is none."""
         node = self._nodes.get(title.strip(" "))
-        return None if node is None else Destination(node.address, node.associations, self._ae_title)
+        if node is None:
+            return None
+        turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
+        return Destination(node.address, node.associations, self._ae_title, turns=turns)
 
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:
@@ -117,7 +131,7 @@ class ArchiveGet(Get):
         self._crowd = retrieve.crowd
 
     async def handle(self, request: IncomingRequest) -> None:
-        await _handle_in(self._crowd, request, super().handle)
+        await self._crowd.serve(request, super().handle)
 
 
 class ArchiveMove(Move):
@@ -128,29 +142,22 @@ class ArchiveMove(Move):
         self._crowd = retrieve.crowd
 
     async def handle(self, request: IncomingRequest) -> None:
-        await _handle_in(self._crowd, request, super().handle)
-
-
-async def _handle_in(
-    crowd: Crowd, request: IncomingRequest, handle: Callable[[IncomingRequest], Awaitable[None]]
-) -> None:
-    try:
-        with crowd.joined(request.association):
-            await handle(request)
-    except Crowded:
-        logger.warning("%s: a retrieval was refused: there are too many at once", request.association.title)
-        await request.refuse(UNABLE_TO_PERFORM_SUBOPERATIONS, "too many retrievals at once")
+        await self._crowd.serve(request, super().handle)
 
 
 def _statement(request: RetrieveRequest) -> Statement:
     """Raises `QueryFailed`, `DataSetError`."""
-    return select_uids(
+    statement = select_uids(
         parse_unique_keys(request.identifier, request.transfer_syntax_uid, request.model, relational=request.relational)
     )
-
-
-def _first_columns(rows: list[Row]) -> list[str]:
-    return [row[0] for row in rows]
+    if not isinstance(request.message, CMoveRQ):
+        return statement
+    # CROSS JOIN, so that the UIDs stay in their order (https://sqlite.org/optoverview.html, section 8.2).
+    with_kinds = (
+        "SELECT sop_instance_uid, sop_class_uid, transfer_syntax_uid"
+        f" FROM ({statement.sql}) CROSS JOIN instances USING (sop_instance_uid)"
+    )
+    return replace(statement, sql=with_kinds)
 
 
 def _unsendable(path: Path, sop_instance_uid: str) -> DicomFile:
@@ -180,7 +187,11 @@ class _Uids:
             del self._gathered[:_BATCH]
 
     def __iter__(self) -> Iterator[Sequence[str]]:
-        for batch in self._batches:
-            yield zlib.decompress(batch).decode("utf-8").split("\\")
-        if self._gathered:
-            yield self._gathered
+        """Few at first."""
+        sizes = chain((_FIRST_BATCH, _BATCH - _FIRST_BATCH), repeat(_BATCH))
+        for packed in chain(self._batches, (None,)):
+            batch = self._gathered if packed is None else zlib.decompress(packed).decode("utf-8").split("\\")
+            while batch:
+                size = next(sizes)
+                yield batch[:size]
+                batch = batch[size:]

@@ -29,7 +29,8 @@ class Feed:
         """What the iterator raised."""
         self._batches = batches
         self._capacity = capacity
-        self._is_over = False
+        self.is_over = False
+        """Whether nothing will come but what is in `files`."""
         self._filled = asyncio.Event()
         self._wanted = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
@@ -46,7 +47,7 @@ class Feed:
     def stop(self) -> None:
         """Nothing more is wanted."""
         self.files.clear()
-        self._is_over = True
+        self.is_over = True
         self._filled.set()
         if self._filling is not None:
             self._filling.cancel()
@@ -58,7 +59,7 @@ class Feed:
 
     async def more(self, count: int = 1) -> bool:
         """Wait until there are `count` objects, or no more will come; whether there are any."""
-        while len(self.files) < count and not self._is_over:
+        while len(self.files) < count and not self.is_over:
             self._filled.clear()
             self._wanted.set()
             await self._filled.wait()
@@ -80,7 +81,7 @@ class Feed:
         except Exception as error:
             self.error = error
         finally:
-            self._is_over = True
+            self.is_over = True
             self._filled.set()
 
 

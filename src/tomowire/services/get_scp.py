@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
 from tomowire.protocol.status import UNRECOGNIZED_OPERATION
 from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
+from tomowire.services.crowd import Crowd
 from tomowire.services.feed import Feed, stopped_by_cancel
 from tomowire.services.fitting import fitted
 from tomowire.services.lanes import UNLIMITED_WINDOW
@@ -34,6 +36,12 @@ __all__ = ["Get", "Retrieval", "RetrieveRequest"]
 
 _AHEAD: Final = 1000
 """Objects that are asked for before they are needed."""
+_MOST_OF_ONE: Final = 16
+"""Retrievals that are served at the same time on one association.
+
+Where many more requests are being served than this, an association is not read until half of them are done; and these wait for what
+stands there to be read, the responses to their sub-operations.
+"""
 
 
 class Get:
@@ -44,7 +52,7 @@ class Get:
 
     The requestor has to take the SCP role for what it wants to receive (PS3.7 D.3.3.4); an object for which it did not, or which it
     takes in no transfer syntax that can be made from the stored one, is a failed sub-operation. `timeout` is the time in seconds
-    in which something of a sub-operation must move.
+    in which something of a sub-operation must move. Of one association 16 requests are served at once; one more is refused (A702H).
 
     It serves the `models`; with `relational`, relational retrieval is agreed to when a requestor asks for it (PS3.4 C.5.3.1).
     """
@@ -61,6 +69,7 @@ class Get:
         self._sop_classes = frozenset(model.get for model in models)
         self._timeout = timeout
         self._relational = relational
+        self._served = Crowd(_MOST_OF_ONE)
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return IDENTIFIER_SYNTAXES if abstract_syntax in self._sop_classes else None
@@ -79,6 +88,9 @@ class Get:
             await request.refuse(UNRECOGNIZED_OPERATION)
             return
 
+        await self._served.serve(request, partial(self._answer, message))
+
+    async def _answer(self, message: CGetRQ, request: IncomingRequest) -> None:
         async def work(asked: RetrieveRequest, operations: SubOperations) -> None:
             retrieval: Retrieval | None = await unless_cancelled(request, self._objects(asked))
             if retrieval is not None:

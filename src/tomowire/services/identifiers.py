@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError
+from tomowire.services.damage import what_is_wrong
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -83,24 +84,36 @@ def decode(data: bytes, transfer_syntax_uid: str) -> Dataset:
     except DataSetError:
         raise
     except Exception as error:  # as above; too deep a nesting is one of them
-        raise DataSetError(f"the identifier cannot be decoded: {_first_line(error)}") from error
+        # Where the lengths fit, Specific Character Set is all that has been looked at.
+        raise unreadable(data, transfer_syntax_uid, "(0008,0005) names no character set") from error
     return dataset
+
+
+def unreadable(data: bytes, transfer_syntax_uid: str, otherwise: str = "it cannot be decoded") -> DataSetError:
+    """What to raise for an identifier (inflated) at which pydicom has failed, in our words: 64 characters at most.
+
+    They become the Error Comment of a response, and pydicom's are neither short nor stable. `otherwise` is said if the elements
+    and their lengths are well.
+    """
+    is_implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+    found = what_is_wrong(data, is_implicit=is_implicit, is_little=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN)
+    return DataSetError(f"the identifier: {found or otherwise}")
 
 
 def _elements(data: bytes, is_implicit: bool, is_little: bool) -> Iterator[Any]:
     """The elements at the top, of which all must be there whole: pydicom itself passes over what is cut short."""
     from pydicom.filereader import data_element_generator
 
-    file, end = BytesIO(data), 0
+    file, end, last = BytesIO(data), 0, ""
     for element in data_element_generator(file, is_implicit, is_little):
         length = getattr(element, "length", _UNDEFINED_LENGTH)
         value: Any = element.value
         if length not in (0, _UNDEFINED_LENGTH) and len(value) != length:
             raise DataSetError(f"the identifier ends inside {element.tag}", offset=len(data))
         yield element if length else _unambiguous(element)
-        end = file.tell()
+        end, last = file.tell(), f" after {element.tag}"
     if end != len(data):
-        raise DataSetError("the identifier has a rest that is no element", offset=end)
+        raise DataSetError(f"the identifier: {len(data) - end} bytes are left over{last}")
 
 
 def _unambiguous(element: Any) -> Any:

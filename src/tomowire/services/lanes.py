@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
 from tomowire.services.planning import log_agreement
+from tomowire.services.put_off import PutOff
 from tomowire.services.read_ahead import ReadAhead
+from tomowire.services.sent import Sent
 from tomowire.services.storage import CStoreScu
-from tomowire.wire.value import value
+from tomowire.services.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
-    from pathlib import Path
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
     from tomowire.protocol.negotiation import ProposedContext
-    from tomowire.protocol.status import Status
     from tomowire.services.dicom_file import DicomFile
     from tomowire.services.fitting import Way
+    from tomowire.services.read_ahead import Read
     from tomowire.services.retrying import Retries
     from tomowire.services.storage import StoreResponse
+    from tomowire.services.supply import Supply
 
 logger = logging.getLogger("tomowire.sending")
 
@@ -33,37 +35,8 @@ STOP_GRACE: Final = 5.0
 """Seconds in which objects that are being sent have to be answered when no more are wanted."""
 UNLIMITED_WINDOW: Final = 16
 """How many are outstanding where the peer sets no limit."""
-_ATTEMPTS: Final = 2
 _MOST_SILENT: Final = 4
 """Associations in a row on which the peer answered nothing in time: more are not opened. One bad object makes two of them."""
-
-
-@value()
-class Sent:
-    """What became of one file: the peer's `response`, or the `error` because of which there is none."""
-
-    file: DicomFile
-    response: StoreResponse | None
-    error: Exception | None = None
-
-    @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self.file.path
-
-    @property
-    def status(self) -> Status | None:
-        """What the peer answered; None if it did not."""
-        return self.response.status if self.response is not None else None
-
-    @property
-    def outcome(self) -> Status | Exception | None:
-        """What the peer answered, or why it did not: the one to print."""
-        return self.response.status if self.response is not None else self.error
-
-    @property
-    def is_failure(self) -> bool:
-        return self.response is None or self.response.is_failure
 
 
 class _Heard:
@@ -80,33 +53,38 @@ class _Heard:
 
 
 class Lanes:
-    """The files that one set of presentation contexts serves, sent in one or more lanes: one association after another each."""
+    """The files that one set of presentation contexts serves, sent in one or more lanes: one association after another each.
+
+    An association is kept as long as `supply` may have more for it. `turns` is for those who share a peer that takes so many
+    associations at once: a lane has one of them for each association.
+    """
 
     def __init__(
         self,
         peer: PeerAddress,
         contexts: list[ProposedContext],
-        files: list[DicomFile],
+        supply: Supply,
         way: Way,
         retries: Retries,
         options: dict[str, Any],
+        turns: asyncio.Semaphore | None = None,
     ) -> None:
         self._peer = peer
         self._contexts = contexts
         self._way = way
         self._retries = retries
         self._options = options
-        self._left = deque(files)
+        self._turns = Turns(turns)
+        self._supply = supply
+        self._left = supply.files
         self._begun: set[DicomFile] = set()
-        self._again: deque[DicomFile] = deque()  # those during which an association ended
-        self._attempts: dict[DicomFile, list[Exception]] = {}
-        self._refused: dict[DicomFile, StoreResponse] = {}  # those to be sent again, after `_refused_wait` seconds
-        self._refused_wait = 0.0
-        self._refusals: dict[DicomFile, int] = {}
+        self._put_off = PutOff(retries)
         self._lanes = 0
         self._connected: set[asyncio.Task[Any] | None] = set()  # lanes that have an association
         self._stopped = False
         self._nothing_left = asyncio.Event()
+        self.gone: Exception | None = None
+        """Why no association can be opened any more."""
         self._results: asyncio.Queue[Sent | None] = asyncio.Queue()
 
     async def run(self, associations: int, stop: asyncio.Event | None = None) -> AsyncGenerator[Sent, None]:
@@ -146,10 +124,7 @@ class Lanes:
 
     def _cut_off(self) -> Iterator[Sent]:
         """What was begun and then stopped: it counts as it stood."""
-        for file, response in self._refused.items():
-            yield Sent(file, response)
-        for file in self._again:
-            yield Sent(file, None, self._attempts[file][-1])
+        yield from self._put_off.cut_off()
         for file in self._begun:
             yield Sent(file, None, OperationTimeout(f"stopped, and not answered within {STOP_GRACE:g} s"))
 
@@ -167,7 +142,7 @@ class Lanes:
         """Use one association after the other until nothing is left."""
         failures = 0  # to open one, in a row
         silent = 0
-        while (self._left or self._again) and not self._stopped:
+        while await self._has_work():
             heard = _Heard()
             error = await self._use_association(heard)
             if error is None:
@@ -188,18 +163,32 @@ class Lanes:
             logger.info("trying again in %.1f s: %s", wait, error)
             await self._wait_for_peer(wait)
         self._nothing_left.set()
+        self._turns.forgo()
+
+    async def _has_work(self) -> bool:
+        """Wait until there is something to send; False when nothing will come any more."""
+        if not self._put_off.is_much:
+            await self._supply.more()
+        return bool(self._left or self._put_off.again) and not self._stopped
 
     async def _use_association(self, heard: _Heard) -> Exception | None:
-        """Send what is left over one association; gives the error if it could not be opened."""
-        careful = not self._left
+        """Send what is left over one association, when it is its turn; gives the error if it could not be opened."""
+        async with self._turns.one() as has_turn:
+            return await self._associate(heard) if has_turn else None
+
+    async def _associate(self, heard: _Heard) -> Exception | None:
+        again = self._put_off.again
+        careful = bool(again) and (not self._left or self._put_off.is_much)
         lane = asyncio.current_task()
         try:
             async with associate(self._peer, self._contexts, **self._options) as association:
                 log_agreement(logger, association)
                 self._connected.add(lane)
                 self._retries.on_open()
-                window = 1 if careful else association.window or UNLIMITED_WINDOW
-                await self._send_over(association, self._again if careful else self._left, window, heard)
+                if careful:
+                    await self._send_over(association, again, 1, heard)
+                else:
+                    await self._send_over(association, self._left, association.window or UNLIMITED_WINDOW, heard)
         except (AssociationError, OperationTimeout) as error:
             if lane not in self._connected:
                 return error
@@ -220,29 +209,25 @@ class Lanes:
 
     async def _wait_for_resources(self) -> None:
         """When nothing else is left, wait before sending again what was refused for want of resources."""
-        if self._left or self._again or not self._refused or self._stopped:
-            return
-        wait, self._refused_wait = self._refused_wait, 0.0
-        logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(self._refused), wait)
-        await asyncio.sleep(wait)
-        refused, self._refused = self._refused, {}  # not before: stopped meanwhile, they count as they stand
-        self._left.extend(refused)
+        if not (self._left or self._put_off.again or self._stopped) and self._put_off.refused:
+            self._left.extend(await self._put_off.wait_for_resources())
 
     async def _send_over(self, association: Association, files: deque[DicomFile], window: int, heard: _Heard) -> None:
         ahead = ReadAhead(files, sharers=self._lanes)
         try:
+            goes_on = files is self._left and self._supply.is_open
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(window, len(files))):
-                    group.create_task(self._worker(association, ahead, heard))
+                for _ in range(window if goes_on else min(window, len(files))):
+                    group.create_task(self._worker(association, ahead, heard, goes_on=goes_on))
         finally:
             await ahead.close()
 
-    async def _worker(self, association: Association, ahead: ReadAhead, heard: _Heard) -> None:
+    async def _worker(self, association: Association, ahead: ReadAhead, heard: _Heard, *, goes_on: bool) -> None:
         scu = CStoreScu(association)
-        while not self._stopped and (item := await ahead.next()) is not None:
+        while (item := await self._next(association, ahead, goes_on=goes_on)) is not None:
             file, content = item
             if isinstance(content, OSError):
-                self._results.put_nowait(Sent(file, None, content))
+                self.tell(Sent(file, None, content))
                 continue
             self._begun.add(file)
             try:
@@ -261,28 +246,38 @@ class Lanes:
                 logger.info("%s: %s", file.sop_instance_uid, response.status)
                 self._answered(file, response)
 
-    def _ended(self, sent: Sent) -> None:
-        self._begun.discard(sent.file)
+    async def _next(self, association: Association, ahead: ReadAhead, *, goes_on: bool) -> Read | None:
+        """The next file to send on an association; None when there is none for it any more."""
+        while not self._stopped:
+            if goes_on and not self._put_off.is_much:
+                self._supply.refill()
+            item = await ahead.next()
+            if item is not None:
+                return item
+            if not goes_on or self._put_off.is_much or not await self._supply.more():
+                break
+            if not association.is_established:  # it has ended meanwhile: no object is to blame for that
+                break
+        return None
+
+    def tell(self, sent: Sent) -> None:
+        """To be yielded by `run` with the others."""
         self._results.put_nowait(sent)
 
+    def _ended(self, sent: Sent) -> None:
+        self._begun.discard(sent.file)
+        self._put_off.forget(sent.file)
+        self.tell(sent)
+
     def _answered(self, file: DicomFile, response: StoreResponse) -> None:
-        refusals = self._refusals.get(file, 0) + 1
-        wait = self._retries.before_sending(response, refusals)
-        if wait is None:
-            self._ended(Sent(file, response))
-        else:
+        if self._put_off.answered(file, response):
             self._begun.discard(file)
-            self._refusals[file] = refusals
-            self._refused[file] = response
-            self._refused_wait = max(self._refused_wait, wait)
+        else:
+            self._ended(Sent(file, response))
 
     def _interrupted(self, file: DicomFile, error: Exception) -> None:
-        """The association ended before the peer answered."""
-        attempts = self._attempts.setdefault(file, [])
-        attempts.append(error)
-        if len(attempts) < _ATTEMPTS:
+        if self._put_off.interrupted(file, error):
             self._begun.discard(file)
-            self._again.append(file)
         else:
             self._ended(Sent(file, None, error))
 
@@ -291,7 +286,7 @@ class Lanes:
         if self._lanes > 1:
             logger.info("sending over fewer associations: %s", error)
             return
-        for files in (self._left, self._again, self._refused):
-            for file in files:
-                self._results.put_nowait(Sent(file, None, error))
-            files.clear()
+        self.gone = error
+        for file in (*self._left, *self._put_off.clear()):
+            self.tell(Sent(file, None, error))
+        self._left.clear()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import DEFAULT_AE_TITLE
-from tomowire.errors import AssociationError, OperationTimeout, RetrieveFailed
+from tomowire.errors import RetrieveFailed
 from tomowire.protocol.status import MOVE_DESTINATION_UNKNOWN, UNRECOGNIZED_OPERATION
 from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
 from tomowire.services.feed import Feed, stopped_by_cancel
 from tomowire.services.models import Model
-from tomowire.services.sending import send_files
+from tomowire.services.sending import send_feed
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, MoveOriginator
 from tomowire.services.suboperations import (
     Objects,
@@ -27,18 +26,15 @@ from tomowire.wire.messages import CMoveRQ
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.serving import IncomingRequest
-    from tomowire.services.dicom_file import DicomFile
 
 __all__ = ["Destination", "Move", "Retrieval", "RetrieveRequest"]
 
-logger = logging.getLogger("tomowire.retrieve")
-
-_MOST_AT_ONCE: Final = 10_000
-"""Objects for which associations are planned together: memory stays bounded, however many there are."""
+_AHEAD: Final = 1000
+"""Objects that are asked for before they are needed."""
 
 
 @value()
@@ -52,6 +48,8 @@ class Destination:
     """The AE title that calls; that which the C-MOVE called, if None."""
     options: Mapping[str, Any] | None = None
     """What `send_files` and `associate` take besides."""
+    turns: asyncio.Semaphore | None = None
+    """Shared by all moves to this destination, each of their associations takes one: so many are open at once, the others wait."""
 
 
 class Move:
@@ -59,7 +57,8 @@ class Move:
 
     `objects` is as for `Get`. `destination` is asked first; None means that nobody of that title is known (A801H).
 
-    The sub-operations name who asked for them (PS3.7 9.1.1.1). An object that the destination does not take as it is stored is sent
+    The sub-operations name who asked for them (PS3.7 9.1.1.1). They share the associations to the destination, which are opened
+    when the first object is there and closed after the last. An object that the destination does not take as it is stored is sent
     in an uncompressed transfer syntax, if that can be made. When no association can be opened (any more), those that are left
     have failed. `timeout` is the time in seconds in which something of a sub-operation must move.
 
@@ -130,44 +129,29 @@ class _Moving:
         own_title = destination.aet or request.association.called_ae_title or DEFAULT_AE_TITLE
         self._options = {"timeout": timeout, "aet": own_title, **(destination.options or {})}
         self._stop = asyncio.Event()
-        self._gone: Exception | None = None
 
     async def run(self, retrieval: Retrieval) -> None:
-        async with (
-            Feed(retrieval.files, _MOST_AT_ONCE) as feed,
-            stopped_by_cancel(self._request, feed, self._stop),
-        ):
-            while await feed.more(_MOST_AT_ONCE):
-                files = feed.take(_MOST_AT_ONCE)
-                if self._gone is None:
-                    await self._send(files)
-                else:
-                    for file in files:
-                        self._operations.not_done(file.sop_instance_uid, self._gone)
+        async with Feed(retrieval.files, _AHEAD) as feed, stopped_by_cancel(self._request, feed, self._stop):
+            await self._send(retrieval, feed)
         if not self._request.cancelled:
             self._operations.rest_not_done(feed.error)
 
-    async def _send(self, files: Sequence[DicomFile]) -> None:
-        operations = self._operations
-        sending = send_files(
-            self._destination.address,
-            files,
-            associations=self._destination.associations,
+    async def _send(self, retrieval: Retrieval, feed: Feed) -> None:
+        operations, destination = self._operations, self._destination
+        sending = send_feed(
+            destination.address,
+            feed,
+            kinds=retrieval.kinds,
+            associations=max(min(destination.associations, retrieval.total), 1),
+            turns=destination.turns,
             originator=self._originator,
             transcode=True,
             stop=self._stop,
             **self._options,
         )
-        was_there = False
-        error: Exception | None = None
         async with aclosing(sending) as results:
             async for sent in results:
                 if sent.response is not None:
-                    was_there = True
                     operations.answered(sent.response)
                 else:
-                    error = sent.error
-                    operations.not_done(sent.file.sop_instance_uid, error or "not sent")
-        if not was_there and isinstance(error, (AssociationError, OperationTimeout)):
-            self._gone = error
-            logger.warning("nothing could be sent to %s: %s", self._destination.address, error)
+                    operations.not_done(sent.file.sop_instance_uid, sent.error or "not sent")

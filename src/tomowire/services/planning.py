@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tomowire.aio.association import Association
     from tomowire.services.dicom_file import DicomFile
+
+Kind: TypeAlias = tuple[str, str]
+"""A SOP class and a transfer syntax: what a presentation context is for."""
 
 _TRANSCODED: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """What a peer takes that does not take what is stored: the last of them every peer must (PS3.5 10.1)."""
@@ -21,31 +24,45 @@ _TRANSCODED: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 def plan(files: Iterable[DicomFile], *, transcode: bool = False) -> list[tuple[list[ProposedContext], list[DicomFile]]]:
     """Presentation contexts for `files`, and who uses them: one context for each pair of SOP class and transfer syntax.
 
-    More pairs than an association has room for (128, PS3.8 9.3.2.2) make further groups, each for an association of its own. With
-    `transcode` each SOP class gets one context more, as far as there is room, for what the peer does not take as it is stored.
+    With `transcode` each SOP class gets one context more, for what the peer does not take as it is stored. What an association has
+    no room for (128, PS3.8 9.3.2.2) makes further groups, each for an association of its own.
     """
-    by_pair: dict[tuple[str, str], list[DicomFile]] = {}
+    by_kind: dict[Kind, list[DicomFile]] = {}
     for file in files:
-        by_pair.setdefault((file.sop_class_uid, file.transfer_syntax_uid), []).append(file)
-    pairs = list(by_pair)
-    groups = [pairs[start : start + MAXIMUM_CONTEXTS] for start in range(0, len(pairs), MAXIMUM_CONTEXTS)]
-    return [
-        (
-            _contexts(group, transcode=transcode),
-            [file for pair in group for file in by_pair[pair]],
-        )
-        for group in groups
-    ]
+        by_kind.setdefault((file.sop_class_uid, file.transfer_syntax_uid), []).append(file)
+    left = list(by_kind)
+    groups = []
+    while left:
+        contexts, kinds = first_group(left, transcode=transcode)
+        groups.append((contexts, [file for kind in kinds for file in by_kind[kind]]))
+        del left[: len(kinds)]
+    return groups
 
 
-def _contexts(pairs: list[tuple[str, str]], *, transcode: bool) -> list[ProposedContext]:
-    contexts = [ProposedContext(sop_class, (transfer_syntax,)) for sop_class, transfer_syntax in pairs]
+def first_group(kinds: Sequence[Kind], *, transcode: bool = False) -> tuple[list[ProposedContext], list[Kind]]:
+    """Contexts for the first of `kinds`, as many as one association has room for; and which those are."""
+    syntaxes: dict[str, set[str]] = {}  # of each SOP class
+    size = 0
+    count = 0
+    for sop_class, transfer_syntax in kinds:
+        of_class = syntaxes.get(sop_class, set())
+        with_it = of_class | {transfer_syntax}
+        size += 1
+        if transcode:
+            size += bool(_others(with_it)) - bool(of_class and _others(of_class))
+        if size > MAXIMUM_CONTEXTS:
+            break
+        syntaxes[sop_class] = with_it
+        count += 1
+    contexts = [ProposedContext(sop_class, (transfer_syntax,)) for sop_class, transfer_syntax in kinds[:count]]
     if transcode:
-        for sop_class in dict.fromkeys(sop_class for sop_class, _ in pairs):
-            others = tuple(each for each in _TRANSCODED if (sop_class, each) not in pairs)
-            if others:
-                contexts.append(ProposedContext(sop_class, others))
-    return contexts[:MAXIMUM_CONTEXTS]
+        contexts += [ProposedContext(each, others) for each, own in syntaxes.items() if (others := _others(own))]
+    return contexts, list(kinds[:count])
+
+
+def _others(syntaxes: set[str]) -> tuple[str, ...]:
+    """What a SOP class is proposed in besides."""
+    return tuple(each for each in _TRANSCODED if each not in syntaxes)
 
 
 def log_agreement(log: logging.Logger, association: Association) -> None:

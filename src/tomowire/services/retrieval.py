@@ -19,15 +19,17 @@ from tomowire.errors import (
     OperationTimeout,
     RetrieveFailed,
     StoreFailed,
+    SubOperationFailed,
 )
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import CFindScu
 from tomowire.services.folder import Folder
 from tomowire.services.get import CGetScu, Receiver
 from tomowire.services.models import Model, querying
+from tomowire.services.news import News
 from tomowire.services.retrieve_contexts import contexts_for
 from tomowire.services.retrieve_plan import Planner, grouped, total
-from tomowire.services.retrieving import Progress, SubOperationFailed
+from tomowire.services.retrieving import Progress
 from tomowire.services.sending import log_agreement
 from tomowire.wire.value import value
 
@@ -205,15 +207,16 @@ async def plan_retrieval(
 
 
 class Objects:
-    """Keeps the objects that come, in a folder or by a handler, and tells what became of each."""
+    """Keeps the objects that come, in a folder or by a handler, and tells what became of each, when there is room for news."""
 
     def __init__(
-        self, into: Folder | Callable[[StoreRequest], Awaitable[int]], tell: Callable[[Retrieved], None]
+        self, into: Folder | Callable[[StoreRequest], Awaitable[int]], news: News[Retrieved, Progress]
     ) -> None:
         self._into = into
-        self._tell = tell
+        self._news = news
 
     async def keep(self, request: StoreRequest) -> int:
+        await self._news.room()
         tell = partial(self._told, request)
         try:
             status, path = await self._kept(request)
@@ -238,7 +241,7 @@ class Objects:
         return status, None
 
     def _told(self, request: StoreRequest, status: int, *, path: str | None = None, comment: str | None = None) -> None:
-        self._tell(
+        self._news.of_object(
             Retrieved(
                 request.sop_class_uid,
                 request.sop_instance_uid,
@@ -263,23 +266,24 @@ async def get_parts(
 ) -> AsyncGenerator[Retrieved | Progress, None]:
     """Get what the parts name, over one association after the other; yield what became of each object, and how far it is.
 
-    `failures` are those of the planning. `limits` go to `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to
-    be over then uses `aclosing`.
+    `failures` are those of the planning. When a thousand objects have not been taken, the peer has to wait. `limits` go to
+    `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to be over then uses `aclosing`.
     """
-    news: asyncio.Queue[Retrieved | Progress | None] = asyncio.Queue()
-    objects = Objects(into, news.put_nowait)
+    news = News[Retrieved, Progress]()
+    objects = Objects(into, news)
     requests = Requests(parts, failures)
     work = _Work(peer, model, requests, objects, options, limits)
-    news.put_nowait(requests.progress)
-    task = asyncio.create_task(work.run(parts, news.put_nowait))
-    task.add_done_callback(lambda _: news.put_nowait(None))
+    news.of_progress(requests.progress)
+    task = asyncio.create_task(work.run(parts, news.of_progress))
+    task.add_done_callback(lambda _: news.end())
     try:
-        while (each := await news.get()) is not None:
+        while (each := await news.next()) is not None:
             yield each
     except GeneratorExit:
         work.is_left = True
         raise
     finally:
+        news.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     task.result()

@@ -6,8 +6,8 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio.responses import responses
-from tomowire.errors import DataSetError, RetrieveFailed, TomowireError, UsageError
+from tomowire.aio.responses import LARGEST_DATA_SET, responses
+from tomowire.errors import DataSetError, RetrieveFailed, SubOperationFailed, UsageError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
 from tomowire.services.find import default_model_of
 from tomowire.services.identifiers import decode, encode
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from tomowire.protocol.negotiation import AcceptedContext
     from tomowire.services.models import Model
     from tomowire.wire.messages import CGetRQ, CMoveRQ, Response
+
+__all__ = [
+    "DEFAULT_RETRIEVE_TIMEOUT",
+    "Progress",
+    "SubOperationFailed",
+    "encoded_identifier",
+    "model_for",
+    "names_entities",
+    "retrieve_identifier",
+    "suboperations",
+]
 
 logger = logging.getLogger("tomowire.retrieving")
 
@@ -42,16 +53,6 @@ class Progress:
     completed: int
     failed: int
     warning: int
-
-
-class SubOperationFailed(TomowireError):
-    """A sub-operation of a C-GET or C-MOVE failed, that for `sop_instance_uid`; None for `count` that the peer does not name."""
-
-    def __init__(self, sop_instance_uid: str | None, count: int = 1) -> None:
-        one = f"{count} objects" if count > 1 else "an object"
-        super().__init__(f"{sop_instance_uid or one + ' the peer does not name'}: not transferred")
-        self.sop_instance_uid = sop_instance_uid
-        self.count = count
 
 
 def retrieve_identifier(query: Query | Dataset, model: Model | None = None) -> Dataset:
@@ -128,7 +129,8 @@ async def suboperations(
             if status.is_pending or not status.is_failure or _is_counted(response):
                 yield progress
             if not status.is_pending:
-                _check_end(association, request, response, progress, _failed_uids(data, context))
+                too_long = data is None and response.has_data_set
+                _check_end(association, request, response, progress, _failed_uids(data, context), too_long=too_long)
 
 
 def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool) -> Progress:
@@ -171,13 +173,21 @@ def _failed_uids(data: bytes | None, context: AcceptedContext) -> list[str]:
 
 
 def _check_end(
-    association: Association, request: CGetRQ | CMoveRQ, response: Response, progress: Progress, failed: list[str]
+    association: Association,
+    request: CGetRQ | CMoveRQ,
+    response: Response,
+    progress: Progress,
+    failed: list[str],
+    *,
+    too_long: bool,
 ) -> None:
-    """Raise what the final response means, unless all went well."""
+    """Raise what the final response means, unless all went well; `too_long` is a list of failures that was not read."""
     status, comment = Status(response.status), response.error_comment or None
     said = f"; it says {comment!r}" if comment else ""
-    has_failures = bool(progress.failed or failed)
-    if (status.is_failure and (status != _SUBOPERATIONS_FAILED or not has_failures)) or status.is_cancel:
+    count = max(progress.failed, len(failed), int(too_long))
+    if too_long:
+        said += f"; its list of those that failed has more than {LARGEST_DATA_SET >> 20} MiB and was not read"
+    if (status.is_failure and (status != _SUBOPERATIONS_FAILED or not count)) or status.is_cancel:
         parts = [f"{association.called_ae_title} ended the retrieval: {status}{said}", _advice(status, request)]
         raise RetrieveFailed(
             status,
@@ -188,11 +198,10 @@ def _check_end(
             warning=progress.warning,
             explanation="; ".join(filter(None, parts)),
         )
-    if has_failures:
+    if count:
         errors = [SubOperationFailed(uid) for uid in failed]
-        if progress.failed > len(failed):
-            errors.append(SubOperationFailed(None, progress.failed - len(failed)))
-        count = max(progress.failed, len(failed))
+        if count > len(failed):
+            errors.append(SubOperationFailed(None, count - len(failed)))
         raise ExceptionGroup(
             f"{association.called_ae_title} did not transfer {count} of the objects: {status}{said}", errors
         )

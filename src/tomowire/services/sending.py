@@ -10,23 +10,25 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from tomowire.errors import InvalidUid
 from tomowire.services.fitting import Way
-from tomowire.services.lanes import Lanes, Sent
+from tomowire.services.lanes import Lanes
 from tomowire.services.planning import log_agreement, plan
 from tomowire.services.retrying import Retries, retry_waits
+from tomowire.services.sent import Sent
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
-from tomowire.uids import is_tolerable_uid
+from tomowire.services.supply import FeedSupply, Supply, kind_of, why_unusable
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from tomowire.aio.address import PeerAddress
     from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.feed import Feed
+    from tomowire.services.planning import Kind
     from tomowire.services.storage import MoveOriginator
 
-__all__ = ["Sent", "log_agreement", "plan", "send_files"]
+__all__ = ["Sent", "log_agreement", "plan", "send_feed", "send_files"]
 
 
 async def send_files(
@@ -61,7 +63,7 @@ async def send_files(
     """
     usable: list[DicomFile] = []
     for file in files:
-        problem = _unusable(file)
+        problem = why_unusable(*kind_of(file))
         if problem is None:
             usable.append(file)
         else:
@@ -69,15 +71,52 @@ async def send_files(
     retries = Retries(retry_waits)
     way = Way(timeout, progress, originator, transcode)
     for contexts, group in plan(usable, transcode=transcode):
-        lanes = Lanes(peer, contexts, group, way, retries, options)
+        lanes = Lanes(peer, contexts, Supply(group), way, retries, options)
         async with aclosing(lanes.run(min(associations, len(group)), stop)) as results:
             async for sent in results:
                 yield sent
 
 
-def _unusable(file: DicomFile) -> Exception | None:
-    """What is no UID has no place in a proposal: a peer may well refuse the whole association because of it."""
-    for what, uid in (("SOP class", file.sop_class_uid), ("transfer syntax", file.transfer_syntax_uid)):
-        if not is_tolerable_uid(uid):
-            return InvalidUid(f"the {what} {uid[:80]!r} is not a UID")
-    return None
+async def send_feed(
+    peer: PeerAddress,
+    feed: Feed,
+    *,
+    kinds: Iterable[Kind] = (),
+    associations: int = 1,
+    turns: asyncio.Semaphore | None = None,
+    timeout: float = DEFAULT_STORE_TIMEOUT,
+    retry_waits: Sequence[float] = retry_waits(),
+    originator: MoveOriginator | None = None,
+    transcode: bool = False,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> AsyncGenerator[Sent, None]:
+    """Send what `feed` gives while it gives it, over the same associations; otherwise as `send_files`.
+
+    `kinds` are the pairs of SOP class and transfer syntax that are known to come: they are proposed from the start. For others, and
+    for what has no room in one association, a further one is opened, when the first has no more to do or 10,000 files wait for it.
+
+    `turns` is for several that send to one peer at once: each association takes one of them.
+    """
+    retries = Retries(retry_waits)
+    way = Way(timeout, None, originator, transcode)
+    early: list[Sent] = []
+    supply = FeedSupply(feed, kinds, early.append)
+    gone: Exception | None = None
+    while supply.parked or await feed.more():
+        if stop is not None and stop.is_set():
+            return
+        supply.refill()
+        if gone is not None:
+            early.extend(Sent(file, None, gone) for file in supply.rest())
+        for sent in early:
+            yield sent
+        early.clear()
+        if supply.parked:
+            lanes = Lanes(peer, supply.choose(transcode=transcode), supply, way, retries, options, turns)
+            supply.tell = lanes.tell
+            async with aclosing(lanes.run(associations, stop)) as results:
+                async for sent in results:
+                    yield sent
+            supply.tell = early.append
+            gone = lanes.gone

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from struct import pack
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tomowire.errors import (
@@ -31,8 +30,8 @@ from tomowire.protocol.status import (
     Status,
 )
 from tomowire.services.answering import is_relational, read_identifier, told_of_cancel
+from tomowire.services.failed_list import FailedList
 from tomowire.services.models import model_of
-from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import CGetRQ, CGetRSP, CMoveRQ, CMoveRSP
 from tomowire.wire.value import value
@@ -53,7 +52,6 @@ PENDING_INTERVAL: Final = 0.1
 KEEP_ALIVE: Final = 10.0
 """And at the most, so that a requestor does not take a slow destination for a dead peer."""
 _MOST_COUNTED: Final = 0xFFFF
-_MOST_IN_SHORT_LENGTH: Final = 0xFFFE
 
 RetrieveRQ: TypeAlias = CGetRQ | CMoveRQ
 
@@ -82,6 +80,8 @@ class Retrieval:
 
     total: int
     files: AsyncIterator[Sequence[DicomFile]]
+    kinds: frozenset[tuple[str, str]] = frozenset()
+    """The pairs of SOP class and transfer syntax among them, if they are known: a C-MOVE can do with fewer associations then."""
 
 
 Objects: TypeAlias = "Callable[[RetrieveRequest], Awaitable[Retrieval]]"
@@ -99,7 +99,7 @@ class SubOperations:
         """Why the first that failed did so."""
         self._request = request
         self._message = message
-        self._failed_uids: list[str] = []
+        self._failed_uids = FailedList()
         self._changed = asyncio.Event()
 
     @property
@@ -137,8 +137,7 @@ class SubOperations:
         logger.info("%s: %s not sent: %s", self._request.association.title, sop_instance_uid, text)
         self.reason = self.reason or text
         self.failed += 1
-        if sop_instance_uid:
-            self._failed_uids.append(sop_instance_uid)
+        self._failed_uids.add(sop_instance_uid)
         self._changed.set()
 
     def rest_not_done(self, error: Exception | None) -> None:
@@ -180,11 +179,14 @@ class SubOperations:
 
     async def respond(self, status: int, comment: str | None = None, offending: tuple[int, ...] = ()) -> None:
         """Send the final response, with the list of what failed (PS3.4 C.4.2.1.4.2)."""
-        uids = self._failed_uids if status != SUCCESS else []
+        uids = self._failed_uids
+        if uids.left_out:
+            comment = f"{uids.left_out} more have failed than are listed: {comment or self.reason}"
         more: dict[str, Any] = {"error_comment": comment, "offending_element": offending}
-        if uids:
+        data = None
+        if uids and status != SUCCESS:
             more["data_set_type"] = DATA_SET_PRESENT
-        data = encode_failed_list(uids, self._request.context.transfer_syntax) if uids else None
+            data = uids.encode(self._request.context.transfer_syntax)
         await self._request.respond(self._response(status, **more), data)
 
     def _response(self, status: int, **more: Any) -> CGetRSP | CMoveRSP:
@@ -243,22 +245,6 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"the object cannot be read: {error.strerror or 'it is shorter than it should be'}"
     return f"internal error ({type(error).__name__})"
-
-
-def encode_failed_list(uids: Sequence[str], transfer_syntax_uid: str) -> bytes:
-    """An identifier with the Failed SOP Instance UID List (0008,0058).
-
-    PS3.5 6.2.2: what is too long for the length field of its VR is encoded in explicit VR as UN.
-    """
-    text = "\\".join(uids).encode("ascii", "replace")
-    text += b"\0" * (len(text) % 2)
-    if transfer_syntax_uid != EXPLICIT_VR_LITTLE_ENDIAN:
-        head = pack("<HHI", 0x0008, 0x0058, len(text))
-    elif len(text) <= _MOST_IN_SHORT_LENGTH:
-        head = pack("<HH2sH", 0x0008, 0x0058, b"UI", len(text))
-    else:
-        head = pack("<HH2sHI", 0x0008, 0x0058, b"UN", 0, len(text))
-    return head + text
 
 
 async def _read(request: IncomingRequest, message: RetrieveRQ) -> RetrieveRequest:

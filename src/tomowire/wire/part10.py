@@ -36,6 +36,7 @@ _SHORT_VRS: Final = frozenset(vr.encode("ascii") for vr in SHORT_VRS)
 _FIRST_VRS: Final = frozenset(
     (b"UL", b"OB", b"UI")
 )  # of the first element that such files have: group length, version, or a UID
+_MOST_FOREIGN_LENGTHS: Final = 4
 _VERSION_ELEMENT: Final = _LONG.pack(_GROUP, 0x0001, b"OB", 2) + b"\x00\x01"
 
 # Element, field, VR; ascending, as they are written.
@@ -106,7 +107,7 @@ def decode_file_meta(prefix: bytes | memoryview) -> tuple[FileMeta, int]:
     view = memoryview(prefix)
     values: dict[str, Any] = {}
     declared_end = -1
-    position = _start(view)
+    position = _after_foreign_lengths(view, _start(view))
     while not _ends(view, position, declared_end):
         number, start, end = _element(view, position)
         data = bytes(view[start:end])
@@ -142,6 +143,31 @@ def _start(view: memoryview) -> int:
     if len(found) < len(PREFIX):
         raise IncompleteFileMeta(_START + _GROUP_LENGTH.size + _LOOK_AHEAD)
     return _START
+
+
+def _after_foreign_lengths(view: memoryview, start: int) -> int:
+    """Where the file meta information begins, if not at `start`: group lengths of other groups (gggg,0000) may stand before it.
+
+    They say nothing (PS3.5 7.2 has retired them), so nothing is lost with them. Where no group 0002H follows, they belong to a data
+    set that stands alone.
+    """
+    position = start
+    for _ in range(_MOST_FOREIGN_LENGTHS):
+        if len(view) < position + _IMPLICIT.size:
+            break
+        group, number, length = _IMPLICIT.unpack_from(view, position)
+        if group == _GROUP:
+            return position
+        if number != _GROUP_LENGTH_ELEMENT:
+            return start
+        if _is_vr(bytes(view[position + 4 : position + 6])):
+            length >>= 16  # of 16 bits, behind the VR
+        if length not in (0, 4):
+            return start
+        position += _IMPLICIT.size + length
+    if position == start or len(view) >= position + _IMPLICIT.size:
+        return start
+    raise IncompleteFileMeta(position + _IMPLICIT.size)
 
 
 def _ends(view: memoryview, position: int, declared_end: int) -> bool:

@@ -1,0 +1,58 @@
+"""How many objects each association brings to the archive, for its log."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import UsageError
+
+if TYPE_CHECKING:
+    from tomowire.aio.association import Association
+
+logger: Final = logging.getLogger("tomowire.archive")
+
+
+@dataclass(slots=True)
+class _Counts:
+    stored: int = 0
+    there_before: int = 0
+    refused: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.stored} object{'' if self.stored == 1 else 's'} stored"]
+        parts += [f"{self.there_before} there before"] if self.there_before else []
+        parts += [f"{self.refused} refused"] if self.refused else []
+        return ", ".join(parts)
+
+
+class Tally:
+    """Counts objects while their association lasts."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Association, _Counts] = {}
+
+    def stored(self, association: Association, *, is_new: bool) -> None:
+        """One that got Success. Without `is_new` the archive had it."""
+        counts = self._of(association)
+        if is_new:
+            counts.stored += 1
+        else:
+            counts.there_before += 1
+
+    def refused(self, association: Association) -> None:
+        """One that got a failure."""
+        self._of(association).refused += 1
+
+    def end(self, association: Association) -> None:
+        """The association is over: say what it has brought. A connection on which none was agreed brings nothing."""
+        counts = self._counts.pop(association, None)
+        try:
+            association.agreement  # noqa: B018 - raises where there is none
+        except UsageError:
+            return
+        logger.info("%s: ended, %s", association.title, counts or _Counts())
+
+    def _of(self, association: Association) -> _Counts:
+        return self._counts.setdefault(association, _Counts())

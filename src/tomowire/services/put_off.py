@@ -1,0 +1,88 @@
+"""Files that are to be sent once more: an association ended during them, or the peer was out of resources."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from tomowire.services.sent import Sent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.retrying import Retries
+    from tomowire.services.storage import StoreResponse
+
+logger = logging.getLogger("tomowire.sending")
+
+_ATTEMPTS: Final = 2
+_MOST: Final = 1000
+
+
+class PutOff:
+    """What waits until nothing else is left to be sent, or until there is too much of it."""
+
+    def __init__(self, retries: Retries) -> None:
+        self.again: deque[DicomFile] = deque()
+        """Those during which an association ended, to be taken from."""
+        self.refused: dict[DicomFile, StoreResponse] = {}
+        """Those that the peer had no resources for, and what it said."""
+        self._retries = retries
+        self._attempts: dict[DicomFile, list[Exception]] = {}
+        self._refusals: dict[DicomFile, int] = {}
+        self._wait = 0.0
+
+    @property
+    def is_much(self) -> bool:
+        """Whether this should be sent before anything else: whatever the peer does, no more than so much is put off."""
+        return len(self.again) + len(self.refused) >= _MOST
+
+    def interrupted(self, file: DicomFile, error: Exception) -> bool:
+        """The association ended before the peer had answered. Whether the file is put off; if not, that was its last attempt."""
+        attempts = self._attempts.setdefault(file, [])
+        attempts.append(error)
+        if len(attempts) < _ATTEMPTS:
+            self.again.append(file)
+            return True
+        return False
+
+    def answered(self, file: DicomFile, response: StoreResponse) -> bool:
+        """The peer has answered. Whether the file is put off because of what it said."""
+        refusals = self._refusals.get(file, 0) + 1
+        wait = self._retries.before_sending(response, refusals)
+        if wait is None:
+            return False
+        self._refusals[file] = refusals
+        self.refused[file] = response
+        self._wait = max(self._wait, wait)
+        return True
+
+    def forget(self, file: DicomFile) -> None:
+        """It is known what became of this file."""
+        self._attempts.pop(file, None)
+        self._refusals.pop(file, None)
+
+    async def wait_for_resources(self) -> list[DicomFile]:
+        """Give what was refused, when the time has come to send it again."""
+        wait, self._wait = self._wait, 0.0
+        logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(self.refused), wait)
+        await asyncio.sleep(wait)
+        refused, self.refused = self.refused, {}  # not before: stopped meanwhile, they count as they stand
+        return list(refused)
+
+    def cut_off(self) -> Iterator[Sent]:
+        """What has become of all these when nothing is sent any more."""
+        for file, response in self.refused.items():
+            yield Sent(file, response)
+        for file in self.again:
+            yield Sent(file, None, self._attempts[file][-1])
+
+    def clear(self) -> list[DicomFile]:
+        """All of them; they are not sent any more."""
+        files = [*self.again, *self.refused]
+        self.again.clear()
+        self.refused.clear()
+        return files
