@@ -25,6 +25,7 @@ CONFIRMED: list[tuple[str, Any, Any]] = [
     ("ModalitiesInStudy", ["CT", "MR"], "MR"),
     ("StudyDescription", "*", None),  # C.2.2.2.3: universal
     ("StudyDescription", None, None),
+    ("PatientName", "*", None),
     ("StudyDescription", "HEAD*", "Head and neck"),  # C.2.2.2.1: case may be looked away from
     ("StudyDescription", "?chädel", "Schadel "),
     ("StudyDescription", "a[b]", "a[b]"),  # C.2.2.2.4: no other characters are wildcards

@@ -58,7 +58,7 @@ def _is_universal(element: DataElement) -> bool:
         return True
     if element.VR == "SQ":
         return all(all(map(_is_universal, item)) for item in element.value)
-    return all(isinstance(each, str) and set(each) == {"*"} for each in _values(element))
+    return all(set(str(each)) == {"*"} for each in _values(element))
 
 
 def _values(element: DataElement) -> Iterable[Any]:
