@@ -29,6 +29,7 @@ from support.raw_peer import (
     store_rq,
 )
 from support.services import Keeper, serve
+from tomowire.aio.association import Association
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.errors import ConnectFailed, UsageError
@@ -151,6 +152,9 @@ async def test_after_a_rejection_artim_closes_what_the_peer_leaves_open() -> Non
         ({"aet": "RIGHT"}, " RIGHT ", "ME", None),
         ({"calling_aets": ["YOU"]}, "X", "ME", AAssociateRJ(1, 1, 3)),
         ({"calling_aets": ["YOU", "ME"]}, "X", "ME", None),
+        ({"admits": lambda title, address: title == "ME" and address.startswith(LOOPBACK)}, "X", "ME", None),
+        ({"admits": lambda title, address: False}, "X", "ME", AAssociateRJ(1, 1, 3)),
+        ({"admits": lambda title, address: True, "calling_aets": ["YOU"]}, "X", "ME", AAssociateRJ(1, 1, 3)),
         ({}, "ANYTHING", "ANYBODY", None),
     ],
 )
@@ -159,6 +163,27 @@ async def test_ae_titles(options: dict[str, object], called: str, calling: str, 
         await peer.send(associate_rq(called=called, calling=calling))
         answer = await peer.read_pdu()
         assert answer == expected if expected else isinstance(answer, AAssociateAC)
+
+
+async def test_the_end_of_each_connection_is_told_once() -> None:
+    ended: list[str] = []
+    both = asyncio.Event()
+
+    def on_end(association: Association) -> None:
+        ended.append(association.calling_ae_title)
+        if len(ended) == len({"ONE", "TWO"}):
+            both.set()
+
+    async with serve(on_end=on_end) as server, asyncio.timeout(10):
+        one, two = await RawPeer.connect(server.port), await RawPeer.connect(server.port)
+        await one.associate(associate_rq(calling="ONE"))
+        await two.associate(associate_rq(calling="TWO"))
+        assert ended == []
+        await one.release()
+        two.reset()
+        await both.wait()
+        one.close()
+    assert sorted(ended) == ["ONE", "TWO"]
 
 
 async def test_beyond_the_limit_the_peer_is_rejected_for_now_and_let_in_later() -> None:

@@ -10,16 +10,16 @@ from tomowire.aio.address import check_ae_title
 from tomowire.aio.association import Association
 from tomowire.aio.serving import Dispatcher
 from tomowire.errors import ConnectFailed, UsageError
-from tomowire.protocol.negotiation import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
+from tomowire.protocol.negotiation import REJECT_CALLING_AE_TITLE, REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
-from tomowire.wire.pdu import AAssociateRJ
+from tomowire.wire.pdu import AAssociateAC, AAssociateRJ
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
     from ssl import SSLContext
 
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
+    from tomowire.wire.pdu import AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
 
@@ -82,6 +82,8 @@ class Server:
         idle_timeout: float | None,
         shutdown_grace: float,
         ssl: SSLContext | None,
+        admits: Callable[[str, str], bool] | None,
+        on_end: Callable[[Association], None] | None,
         options: dict[str, Any],
     ) -> None:
         self._host = host
@@ -95,6 +97,8 @@ class Server:
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
         self._ssl = ssl
+        self._admits = admits
+        self._on_end = on_end
         self._options = options
         self._server: asyncio.Server | None = None
         self._connections: dict[Association, None] = {}  # in the order in which they came
@@ -202,13 +206,19 @@ class Server:
 
     def _forget(self, association: Association) -> None:
         self._connections.pop(association, None)
+        if self._on_end is not None:
+            self._on_end(association)
 
     def _admit(self, association: Association, request: AAssociateRQ) -> AAssociateAC | AAssociateRJ:
         if self._closing:
             return REJECT_CONGESTION
         if len(self.associations) >= self._maximum_associations:
             return REJECT_LOCAL_LIMIT
-        return answer(request, self._policy)
+        answered = answer(request, self._policy)
+        if isinstance(answered, AAssociateAC) and self._admits is not None:
+            title, address = request.calling_ae_title, association.peer_address
+            return answered if self._admits(title, address) else REJECT_CALLING_AE_TITLE
+        return answered
 
 
 def listen(
@@ -225,16 +235,20 @@ def listen(
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     shutdown_grace: float = 10.0,
     ssl: SSLContext | None = None,
+    admits: Callable[[str, str], bool] | None = None,
+    on_end: Callable[[Association], None] | None = None,
     **options: Any,
 ) -> Server:
     """An acceptor for `services`, to be used as `async with listen(...) as server`.
 
     `aet` is the AE title, or several, that callers must call; None answers to any. `calling_aets` are the callers that are let in;
-    None lets in any. `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may
-    have outstanding on one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets
-    it. Times are in seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an
-    association on which nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to
-    `loop.create_server`.
+    None lets in any. `admits` is asked besides, with the calling AE title and `host:port` of the peer, and must not take long.
+    `on_end` is told of each connection when it is over and its last request has been served.
+
+    `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may have outstanding on
+    one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets it. Times are in
+    seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which
+    nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
 
     Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
     """
@@ -254,5 +268,7 @@ def listen(
         idle_timeout=idle_timeout,
         shutdown_grace=shutdown_grace,
         ssl=ssl,
+        admits=admits,
+        on_end=on_end,
         options=options,
     )

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server
+from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
 from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
-from tomowire.server.callers import Callers, GuardedServer
+from tomowire.server.callers import Callers
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
@@ -92,10 +92,10 @@ class Archive:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
-            if self._callers is not None:
-                await stack.enter_async_context(self._callers)
+            if (callers := self._callers) is not None:
+                await stack.enter_async_context(callers)
             self._server = await stack.enter_async_context(
-                GuardedServer(
+                listen(
                     settings.bind,
                     settings.port,
                     services=[
@@ -106,7 +106,8 @@ class Archive:
                         Later([model.move for model in Model], self._move),
                     ],
                     aet=settings.ae_title,
-                    callers=self._callers,
+                    calling_aets=callers.titles if callers is not None else None,
+                    admits=callers.lets_in if callers is not None else None,
                     on_end=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     shutdown_grace=settings.shutdown_grace,

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.address import check_ae_title
-from tomowire.aio.listen import (
-    DEFAULT_IDLE_TIMEOUT,
-    DEFAULT_MAXIMUM_LENGTH,
-    DEFAULT_WINDOW,
-    Server,
-)
-from tomowire.protocol.negotiation import REJECT_CALLING_AE_TITLE
-from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 from tomowire.services.hosts import addresses_of, host_of
-from tomowire.wire.pdu import AAssociateRJ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from tomowire.aio.association import Association
     from tomowire.server.nodes import Node
-    from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
 
 logger: Final = logging.getLogger("tomowire.listen")
 
@@ -105,50 +94,3 @@ class Callers:
         for lookup in lookups:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
-
-
-class GuardedServer(Server):
-    """An acceptor that asks `callers`, where the others know AE titles only. `callers` of None let in everyone.
-
-    `on_end` is called when an association is over, and its last request has been served.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        callers: Callers | None,
-        on_end: Callable[[Association], None],
-        aet: str,
-        **others: Any,
-    ) -> None:
-        self._callers = callers
-        self._on_end = on_end
-        defaults: dict[str, Any] = {
-            "maximum_length": DEFAULT_MAXIMUM_LENGTH,
-            "window": DEFAULT_WINDOW,
-            "artim_timeout": DEFAULT_ARTIM,
-            "idle_timeout": DEFAULT_IDLE_TIMEOUT,
-            "ssl": None,
-            "options": {},
-        }
-        super().__init__(
-            host,
-            port,
-            ae_titles=frozenset({check_ae_title(aet)}),
-            calling_ae_titles=callers.titles if callers is not None else None,
-            **(defaults | others),
-        )
-
-    def _admit(self, association: Association, request: AAssociateRQ) -> AAssociateAC | AAssociateRJ:
-        answer = super()._admit(association, request)
-        if isinstance(answer, AAssociateRJ) or self._callers is None:
-            return answer
-        if not self._callers.lets_in(request.calling_ae_title, association.peer_address):
-            return REJECT_CALLING_AE_TITLE
-        return answer
-
-    def _forget(self, association: Association) -> None:
-        super()._forget(association)
-        self._on_end(association)
