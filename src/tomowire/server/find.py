@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
-from tomowire.errors import DataSetError, IndexUnavailable, QueryFailed
+from tomowire.errors import IndexUnavailable, QueryFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
 from tomowire.server.index.sqlite_reader import Statement
 from tomowire.services.find_scp import FindAnswers
@@ -104,15 +104,8 @@ def _plan(
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.keys import parse_keys
     from tomowire.server.index.select import prepare, select_for
-    from tomowire.services.identifiers import decode, unreadable
 
-    try:
-        keys = parse_keys(identifier, transfer_syntax_uid, model, relational=relational)
-    except DataSetError as error:
-        decode(
-            identifier, transfer_syntax_uid
-        )  # which says what it is; but pydicom reads a sequence only when it is asked for
-        raise unreadable(identifier, transfer_syntax_uid) from error
+    keys = parse_keys(identifier, transfer_syntax_uid, model, relational=relational)
     selected = select_for(keys, relational=relational)
     encoder = AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=transfer_syntax_uid)
     return _Plan(Statement(selected.sql, selected.parameters, prepare), encoder, not selected.unsupported)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NoReturn
 
+from tomowire.wire.vrs import LONG_VRS
+
 _UNDEFINED: Final = 0xFFFFFFFF
 _DEEPEST: Final = 64
-_LONG: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})  # PS3.5 7.1.2
+_LONG: Final = frozenset(LONG_VRS)
 _DELIMITERS: Final = 0xFFFE  # the group of items, and of what ends them and their sequences (PS3.5 7.5)
 _ITEM: Final = (_DELIMITERS, 0xE000)
 _ITEM_END: Final = (_DELIMITERS, 0xE00D)

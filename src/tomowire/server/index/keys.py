@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from tomowire.errors import DataSetError, QueryFailed
+from tomowire.errors import QueryFailed
 from tomowire.protocol.status import DATA_SET_MISMATCH
 from tomowire.server.index.text import decode as decode_text
 from tomowire.server.index.text import without_padding
@@ -88,7 +88,7 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model, *, rel
     single value (PS3.4 C.4.1.2.1: the queries are hierarchical) unless it is `relational` (C.4.1.2.2.1), or for more and longer
     values than the standard has a meaning for; `DataSetError` if the bytes make no data set.
     """
-    from tomowire.services.identifiers import decode
+    from tomowire.services.identifiers import decode, unreadable
 
     dataset = decode(identifier, transfer_syntax_uid)
     if len(dataset) > MOST_KEYS:
@@ -98,7 +98,7 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model, *, rel
         level = _text(dataset, QUERY_RETRIEVE_LEVEL)
         entries = tuple(_keys(dataset, character_set))
     except Exception as error:  # pydicom raises whatever it meets, and so does struct
-        raise DataSetError(f"the identifier cannot be read: {type(error).__name__}: {error}") from error
+        raise unreadable(identifier, transfer_syntax_uid) from error
     keys = Keys(_level(level, model), model, character_set, entries)
     if not relational:
         _require_unique_keys_above(keys)
