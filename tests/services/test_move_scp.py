@@ -258,6 +258,38 @@ async def test_an_association_that_ends_while_objects_are_waited_for(files: list
     assert len({request.association for request in receiver.requests}) == 2
 
 
+@pytest.mark.parametrize("associations", [1, 2])
+async def test_what_comes_late_is_sent_as_many_at_once_as_what_comes_early(
+    files: list[DicomFile], associations: int
+) -> None:
+    """All who wait for objects get some when a batch comes, though the next one takes its time."""
+    together: set[int] = set()
+    all_there = asyncio.Event()
+
+    async def answer(request: StoreRequest) -> int:
+        if number_of(request) > 12:
+            together.add(number_of(request))
+            if len(together) == 8:
+                all_there.set()
+            await all_there.wait()
+        return 0
+
+    receiver, stock = Receiver(answer), Stock(files, batch=12, total=30)
+    stock.last_after, stock.waits_after = asyncio.Event(), True
+    async with receiver.listening(associations=associations) as dest, moving(stock, dest) as requestor:
+        await requestor.move()
+        async with asyncio.timeout(30):
+            while not requestor.pending or requestor.pending[-1].completed != 12:
+                response = (await requestor.peer.read_message()).command
+                assert isinstance(response, CMoveRSP)
+                requestor.pending.append(Counts.of(response))
+            stock.last_after.set()
+            await all_there.wait()
+        await requestor.cancel()
+        counts, _, _ = await requestor.take_all()
+    assert counts == Counts(0xFE00, 10, 20, 0, 0)
+
+
 async def test_no_more_than_some_objects_wait_to_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A destination that is out of resources at first, for every object, and drops the connection now and then."""
     monkeypatch.setattr(put_off, "_MOST", 4)
