@@ -40,21 +40,23 @@ class Taker:
 
     async def next(self) -> Read | None:
         """The next file, as from `ReadAhead`; None when there is none for this association any more."""
-        async with self._turn:
-            while not self._is_over:
-                if self._supply is not None and not self._put_off.is_much:
-                    self._supply.refill()
-                read = await self._ahead.next()
-                if read is not None:
-                    return read
-                # An association that ends while nothing is sent on it is no object's fault, and none is tried on it.
-                self._is_over = (
-                    self._supply is None
-                    or self._put_off.is_much
-                    or not await self._supply.more()
-                    or not self._association.is_established
-                )
+        if not self._is_over and (read := await self._next_there()) is not None:
+            return read
+        if self._supply is not None:
+            async with self._turn:
+                while not self._is_over:
+                    if (read := await self._next_there()) is not None:
+                        return read
+                    # An association that ends while nothing is sent on it is no object's fault, and none is tried on it.
+                    self._is_over = (
+                        self._put_off.is_much or not await self._supply.more() or not self._association.is_established
+                    )
         return None
+
+    async def _next_there(self) -> Read | None:
+        if self._supply is not None and not self._put_off.is_much:
+            self._supply.refill()
+        return await self._ahead.next()
 
     def done(self, read: Read) -> None:
         """Nobody uses the data set of `read` any more."""
