@@ -12,12 +12,13 @@ import pytest
 from support.cancelling import cancelled_after_each_step, cancelled_at_each_await
 from support.network import LOOPBACK
 from support.raw_peer import RELEASE_RP, RawMessage, RawPeer, command_pdu, message_pdus, raw_acceptor
+from tomowire.aio import operation
 from tomowire.aio.association import Association
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.aio.responses import LARGEST_DATA_SET, responses
 from tomowire.aio.serving import IncomingRequest
-from tomowire.errors import AssociationAborted, AssociationLost, OperationTimeout, PeerMisbehaved
+from tomowire.errors import AssociationAborted, AssociationLost, OperationTimeout, PeerMisbehaved, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -97,10 +98,11 @@ async def answer_echo(peer: RawPeer) -> None:
 
 
 class Finder:
-    """Serves C-FIND with so many answers; it ends with FE00 at the next answer after a C-CANCEL."""
+    """Serves C-FIND with so many answers of so many bytes; it ends with FE00 at the next answer after a C-CANCEL."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: int = 6) -> None:
         self.count = count
+        self.size = size
         self.identifiers: set[bytes] = set()
         self.ends: list[int] = []
 
@@ -118,11 +120,14 @@ class Finder:
         self.identifiers.add(await request.data.read())
         sent = 0
         while sent < self.count and not request.cancelled:
-            await self._respond(request, PENDING, b"%06d" % sent)
+            await self._respond(request, PENDING, self.answer(sent))
             await asyncio.sleep(0)  # let a C-CANCEL come in
             sent += 1
         self.ends.append(CANCEL if request.cancelled else SUCCESS)
         await self._respond(request, self.ends[-1], None)
+
+    def answer(self, number: int) -> bytes:
+        return (b"%06d" % number).ljust(self.size, b".")
 
     async def _respond(self, request: IncomingRequest, status: int, data: bytes | None) -> None:
         response = CFindRSP(
@@ -201,6 +206,89 @@ async def test_several_at_once_do_not_get_each_others_responses() -> None:
         found = await asyncio.gather(*(all_of(find(association, name)) for name in (b"a", b"b", b"c")))
     for name, answers in zip((b"a", b"b", b"c"), found, strict=True):
         assert [data for _, data in answers] == [*(b"%s %d" % (name, number) for number in range(5)), None]
+
+
+# One request inside the iteration of another, by the same task
+
+
+@pytest.mark.parametrize("window", [1, 2])
+async def test_a_request_while_the_answers_of_another_are_unread(window: int) -> None:
+    """There are 12 MB of them, more than an association receives ahead of its readers. They are all still there afterwards."""
+    finder = Finder(600, 20_000)
+    expected = [*((PENDING, finder.answer(number)) for number in range(600)), (SUCCESS, None)]
+    async with asyncio.timeout(30), association_to(finder, window=window) as association:
+        outer, got = find(association), []
+        async with aclosing(outer):
+            async for response, data in outer:
+                got.append((response.status, data))
+                if len(got) in (1, 300):
+                    assert await all_of(find(association, b"inner")) == expected
+                    assert await CEchoScu(association).echo() == SUCCESS
+        assert got == expected
+        assert association.is_established
+    assert finder.ends == [SUCCESS] * 3
+
+
+async def test_a_c_find_in_another_is_never_held_up_by_what_it_is_asked_in() -> None:
+    """Three deep, and each of them left early: nothing of it is lost or left behind."""
+    finder = Finder(300, 20_000)
+    async with asyncio.timeout(30), association_to(finder, window=1) as association:
+        async with aclosing(find(association)) as first:
+            await anext(first)
+            async with aclosing(find(association)) as second:
+                await anext(second)
+                async with aclosing(find(association)) as third:
+                    assert (await anext(third))[1] == finder.answer(0)
+                assert (await anext(second))[1] == finder.answer(1)
+            assert (await anext(first))[1] == finder.answer(1)
+        assert await CEchoScu(association).echo() == SUCCESS
+
+
+async def test_more_unread_answers_than_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks in between is told so at once; the answers are there all the same."""
+    monkeypatch.setattr(operation, "MOST_COPIED", 1 << 20)
+    finder = Finder(600, 20_000)
+    async with asyncio.timeout(30), association_to(finder, window=1) as association:
+        got = []
+        async with aclosing(find(association)) as outer:
+            async for response, data in outer:
+                got.append((response.status, data))
+                if len(got) == 1:
+                    with pytest.raises(
+                        UsageError, match="C-FIND was asked for while more than 1 MiB of responses to C-FIND"
+                    ):
+                        await all_of(find(association, b"inner"))
+        assert got == [*((PENDING, finder.answer(number)) for number in range(600)), (SUCCESS, None)]
+        assert await CEchoScu(association).echo() == SUCCESS
+    assert finder.identifiers == {IDENTIFIER}
+
+
+async def test_who_gives_up_in_between_takes_nothing_from_a_half_read_answer() -> None:
+    large = bytes(range(256)) * 10_000
+    given_up = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        outer = await read_find(peer)
+        whole = answer(outer, PENDING, large)
+        await peer.send(answer(outer, PENDING, b"first"), whole[: len(whole) // 2 + 7])
+        inner = await read_find(peer)
+        await given_up.wait()
+        await peer.send(whole[len(whole) // 2 + 7 :])
+        await read_cancel(peer, inner)
+        await peer.send(answer(inner, CANCEL), answer(outer, SUCCESS))
+        await peer.answer_release()
+
+    async with asyncio.timeout(30), association_with(script) as association, aclosing(find(association)) as outer:
+        await anext(outer)
+        limit = asyncio.timeout(0.3)
+        try:
+            async with limit:
+                asyncio.get_running_loop().call_later(0.4, given_up.set)
+                await all_of(find(association))
+        except TimeoutError:
+            assert limit.expired()
+        assert (await anext(outer))[1] == large
+        assert [each.status async for each, _ in outer] == [SUCCESS]
 
 
 async def test_a_data_set_larger_than_any_identifier_is_an_abort() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from support.cancelling import cancelled_after_each_step, cancelled_at_each_await
 from support.files import data_of, sparse_file, write_file
@@ -20,7 +21,11 @@ from tomowire import (
     Association,
     AssociationLost,
     CEchoScu,
+    CFindScu,
     CGetScu,
+    Find,
+    FindAnswers,
+    FindRequest,
     Model,
     OperationTimeout,
     Progress,
@@ -36,10 +41,12 @@ from tomowire import (
     associate,
     getting,
     listen,
+    querying,
     verification,
 )
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
+from tomowire.services.identifiers import encode
 from tomowire.wire.items import PresentationContextAC
 from tomowire.wire.messages import CCancelRQ, CGetRQ, CGetRSP, CStoreRSP
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
@@ -212,6 +219,32 @@ async def test_rejecting_takes_a_receiver(files: list[DicomFile]) -> None:
         with pytest.raises(UsageError, match="Receiver"):
             await all_of(CGetScu(association).get(STUDY, cancellation="reject_in_flight"))
     assert stock.asked == []
+
+
+async def test_a_retrieval_while_the_answers_of_a_query_are_unread(files: list[DicomFile]) -> None:
+    """There are 12 MB of them, more than an association receives ahead of its readers."""
+    stock, keeper = Stock(files), Keeper()
+    answers = Dataset()
+    answers.QueryRetrieveLevel = "STUDY"
+    answers.StudyDescription = "." * 20_000
+
+    async def answer(request: FindRequest) -> AsyncGenerator[FindAnswers, None]:
+        for _ in range(600):
+            yield FindAnswers([encode(answers, request.transfer_syntax_uid)])
+
+    services = [Find(answer), Get(stock.objects)]
+    contexts = [querying(), getting(CT)]
+    found = 0
+    async with (
+        asyncio.timeout(30),
+        listen(LOOPBACK, 0, services=services, shutdown_grace=2.0) as server,
+        associate(f"ANY@{LOOPBACK}:{server.port}", contexts, services=[Storage(keeper.keep)], window=1) as association,
+    ):
+        async for _ in CFindScu(association).find(Query.studies()):
+            found += 1
+            if found == 1:
+                progress = await all_of(CGetScu(association).get(STUDY))
+    assert (found, progress[-1], len(keeper.stored)) == (600, Progress(0, 6, 0, 0), 6)
 
 
 # Time, and peers that do not play along

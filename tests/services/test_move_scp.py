@@ -66,6 +66,13 @@ class Receiver:
             self.stored[request.sop_instance_uid] = data
         return status
 
+    async def has_got(self, count: int) -> None:
+        """Wait until so many have been begun to be sent."""
+        async with asyncio.timeout(10):
+            while len(self.requests) < count:
+                self.arrived.clear()
+                await self.arrived.wait()
+
     @asynccontextmanager
     async def listening(self, **options: int) -> AsyncIterator[Destination]:
         async with destination(Storage(self.keep)) as server:
@@ -251,6 +258,38 @@ async def test_an_association_that_ends_while_objects_are_waited_for(files: list
     assert len({request.association for request in receiver.requests}) == 2
 
 
+@pytest.mark.parametrize("associations", [1, 2])
+async def test_what_comes_late_is_sent_as_many_at_once_as_what_comes_early(
+    files: list[DicomFile], associations: int
+) -> None:
+    """All who wait for objects get some when a batch comes, though the next one takes its time."""
+    together: set[int] = set()
+    all_there = asyncio.Event()
+
+    async def answer(request: StoreRequest) -> int:
+        if number_of(request) > 12:
+            together.add(number_of(request))
+            if len(together) == 8:
+                all_there.set()
+            await all_there.wait()
+        return 0
+
+    receiver, stock = Receiver(answer), Stock(files, batch=12, total=30)
+    stock.last_after, stock.waits_after = asyncio.Event(), True
+    async with receiver.listening(associations=associations) as dest, moving(stock, dest) as requestor:
+        await requestor.move()
+        async with asyncio.timeout(30):
+            while not requestor.pending or requestor.pending[-1].completed != 12:
+                response = (await requestor.peer.read_message()).command
+                assert isinstance(response, CMoveRSP)
+                requestor.pending.append(Counts.of(response))
+            stock.last_after.set()
+            await all_there.wait()
+        await requestor.cancel()
+        counts, _, _ = await requestor.take_all()
+    assert counts == Counts(0xFE00, 10, 20, 0, 0)
+
+
 async def test_no_more_than_some_objects_wait_to_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A destination that is out of resources at first, for every object, and drops the connection now and then."""
     monkeypatch.setattr(put_off, "_MOST", 4)
@@ -313,7 +352,7 @@ async def test_moves_share_the_associations_of_a_destination(files: list[DicomFi
             asking(archive.port, service=MOVE) as three,
         ):
             await one.move()
-            await receiver.arrived.wait()
+            await receiver.has_got(1)
             for requestor, stock in ((two, second), (three, third)):
                 await requestor.move()
                 await stock.closed.wait()
@@ -350,7 +389,7 @@ async def test_the_turn_of_a_requestor_that_goes_away(files: list[DicomFile], go
             asking(archive.port, service=MOVE) as two,
         ):
             await one.move()
-            await receiver.arrived.wait()
+            await receiver.has_got(1)
             stock.closed.clear()
             await two.move()
             await stock.closed.wait()
@@ -605,9 +644,7 @@ async def test_after_a_cancel_no_sub_operation_is_begun(files: list[DicomFile]) 
     receiver = Receiver(hold)
     async with receiver.listening(window=3) as dest, moving(Stock(files), dest) as requestor:
         await requestor.move()
-        while len(receiver.requests) < 3:
-            receiver.arrived.clear()
-            await receiver.arrived.wait()
+        await receiver.has_got(3)
         await requestor.cancel()
         await answered_after_cancel(requestor)
         go_on.set()
@@ -639,9 +676,7 @@ async def test_a_cancel_does_not_wait_for_a_destination_that_hangs(
     receiver = Receiver(hang)
     async with receiver.listening(window=2) as dest, moving(Stock(files), dest) as requestor:
         await requestor.move()
-        while len(receiver.requests) < 4:
-            receiver.arrived.clear()
-            await receiver.arrived.wait()
+        await receiver.has_got(4)
         await requestor.cancel()
         counts, failed, comment = await requestor.take_all()
     assert counts == Counts(0xFE00, 16, 2, 2, 0)
@@ -668,7 +703,8 @@ async def test_a_cancel_while_nothing_is_sent(files: list[DicomFile], waits: str
         dest = Destination(PeerAddress("DEST", LOOPBACK, port), options={"retry_waits": (60.0,)})
         async with moving(Stock(files), dest) as requestor:
             await requestor.move()
-            await reached.wait()
+            async with asyncio.timeout(10):
+                await reached.wait()
             await requestor.cancel()
             async with asyncio.timeout(3):
                 counts, failed, _ = await requestor.take_all()
@@ -682,9 +718,7 @@ async def test_a_cancel_while_the_destination_is_out_of_resources(files: list[Di
         dest = Destination(known.address, options={"retry_waits": (60.0,), "window": 1})
         async with moving(Stock(files[:3], total=3), dest) as requestor:
             await requestor.move()
-            while len(receiver.requests) < 3:
-                receiver.arrived.clear()
-                await receiver.arrived.wait()
+            await receiver.has_got(3)
             await requestor.cancel()
             async with asyncio.timeout(3):
                 counts, failed, _ = await requestor.take_all()
@@ -707,7 +741,8 @@ async def test_a_cancel_while_a_handler_waits(files: list[DicomFile], what: str)
 
     async with serving(Move(stock.objects, known)) as server, asking(server.port, service=MOVE) as requestor:
         await requestor.move()
-        await (asked if what == "destination" else stock.was_asked).wait()
+        async with asyncio.timeout(10):
+            await (asked if what == "destination" else stock.was_asked).wait()
         await requestor.cancel()
         counts, _, _ = await requestor.take_all()
     assert counts.status == 0xFE00
@@ -729,7 +764,7 @@ async def test_the_requestor_goes_away(files: list[DicomFile]) -> None:
     receiver, stock = Receiver(hang), Stock(files)
     async with receiver.listening() as dest, moving(stock, dest) as requestor:
         await requestor.move()
-        await receiver.arrived.wait()
+        await receiver.has_got(1)
         requestor.peer.reset()
         async with asyncio.timeout(5):
             await ended.wait()

@@ -108,18 +108,18 @@ async def test_a_list_for_which_there_is_no_room(monkeypatch: pytest.MonkeyPatch
     assert sent.error_comment == "19 more have failed than are listed: refused"
 
 
-def test_a_million_failures_take_no_more_memory_than_the_list() -> None:
+def test_many_failures_take_no_more_memory_than_the_list() -> None:
     tracemalloc.start()
     try:
         made = FailedList()
-        for number in range(1_000_000):
+        for number in range(300_000):
             made.add(f"1.2.826.0.1.3680043.10.1234.3.{number:07}")
         assert tracemalloc.get_traced_memory()[0] < 12 << 20
     finally:
         tracemalloc.stop()
     encoded = made.encode(EXPLICIT)
     assert len(encoded) <= LARGEST_DATA_SET
-    assert len(encoded) - 12 == -(-((1_000_000 - made.left_out) * 38 - 1) // 2) * 2
+    assert len(encoded) - 12 == -(-((300_000 - made.left_out) * 38 - 1) // 2) * 2
 
 
 @pytest.mark.parametrize("move", [False, True])

@@ -132,14 +132,15 @@ class Requestor:
 
     async def next_store(self) -> tuple[int, CStoreRQ]:
         """The next C-STORE request, on which context; pending responses before it are remembered."""
-        while True:
-            message = await self.peer.read_message()
-            if isinstance(message.command, CStoreRQ):
-                self.stored[message.command.affected_sop_instance_uid] = message
-                return message.context_id, message.command
-            assert isinstance(message.command, CGetRSP), message
-            assert message.command.status == 0xFF00, message
-            self.pending.append(Counts.of(message.command))
+        async with asyncio.timeout(60):
+            while True:
+                message = await self.peer.read_message()
+                if isinstance(message.command, CStoreRQ):
+                    self.stored[message.command.affected_sop_instance_uid] = message
+                    return message.context_id, message.command
+                assert isinstance(message.command, CGetRSP), message
+                assert message.command.status == 0xFF00, message
+                self.pending.append(Counts.of(message.command))
 
     async def answer(self, context_id: int, request: CStoreRQ, status: int = 0) -> None:
         response = CStoreRSP(
@@ -151,22 +152,26 @@ class Requestor:
         await self.peer.send(message_pdus(context_id, response))
 
     async def take_all(self, statuses: dict[str, int] | None = None) -> tuple[Counts, list[str], str | None]:
-        """Answer every C-STORE, with the status by its UID; give what the final response says, and its list."""
-        while True:
-            message = await self.peer.read_message()
-            command = message.command
-            if isinstance(command, CStoreRQ):
-                uid = command.affected_sop_instance_uid
-                assert uid not in self.stored, "an object was sent twice"
-                self.stored[uid] = message
-                await self.answer(message.context_id, command, (statuses or {}).get(uid, 0))
-            else:
-                assert isinstance(command, CGetRSP | CMoveRSP), command
-                assert message.context_id == 1
-                if command.status != 0xFF00:
-                    return Counts.of(command), self._failed(message), command.error_comment
-                assert message.data is None
-                self.pending.append(Counts.of(command))
+        """Answer every C-STORE, with the status by its UID; give what the final response says, and its list.
+
+        A retrieval that never ends goes on saying so: that alone would keep each single read within its time.
+        """
+        async with asyncio.timeout(60):
+            while True:
+                message = await self.peer.read_message()
+                command = message.command
+                if isinstance(command, CStoreRQ):
+                    uid = command.affected_sop_instance_uid
+                    assert uid not in self.stored, "an object was sent twice"
+                    self.stored[uid] = message
+                    await self.answer(message.context_id, command, (statuses or {}).get(uid, 0))
+                else:
+                    assert isinstance(command, CGetRSP | CMoveRSP), command
+                    assert message.context_id == 1
+                    if command.status != 0xFF00:
+                        return Counts.of(command), self._failed(message), command.error_comment
+                    assert message.data is None
+                    self.pending.append(Counts.of(command))
 
     def _failed(self, message: RawMessage) -> list[str]:
         if message.data is None:

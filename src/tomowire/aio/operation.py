@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
+from asyncio import Future, current_task, get_running_loop
 from collections import deque
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import AssociationError
+from tomowire.aio.copied import Copied
+from tomowire.errors import AssociationError, UsageError
 
 if TYPE_CHECKING:
+    from asyncio import Task
+
     from tomowire.aio.operations import Operations
     from tomowire.aio.streams import DataStream
     from tomowire.wire.messages import Request, Response
+
+
+MOST_COPIED: Final = 64 << 20
+"""Bytes of unread responses to one request that are held while the one who should read them waits for another."""
+_OVERHEAD: Final = 512
+"""What an unread response takes besides its data set."""
+
+on_behalf_of: Final[ContextVar[Task[Any] | None]] = ContextVar("on_behalf_of", default=None)
+"""The task that waits for this one meanwhile, where an operation is run in a task of its own."""
 
 
 class Operation:
@@ -23,9 +36,15 @@ class Operation:
 
     When the association ends while it is under way, what was told to the operation is raised in place of the `AssociationError`
     that the caller happened to meet: `OperationTimeout`, for one.
+
+    A caller who waits for this one, and has not read all responses to another on the same association, does not hold itself up:
+    what has come for the other is copied, up to 64 MiB; `UsageError` is raised when there is more.
     """
 
     __slots__ = (
+        "_caller",
+        "_copied",
+        "_copied_bytes",
         "_operations",
         "_responses",
         "_taken",
@@ -60,15 +79,20 @@ class Operation:
         self.abandoned = False
         """Whether nobody waits for the response any more."""
         self._operations = operations
-        self._responses: deque[tuple[Response, DataStream | None]] = deque()
-        self._taken: DataStream | None = None
+        self._responses: deque[tuple[Response, DataStream | Copied | None]] = deque()
+        self._taken: DataStream | Copied | None = None
+        self._caller: Task[Any] | None = None
+        self._copied = 0  # of the responses, from the left
+        self._copied_bytes = 0
         self._waiter: Future[None] | None = None
 
     async def __aenter__(self) -> Operation:
         self._operations.add(self)
         try:
             while not self.admitted:
-                await self._wait()
+                await self._read_ahead_for_caller()
+                if not self.admitted:
+                    await self._wait()
         except BaseException:
             self._operations.leave(self)
             raise
@@ -79,16 +103,22 @@ class Operation:
         if isinstance(error, AssociationError) and self.error is not None and self.error is not error:
             raise self.error.with_traceback(None) from None
 
-    async def next_response(self) -> tuple[Response, DataStream | None]:
+    async def next_response(self) -> tuple[Response, DataStream | Copied | None]:
         """The next response, with its data set if it has one; that can be read until the next response is asked for.
 
         Raises what ended the association, `PeerMisbehaved`, or `OperationTimeout`.
         """
         self._give_back()
         self.touched = get_running_loop().time()
+        # Also before one that is there: its data set may not find room otherwise.
+        await self._read_ahead_for_caller()
         while not self._responses:
             await self._wait()
+            await self._read_ahead_for_caller()
         response, self._taken = self._responses.popleft()
+        if self._copied:
+            self._copied -= 1
+            self._copied_bytes -= _size(self._taken)
         return response, self._taken
 
     async def only_response(self) -> Response:
@@ -103,8 +133,8 @@ class Operation:
 
     @property
     def has_responses(self) -> bool:
-        """Whether responses have come that nobody has taken yet."""
-        return bool(self._responses)
+        """Whether responses have come that nobody has taken yet: it is not for the peer to go on."""
+        return len(self._responses) > (0 if self.answered else self._copied)
 
     # For `Operations`
 
@@ -118,6 +148,39 @@ class Operation:
         self.touched = now
         self._responses.append((response, data))
         self._wake()
+        self._operations.wake_waiting_caller(self)
+
+    def is_called_by_same(self, other: Operation) -> bool:
+        """Whether the same task was last seen to wait for both."""
+        return self._caller is other._caller
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether its caller waits for it at this moment."""
+        return self._waiter is not None
+
+    async def copy_responses(self, name: str) -> None:
+        """Copy what has come and is unread, because the caller waits for `name`. Raises `UsageError` when that is too much."""
+        while self._copied < len(self._responses):
+            response, data = self._responses[self._copied]
+            if isinstance(data, Copied) or data is None:
+                kept = data
+            else:
+                kept = Copied(data)
+                self._responses[self._copied] = response, kept
+            if kept is not None:
+                await kept.fill(MOST_COPIED)
+            self._copied += 1
+            self._copied_bytes += _size(kept)
+            if self._copied_bytes > MOST_COPIED:
+                raise UsageError(
+                    f"{name} was asked for while more than {MOST_COPIED >> 20} MiB of responses to {self.name} are unread, on the"
+                    " same association: read those first, or use another association"
+                )
+
+    def wake(self) -> None:
+        """Look again at what it waits for."""
+        self._wake()
 
     def fail(self, error: Exception) -> None:
         """No further response will come. Those that have come can still be taken; the first reason counts."""
@@ -128,6 +191,7 @@ class Operation:
     def close(self) -> None:
         """Give back the memory of all responses."""
         self._give_back()
+        self._copied = self._copied_bytes = 0
         while self._responses:
             _, data = self._responses.popleft()
             if data is not None:
@@ -137,6 +201,15 @@ class Operation:
         if self._taken is not None:
             self._taken.close()
             self._taken = None
+
+    async def _read_ahead_for_caller(self) -> None:
+        """Let nothing that the caller has not read of other operations stand in the way of this one."""
+        self._caller = on_behalf_of.get() or current_task()
+        try:
+            for other in self._operations.unread_by_caller_of(self):
+                await other.copy_responses(self.name)
+        except AssociationError as error:
+            raise (self.error or error).with_traceback(None) from None
 
     async def _wait(self) -> None:
         if self.error is not None:
@@ -150,3 +223,7 @@ class Operation:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _size(data: DataStream | Copied | None) -> int:
+    return _OVERHEAD + (len(data) if isinstance(data, Copied) else 0)

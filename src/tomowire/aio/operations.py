@@ -41,6 +41,7 @@ class Operations:
         self._all: dict[int, Operation] = {}  # by Message ID, in the order in which they came
         self._queue: deque[Operation] = deque()  # those that wait for a place in the window
         self._admitted = 0
+        self._with_several: dict[int, Operation] = {}  # those that have many responses, by Message ID
         self._ended: Exception | None = None
         self._last_message_id = 0
         self._unsent_before = 0
@@ -68,6 +69,8 @@ class Operations:
         if message_id in self._all:
             raise UsageError(f"Message ID {message_id} is in use on this association")
         self._all[message_id] = operation
+        if isinstance(operation.request, _SEVERAL_RESPONSES):
+            self._with_several[message_id] = operation
         self._queue.append(operation)
         self._admit()
 
@@ -81,8 +84,22 @@ class Operations:
         else:
             self._remove(operation)
 
+    def unread_by_caller_of(self, operation: Operation) -> list[Operation]:
+        """Other operations with many responses that the same caller has begun to take."""
+        return [
+            each for each in self._with_several.values() if each is not operation and each.is_called_by_same(operation)
+        ]
+
+    def wake_waiting_caller(self, delivered: Operation) -> None:
+        """A response has come to an operation whose caller may be waiting for another one."""
+        if delivered.request.message_id in self._with_several and not delivered.is_waited_for:
+            for operation in self._all.values():
+                if operation.is_waited_for and operation.is_called_by_same(delivered):
+                    operation.wake()
+
     def _remove(self, operation: Operation) -> None:
         del self._all[operation.request.message_id]
+        self._with_several.pop(operation.request.message_id, None)
         if operation.admitted:
             self._give_back_place(operation)
         elif not operation.answered:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tomowire.aio.association import Association
+    from tomowire.aio.copied import Copied
     from tomowire.aio.operation import Operation
     from tomowire.aio.streams import DataStream
     from tomowire.protocol.negotiation import AcceptedContext
@@ -62,7 +63,9 @@ async def responses(
             raise
 
 
-async def _whole(association: Association, name: str, stream: DataStream | None, *, is_final: bool) -> bytes | None:
+async def _whole(
+    association: Association, name: str, stream: DataStream | Copied | None, *, is_final: bool
+) -> bytes | None:
     """The data set of a response, copied: its memory is given back at once, so that no slow reader holds up the peer."""
     if stream is None:
         return None

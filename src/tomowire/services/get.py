@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tomowire.aio.operation import on_behalf_of
 from tomowire.errors import OperationTimeout, StoreFailed, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import PROCESSING_FAILURE
@@ -172,7 +173,7 @@ async def _next(
     on_left: Callable[[], None],
 ) -> Progress | None:
     """The next of `progress`, None at its end. `on_left` is called before a cancellation gets there, and sends C-CANCEL."""
-    waiting = asyncio.ensure_future(_step(progress))
+    waiting = asyncio.ensure_future(_step(progress, asyncio.current_task()))
     try:
         if timeout is not None:
             await _wait_while_something_comes(association, waiting, name, timeout)
@@ -188,7 +189,8 @@ async def _next(
     return await waiting
 
 
-async def _step(progress: AsyncGenerator[Progress, None]) -> Progress | None:
+async def _step(progress: AsyncGenerator[Progress, None], caller: asyncio.Task[Any] | None) -> Progress | None:
+    on_behalf_of.set(caller)
     return await anext(progress, None)
 
 

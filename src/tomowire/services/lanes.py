@@ -11,9 +11,9 @@ from tomowire.aio.connect import associate
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
 from tomowire.services.planning import log_agreement
 from tomowire.services.put_off import PutOff
-from tomowire.services.read_ahead import ReadAhead
 from tomowire.services.sent import Sent
 from tomowire.services.storage import CStoreScu
+from tomowire.services.taking import Taker
 from tomowire.services.turns import Turns
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tomowire.protocol.negotiation import ProposedContext
     from tomowire.services.dicom_file import DicomFile
     from tomowire.services.fitting import Way
-    from tomowire.services.read_ahead import Read
     from tomowire.services.retrying import Retries
     from tomowire.services.storage import StoreResponse
     from tomowire.services.supply import Supply
@@ -213,18 +212,18 @@ class Lanes:
             self._left.extend(await self._put_off.wait_for_resources())
 
     async def _send_over(self, association: Association, files: deque[DicomFile], window: int, heard: _Heard) -> None:
-        ahead = ReadAhead(files, sharers=self._lanes)
+        supply = self._supply if files is self._left and self._supply.is_open else None
+        taker = Taker(association, files, self._lanes, supply, self._put_off)
         try:
-            goes_on = files is self._left and self._supply.is_open
             async with asyncio.TaskGroup() as group:
-                for _ in range(window if goes_on else min(window, len(files))):
-                    group.create_task(self._worker(association, ahead, heard, goes_on=goes_on))
+                for _ in range(min(window, len(files)) if supply is None else window):
+                    group.create_task(self._worker(association, taker, heard))
         finally:
-            await ahead.close()
+            await taker.close()
 
-    async def _worker(self, association: Association, ahead: ReadAhead, heard: _Heard, *, goes_on: bool) -> None:
+    async def _worker(self, association: Association, taker: Taker, heard: _Heard) -> None:
         scu = CStoreScu(association)
-        while (item := await self._next(association, ahead, goes_on=goes_on)) is not None:
+        while not self._stopped and (item := await taker.next()) is not None:
             file, content = item
             if isinstance(content, OSError):
                 self.tell(Sent(file, None, content))
@@ -241,24 +240,9 @@ class Lanes:
                 self._ended(Sent(file, None, error))
             else:
                 heard.answered = True
-                if association.is_established:  # otherwise something of it may still be on its way out
-                    ahead.done(item)
+                taker.done(item)
                 logger.info("%s: %s", file.sop_instance_uid, response.status)
                 self._answered(file, response)
-
-    async def _next(self, association: Association, ahead: ReadAhead, *, goes_on: bool) -> Read | None:
-        """The next file to send on an association; None when there is none for it any more."""
-        while not self._stopped:
-            if goes_on and not self._put_off.is_much:
-                self._supply.refill()
-            item = await ahead.next()
-            if item is not None:
-                return item
-            if not goes_on or self._put_off.is_much or not await self._supply.more():
-                break
-            if not association.is_established:  # it has ended meanwhile: no object is to blame for that
-                break
-        return None
 
     def tell(self, sent: Sent) -> None:
         """To be yielded by `run` with the others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,7 @@ class FeedSupply(Supply):
         self.tell = tell
         self.parked: deque[DicomFile] = deque()
         self._feed = feed
+        self._turn = asyncio.Lock()
         self._known = {kind: None for kind in kinds if why_unusable(*kind) is None}
         self._served: frozenset[Kind] = frozenset()
 
@@ -87,9 +89,10 @@ class FeedSupply(Supply):
         self._feed.refill()
 
     async def more(self) -> bool:
-        while not self.files and self.is_open:
-            await self._feed.more()
-            self.refill()
+        async with self._turn:  # who is second finds what the first has brought
+            while not self.files and self.is_open:
+                await self._feed.more()
+                self.refill()
         return bool(self.files)
 
     def rest(self) -> list[DicomFile]:
