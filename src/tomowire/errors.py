@@ -23,6 +23,7 @@
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
     ├── TranscodingFailed         an object cannot be had in the transfer syntax that was asked for
     ├── QueryFailed               a query ended with a failure status, or has to: knows that status
+    ├── NotConfirmed              answers to a query do not say that they match its keys
     ├── RetrieveFailed            so did a C-GET or C-MOVE: knows the counts of its sub-operations too
     └── SubOperationFailed        one object of a C-GET or C-MOVE was not transferred; they come in an `ExceptionGroup`
 

@@ -48,6 +48,7 @@ def open_output(form: str, asked: Sequence[int]) -> AbstractContextManager[Show]
 
 def _quieten_pydicom() -> None:
     """A value that breaks the standard is shown as it is; pydicom would warn of it, twice, and with the value in the warning."""
+    import pydicom  # whole, before its parts
     import pydicom.config
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -172,6 +172,7 @@ def other_model(level: Level, model: Model) -> str:
 
 
 def _vr(name: str | int) -> str:
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_VR
 
     return dictionary_VR(name) if isinstance(name, str) else "LO"

@@ -84,6 +84,7 @@ class Table:
 
 class _Column:
     def __init__(self, tag: int) -> None:
+        import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.datadict import dictionary_description, dictionary_has_tag, dictionary_VR
 
         is_known = dictionary_has_tag(tag)
@@ -179,6 +180,7 @@ def _title(keyword: str, description: str) -> str:
 
 def keyword_of(tag: int) -> str:
     """The keyword of PS3.6; where there is none, the tag as eight digits."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import keyword_for_tag
 
     return keyword_for_tag(tag) or f"{tag:08X}"

@@ -79,6 +79,7 @@ def _read(dataset: Dataset, tag: int) -> DataElement | _Unreadable | None:
     except KeyError:
         return None
     except Exception:  # whatever pydicom's converters raise
+        import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
         raw = dataset.get_item(tag)

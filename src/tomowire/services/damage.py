@@ -133,6 +133,7 @@ def _shown(tag: _Tag) -> str:
 
 
 def _vr_of(tag: _Tag) -> str:
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
     return str(dictionary_VR(tag)) if dictionary_has_tag(tag) else "UN"

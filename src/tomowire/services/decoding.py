@@ -35,6 +35,7 @@ def decoders_of(transfer_syntax_uid: str) -> tuple[Decoder, ...]:
 
     The first call imports pydicom, if nobody else has: some 100 ms.
     """
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.pixels.decoders.base import Decoder, get_decoder
     from pydicom.uid import UID
 
@@ -97,6 +98,7 @@ def _decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | 
 
 def _frames(data_set: Dataset, decoder: Decoder) -> Iterator[Frame]:
     """The decoded frames, one after the other, and what they are."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 
     if decoder.UID == RLE_LOSSLESS:
@@ -125,6 +127,7 @@ def _interleaved(planes: bytes, width: int) -> bytes:
 def _packed(samples: bytes) -> bytes:
     """Samples of one bit, eight in a byte (PS3.5 8.1.1): codecs give a byte for each."""
     import numpy
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.pixels.utils import pack_bits
 
     return bytes(pack_bits(numpy.frombuffer(samples, numpy.uint8), pad=False))

@@ -96,6 +96,7 @@ def _check_end(association: Association, status: Status, response: Response) -> 
 
 
 def _name_of_tag(tag: int) -> str:
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import keyword_for_tag
 
     return f"{keyword_for_tag(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})".lstrip()

@@ -48,6 +48,7 @@ def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     Specific Character Set becomes such that all its text can be written: none for ASCII; what `dataset` names, if that will do;
     else UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded.
     """
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_dataset
 
@@ -102,6 +103,7 @@ def unreadable(data: bytes, transfer_syntax_uid: str, otherwise: str = "it canno
 
 def _elements(data: bytes, is_implicit: bool, is_little: bool) -> Iterator[Any]:
     """The elements at the top, of which all must be there whole: pydicom itself passes over what is cut short."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.filereader import data_element_generator
 
     file, end, last = BytesIO(data), 0, ""
@@ -118,6 +120,7 @@ def _elements(data: bytes, is_implicit: bool, is_little: bool) -> Iterator[Any]:
 
 def _unambiguous(element: Any) -> Any:
     """An empty element read without its VR: where that would depend on other elements pydicom looks for them, and raises."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
     if element.VR is None and dictionary_has_tag(element.tag):
@@ -160,6 +163,7 @@ def _strings(dataset: Dataset) -> Iterator[str]:
 
 def _carries(character_set: Any, text: set[str]) -> bool:
     """Whether all characters of `text` are in one of the repertoires that `character_set` names (PS3.3 C.12.1.1.2)."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.charset import convert_encodings, custom_encoders, python_encoding
 
     names = [character_set] if isinstance(character_set, str) else list(character_set or ())

@@ -47,6 +47,7 @@ def time_range(start: datetime.time | str | None, end: datetime.time | str | Ell
 
 def keyword_of(key: str | int) -> str | int:
     """The keyword of an attribute named by keyword or tag; of a private one the tag. `UsageError` for what is neither."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
     if isinstance(key, str) and (match := _TAG.fullmatch(key)) is None:
@@ -204,6 +205,7 @@ def _allowed(keyword: str) -> str:
 def _nearest(word: str) -> str:
     from difflib import get_close_matches
 
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import keyword_dict
 
     near = get_close_matches(word, keyword_dict)

@@ -71,6 +71,7 @@ def reencode(data: bytes, source: str, target: str, decode: Decode | None = None
     Raises `DataSetError` for a data set that is cut short, that has encapsulated pixel data where there is no `decode`, or that has
     other pixel data where there is one (PS3.5 A.4; an icon in it may have); what pydicom raises for one that it cannot read.
     """
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.filereader import read_dataset
 
     if source == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
@@ -88,6 +89,7 @@ def reencode(data: bytes, source: str, target: str, decode: Decode | None = None
 
 def raw_element(tag: int, vr: str, content: bytes) -> RawDataElement:
     """An element as `decode` gives it: the value in little endian."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.dataelem import RawDataElement
     from pydicom.tag import Tag
 
@@ -115,6 +117,7 @@ def _check_end(data_set: Dataset, data: bytes) -> None:
 
 def _end_of(last: DataElement | RawDataElement, data: bytes) -> int:
     """Where the last element ends, or should."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.dataelem import RawDataElement
 
     if not isinstance(last, RawDataElement):  # a sequence of undefined length
@@ -134,6 +137,7 @@ class _Writer:
 
     def data_set(self, data_set: Dataset, ancestors: tuple[Dataset, ...]) -> None:
         """Add the elements of `data_set`, an item of the nearest of `ancestors`."""
+        import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.dataelem import RawDataElement
 
         # Whoever asks a Dataset for a value has it replaced by one that has been decoded.
@@ -152,6 +156,7 @@ class _Writer:
                 self._element(element, data_set, (data_set, *ancestors))
 
     def _element(self, element: DataElement | RawDataElement, data_set: Dataset, near: tuple[Dataset, ...]) -> None:
+        import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.dataelem import RawDataElement
 
         if not isinstance(element, RawDataElement):
@@ -201,6 +206,7 @@ def _lengths(vr: str, length: int) -> tuple[int, ...]:
 
 def _vr_of(element: RawDataElement, near: tuple[Dataset, ...]) -> str:
     """The VR of an element that came without; UN where nobody can say (PS3.5 6.2.2)."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_VR, private_dictionary_VR
     from pydicom.dataelem import DataElement
     from pydicom.filewriter import correct_ambiguous_vr_element

@@ -184,6 +184,7 @@ def _keys(dataset: Dataset, character_set: str, *, top: bool = True) -> Iterator
 
 
 def _vr(dataset: Dataset, tag: int) -> str:
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_VR
 
     vr: str | None = dataset.get_item(tag, keep_deferred=True).VR  # None in implicit VR

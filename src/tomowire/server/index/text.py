@@ -34,6 +34,7 @@ def is_extended(character_set: str) -> bool:
 
 def load_character_sets() -> None:
     """Import what text other than ASCII takes to be decoded: a fifth of a second, in which an event loop would stand still."""
+    import pydicom  # whole, before its parts
     import pydicom.charset  # noqa: F401
 
 
@@ -43,6 +44,7 @@ def decode(raw: bytes, character_set: str, *, is_name: bool = False) -> str:
         encodings = _python_encodings(character_set)
         if _ESCAPE not in raw or not is_extended(character_set):
             return raw.decode(encodings[0], "replace")
+        import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.charset import decode_bytes
 
         return decode_bytes(raw, encodings, set(_NAME_DELIMITERS if is_name else _TEXT_DELIMITERS))
@@ -86,6 +88,7 @@ _cached_normal = lru_cache(maxsize=512)(_normal)
 @lru_cache(maxsize=64)
 def _python_encodings(character_set: str) -> tuple[str, ...]:
     """Python's names for the terms of Specific Character Set; ISO 8859-1 for what is not known, as pydicom does it."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.charset import STAND_ALONE_ENCODINGS, default_encoding, python_encoding
 
     terms = [_term(value) for value in character_set.split("\\")]
