@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import sys
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +33,7 @@ def open_output(form: str, asked: Sequence[int]) -> AbstractContextManager[Show]
 
     `asked` are the tags of the query: the columns of a table and of CSV.
     """
-    _quieten_pydicom()
+    _let_pydicom_take_all()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # better a question mark than no table, where the locale is not UTF-8
     columns = [tag for tag in sorted(asked) if tag not in (_SPECIFIC_CHARACTER_SET, _QUERY_RETRIEVE_LEVEL)]
@@ -46,13 +44,11 @@ def open_output(form: str, asked: Sequence[int]) -> AbstractContextManager[Show]
     return _csv(columns) if form == "csv" else _table(columns)
 
 
-def _quieten_pydicom() -> None:
-    """A value that breaks the standard is shown as it is; pydicom would warn of it, twice, and with the value in the warning."""
+def _let_pydicom_take_all() -> None:
+    """A value that breaks the standard is shown as it is."""
     import pydicom.config
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore", UserWarning)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -153,6 +154,15 @@ def set_up_logging(verbose: int, *, least: int = logging.WARNING) -> None:
     logging.basicConfig(level=level, handlers=[handler])
     if verbose < 3:
         logging.getLogger("asyncio").setLevel(logging.WARNING)
+    _silence_pydicom()
+
+
+def _silence_pydicom() -> None:
+    """It logs and warns of what it tolerates in a data set, and quotes that: patients' data has no place in a log."""
+    pydicom = logging.getLogger("pydicom")
+    pydicom.propagate = False  # its level is set anew when it is imported
+    pydicom.addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore", UserWarning)
 
 
 class _Formatter(logging.Formatter):
