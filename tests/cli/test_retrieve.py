@@ -20,7 +20,7 @@ from support.dcmqrscp import dcmqrscp, write_files
 from support.dcmtk import read_object
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample
-from support.programs import run_on_a_terminal, run_tomowire, serving, start, tomowire
+from support.programs import Program, run_on_a_terminal, run_tomowire, serving, start, tomowire
 from support.raw_peer import RawPeer, message_pdus, raw_acceptor
 from support.retrievals import Stock
 from support.stored import files_below
@@ -139,6 +139,7 @@ async def test_the_summary_for_programs(method: str, archive: Archive, tmp_path:
         "stored": 4,
         "failed": 0,
         "resumed": 0,
+        "not_retrieved": 0,
         "interrupted": False,
         "error": None,
     }
@@ -313,6 +314,8 @@ class Source:
 
     def __init__(self, stock: Stock) -> None:
         self.stock = stock
+        self.count: int | None = None
+        """Number of Study Related Instances, if it says that."""
         self.server: Server
 
     @property
@@ -324,6 +327,7 @@ class Source:
         answer.QueryRetrieveLevel = "STUDY"
         answer.SOPClassesInStudy = SECONDARY_CAPTURE
         answer.StudyInstanceUID = STUDY
+        answer.NumberOfStudyRelatedInstances = self.count
         yield FindAnswers([encode(answer, request.transfer_syntax_uid)])
 
 
@@ -352,6 +356,30 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
     assert (summary["interrupted"], summary["stored"]) == (True, 3)
     assert data_sets(folder) == expected(1, 2, 3)
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["Ctrl-C", "lost"])
+async def test_how_many_have_not_come_is_told(is_lost: bool, source: Source, tmp_path: Path) -> None:
+    """The peer says that there are ten, and three have come."""
+    source.stock.waits_after, source.count = True, 10
+    told: list[Program] = []
+    for options in ([], ["--json"]):
+        folder = tmp_path / f"out{len(options)}"
+        arguments = ["retrieve", source.peer, "-o", folder, "--study-uid", STUDY, *options]
+        program = await asyncio.to_thread(start, arguments)
+        await appeared(folder, 3)
+        if is_lost:
+            for association in source.server.associations:
+                association.abort()
+        else:
+            program.process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(program.process.wait, 20) == (1 if is_lost else 130)
+        program.stdout.join()
+        program.stderr.join()
+        told.append(program)
+    for_people, for_programs = told
+    assert re.search(r": 3 retrieved \(.*\), 7 not retrieved; --resume gets the rest\n", for_people.stderr.text)
+    assert json.loads(for_programs.stdout.text)["not_retrieved"] == 7
 
 
 async def test_ctrl_c_during_a_move(tmp_path: Path) -> None:

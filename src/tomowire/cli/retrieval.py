@@ -61,6 +61,9 @@ class RetrievalReport:
     _completed: int = 0
     _warnings: int = 0
     _failed: int = 0  # those of which nobody says which they are
+    _failed_there: int = 0  # by the peer's count
+    _expected: int | None = None  # by the peer's count
+    _is_cut: bool = False  # whether something ended before its time
     _error: str | None = None
     _told: set[str] = field(default_factory=set)
     _codes: set[ExitCode] = field(default_factory=set)
@@ -88,6 +91,10 @@ class RetrievalReport:
     def counted(self, progress: Progress) -> None:
         """How far it has come, by the peer's count."""
         self._completed, self._warnings = progress.completed, progress.warning
+        self._failed_there = progress.failed
+        _, expected = counts_of(progress)
+        if expected is not None:  # what of it is given up is not counted any more later
+            self._expected = max(expected, self._expected or 0)
 
     def failed(self, error: Exception) -> None:
         """An operation ended with an error; a group is about single objects, and its text has what the peer said about them."""
@@ -100,6 +107,7 @@ class RetrievalReport:
             self.object_failed(error.sop_instance_uid, f"{self.peer.ae_title} could not transfer it")
         else:
             self._failed += _objects(error)
+            self._is_cut |= not isinstance(error, SubOperationFailed)
             text = explain(error, called=self.peer.ae_title)
             self.remark(text + (self.advice if isinstance(error, NoAcceptedContext) else ""))
             self._codes.add(exit_code_of(error))
@@ -116,16 +124,18 @@ class RetrievalReport:
         for reason, count in self._reasons.items():
             if count > _SAME_REASON and not self.verbose:
                 complain(f"and {count - _SAME_REASON} more: {reason} (-v names them)")
+        self._is_cut |= interrupted
         counts = self._counts()
+        left = self._left(counts)
         if not (any(counts.values()) or self._codes or interrupted):
             # For a query that is an answer, for who wants the objects it is a failure.
             self._error = f"{self.peer} has nothing that matches"
             complain(self._error)
             self._codes.add(ExitCode.FAILED)
         if self.as_json:
-            click.echo(json.dumps(self._summary(counts, interrupted)))
-        elif any(counts.values()) or interrupted:
-            self._say(counts)
+            click.echo(json.dumps(self._summary(counts, left, interrupted)))
+        elif any(counts.values()) or interrupted or left:
+            self._say(counts, left)
         if counts[_FAILED]:
             self._codes.add(ExitCode.FAILED)
         return self._exit_code(counts)
@@ -133,11 +143,20 @@ class RetrievalReport:
     def _counts(self) -> dict[str, int]:
         told = Counter(self._outcomes.values())
         failed = told[_FAILED] + self._failed
+        if self._is_cut:  # then nobody says which
+            failed = max(failed, self._failed_there)
         if self.destination is None:
             return {_STORED: told[_STORED], _FAILED: failed, _RESUMED: told[_RESUMED]}
         return {"completed": self._completed, _FAILED: failed, "warning": self._warnings}
 
-    def _summary(self, counts: dict[str, int], interrupted: bool) -> dict[str, Any]:
+    def _left(self, counts: dict[str, int]) -> int | None:
+        """How many objects the peer has counted of which nothing has become; None where it has not said how many there are."""
+        if not self._is_cut:
+            return 0
+        done = sum(count for what, count in counts.items() if what != _RESUMED)
+        return None if self._expected is None else max(self._expected - done, 0)
+
+    def _summary(self, counts: dict[str, int], left: int | None, interrupted: bool) -> dict[str, Any]:
         nothing_known = (
             {"reason": None} if self.destination is not None else {"reason": None, "path": None, "bytes": None}
         )
@@ -150,13 +169,14 @@ class RetrievalReport:
             "method": self.method,
             **({"bytes": self.bytes} if self.destination is None else {"destination": self.destination}),
             **counts,
+            "not_retrieved" if self.destination is None else "not_sent": left,
             "interrupted": interrupted,
             "error": self._error,
             "seconds": round(time.perf_counter() - self._began, 3),
             "objects": rows,
         }
 
-    def _say(self, counts: dict[str, int]) -> None:
+    def _say(self, counts: dict[str, int], left: int | None) -> None:
         seconds = time.perf_counter() - self._began
         if self.destination is None:
             rate = self.bytes / seconds / 1e6
@@ -166,7 +186,10 @@ class RetrievalReport:
             parts = [f"{self._completed} sent to {self.destination} in {seconds:.2f} s"]
         for what, words in (("warning", "more with a warning"), (_FAILED, "failed"), (_RESUMED, "there before")):
             parts += [f"{counts[what]} {words}"] if counts.get(what) else []
-        complain(", ".join(parts))
+        if left:
+            parts.append(f"{left} not {'retrieved' if self.destination is None else 'sent'}")
+        goes_on = self.destination is None and left != 0 and (counts[_STORED] or counts[_RESUMED])
+        complain(", ".join(parts) + ("; --resume gets the rest" if goes_on else ""))
 
     def _set(self, sop_instance_uid: str, outcome: str, **facts: object) -> None:
         self._outcomes[sop_instance_uid] = outcome

@@ -243,4 +243,5 @@ class _Retrieval:
             )
 
     def _told(self, progress: Progress) -> None:
+        self._report.counted(progress)
         _, self.collector.total = counts_of(progress)
