@@ -215,6 +215,15 @@ async def test_warnings_are_no_failure() -> None:
     assert (done.json["completed"], done.json["warning"]) == (3, 1)
 
 
+async def test_what_the_peer_says_of_warnings_is_told() -> None:
+    """Error Comment (0000,0902) with B000H."""
+    final = {"status": 0xB000, "error_comment": "coerced", "completed": 3, "failed": 0, "warning": 1}
+    done = await answered([(final, None)])
+    assert done.code == 0
+    assert done.stderr.startswith("tomowire: ANY says 'coerced'\ntomowire: 3 sent to DEST in ")
+    assert done.stderr.count("coerced") == 1
+
+
 async def test_a_failure_of_the_whole_gives_1() -> None:
     done = await answered([({"status": 0xA701}, None)], "--json")
     assert done.code == 1

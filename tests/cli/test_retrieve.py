@@ -299,6 +299,16 @@ async def test_objects_that_go_elsewhere_are_missed(archive: Archive, tmp_path: 
     assert f"it must know DEST@{LOOPBACK}:" in done.stderr
 
 
+@pytest.mark.parametrize("title", ["DEST", "NOBODY"])
+async def test_where_it_listens_is_told_when_nothing_comes(title: str, archive: Archive, tmp_path: Path) -> None:
+    """The peer knows the AE title at another port, where nobody listens, or does not know it."""
+    options = ["--method", "move", "--aet", title, "--port", "0"]
+    done = await tomowire("retrieve", archive.peer, "-o", tmp_path, "--study-uid", STUDY, *options)
+    assert done.code == 1
+    here = rf"tomowire: listening here on {LOOPBACK}:\d+ as {title}: the peer must have that address\n"
+    assert len(re.findall(here, done.stderr)) == 1
+
+
 async def test_a_port_that_is_taken_is_told(archive: Archive, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))

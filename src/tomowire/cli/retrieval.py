@@ -39,6 +39,13 @@ def _objects(error: Exception) -> int:
     return error.failed or 0 if isinstance(error, RetrieveFailed) else 0
 
 
+def _is_about_delivery(error: Exception) -> bool:
+    """PS3.4 Table C.4-2: A702H and other failures of sub-operations, and A801H, an unknown destination."""
+    if isinstance(error, RetrieveFailed):
+        return error.status >> 8 in (0xA7, 0xA8)
+    return isinstance(error, SubOperationFailed)
+
+
 @dataclass
 class RetrievalReport:
     """Told of each object that came or failed; `finish` ends it and gives the exit code.
@@ -54,6 +61,8 @@ class RetrievalReport:
     advice: str = ""
     """What to try where the peer lacks a service."""
     bytes: int = 0
+    is_undelivered: bool = False
+    """Whether the peer says of something that it could not send it to where it should go."""
     _began: float = field(default_factory=time.perf_counter)
     _outcomes: dict[str, str] = field(default_factory=dict)
     _facts: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -95,9 +104,12 @@ class RetrievalReport:
         _, expected = counts_of(progress)
         if expected is not None:  # what of it is given up is not counted any more later
             self._expected = max(expected, self._expected or 0)
+        if progress.error_comment is not None:
+            self._tell(f"{self.peer.ae_title} says {progress.error_comment!r}")
 
     def failed(self, error: Exception) -> None:
         """An operation ended with an error; a group is about single objects, and its text has what the peer said about them."""
+        self.is_undelivered |= _is_about_delivery(error)
         if isinstance(error, ExceptionGroup):
             for each in error.exceptions:
                 self.failed(each)
@@ -114,10 +126,13 @@ class RetrievalReport:
 
     def remark(self, text: str) -> None:
         """Something that went wrong, which is told once."""
+        self._tell(text)
+        self._error = self._error or text
+
+    def _tell(self, text: str) -> None:
         if text not in self._told and (self.verbose or len(self._told) < _SAME_REASON):
             complain(text)
         self._told.add(text)
-        self._error = self._error or text
 
     def finish(self, *, interrupted: bool = False) -> int:
         """Print the summary; return the exit code."""

@@ -223,21 +223,23 @@ class _Retrieval:
     async def _move(self, parts: list[Part] | None, listening: _Listening) -> None:
         title = self._options["aet"]
         address = await listening.address(self._report.peer)
-        storage = Storage(OfOurMove(title, self._report.peer, self.collector.keep, complain).keep)
+        ours = OfOurMove(title, self._report.peer, self.collector.keep, complain)
         at = (address, listening.port)
-        server = listen(*at, services=[Verification(), storage], aet=title, shutdown_grace=_GRACE)
+        server = listen(*at, services=[Verification(), Storage(ours.keep)], aet=title, shutdown_grace=_GRACE)
         allow_many_files()
         async with AsyncExitStack() as stack:
             with explained(*at):
                 await stack.enter_async_context(server)
-            here = f"{title}@{address}:{server.port}"
-            logger.info("listening as %s", here)
+            place = f"{address}:{server.port}"
+            logger.info("listening as %s@%s", title, place)
             last = await move_all(self._selection, parts, title, self._timeout, self._report, self._told, self._options)
+        if not ours.came and self._report.is_undelivered:
+            complain(f"listening here on {place} as {title}: the peer must have that address")
         elsewhere = last.completed - self.collector.arrived if last is not None else 0
         if elsewhere > 0:
             self._report.failed(
                 TomowireError(
-                    f"{self._report.peer} says that it has sent {elsewhere} more than came here: it must know {here}, and no "
+                    f"{self._report.peer} says that it has sent {elsewhere} more than came here: it must know {title}@{place}, and no "
                     f"other {title}"
                 )
             )
