@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.cli.collecting import Collector, instances_in
 from tomowire.cli.keys import key_options
@@ -26,7 +25,7 @@ from tomowire.cli.retrieval import RetrievalReport, counts_of
 from tomowire.cli.running import complain, run
 from tomowire.cli.selection import Selection, missing
 from tomowire.errors import ConnectFailed, TomowireError, UsageError
-from tomowire.services.find import CFindScu
+from tomowire.services.find import CFindScu, associate_for_queries
 from tomowire.services.folder import Folder
 from tomowire.services.models import querying
 from tomowire.services.retrieval import get_parts
@@ -203,7 +202,7 @@ class _Retrieval:
         """What to ask for: the peer knows, down to the SOP classes. With `resume` less what is there."""
         there = await asyncio.to_thread(instances_in, self._folder) if resume else frozenset()
         query, model = self._selection.query, self._selection.model
-        async with associate(self._report.peer, [querying(model)], **self._options) as association:
+        async with associate_for_queries(self._report.peer, [querying(model)], **self._options) as association:
             log_agreement(logger, association)
             planner = Planner(CFindScu(association), model, timeout=self._timeout)
             parts, present = await (missing(planner, query, model, there) if there else _all(planner, query))

@@ -19,6 +19,7 @@ from tomowire.errors import (
     ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
+    QueryFailed,
     TomowireError,
     UsageError,
 )
@@ -33,6 +34,13 @@ _CONTROLS: Final = {
 }
 _CONTROLS_BUT_NEWLINES: Final = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
 _CONTROLS_BUT_LINE_BREAKS: Final = {code: text for code, text in _CONTROLS.items() if code not in (0x0A, 0x0D)}
+
+# How the commands name unique keys.
+_OPTIONS: Final = {
+    "PatientID": "--patient-id",
+    "StudyInstanceUID": "--study-uid",
+    "SeriesInstanceUID": "--series-uid",
+}
 
 
 class ExitCode(IntEnum):
@@ -113,6 +121,8 @@ def explain(error: Exception, *, called: str | None = None) -> str:
     """What went wrong, without the numbers that Python puts before it. `called` is the AE title that the peer was called by."""
     if called is not None and isinstance(error, AssociationRejected) and (error.source, error.reason) == (1, 7):
         return f"{error} (called {called!r})"
+    if isinstance(error, QueryFailed) and (options := [_OPTIONS[key] for key in error.lacking if key in _OPTIONS]):
+        return f"{error} ({', '.join(options)})"
     if isinstance(error, OSError) and not isinstance(error, TomowireError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)
