@@ -21,13 +21,25 @@ from support.dcmtk import read_object
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample
 from support.programs import Program, run_on_a_terminal, run_tomowire, serving, start, tomowire
-from support.raw_peer import RawPeer, message_pdus, raw_acceptor
+from support.raw_peer import (
+    ECHO,
+    RawPeer,
+    associate_rq,
+    command_pdu,
+    echo_rq,
+    message_pdus,
+    p_data,
+    raw_acceptor,
+    store_rq,
+)
 from support.retrievals import Stock
 from support.stored import files_below
 from tomowire import Find, FindAnswers, FindRequest, Server, Storage, StoreRequest, Verification, listen
 from tomowire.services.dicom_file import inspect
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import encode
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CCancelRQ, CMoveRQ, CMoveRSP
 
 STUDY, OTHER = f"{ROOT}.1.1", f"{ROOT}.1.2"
@@ -366,6 +378,41 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
     assert (summary["interrupted"], summary["stored"]) == (True, 3)
     assert data_sets(folder) == expected(1, 2, 3)
     assert not list(folder.glob(".*"))
+
+
+async def test_ctrl_c_again_says_nothing_of_what_was_coming(tmp_path: Path) -> None:
+    """An object is half here, and the peer does not answer the C-CANCEL."""
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.read_message()
+        asked.set()
+        await peer.read_message()
+        cancelled.set()
+        await peer.read_until_closed()
+
+    storage = PresentationContextRQ(3, SECONDARY_CAPTURE, (EXPLICIT_VR_LITTLE_ENDIAN,))
+    async with raw_acceptor(script) as port:
+        options = ["--method", "move", "--port", "0", "-v"]
+        arguments = ["retrieve", f"ANY@{LOOPBACK}:{port}", "-o", tmp_path, "--study-uid", STUDY, *options]
+        program = await asyncio.to_thread(start, arguments)
+        listening = await asyncio.to_thread(program.stderr.wait_for, rf"listening as TOMOWIRE@{LOOPBACK}:(\d+)")
+        async with asyncio.timeout(30), await RawPeer.connect(int(listening[1])) as sender:
+            await asked.wait()
+            await sender.associate(associate_rq(ECHO, storage, called="TOMOWIRE"))
+            begun = command_pdu(3, store_rq(sop_class=SECONDARY_CAPTURE))
+            await sender.send(begun, p_data(3, bytes(100), command=False, last=False))
+            async with await RawPeer.connect(int(listening[1])) as other:
+                await other.associate(associate_rq(ECHO, called="TOMOWIRE"))
+                await other.send(command_pdu(1, echo_rq()))
+                await other.read_message()  # what came before it has been read too
+                await other.release()
+            program.process.send_signal(signal.SIGINT)
+            await cancelled.wait()
+            assert await asyncio.to_thread(program.end, signal.SIGINT, 4.0) == 130
+    assert " ERROR " not in program.stderr.text
+    assert program.stderr.text.endswith("tomowire: interrupted\n")
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["Ctrl-C", "lost"])
