@@ -216,12 +216,22 @@ async def test_what_is_there_is_not_got_again(method: str, archive: Archive, tmp
     assert (done.json["stored"], done.json["resumed"], done.json["failed"]) == (2, 2, 0)
     outcomes = {row["sop_instance_uid"]: row["outcome"] for row in done.json["objects"]}
     assert outcomes == dict(zip(DATA_SETS, ("resumed", "stored", "stored", "resumed"), strict=False))
+    assert {row["path"] for row in done.json["objects"] if row["outcome"] == "resumed"} == set(map(str, before))
     assert data_sets(tmp_path / "out") == expected(1, 2, 3, 4)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = await tomowire(*arguments)
     assert again.code == 0
     assert "0 retrieved" in again.stderr
     assert again.stderr.endswith(", 4 there before\n")
+
+
+async def test_a_file_that_is_cut_short_is_got_again(archive: Archive, tmp_path: Path) -> None:
+    """Another program wrote it, and had no room for the end."""
+    write_files(tmp_path, SAMPLES[:3])
+    (tmp_path / "2.dcm").write_bytes((SAMPLES[1].header + SAMPLES[1].data_set)[:-1])
+    done = await tomowire("retrieve", archive.peer, "-o", tmp_path, "--study-uid", STUDY, "--resume", "--json")
+    assert (done.code, done.json["stored"], done.json["resumed"]) == (0, 1, 2)
+    assert read_object(tmp_path / f"{SAMPLES[1].uid}.dcm").data_set == SAMPLES[1].data_set
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
 from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from tomowire.aio.address import PeerAddress
     from tomowire.services.retrieving import Progress
@@ -82,10 +82,10 @@ class RetrievalReport:
         self.bytes += size
         self._set(sop_instance_uid, _STORED, bytes=size, **facts)
 
-    def resumed(self, sop_instance_uids: Iterable[str]) -> None:
-        """Objects that were in the folder before."""
-        for uid in sop_instance_uids:
-            self._set(uid, _RESUMED)
+    def resumed(self, paths: Mapping[str, str]) -> None:
+        """Objects that were in the folder before: SOP Instance UID -> path."""
+        for uid, path in paths.items():
+            self._set(uid, _RESUMED, path=path)
 
     def object_failed(self, sop_instance_uid: str, reason: str) -> None:
         """An object that was not retrieved. Told by us and by the peer it counts once, with what was said first; and not at all if

@@ -200,13 +200,13 @@ class _Retrieval:
 
     async def _parts(self, *, resume: bool) -> list[Part]:
         """What to ask for: the peer knows, down to the SOP classes. With `resume` less what is there."""
-        there = await asyncio.to_thread(instances_in, self._folder) if resume else frozenset()
+        there = await asyncio.to_thread(instances_in, self._folder) if resume else {}
         query, model = self._selection.query, self._selection.model
         async with associate_for_queries(self._report.peer, [querying(model)], **self._options) as association:
             log_agreement(logger, association)
             planner = Planner(CFindScu(association), model, timeout=self._timeout)
             parts, present = await (missing(planner, query, model, there) if there else _all(planner, query))
-        self._report.resumed(present)
+        self._report.resumed({uid: there[uid] for uid in present})
         for failure in planner.failures:
             self._report.failed(failure)
         return parts
