@@ -451,6 +451,16 @@ async def test_a_reader_that_has_enough_ends_it_without_a_word(finder: Finder) -
     assert finder.left_early.is_set(), "the peer was told with C-CANCEL"
 
 
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv"])
+async def test_a_full_disk_behind_stdout_is_told(form: str, finder: Finder) -> None:
+    finder.answers = [study(1)]
+    with open("/dev/full", "w") as full:  # noqa: ASYNC230 - a device that is there
+        program = await asyncio.to_thread(start, ["query", finder.peer, "--format", form], stdout=full)
+        assert await asyncio.to_thread(program.process.wait, 20) == 1
+    program.stderr.join()
+    assert program.stderr.text == "tomowire: standard output: No space left on device\n"
+
+
 async def test_a_locale_that_lacks_a_character_costs_no_answer(finder: Finder) -> None:
     finder.answers = [study(1, PatientName="Yamada=山田")]
     environment = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}

@@ -543,6 +543,7 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
         late = await tomowire("retrieve", f"ANY@{LOOPBACK}:{port}", *arguments, "--timeout", "0.1")
     assert late.code == 6
     (tmp_path / "file").write_text("in the way")
-    no_folder = await tomowire("retrieve", source.peer, "-o", tmp_path / "file" / "out", "--study-uid", STUDY)
-    assert no_folder.code == 1
-    assert "Traceback" not in no_folder.stderr
+    for output in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / "file" / "out" / "of"):
+        no_folder = await tomowire("retrieve", source.peer, "-o", output, "--study-uid", STUDY)
+        assert no_folder.code == 2
+        assert f"Invalid value for '-o' / '--output': Directory '{tmp_path / 'file'}' is a file." in no_folder.stderr

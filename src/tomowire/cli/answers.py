@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tomowire.cli.running import printable, printable_lines
+from tomowire.cli.running import printable, printable_lines, writing_to_stdout
 from tomowire.cli.table import Table, keyword_of
 from tomowire.cli.values import json_of, shown, texts_of
 
@@ -51,24 +51,29 @@ def _let_pydicom_take_all() -> None:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
+def _echo(text: str | bytes, *, nl: bool = True) -> None:
+    with writing_to_stdout():
+        click.echo(text, nl=nl)
+
+
 @contextmanager
 def _json_array() -> Iterator[Show]:
     separator = "["
 
     def show(answer: Dataset) -> None:
         nonlocal separator
-        click.echo(f"{separator}\n{json_of(answer)}", nl=False)
+        _echo(f"{separator}\n{json_of(answer)}", nl=False)
         separator = ","
 
     try:
         yield show
     finally:
-        click.echo("[]" if separator == "[" else "\n]")
+        _echo("[]" if separator == "[" else "\n]")
 
 
 @contextmanager
 def _json_lines() -> Iterator[Show]:
-    yield lambda answer: click.echo(json_of(answer))
+    yield lambda answer: _echo(json_of(answer))
 
 
 @contextmanager
@@ -88,9 +93,9 @@ def _csv(columns: Sequence[int]) -> Iterator[Show]:
         line.truncate()
         writer.writerow([clean(each) for each in row])
         if on_terminal:
-            click.echo(line.getvalue().removesuffix("\r\n"))
+            _echo(line.getvalue().removesuffix("\r\n"))
         else:  # a program that reads it shall not have to know the locale
-            click.echo(line.getvalue().encode("utf-8", "replace"), nl=False)
+            _echo(line.getvalue().encode("utf-8", "replace"), nl=False)
 
     show([keyword_of(tag) for tag in columns])
     yield lambda answer: show(["\\".join(texts_of(answer, tag)) for tag in columns])
@@ -103,4 +108,5 @@ def _table(columns: Sequence[int]) -> Iterator[Show]:
     try:
         yield lambda answer: table.add([printable(shown(answer, tag)) for tag in columns])
     finally:
-        table.print()
+        with writing_to_stdout():
+            table.print()

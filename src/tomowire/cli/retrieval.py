@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, writing_to_stdout
 from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ class RetrievalReport:
             complain(self._error)
             self._codes.add(ExitCode.FAILED)
         if self.as_json:
-            click.echo(json.dumps(self._summary(counts, left, interrupted)))
+            with writing_to_stdout():
+                click.echo(json.dumps(self._summary(counts, left, interrupted)))
         elif any(counts.values()) or interrupted or left:
             self._say(counts, left)
         if counts[_FAILED]:

@@ -17,7 +17,7 @@ from tomowire.cli.collecting import Collector, instances_in
 from tomowire.cli.keys import key_options
 from tomowire.cli.move import move_all
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
-from tomowire.cli.options import json_option, peer_argument, requestor_options
+from tomowire.cli.options import json_option, output_option, peer_argument, requestor_options
 from tomowire.cli.originator import OfOurMove
 from tomowire.cli.progress import open_transfer
 from tomowire.cli.receiving import allow_many_files, explained
@@ -52,13 +52,7 @@ logger: Final = logging.getLogger("tomowire.retrieve")
 
 @click.command
 @peer_argument
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for the files; made if it does not exist.",
-)
+@output_option
 @key_options
 @click.option(
     "--method",

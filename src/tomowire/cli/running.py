@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -25,7 +25,7 @@ from tomowire.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from types import FrameType
 
 # C0, DEL and C1, and the bytes of C1 in a file name that is no text.
@@ -115,6 +115,17 @@ def _end_on_sigterm() -> list[int]:
 def readable(path: str | os.PathLike[str]) -> str:
     """The name of a file for JSON. It need not be text: bytes that are none become `\\xff`, since lone surrogates are no JSON."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def writing_to_stdout() -> Iterator[None]:
+    """What goes wrong while the block writes to stdout says so."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def explain(error: Exception, *, called: str | None = None) -> str:
