@@ -535,6 +535,16 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
     assert no_context.code == 5
     assert no_context.json["error"].endswith("; another way may be open: --method get")
 
+    async with listen(LOOPBACK, 0, services=[Get(source.stock.objects)]) as server:
+        without_find = f"ANY@{LOOPBACK}:{server.port}"
+        no_find = await tomowire("retrieve", without_find, *arguments)
+        no_find_to_move = await tomowire("move", without_find, "--dest", "X", "--patient", "A*")
+    assert (no_find.code, no_find_to_move.code) == (5, 5)
+    assert "- FIND: the peer does not support this SOP class; a retrieval by unique keys alone needs no C-FIND" in no_find.stderr
+    assert no_find.stderr.endswith(": move --study-uid, or retrieve --method move --study-uid\n")
+    assert "--method get" not in no_find.stderr + no_find_to_move.stderr
+    assert "; a retrieval by unique keys alone needs no C-FIND: move --study-uid" in no_find_to_move.stderr
+
     async def silent(peer: RawPeer) -> None:
         await peer.accept()
         await peer.read_until_closed()

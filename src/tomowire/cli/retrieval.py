@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, writ
 from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tomowire.aio.address import PeerAddress
     from tomowire.services.retrieving import Progress
@@ -123,6 +124,19 @@ class RetrievalReport:
             text = explain(error, called=self.peer.ae_title)
             self.remark(text + (self.advice if isinstance(error, NoAcceptedContext) else ""))
             self._codes.add(exit_code_of(error))
+
+    @contextmanager
+    def finding(self, *, resume: bool = False) -> Iterator[None]:
+        """While the block lasts the peer is asked what matches: if it lacks a service, it is C-FIND."""
+        before = self.advice
+        other_model = before if self.destination is not None else ""
+        without = ", without --resume" if resume else ""
+        self.advice = (
+            f"{other_model}; a retrieval by unique keys alone needs no C-FIND: move --study-uid, or retrieve --method move"
+            f" --study-uid{without}"
+        )
+        yield
+        self.advice = before  # not after an error: that is still to be told
 
     def remark(self, text: str) -> None:
         """Something that went wrong, which is told once."""

@@ -182,7 +182,10 @@ class _Retrieval:
     async def run(self, listening: _Listening | None, *, resume: bool) -> None:
         """Do it; what goes wrong is told to the report."""
         try:
-            parts = await self._parts(resume=resume) if resume or listening is None else None
+            parts = None
+            if resume or listening is None:
+                with self._report.finding(resume=resume):
+                    parts = await self._parts(resume=resume)
             if parts is not None and not parts:
                 return
             if listening is None:
