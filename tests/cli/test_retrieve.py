@@ -540,7 +540,10 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
         no_find = await tomowire("retrieve", without_find, *arguments)
         no_find_to_move = await tomowire("move", without_find, "--dest", "X", "--patient", "A*")
     assert (no_find.code, no_find_to_move.code) == (5, 5)
-    assert "- FIND: the peer does not support this SOP class; a retrieval by unique keys alone needs no C-FIND" in no_find.stderr
+    assert (
+        "- FIND: the peer does not support this SOP class; a retrieval by unique keys alone needs no C-FIND"
+        in no_find.stderr
+    )
     assert no_find.stderr.endswith(": move --study-uid, or retrieve --method move --study-uid\n")
     assert "--method get" not in no_find.stderr + no_find_to_move.stderr
     assert "; a retrieval by unique keys alone needs no C-FIND: move --study-uid" in no_find_to_move.stderr

@@ -227,7 +227,12 @@ def identifier(level: str, **keys: Any) -> Dataset:
             ("PatientID", "StudyInstanceUID"),
             "give PatientID one value and StudyInstanceUID exactly one value",
         ),
-        (identifier("SERIES", PatientID="*"), Model.PATIENT_ROOT, ("PatientID", "StudyInstanceUID"), "exactly one value"),
+        (
+            identifier("SERIES", PatientID="*"),
+            Model.PATIENT_ROOT,
+            ("PatientID", "StudyInstanceUID"),
+            "exactly one value",
+        ),
         (identifier("ROOM"), Model.PATIENT_ROOT, (), "look at its level"),
         (identifier("PATIENT"), Model.PATIENT_ROOT, (), "look at its level"),
     ],

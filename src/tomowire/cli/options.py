@@ -56,8 +56,8 @@ class OutputFolder(click.Path):
         super().__init__(file_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        for above in Path(path).parents:
+        path: Any = super().convert(value, param, ctx)
+        for above in path.parents:
             super().convert(above, param, ctx)  # a file has nothing below it
         return path
 

@@ -235,8 +235,8 @@ class _Retrieval:
         if elsewhere > 0:
             self._report.failed(
                 TomowireError(
-                    f"{self._report.peer} says that it has sent {elsewhere} more than came here: it must know {title}@{place}, and no "
-                    f"other {title}"
+                    f"{self._report.peer} says that it has sent {elsewhere} more than came here: it must know"
+                    f" {title}@{place}, and no other {title}"
                 )
             )
 
