@@ -23,7 +23,7 @@
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
     ├── TranscodingFailed         an object cannot be had in the transfer syntax that was asked for
     ├── QueryFailed               a query ended with a failure status, or has to: knows that status
-    ├── NotConfirmed              answers to a query do not say that they match its keys
+    ├── NotConfirmed              answers to a query do not say that they match: what they are about is not retrieved
     ├── RetrieveFailed            so did a C-GET or C-MOVE: knows the counts of its sub-operations too
     └── SubOperationFailed        one object of a C-GET or C-MOVE was not transferred; they come in an `ExceptionGroup`
 
@@ -176,7 +176,8 @@ class QueryFailed(TomowireError):
     """A query could not be answered. An SCU raises it when the peer says so; a handler raises it to have that answered.
 
     `status` is that of the final response (PS3.4 C.4.1.1.4), `error_comment` what was said about it, and `offending_elements` are
-    the tags that it is about. The text is `explanation` if there is one.
+    the tags that it is about. `lacking` are the unique keys, by keyword, that a peer may want one value each for and that have
+    none, or several. The text is `explanation` if there is one.
     """
 
     def __init__(
@@ -186,11 +187,13 @@ class QueryFailed(TomowireError):
         offending_elements: tuple[int, ...] = (),
         *,
         explanation: str | None = None,
+        lacking: tuple[str, ...] = (),
     ) -> None:
         super().__init__(explanation or error_comment or f"the query failed with status {status:04X}H")
         self.status = status
         self.error_comment = error_comment
         self.offending_elements = offending_elements
+        self.lacking = lacking
 
 
 class NotConfirmed(TomowireError):

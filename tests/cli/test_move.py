@@ -215,6 +215,15 @@ async def test_warnings_are_no_failure() -> None:
     assert (done.json["completed"], done.json["warning"]) == (3, 1)
 
 
+async def test_what_the_peer_says_of_warnings_is_told() -> None:
+    """Error Comment (0000,0902) with B000H."""
+    final = {"status": 0xB000, "error_comment": "coerced", "completed": 3, "failed": 0, "warning": 1}
+    done = await answered([(final, None)])
+    assert done.code == 0
+    assert done.stderr.startswith("tomowire: ANY says 'coerced'\ntomowire: 3 sent to DEST in ")
+    assert done.stderr.count("coerced") == 1
+
+
 async def test_a_failure_of_the_whole_gives_1() -> None:
     done = await answered([({"status": 0xA701}, None)], "--json")
     assert done.code == 1
@@ -249,7 +258,7 @@ async def test_ctrl_c_cancels_it_at_the_peer() -> None:
     assert program.stderr.text.endswith("tomowire: interrupted\n")
     summary = json.loads(program.stdout.text)
     assert summary["interrupted"] is True
-    assert summary["completed"] == 3
+    assert (summary["completed"], summary["not_sent"]) == (3, 7)
 
 
 async def test_ctrl_c_again_does_not_wait_for_a_peer_that_goes_on() -> None:
@@ -286,9 +295,13 @@ async def test_a_peer_that_goes_away(completed: int, code: int) -> None:
         peer.close()
 
     async with raw_acceptor(script) as port:
-        done = await tomowire("move", f"ANY@{LOOPBACK}:{port}", "--dest", "DEST", "--study-uid", STUDY, "--json")
+        arguments = ["move", f"ANY@{LOOPBACK}:{port}", "--dest", "DEST", "--study-uid", STUDY]
+        done = await tomowire(*arguments, "--json")
+        for_people = await tomowire(*arguments)
     assert done.code == code
+    assert for_people.stderr.endswith(" s, 7 not sent\n")
     assert (done.json["completed"], done.json["interrupted"]) == (completed, False)
+    assert done.json["not_sent"] == 7
     assert done.json["error"]
 
 

@@ -20,14 +20,14 @@ from pydicom.dataelem import DataElement
 from support.network import LOOPBACK, free_port, listening_process
 from support.objects import ROOT, Sample
 from support.programs import command_line, serving, start, tomowire
-from support.raw_peer import RawPeer, raw_acceptor
+from support.raw_peer import RawPeer, message_pdus, raw_acceptor
 from support.subprocesses import python_environment
-from tomowire import Find, FindAnswers, FindRequest, QueryFailed, Server, Verification, listen
+from tomowire import Find, FindAnswers, FindRequest, Peer, Query, QueryFailed, Server, Verification, listen
 from tomowire.cli.keys import days
 from tomowire.errors import UsageError
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Model
-from tomowire.wire.messages import CCancelRQ, CFindRQ
+from tomowire.wire.messages import CCancelRQ, CFindRQ, CFindRSP
 
 STUDY = f"{ROOT}.1.1"
 
@@ -147,6 +147,20 @@ def _read_all(terminal: int) -> bytes:
         (["--date", "20260101-20260201"], "STUDY", Model.STUDY_ROOT, {"StudyDate": "20260101-20260201"}),
         (["--date", "-2026-02-01"], "STUDY", Model.STUDY_ROOT, {"StudyDate": "-20260201"}),
         (["--modality", "CT"], "STUDY", Model.STUDY_ROOT, {"ModalitiesInStudy": "CT"}),
+        (["--modality", "mr,ct"], "STUDY", Model.STUDY_ROOT, {"ModalitiesInStudy": ["MR", "CT"]}),
+        (
+            ["--modality", "ct", "--modality", "CT, Mr", "-k", "Modality"],
+            "STUDY",
+            Model.STUDY_ROOT,
+            {"ModalitiesInStudy": ["CT", "MR"]},
+        ),
+        (["--patient", "Dog*", "-k", "PatientName"], "STUDY", Model.STUDY_ROOT, {"PatientName": "Dog*"}),
+        (
+            ["-k", "PatientSex", "-k", "PatientSex=F", "-k", "PatientSex"],
+            "STUDY",
+            Model.STUDY_ROOT,
+            {"PatientSex": "F"},
+        ),
         (["-k", "PatientSex=F"], "STUDY", Model.STUDY_ROOT, {"PatientSex": "F"}),
         (["-k", "0010,0040=F"], "STUDY", Model.STUDY_ROOT, {"PatientSex": "F"}),
         (["-k", "Rows=512"], "STUDY", Model.STUDY_ROOT, {"Rows": 512}),
@@ -447,6 +461,16 @@ async def test_a_reader_that_has_enough_ends_it_without_a_word(finder: Finder) -
     assert finder.left_early.is_set(), "the peer was told with C-CANCEL"
 
 
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv"])
+async def test_a_full_disk_behind_stdout_is_told(form: str, finder: Finder) -> None:
+    finder.answers = [study(1)]
+    with open("/dev/full", "w") as full:  # noqa: ASYNC230 - a device that is there
+        program = await asyncio.to_thread(start, ["query", finder.peer, "--format", form], stdout=full)
+        assert await asyncio.to_thread(program.process.wait, 20) == 1
+    program.stderr.join()
+    assert program.stderr.text == "tomowire: standard output: No space left on device\n"
+
+
 async def test_a_locale_that_lacks_a_character_costs_no_answer(finder: Finder) -> None:
     finder.answers = [study(1, PatientName="Yamada=山田")]
     environment = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
@@ -527,6 +551,49 @@ async def test_a_failure_leaves_what_has_come_and_gives_1(finder: Finder) -> Non
 
 
 @pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["-L", "series"], "give StudyInstanceUID one value (--study-uid)"),
+        (
+            ["-L", "image", "--study-uid", "1.2", "--study-uid", "1.3"],
+            "give StudyInstanceUID exactly one value and SeriesInstanceUID one value (--study-uid, --series-uid)",
+        ),
+        (["--model", "patient", "--patient-id", "P*"], "give PatientID exactly one value (--patient-id)"),
+        ([], "look at its level and its keys"),
+    ],
+)
+async def test_a_query_that_does_not_fit_the_model(arguments: list[str], hint: str, finder: Finder) -> None:
+    """A900H; PS3.4 C.4.1.2.1: each unique key above the level has a single value."""
+    finder.failure = QueryFailed(0xA900, "no", ())
+    done = await tomowire("query", finder.peer, *arguments)
+    assert done.code == 1
+    assert done.stderr.endswith(f"it says 'no'; the query does not fit the model: {hint}\n")
+
+
+async def test_a_failed_query_is_no_reason_for_an_abort() -> None:
+    released = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        request = await peer.read_message()
+        assert isinstance(request.command, CFindRQ)
+        answer = CFindRSP(message_id_being_responded_to=request.command.message_id, status=0xA900)
+        await peer.send(message_pdus(request.context_id, answer))
+        await peer.answer_release()
+        released.set()
+
+    async with raw_acceptor(script) as port:
+        done = await tomowire("query", f"ANY@{LOOPBACK}:{port}")
+        assert (done.code, released.is_set()) == (1, True)
+        released.clear()
+        async with Peer(f"ANY@{LOOPBACK}:{port}") as peer:
+            with pytest.raises(QueryFailed):
+                [each async for each in peer.find(Query.studies())]
+        async with asyncio.timeout(10):
+            await released.wait()
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["-L", "patient", "--model", "study"], "the Study Root model has no PATIENT level"),
@@ -544,6 +611,10 @@ async def test_a_failure_leaves_what_has_come_and_gives_1(finder: Finder) -> Non
         (["-k", "ProcedureCodeSequence=X"], "write -k ProcedureCodeSequence.Keyword=X"),
         (["-k", "ProcedureCodeSequence", "-k", "ProcedureCodeSequence.CodeValue=X"], "asked for as a whole"),
         (["-k", "PatientID.CodeValue=X"], "PatientID is no sequence"),
+        (["--modality", "CT,"], "'CT,' is no list of modalities"),
+        (["-k", "NumberOfStudyRelatedSeries=foo"], "NumberOfStudyRelatedSeries: 'foo' is not a whole number\n"),
+        (["-k", "NumberOfStudyRelatedSeries=1.2.3"], "NumberOfStudyRelatedSeries: '1.2.3' is not a whole number\n"),
+        (["-k", "PatientSize=tall"], "PatientSize: 'tall' is not a number\n"),
         (["--limit", "0"], "0"),
     ],
 )

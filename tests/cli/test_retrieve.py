@@ -20,14 +20,26 @@ from support.dcmqrscp import dcmqrscp, write_files
 from support.dcmtk import read_object
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample
-from support.programs import run_on_a_terminal, run_tomowire, serving, start, tomowire
-from support.raw_peer import RawPeer, message_pdus, raw_acceptor
+from support.programs import Program, run_on_a_terminal, run_tomowire, serving, start, tomowire
+from support.raw_peer import (
+    ECHO,
+    RawPeer,
+    associate_rq,
+    command_pdu,
+    echo_rq,
+    message_pdus,
+    p_data,
+    raw_acceptor,
+    store_rq,
+)
 from support.retrievals import Stock
 from support.stored import files_below
 from tomowire import Find, FindAnswers, FindRequest, Server, Storage, StoreRequest, Verification, listen
 from tomowire.services.dicom_file import inspect
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import encode
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CCancelRQ, CMoveRQ, CMoveRSP
 
 STUDY, OTHER = f"{ROOT}.1.1", f"{ROOT}.1.2"
@@ -139,6 +151,7 @@ async def test_the_summary_for_programs(method: str, archive: Archive, tmp_path:
         "stored": 4,
         "failed": 0,
         "resumed": 0,
+        "not_retrieved": 0,
         "interrupted": False,
         "error": None,
     }
@@ -203,12 +216,22 @@ async def test_what_is_there_is_not_got_again(method: str, archive: Archive, tmp
     assert (done.json["stored"], done.json["resumed"], done.json["failed"]) == (2, 2, 0)
     outcomes = {row["sop_instance_uid"]: row["outcome"] for row in done.json["objects"]}
     assert outcomes == dict(zip(DATA_SETS, ("resumed", "stored", "stored", "resumed"), strict=False))
+    assert {row["path"] for row in done.json["objects"] if row["outcome"] == "resumed"} == set(map(str, before))
     assert data_sets(tmp_path / "out") == expected(1, 2, 3, 4)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = await tomowire(*arguments)
     assert again.code == 0
     assert "0 retrieved" in again.stderr
     assert again.stderr.endswith(", 4 there before\n")
+
+
+async def test_a_file_that_is_cut_short_is_got_again(archive: Archive, tmp_path: Path) -> None:
+    """Another program wrote it, and had no room for the end."""
+    write_files(tmp_path, SAMPLES[:3])
+    (tmp_path / "2.dcm").write_bytes((SAMPLES[1].header + SAMPLES[1].data_set)[:-1])
+    done = await tomowire("retrieve", archive.peer, "-o", tmp_path, "--study-uid", STUDY, "--resume", "--json")
+    assert (done.code, done.json["stored"], done.json["resumed"]) == (0, 1, 2)
+    assert read_object(tmp_path / f"{SAMPLES[1].uid}.dcm").data_set == SAMPLES[1].data_set
 
 
 @pytest.mark.parametrize(
@@ -298,6 +321,16 @@ async def test_objects_that_go_elsewhere_are_missed(archive: Archive, tmp_path: 
     assert f"it must know DEST@{LOOPBACK}:" in done.stderr
 
 
+@pytest.mark.parametrize("title", ["DEST", "NOBODY"])
+async def test_where_it_listens_is_told_when_nothing_comes(title: str, archive: Archive, tmp_path: Path) -> None:
+    """The peer knows the AE title at another port, where nobody listens, or does not know it."""
+    options = ["--method", "move", "--aet", title, "--port", "0"]
+    done = await tomowire("retrieve", archive.peer, "-o", tmp_path, "--study-uid", STUDY, *options)
+    assert done.code == 1
+    here = rf"tomowire: listening here on {LOOPBACK}:\d+ as {title}: the peer must have that address\n"
+    assert len(re.findall(here, done.stderr)) == 1
+
+
 async def test_a_port_that_is_taken_is_told(archive: Archive, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))
@@ -313,6 +346,8 @@ class Source:
 
     def __init__(self, stock: Stock) -> None:
         self.stock = stock
+        self.count: int | None = None
+        """Number of Study Related Instances, if it says that."""
         self.server: Server
 
     @property
@@ -324,6 +359,7 @@ class Source:
         answer.QueryRetrieveLevel = "STUDY"
         answer.SOPClassesInStudy = SECONDARY_CAPTURE
         answer.StudyInstanceUID = STUDY
+        answer.NumberOfStudyRelatedInstances = self.count
         yield FindAnswers([encode(answer, request.transfer_syntax_uid)])
 
 
@@ -352,6 +388,65 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
     assert (summary["interrupted"], summary["stored"]) == (True, 3)
     assert data_sets(folder) == expected(1, 2, 3)
     assert not list(folder.glob(".*"))
+
+
+async def test_ctrl_c_again_says_nothing_of_what_was_coming(tmp_path: Path) -> None:
+    """An object is half here, and the peer does not answer the C-CANCEL."""
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.read_message()
+        asked.set()
+        await peer.read_message()
+        cancelled.set()
+        await peer.read_until_closed()
+
+    storage = PresentationContextRQ(3, SECONDARY_CAPTURE, (EXPLICIT_VR_LITTLE_ENDIAN,))
+    async with raw_acceptor(script) as port:
+        options = ["--method", "move", "--port", "0", "-v"]
+        arguments = ["retrieve", f"ANY@{LOOPBACK}:{port}", "-o", tmp_path, "--study-uid", STUDY, *options]
+        program = await asyncio.to_thread(start, arguments)
+        listening = await asyncio.to_thread(program.stderr.wait_for, rf"listening as TOMOWIRE@{LOOPBACK}:(\d+)")
+        async with asyncio.timeout(30), await RawPeer.connect(int(listening[1])) as sender:
+            await asked.wait()
+            await sender.associate(associate_rq(ECHO, storage, called="TOMOWIRE"))
+            begun = command_pdu(3, store_rq(sop_class=SECONDARY_CAPTURE))
+            await sender.send(begun, p_data(3, bytes(100), command=False, last=False))
+            async with await RawPeer.connect(int(listening[1])) as other:
+                await other.associate(associate_rq(ECHO, called="TOMOWIRE"))
+                await other.send(command_pdu(1, echo_rq()))
+                await other.read_message()  # what came before it has been read too
+                await other.release()
+            program.process.send_signal(signal.SIGINT)
+            await cancelled.wait()
+            assert await asyncio.to_thread(program.end, signal.SIGINT, 4.0) == 130
+    assert " ERROR " not in program.stderr.text
+    assert program.stderr.text.endswith("tomowire: interrupted\n")
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["Ctrl-C", "lost"])
+async def test_how_many_have_not_come_is_told(is_lost: bool, source: Source, tmp_path: Path) -> None:
+    """The peer says that there are ten, and three have come."""
+    source.stock.waits_after, source.count = True, 10
+    told: list[Program] = []
+    for options in ([], ["--json"]):
+        folder = tmp_path / f"out{len(options)}"
+        arguments = ["retrieve", source.peer, "-o", folder, "--study-uid", STUDY, *options]
+        program = await asyncio.to_thread(start, arguments)
+        await appeared(folder, 3)
+        if is_lost:
+            for association in source.server.associations:
+                association.abort()
+        else:
+            program.process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(program.process.wait, 20) == (1 if is_lost else 130)
+        program.stdout.join()
+        program.stderr.join()
+        told.append(program)
+    for_people, for_programs = told
+    assert re.search(r": 3 retrieved \(.*\), 7 not retrieved; --resume gets the rest\n", for_people.stderr.text)
+    assert json.loads(for_programs.stdout.text)["not_retrieved"] == 7
 
 
 async def test_ctrl_c_during_a_move(tmp_path: Path) -> None:
@@ -440,6 +535,19 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
     assert no_context.code == 5
     assert no_context.json["error"].endswith("; another way may be open: --method get")
 
+    async with listen(LOOPBACK, 0, services=[Get(source.stock.objects)]) as server:
+        without_find = f"ANY@{LOOPBACK}:{server.port}"
+        no_find = await tomowire("retrieve", without_find, *arguments)
+        no_find_to_move = await tomowire("move", without_find, "--dest", "X", "--patient", "A*")
+    assert (no_find.code, no_find_to_move.code) == (5, 5)
+    assert (
+        "- FIND: the peer does not support this SOP class; a retrieval by unique keys alone needs no C-FIND"
+        in no_find.stderr
+    )
+    assert no_find.stderr.endswith(": move --study-uid, or retrieve --method move --study-uid\n")
+    assert "--method get" not in no_find.stderr + no_find_to_move.stderr
+    assert "; a retrieval by unique keys alone needs no C-FIND: move --study-uid" in no_find_to_move.stderr
+
     async def silent(peer: RawPeer) -> None:
         await peer.accept()
         await peer.read_until_closed()
@@ -448,6 +556,7 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
         late = await tomowire("retrieve", f"ANY@{LOOPBACK}:{port}", *arguments, "--timeout", "0.1")
     assert late.code == 6
     (tmp_path / "file").write_text("in the way")
-    no_folder = await tomowire("retrieve", source.peer, "-o", tmp_path / "file" / "out", "--study-uid", STUDY)
-    assert no_folder.code == 1
-    assert "Traceback" not in no_folder.stderr
+    for output in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / "file" / "out" / "of"):
+        no_folder = await tomowire("retrieve", source.peer, "-o", output, "--study-uid", STUDY)
+        assert no_folder.code == 2
+        assert f"Invalid value for '-o' / '--output': Directory '{tmp_path / 'file'}' is a file." in no_folder.stderr

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.network import LOOPBACK
 from support.objects import Sample
-from support.programs import run_on_a_terminal, run_tomowire, tomowire
+from support.programs import run_on_a_terminal, run_tomowire, serving, tomowire
 from support.raw_peer import RawPeer, command_pdu, raw_acceptor
 from support.subprocesses import python_environment
 from tomowire.cli.running import printable, set_up_logging
@@ -103,3 +103,42 @@ def test_a_traceback_tells_of_the_fault_and_not_of_a_missing_extra() -> None:
     assert "AssertionError: a defect" in done.stderr
     assert "uvloop" not in done.stderr
     assert "During handling of the above exception" not in done.stderr
+
+
+def test_no_library_speaks_of_what_is_in_an_object(tmp_path: Path) -> None:
+    """`ISO-IR 100` should be `ISO_IR 100` (PS3.3 C.12.1.1.2): pydicom warns of such, and may quote what it cannot read."""
+    wrong = {0x00080005: ("CS", "ISO-IR 100"), 0x00100010: ("PN", "Müller^Zoë"), 0x00200013: ("IS", "1e")}
+    (tmp_path / "send").mkdir()
+    for sample in (Sample(1, overrides=wrong), Sample(2, overrides=wrong)):
+        (tmp_path / "send" / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
+    with serving("serve", "--data-dir", tmp_path / "data", "-vv") as archive:
+        peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        sent = run_tomowire("send", peer, tmp_path / "send")
+        name = ["--name", "{patient_id}/{study_date}/{sop_instance_uid}.dcm"]
+        keys = ["--study-uid", Sample(1).study_uid]
+        retrieved = run_tomowire("retrieve", peer, "-o", tmp_path / "out", *keys, *name)
+        found = run_tomowire("query", peer, *keys)
+    for done in (sent, retrieved, found):
+        assert done.returncode == 0, done.stderr
+    assert "2 retrieved" in retrieved.stderr
+    for text in (sent.stderr, retrieved.stderr, archive.stderr.text):
+        assert "pydicom" not in text
+        assert "Warning" not in text
+        assert "ller" not in text
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_pydicom_is_not_heard_whenever_it_is_imported(is_loaded: bool) -> None:
+    script = (
+        f"if {is_loaded}: import pydicom.charset\n"
+        "from tomowire.cli.running import set_up_logging\n"
+        "set_up_logging(2)\n"
+        "import logging, pydicom.charset\n"
+        "print(pydicom.charset.convert_encodings(['ISO-IR 100', 'Doe^Jane']))\n"
+        "logging.getLogger('pydicom').warning('Doe^Jane')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=python_environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout
+    assert done.stderr == ""

@@ -155,7 +155,7 @@ async def test_a_full_disk_under_the_output_is_an_error_of_its_own(receiver: Rec
         program = await asyncio.to_thread(start, ["send", receiver.peer, tmp_path / "a", "--json"], stdout=full)
     assert await asyncio.to_thread(program.process.wait, 30) == 1
     program.stderr.join()
-    assert program.stderr.text.endswith("tomowire: No space left on device\n")
+    assert program.stderr.text.endswith("tomowire: standard output: No space left on device\n")
     assert "Exception ignored" not in program.stderr.text
 
 

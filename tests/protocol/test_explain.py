@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG, MR
-from tomowire.protocol.explain import explain_refusal
+from tomowire.protocol.explain import explain_beginning, explain_refusal
 from tomowire.protocol.negotiation import Agreement
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
@@ -61,3 +61,19 @@ def test_any_transfer_syntax_will_do() -> None:
     text = explain_refusal(agreement((CT, (JPEG,), 4, "")), CT, None)
     assert text.startswith("no presentation context for CT Image Storage: ")
     assert "none of the transfer syntaxes" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        (b"HTTP/1", "that is no DICOM peer, it speaks HTTP"),
+        (b"GET / ", "that is no DICOM peer, it speaks HTTP"),
+        (b"SSH-2.", "that is no DICOM peer, it speaks SSH"),
+        (b"\x15\x03\x03\x00\x02\x02", "that is no DICOM peer, it speaks TLS"),
+        (b"220 ma", "that is no DICOM peer, what it says begins with '220 ma'"),
+        (b"\x42\0\0\0\0\0", "that is no DICOM peer"),
+        (b"\xff" * 6, "that is no DICOM peer"),
+    ],
+)
+def test_who_else_may_be_there(first: bytes, words: str) -> None:
+    assert explain_beginning(first) == words

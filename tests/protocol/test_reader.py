@@ -135,6 +135,15 @@ def test_what_contradicts_itself_is_refused(data: bytes, reason: int, offset: in
     assert (in_two.reason, in_two.offset) == (reason, offset)
 
 
+def test_only_the_first_bytes_say_that_this_is_no_dicom_peer() -> None:
+    answer = b"HTTP/1.1 400 Bad Request\r\n"
+    for segments in ((answer,), (answer[:3], answer[3:])):
+        assert str(refusal(*segments)) == (
+            "PDU type 48H is not defined: that is no DICOM peer, it speaks HTTP (at byte 0)"
+        )
+    assert str(refusal(ASSOCIATE, answer)) == f"PDU type 48H is not defined (at byte {len(ASSOCIATE)})"
+
+
 @pytest.mark.parametrize("pdu_type", [RJ, RELEASE_RQ, RELEASE_RP, ABORT])
 def test_the_short_pdus_are_four_bytes_long(pdu_type: int) -> None:
     """PS3.8 9.3.4, 9.3.6, 9.3.7, 9.3.8."""

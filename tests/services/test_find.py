@@ -185,7 +185,7 @@ async def test_what_cannot_be_asked() -> None:
     ("status", "advice"),
     [
         (0xA700, "short of something"),
-        (0xA900, "unique key of each level above"),
+        (0xA900, "look at its level and its keys"),
         (0xC001, "could not process it"),
         (0x0110, "processing failure"),
         (0xFE00, "nobody here has cancelled it"),
@@ -206,6 +206,48 @@ async def test_a_failure_at_the_end_is_raised_after_the_answers(status: int, adv
     assert failure.offending_elements == (0x0020000D, 0x00090010)
     for part in (f"{status:04X}H", "ARCHIVE", "no such thing", "StudyInstanceUID (0020,000D)", "(0009,0010)", advice):
         assert part in str(failure)
+
+
+def identifier(level: str, **keys: Any) -> Dataset:
+    made = Dataset()
+    made.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(made, keyword, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("query", "model", "lacking", "advice"),
+    [
+        (Query.series(), Model.STUDY_ROOT, ("StudyInstanceUID",), "give StudyInstanceUID one value"),
+        (Query.series("1.2"), Model.STUDY_ROOT, (), "look at its level"),
+        (
+            Query.images(series_uid="1.3").study_uid("1.2", "1.4"),
+            Model.PATIENT_ROOT,
+            ("PatientID", "StudyInstanceUID"),
+            "give PatientID one value and StudyInstanceUID exactly one value",
+        ),
+        (
+            identifier("SERIES", PatientID="*"),
+            Model.PATIENT_ROOT,
+            ("PatientID", "StudyInstanceUID"),
+            "exactly one value",
+        ),
+        (identifier("ROOM"), Model.PATIENT_ROOT, (), "look at its level"),
+        (identifier("PATIENT"), Model.PATIENT_ROOT, (), "look at its level"),
+    ],
+)
+async def test_which_keys_lack_one_value(
+    query: Query | Dataset, model: Model, lacking: tuple[str, ...], advice: str
+) -> None:
+    """PS3.4 C.4.1.2.1."""
+    archive = Archive()
+    archive.fails = QueryFailed(0xA900)
+    async with associated(archive, querying(model)) as association:
+        with pytest.raises(QueryFailed) as caught:
+            await ids(CFindScu(association).find(query, model=model))
+    assert caught.value.lacking == lacking
+    assert advice in str(caught.value)
 
 
 async def test_several_queries_at_once() -> None:

@@ -168,6 +168,14 @@ async def test_progress_is_what_the_responses_say(
     assert [(each.remaining, each.completed, each.failed, each.warning) for each in told] == expected
 
 
+@pytest.mark.parametrize("status", [0x0000, 0xB000])
+async def test_what_the_peer_says_at_the_end_is_told_where_nothing_failed(status: int) -> None:
+    told: list[Progress] = []
+    async with answering((0xFF00, 1, 0, 0, 1), (status, None, 1, 0, 1), error_comment="coerced") as association:
+        await progress_of(association, told)
+    assert [each.error_comment for each in told] == [None, "coerced"]
+
+
 @pytest.mark.parametrize(
     ("answer", "data", "expected"),
     [

@@ -234,7 +234,8 @@ class Dispatcher:
                 await provider.handle(request)
             failure = None if request.responded else "it gave no response"
         except asyncio.CancelledError:
-            if self._over:
+            task = asyncio.current_task()
+            if self._over or (task is not None and task.cancelling()):  # the latter when the event loop ends
                 raise
             # Something that the handler waited for was cancelled, not this association: the peer is still to be told.
             failure = "it was cancelled"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import sys
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from tomowire.cli.running import printable, printable_lines
+from tomowire.cli.running import printable, printable_lines, writing_to_stdout
 from tomowire.cli.table import Table, keyword_of
 from tomowire.cli.values import json_of, shown, texts_of
 
@@ -35,7 +33,7 @@ def open_output(form: str, asked: Sequence[int]) -> AbstractContextManager[Show]
 
     `asked` are the tags of the query: the columns of a table and of CSV.
     """
-    _quieten_pydicom()
+    _let_pydicom_take_all()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # better a question mark than no table, where the locale is not UTF-8
     columns = [tag for tag in sorted(asked) if tag not in (_SPECIFIC_CHARACTER_SET, _QUERY_RETRIEVE_LEVEL)]
@@ -46,14 +44,17 @@ def open_output(form: str, asked: Sequence[int]) -> AbstractContextManager[Show]
     return _csv(columns) if form == "csv" else _table(columns)
 
 
-def _quieten_pydicom() -> None:
-    """A value that breaks the standard is shown as it is; pydicom would warn of it, twice, and with the value in the warning."""
+def _let_pydicom_take_all() -> None:
+    """A value that breaks the standard is shown as it is."""
     import pydicom  # whole, before its parts
     import pydicom.config
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore", UserWarning)
+
+
+def _echo(text: str | bytes, *, nl: bool = True) -> None:
+    with writing_to_stdout():
+        click.echo(text, nl=nl)
 
 
 @contextmanager
@@ -62,18 +63,18 @@ def _json_array() -> Iterator[Show]:
 
     def show(answer: Dataset) -> None:
         nonlocal separator
-        click.echo(f"{separator}\n{json_of(answer)}", nl=False)
+        _echo(f"{separator}\n{json_of(answer)}", nl=False)
         separator = ","
 
     try:
         yield show
     finally:
-        click.echo("[]" if separator == "[" else "\n]")
+        _echo("[]" if separator == "[" else "\n]")
 
 
 @contextmanager
 def _json_lines() -> Iterator[Show]:
-    yield lambda answer: click.echo(json_of(answer))
+    yield lambda answer: _echo(json_of(answer))
 
 
 @contextmanager
@@ -93,9 +94,9 @@ def _csv(columns: Sequence[int]) -> Iterator[Show]:
         line.truncate()
         writer.writerow([clean(each) for each in row])
         if on_terminal:
-            click.echo(line.getvalue().removesuffix("\r\n"))
+            _echo(line.getvalue().removesuffix("\r\n"))
         else:  # a program that reads it shall not have to know the locale
-            click.echo(line.getvalue().encode("utf-8", "replace"), nl=False)
+            _echo(line.getvalue().encode("utf-8", "replace"), nl=False)
 
     show([keyword_of(tag) for tag in columns])
     yield lambda answer: show(["\\".join(texts_of(answer, tag)) for tag in columns])
@@ -108,4 +109,5 @@ def _table(columns: Sequence[int]) -> Iterator[Show]:
     try:
         yield lambda answer: table.add([printable(shown(answer, tag)) for tag in columns])
     finally:
-        table.print()
+        with writing_to_stdout():
+            table.print()

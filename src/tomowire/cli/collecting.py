@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.cli.running import readable
 from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS
+from tomowire.services.completeness import is_whole
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import discover
 
@@ -86,9 +87,26 @@ class Collector:
             look()
 
 
-def instances_in(folder: Path) -> frozenset[str]:
-    """The SOP Instance UIDs of all DICOM files below a folder. Blocking. What is hidden does not count: it may be unfinished."""
+def instances_in(folder: Path) -> dict[str, str]:
+    """The paths of all DICOM files below a folder that are there to their end, by SOP Instance UID. Blocking.
+
+    What is hidden does not count: it may be unfinished.
+    """
     if not folder.is_dir():
-        return frozenset()
-    found = discover([entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN)])
-    return frozenset(each.sop_instance_uid for each in found if isinstance(each, DicomFile))
+        return {}
+    found: dict[str, str] = {}
+    for each in discover([entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN)]):
+        if not isinstance(each, DicomFile) or each.sop_instance_uid in found:
+            continue
+        if _is_whole(each):
+            found[each.sop_instance_uid] = readable(each.path)
+        else:
+            logger.info("%s is cut short, and does not count", each.path)
+    return found
+
+
+def _is_whole(file: DicomFile) -> bool:
+    try:
+        return is_whole(file)
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ from tomowire.services.query_values import keyword_of
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -63,14 +63,17 @@ class Keys:
                 place = place.setdefault(sequence, {})
                 if not isinstance(place, dict):
                     raise UsageError(f"{option}: {sequence} has been asked for as a whole")
-            if name in place:
+            if text is None:
+                place.setdefault(name, None)  # it comes back with a value to match, too
+                continue
+            if place.get(name) is not None:
                 raise UsageError(f"{option} asks once more for the same attribute: give all its values in one")
-            place[name] = None if text is None else _value(name, text)
-        if self.modality and wanted.keys() & {"Modality", "ModalitiesInStudy"}:
+            place[name] = _value(name, text)
+        if self.modality and any(wanted.get(each) is not None for each in ("Modality", "ModalitiesInStudy")):
             raise UsageError("-k and --modality ask for the same: leave one of them out")
         for name, each in wanted.items():
             query = query.where(name, each)
-        return query.modality(*self.modality) if self.modality else query
+        return query.modality(*_modalities(self.modality)) if self.modality else query
 
     def _pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """Each key: the option that it comes from, its keyword or tag, and its value; None if it has none."""
@@ -151,7 +154,7 @@ _OPTIONS: Final = (
     click.option("--accession", metavar="NUMBER", help="Accession number."),
     click.option("--study-uid", metavar="UID", multiple=True, help="Study Instance UID; several: any of them."),
     click.option("--series-uid", metavar="UID", multiple=True, help="Series Instance UID; several: any of them."),
-    click.option("--modality", metavar="CT", multiple=True, help="Modality; several: any of them."),
+    click.option("--modality", metavar="CT", multiple=True, help="Modality; several, also as CT,MR: any of them."),
     click.option(
         "--date",
         metavar="DAY[-DAY]",
@@ -176,6 +179,17 @@ def _vr(name: str | int) -> str:
     from pydicom.datadict import dictionary_VR
 
     return dictionary_VR(name) if isinstance(name, str) else "LO"
+
+
+def _modalities(texts: Iterable[str]) -> list[str]:
+    """Each once. Codes (CS) have no small letters (PS3.5 6.2), and no modality has a comma in its name."""
+    found: dict[str, None] = {}
+    for text in texts:
+        for each in text.split(","):
+            if not each.strip():
+                raise UsageError(f"{text!r} is no list of modalities: write CT, or CT,MR")
+            found[each.strip().upper()] = None
+    return list(found)
 
 
 def _value(name: str | int, text: str) -> object:

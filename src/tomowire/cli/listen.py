@@ -13,7 +13,7 @@ import click
 from tomowire.aio.listen import listen
 from tomowire.aio.serving import IncomingRequest
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
-from tomowire.cli.options import AeTitle
+from tomowire.cli.options import AeTitle, output_option
 from tomowire.cli.receiving import (
     SHUTDOWN_GRACE,
     acceptor_options,
@@ -43,13 +43,7 @@ logger = logging.getLogger("tomowire.listen")
 
 
 @click.command
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for the files; made if it does not exist.",
-)
+@output_option
 @click.option(
     "--aet", type=AeTitle(), multiple=True, help="AE title that callers must call; may be repeated. Default: any."
 )

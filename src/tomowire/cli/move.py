@@ -106,7 +106,8 @@ async def move_all(
             log_agreement(logger, association)
             if parts is None:
                 planner = Planner(CFindScu(association), model)
-                parts = selection.outright or await planner.entities(selection.query)
+                with report.finding():
+                    parts = selection.outright or await planner.entities(selection.query)
                 failures = planner.failures
             requests = Requests(parts, failures)
             scu = CMoveScu(association)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -48,9 +49,25 @@ class Peer(click.ParamType[PeerAddress]):
             self.fail(str(error), param, ctx)
 
 
+class OutputFolder(click.Path):
+    """A folder that need not be there yet; then it can be made, as far as can be seen."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        for above in path.parents:
+            super().convert(above, param, ctx)  # a file has nothing below it
+        return path
+
+
 peer_argument = click.argument("peer", type=Peer())
 
 verbose_option = click.option("-v", "--verbose", count=True, help="Log what happens to stderr; -vv logs every detail.")
+output_option = click.option(
+    "-o", "--output", type=OutputFolder(), required=True, help="Folder for the files; made if it does not exist."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable summary on stdout.")
 
 

@@ -40,9 +40,12 @@ class OfOurMove:
         self._tell = tell
         self._told: set[tuple[str, str]] = set()
         self._hosts: frozenset[str] | None = None
+        self.came = 0
+        """How many objects came, refused ones included."""
 
     async def keep(self, request: StoreRequest) -> Status:
         """Raises `StoreFailed`: 0124H, "not authorized", or as the handler does."""
+        self.came += 1
         association = request.association
         originator = (request.message.move_originator_application_entity_title or "").strip()
         if originator != self._title:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tomowire.aio.connect import associate
 from tomowire.cli.answers import FORMATS, open_output
 from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import peer_argument, requestor_options
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
 from tomowire.services.confirming import Confirmation
-from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
+from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu, associate_for_queries
 from tomowire.services.models import querying
 from tomowire.services.sending import log_agreement
 
@@ -68,7 +67,7 @@ async def _query(
         doubts.update(confirmation.doubts(answer))
 
     try:
-        async with associate(address, [querying(model)], **options) as association:
+        async with associate_for_queries(address, [querying(model)], **options) as association:
             log_agreement(logger, association)
             answers = CFindScu(association).find(query, model=model, timeout=timeout)
             with open_output(form, asked) as show:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable, readable
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable, readable, writing_to_stdout
 from tomowire.errors import NoAcceptedContext
 from tomowire.services.sending import plan
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
@@ -138,7 +138,8 @@ class Report:
                 "seconds": round(seconds, 3),
                 "objects": self._rows,
             }
-            click.echo(json.dumps(summary))
+            with writing_to_stdout():
+                click.echo(json.dumps(summary))
         elif not self.quiet:
             rate = self._bytes / seconds / 1e6
             parts = [f"{self._taken} stored ({self._bytes / 1e6:.1f} MB in {seconds:.2f} s, {rate:.0f} MB/s)"]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, writing_to_stdout
 from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Mapping
 
     from tomowire.aio.address import PeerAddress
     from tomowire.services.retrieving import Progress
@@ -39,6 +40,13 @@ def _objects(error: Exception) -> int:
     return error.failed or 0 if isinstance(error, RetrieveFailed) else 0
 
 
+def _is_about_delivery(error: Exception) -> bool:
+    """PS3.4 Table C.4-2: A702H and other failures of sub-operations, and A801H, an unknown destination."""
+    if isinstance(error, RetrieveFailed):
+        return error.status >> 8 in (0xA7, 0xA8)
+    return isinstance(error, SubOperationFailed)
+
+
 @dataclass
 class RetrievalReport:
     """Told of each object that came or failed; `finish` ends it and gives the exit code.
@@ -54,6 +62,8 @@ class RetrievalReport:
     advice: str = ""
     """What to try where the peer lacks a service."""
     bytes: int = 0
+    is_undelivered: bool = False
+    """Whether the peer says of something that it could not send it to where it should go."""
     _began: float = field(default_factory=time.perf_counter)
     _outcomes: dict[str, str] = field(default_factory=dict)
     _facts: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -61,6 +71,9 @@ class RetrievalReport:
     _completed: int = 0
     _warnings: int = 0
     _failed: int = 0  # those of which nobody says which they are
+    _failed_there: int = 0  # by the peer's count
+    _expected: int | None = None  # by the peer's count
+    _is_cut: bool = False  # whether something ended before its time
     _error: str | None = None
     _told: set[str] = field(default_factory=set)
     _codes: set[ExitCode] = field(default_factory=set)
@@ -70,10 +83,10 @@ class RetrievalReport:
         self.bytes += size
         self._set(sop_instance_uid, _STORED, bytes=size, **facts)
 
-    def resumed(self, sop_instance_uids: Iterable[str]) -> None:
-        """Objects that were in the folder before."""
-        for uid in sop_instance_uids:
-            self._set(uid, _RESUMED)
+    def resumed(self, paths: Mapping[str, str]) -> None:
+        """Objects that were in the folder before: SOP Instance UID -> path."""
+        for uid, path in paths.items():
+            self._set(uid, _RESUMED, path=path)
 
     def object_failed(self, sop_instance_uid: str, reason: str) -> None:
         """An object that was not retrieved. Told by us and by the peer it counts once, with what was said first; and not at all if
@@ -88,9 +101,16 @@ class RetrievalReport:
     def counted(self, progress: Progress) -> None:
         """How far it has come, by the peer's count."""
         self._completed, self._warnings = progress.completed, progress.warning
+        self._failed_there = progress.failed
+        _, expected = counts_of(progress)
+        if expected is not None:  # what of it is given up is not counted any more later
+            self._expected = max(expected, self._expected or 0)
+        if progress.error_comment is not None:
+            self._tell(f"{self.peer.ae_title} says {progress.error_comment!r}")
 
     def failed(self, error: Exception) -> None:
         """An operation ended with an error; a group is about single objects, and its text has what the peer said about them."""
+        self.is_undelivered |= _is_about_delivery(error)
         if isinstance(error, ExceptionGroup):
             for each in error.exceptions:
                 self.failed(each)
@@ -100,32 +120,52 @@ class RetrievalReport:
             self.object_failed(error.sop_instance_uid, f"{self.peer.ae_title} could not transfer it")
         else:
             self._failed += _objects(error)
+            self._is_cut |= not isinstance(error, SubOperationFailed)
             text = explain(error, called=self.peer.ae_title)
             self.remark(text + (self.advice if isinstance(error, NoAcceptedContext) else ""))
             self._codes.add(exit_code_of(error))
 
+    @contextmanager
+    def finding(self, *, resume: bool = False) -> Iterator[None]:
+        """While the block lasts the peer is asked what matches: if it lacks a service, it is C-FIND."""
+        before = self.advice
+        other_model = before if self.destination is not None else ""
+        without = ", without --resume" if resume else ""
+        self.advice = (
+            f"{other_model}; a retrieval by unique keys alone needs no C-FIND: move --study-uid, or retrieve --method move"
+            f" --study-uid{without}"
+        )
+        yield
+        self.advice = before  # not after an error: that is still to be told
+
     def remark(self, text: str) -> None:
         """Something that went wrong, which is told once."""
+        self._tell(text)
+        self._error = self._error or text
+
+    def _tell(self, text: str) -> None:
         if text not in self._told and (self.verbose or len(self._told) < _SAME_REASON):
             complain(text)
         self._told.add(text)
-        self._error = self._error or text
 
     def finish(self, *, interrupted: bool = False) -> int:
         """Print the summary; return the exit code."""
         for reason, count in self._reasons.items():
             if count > _SAME_REASON and not self.verbose:
                 complain(f"and {count - _SAME_REASON} more: {reason} (-v names them)")
+        self._is_cut |= interrupted
         counts = self._counts()
+        left = self._left(counts)
         if not (any(counts.values()) or self._codes or interrupted):
             # For a query that is an answer, for who wants the objects it is a failure.
             self._error = f"{self.peer} has nothing that matches"
             complain(self._error)
             self._codes.add(ExitCode.FAILED)
         if self.as_json:
-            click.echo(json.dumps(self._summary(counts, interrupted)))
-        elif any(counts.values()) or interrupted:
-            self._say(counts)
+            with writing_to_stdout():
+                click.echo(json.dumps(self._summary(counts, left, interrupted)))
+        elif any(counts.values()) or interrupted or left:
+            self._say(counts, left)
         if counts[_FAILED]:
             self._codes.add(ExitCode.FAILED)
         return self._exit_code(counts)
@@ -133,11 +173,20 @@ class RetrievalReport:
     def _counts(self) -> dict[str, int]:
         told = Counter(self._outcomes.values())
         failed = told[_FAILED] + self._failed
+        if self._is_cut:  # then nobody says which
+            failed = max(failed, self._failed_there)
         if self.destination is None:
             return {_STORED: told[_STORED], _FAILED: failed, _RESUMED: told[_RESUMED]}
         return {"completed": self._completed, _FAILED: failed, "warning": self._warnings}
 
-    def _summary(self, counts: dict[str, int], interrupted: bool) -> dict[str, Any]:
+    def _left(self, counts: dict[str, int]) -> int | None:
+        """How many objects the peer has counted of which nothing has become; None where it has not said how many there are."""
+        if not self._is_cut:
+            return 0
+        done = sum(count for what, count in counts.items() if what != _RESUMED)
+        return None if self._expected is None else max(self._expected - done, 0)
+
+    def _summary(self, counts: dict[str, int], left: int | None, interrupted: bool) -> dict[str, Any]:
         nothing_known = (
             {"reason": None} if self.destination is not None else {"reason": None, "path": None, "bytes": None}
         )
@@ -150,13 +199,14 @@ class RetrievalReport:
             "method": self.method,
             **({"bytes": self.bytes} if self.destination is None else {"destination": self.destination}),
             **counts,
+            "not_retrieved" if self.destination is None else "not_sent": left,
             "interrupted": interrupted,
             "error": self._error,
             "seconds": round(time.perf_counter() - self._began, 3),
             "objects": rows,
         }
 
-    def _say(self, counts: dict[str, int]) -> None:
+    def _say(self, counts: dict[str, int], left: int | None) -> None:
         seconds = time.perf_counter() - self._began
         if self.destination is None:
             rate = self.bytes / seconds / 1e6
@@ -166,7 +216,10 @@ class RetrievalReport:
             parts = [f"{self._completed} sent to {self.destination} in {seconds:.2f} s"]
         for what, words in (("warning", "more with a warning"), (_FAILED, "failed"), (_RESUMED, "there before")):
             parts += [f"{counts[what]} {words}"] if counts.get(what) else []
-        complain(", ".join(parts))
+        if left:
+            parts.append(f"{left} not {'retrieved' if self.destination is None else 'sent'}")
+        goes_on = self.destination is None and left != 0 and (counts[_STORED] or counts[_RESUMED])
+        complain(", ".join(parts) + ("; --resume gets the rest" if goes_on else ""))
 
     def _set(self, sop_instance_uid: str, outcome: str, **facts: object) -> None:
         self._outcomes[sop_instance_uid] = outcome

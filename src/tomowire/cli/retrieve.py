@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.cli.collecting import Collector, instances_in
 from tomowire.cli.keys import key_options
 from tomowire.cli.move import move_all
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
-from tomowire.cli.options import json_option, peer_argument, requestor_options
+from tomowire.cli.options import json_option, output_option, peer_argument, requestor_options
 from tomowire.cli.originator import OfOurMove
 from tomowire.cli.progress import open_transfer
 from tomowire.cli.receiving import allow_many_files, explained
@@ -26,7 +25,7 @@ from tomowire.cli.retrieval import RetrievalReport, counts_of
 from tomowire.cli.running import complain, run
 from tomowire.cli.selection import Selection, missing
 from tomowire.errors import ConnectFailed, TomowireError, UsageError
-from tomowire.services.find import CFindScu
+from tomowire.services.find import CFindScu, associate_for_queries
 from tomowire.services.folder import Folder
 from tomowire.services.models import querying
 from tomowire.services.retrieval import get_parts
@@ -53,13 +52,7 @@ logger: Final = logging.getLogger("tomowire.retrieve")
 
 @click.command
 @peer_argument
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for the files; made if it does not exist.",
-)
+@output_option
 @key_options
 @click.option(
     "--method",
@@ -189,7 +182,10 @@ class _Retrieval:
     async def run(self, listening: _Listening | None, *, resume: bool) -> None:
         """Do it; what goes wrong is told to the report."""
         try:
-            parts = await self._parts(resume=resume) if resume or listening is None else None
+            parts = None
+            if resume or listening is None:
+                with self._report.finding(resume=resume):
+                    parts = await self._parts(resume=resume)
             if parts is not None and not parts:
                 return
             if listening is None:
@@ -201,13 +197,13 @@ class _Retrieval:
 
     async def _parts(self, *, resume: bool) -> list[Part]:
         """What to ask for: the peer knows, down to the SOP classes. With `resume` less what is there."""
-        there = await asyncio.to_thread(instances_in, self._folder) if resume else frozenset()
+        there = await asyncio.to_thread(instances_in, self._folder) if resume else {}
         query, model = self._selection.query, self._selection.model
-        async with associate(self._report.peer, [querying(model)], **self._options) as association:
+        async with associate_for_queries(self._report.peer, [querying(model)], **self._options) as association:
             log_agreement(logger, association)
             planner = Planner(CFindScu(association), model, timeout=self._timeout)
             parts, present = await (missing(planner, query, model, there) if there else _all(planner, query))
-        self._report.resumed(present)
+        self._report.resumed({uid: there[uid] for uid in present})
         for failure in planner.failures:
             self._report.failed(failure)
         return parts
@@ -223,24 +219,27 @@ class _Retrieval:
     async def _move(self, parts: list[Part] | None, listening: _Listening) -> None:
         title = self._options["aet"]
         address = await listening.address(self._report.peer)
-        storage = Storage(OfOurMove(title, self._report.peer, self.collector.keep, complain).keep)
+        ours = OfOurMove(title, self._report.peer, self.collector.keep, complain)
         at = (address, listening.port)
-        server = listen(*at, services=[Verification(), storage], aet=title, shutdown_grace=_GRACE)
+        server = listen(*at, services=[Verification(), Storage(ours.keep)], aet=title, shutdown_grace=_GRACE)
         allow_many_files()
         async with AsyncExitStack() as stack:
             with explained(*at):
                 await stack.enter_async_context(server)
-            here = f"{title}@{address}:{server.port}"
-            logger.info("listening as %s", here)
+            place = f"{address}:{server.port}"
+            logger.info("listening as %s@%s", title, place)
             last = await move_all(self._selection, parts, title, self._timeout, self._report, self._told, self._options)
+        if not ours.came and self._report.is_undelivered:
+            complain(f"listening here on {place} as {title}: the peer must have that address")
         elsewhere = last.completed - self.collector.arrived if last is not None else 0
         if elsewhere > 0:
             self._report.failed(
                 TomowireError(
-                    f"{self._report.peer} says that it has sent {elsewhere} more than came here: it must know {here}, and no "
-                    f"other {title}"
+                    f"{self._report.peer} says that it has sent {elsewhere} more than came here: it must know"
+                    f" {title}@{place}, and no other {title}"
                 )
             )
 
     def _told(self, progress: Progress) -> None:
+        self._report.counted(progress)
         _, self.collector.total = counts_of(progress)

@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -18,12 +19,13 @@ from tomowire.errors import (
     ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
+    QueryFailed,
     TomowireError,
     UsageError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from types import FrameType
 
 # C0, DEL and C1, and the bytes of C1 in a file name that is no text.
@@ -32,6 +34,13 @@ _CONTROLS: Final = {
 }
 _CONTROLS_BUT_NEWLINES: Final = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
 _CONTROLS_BUT_LINE_BREAKS: Final = {code: text for code, text in _CONTROLS.items() if code not in (0x0A, 0x0D)}
+
+# How the commands name unique keys.
+_OPTIONS: Final = {
+    "PatientID": "--patient-id",
+    "StudyInstanceUID": "--study-uid",
+    "SeriesInstanceUID": "--series-uid",
+}
 
 
 class ExitCode(IntEnum):
@@ -108,10 +117,23 @@ def readable(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+@contextmanager
+def writing_to_stdout() -> Iterator[None]:
+    """What goes wrong while the block writes to stdout says so."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
 def explain(error: Exception, *, called: str | None = None) -> str:
     """What went wrong, without the numbers that Python puts before it. `called` is the AE title that the peer was called by."""
     if called is not None and isinstance(error, AssociationRejected) and (error.source, error.reason) == (1, 7):
         return f"{error} (called {called!r})"
+    if isinstance(error, QueryFailed) and (options := [_OPTIONS[key] for key in error.lacking if key in _OPTIONS]):
+        return f"{error} ({', '.join(options)})"
     if isinstance(error, OSError) and not isinstance(error, TomowireError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)
@@ -153,6 +175,15 @@ def set_up_logging(verbose: int, *, least: int = logging.WARNING) -> None:
     logging.basicConfig(level=level, handlers=[handler])
     if verbose < 3:
         logging.getLogger("asyncio").setLevel(logging.WARNING)
+    _silence_pydicom()
+
+
+def _silence_pydicom() -> None:
+    """It logs and warns of what it tolerates in a data set, and quotes that: patients' data has no place in a log."""
+    pydicom = logging.getLogger("pydicom")
+    pydicom.propagate = False  # its level is set anew when it is imported
+    pydicom.addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore", UserWarning)
 
 
 class _Formatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""Why something cannot be sent on an association, in words."""
+"""Why something cannot be sent on an association, or cannot be read, in words."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ _RESULTS: Final[dict[int, str]] = {
     ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED: "the peer does not support this SOP class",
     ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED: "the peer supports this SOP class, but none of the transfer syntaxes proposed",
 }
+
+# What servers say when they do not understand, and what clients begin with (RFC 9112, RFC 8446 5.1, RFC 4253 4.2).
+_OTHERS: Final = {b"HTTP": "HTTP", b"SSH-": "SSH", b"\x15\x03": "TLS", b"\x16\x03": "TLS"} | dict.fromkeys(
+    (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI"), "HTTP"
+)
+
+
+def explain_beginning(first: bytes) -> str:
+    """What a connection is whose `first` bytes are no PDU."""
+    for beginning, name in _OTHERS.items():
+        if first.startswith(beginning):
+            return f"that is no DICOM peer, it speaks {name}"
+    begins = f", what it says begins with {first.decode('ascii')!r}" if first.isascii() and min(first) >= 0x20 else ""
+    return f"that is no DICOM peer{begins}"
 
 
 def explain_refusal(agreement: Agreement, abstract_syntax: str, transfer_syntax: str | None) -> str:

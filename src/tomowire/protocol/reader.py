@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from tomowire.errors import PduError
+from tomowire.protocol.explain import explain_beginning
 from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNRECOGNIZED_PDU
 from tomowire.wire.pdu import PDU_HEADER, PduType
 from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDV_HEADER
@@ -130,7 +131,8 @@ class PduReader:
             return
         if pdu_type not in _LENGTHS:
             start = position - _HEADER_SIZE
-            raise self._error(f"PDU type {pdu_type:02X}H is not defined", start, UNRECOGNIZED_PDU)
+            why = f": {explain_beginning(bytes(header))}" if self._offset + start == 0 else ""
+            raise self._error(f"PDU type {pdu_type:02X}H is not defined{why}", start, UNRECOGNIZED_PDU)
         shortest, longest = _LENGTHS[pdu_type]
         if not shortest <= length <= longest:
             name = PduType(pdu_type).name

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
+from tomowire.aio.connect import associate
 from tomowire.aio.responses import responses
-from tomowire.errors import PeerMisbehaved, QueryFailed
+from tomowire.errors import AssociationError, OperationTimeout, PeerMisbehaved, QueryFailed
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Level, Model
@@ -15,11 +16,13 @@ from tomowire.services.query import Query, default_model
 from tomowire.wire.messages import CFindRQ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from pydicom import Dataset
 
+    from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
+    from tomowire.protocol.negotiation import ProposedContext
     from tomowire.wire.messages import Response
 
 DEFAULT_FIND_TIMEOUT: Final = 10.0
@@ -62,11 +65,30 @@ class CFindScu:
             async for response, data in answers:
                 status = Status(response.status)
                 if not status.is_pending:
-                    _check_end(association, status, response)
+                    _check_end(association, status, response, query, model)
                 elif data is None:
                     raise PeerMisbehaved("the peer sent a pending C-FIND response without an identifier")
                 else:
                     yield decode(data, context.transfer_syntax)
+
+
+@asynccontextmanager
+async def associate_for_queries(
+    peer: PeerAddress, contexts: Iterable[ProposedContext], **options: Any
+) -> AsyncGenerator[Association, None]:
+    """As `associate`, but `QueryFailed` is no reason for an abort: the association is as good as before, and is released."""
+    failure = None
+    try:
+        async with associate(peer, contexts, **options) as association:
+            try:
+                yield association
+            except QueryFailed as error:
+                failure = error
+    except (AssociationError, OperationTimeout):
+        if failure is None:
+            raise
+    if failure is not None:
+        raise failure
 
 
 def default_model_of(query: Query | Dataset) -> Model:
@@ -81,7 +103,9 @@ def _encoded(query: Query | Dataset, model: Model, transfer_syntax_uid: str) -> 
     return encode(query.dataset(model) if isinstance(query, Query) else query, transfer_syntax_uid)
 
 
-def _check_end(association: Association, status: Status, response: Response) -> None:
+def _check_end(
+    association: Association, status: Status, response: Response, query: Query | Dataset, model: Model
+) -> None:
     """Raise `QueryFailed` unless the final response says that these were all matches."""
     if not (status.is_failure or status.is_cancel):
         return
@@ -91,8 +115,31 @@ def _check_end(association: Association, status: Status, response: Response) -> 
         parts.append(f"it says {comment!r}")
     if response.offending_element:
         parts.append("it is about " + ", ".join(map(_name_of_tag, response.offending_element)))
-    parts.append(_advice(status))
-    raise QueryFailed(status, comment, response.offending_element, explanation="; ".join(filter(None, parts)))
+    lacking = _without_one_value(query, model) if status >> 8 == DATA_SET_MISMATCH >> 8 else {}
+    parts.append(_advice(status, lacking))
+    raise QueryFailed(
+        status,
+        comment,
+        response.offending_element,
+        explanation="; ".join(filter(None, parts)),
+        lacking=tuple(lacking),
+    )
+
+
+def _without_one_value(query: Query | Dataset, model: Model) -> dict[str, str]:
+    """The unique keys of the levels above that have not one value each (PS3.4 C.4.1.2.1), and what they lack."""
+    asked = query.dataset(model) if isinstance(query, Query) else query
+    level = asked.get("QueryRetrieveLevel")
+    if level not in model.levels:
+        return {}
+    lacking = {}
+    for keyword in (each.unique_key for each in model.levels[: model.levels.index(level)]):
+        said = asked.get(keyword)
+        if not said:
+            lacking[keyword] = "one value"
+        elif not isinstance(said, str) or not set(said).isdisjoint("*?"):
+            lacking[keyword] = "exactly one value"
+    return lacking
 
 
 def _name_of_tag(tag: int) -> str:
@@ -102,14 +149,15 @@ def _name_of_tag(tag: int) -> str:
     return f"{keyword_for_tag(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})".lstrip()
 
 
-def _advice(status: Status) -> str:
+def _advice(status: Status, lacking: Mapping[str, str]) -> str:
     """Whose fault it is and what to do, by PS3.4 Table C.4-1 and PS3.7 C.5."""
     if status.is_cancel:
         return "nobody here has cancelled it: the peer was stopped, ask again"
     if status >> 8 == OUT_OF_RESOURCES >> 8:
         return "the peer is short of something: ask for less, or later"
     if status >> 8 == DATA_SET_MISMATCH >> 8:
-        return "the query does not fit the model: look at its level, and give a value to the unique key of each level above"
+        gifts = " and ".join(f"{keyword} {what}" for keyword, what in lacking.items())
+        return f"the query does not fit the model: {f'give {gifts}' if gifts else 'look at its level and its keys'}"
     if status >> 12 == CANNOT_UNDERSTAND >> 12:
         return "the peer could not process it: its log should say more"
     return ""

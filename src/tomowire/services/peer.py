@@ -11,7 +11,13 @@ from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
 from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
-from tomowire.services.find import DEFAULT_CANCEL_GRACE, DEFAULT_FIND_TIMEOUT, CFindScu, default_model_of
+from tomowire.services.find import (
+    DEFAULT_CANCEL_GRACE,
+    DEFAULT_FIND_TIMEOUT,
+    CFindScu,
+    associate_for_queries,
+    default_model_of,
+)
 from tomowire.services.folder import Folder
 from tomowire.services.get import COMPLETE_IN_FLIGHT
 from tomowire.services.models import querying
@@ -142,7 +148,7 @@ class Peer:
     async def _find(
         self, query: Query | Dataset, model: Model, timeout: float | None, grace: float
     ) -> AsyncGenerator[Dataset, None]:
-        async with associate(self.address, [querying(model)], **self._options) as association:
+        async with associate_for_queries(self.address, [querying(model)], **self._options) as association:
             answers = CFindScu(association).find(query, model=model, timeout=timeout, grace=grace)
             # Left early, the query is cancelled; then there is nothing that would forbid an orderly release.
             with suppress(GeneratorExit):

@@ -24,6 +24,7 @@ _FRACTION: Final = re.compile(r"\d{1,6}")
 _DATE_TIME: Final = re.compile(r"\d{4}(\d{2}){0,5}(\.\d{1,6})?([+-]\d{4})?")
 _MOST_IN_TAG: Final = 0xFFFFFFFF
 _NUMBERS: Final = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
+_NOT_WHAT: Final = {"IS": "is not a whole number", "DS": "is not a number", "AT": "is not a tag"}
 _BYTES: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 
@@ -77,7 +78,7 @@ def element_of(key: str | int, value: Any) -> DataElement:
     try:
         return DataElement(tag, vr, values[0] if len(values) == 1 else values, validation_mode=config.IGNORE)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"{key}: {value!r} cannot be a value of it: {error}") from error
+        raise UsageError(f"{key}: {value!r} {_NOT_WHAT.get(vr, 'cannot be a value of it')}") from error
 
 
 def _items(key: str | int, value: Any) -> list[Any]:

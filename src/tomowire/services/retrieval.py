@@ -183,6 +183,7 @@ class Requests:
             self._done.completed + now.completed,
             self._done.failed + now.failed,
             self._done.warning + now.warning,
+            now.error_comment or self._done.error_comment,
         )
 
 

@@ -53,6 +53,8 @@ class Progress:
     completed: int
     failed: int
     warning: int
+    error_comment: str | None = None
+    """What the peer has said at the end of a request of which nothing failed; where something did, the error has it."""
 
 
 def retrieve_identifier(query: Query | Dataset, model: Model | None = None) -> Dataset:
@@ -125,26 +127,30 @@ async def suboperations(
         async for response, data in answers:
             assert isinstance(response, CGetRSP | CMoveRSP)  # `Operations` has seen to that
             status = Status(response.status)
-            progress = _progress(response, progress, is_final=not status.is_pending)
+            failed = _failed_uids(data, context)
+            progress = _progress(response, progress, is_final=not status.is_pending, all_well=not failed)
             if status.is_pending or not status.is_failure or _is_counted(response):
                 yield progress
             if not status.is_pending:
                 too_long = data is None and response.has_data_set
-                _check_end(association, request, response, progress, _failed_uids(data, context), too_long=too_long)
+                _check_end(association, request, response, progress, failed, too_long=too_long)
 
 
-def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool) -> Progress:
+def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool, all_well: bool) -> Progress:
     """The counts are optional (PS3.4 C.4.2.1.6 and following): what is not said has not changed, and at the end nothing remains."""
 
     def known(count: int | None, otherwise: int) -> int:
         return otherwise if count is None else count
 
-    remaining = response.number_of_remaining_suboperations
+    status, remaining = Status(response.status), response.number_of_remaining_suboperations
+    failed = known(response.number_of_failed_suboperations, before.failed)
+    all_well = all_well and not (failed or status.is_failure or status.is_cancel)
     return Progress(
         0 if is_final and remaining is None else remaining,
         known(response.number_of_completed_suboperations, before.completed),
-        known(response.number_of_failed_suboperations, before.failed),
+        failed,
         known(response.number_of_warning_suboperations, before.warning),
+        response.error_comment or None if is_final and all_well else None,
     )
 
 
