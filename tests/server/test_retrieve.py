@@ -18,7 +18,19 @@ from support.network import LOOPBACK, free_port
 from support.objects import ROOT, SECONDARY_CAPTURE, Sample, chunks_of, stream
 from support.raw_peer import RawPeer, associate_rq, message_pdus
 from support.receiver import Receiver
-from tomowire import AssociationAborted, AssociationError, Level, Model, Storage, StoreRequest, associate, listen
+from tomowire import (
+    AssociationAborted,
+    AssociationError,
+    Level,
+    Model,
+    Peer,
+    Query,
+    Retrieved,
+    Storage,
+    StoreRequest,
+    associate,
+    listen,
+)
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.association import Association
 from tomowire.aio.responses import responses
@@ -578,6 +590,25 @@ async def test_what_kinds_of_objects_a_move_brings(hospital: ArchiveStorage) -> 
     assert files == await located(got.files)
     assert (moved.total, moved.kinds) == (5, {(file.sop_class_uid, file.transfer_syntax_uid) for file in files})
     assert got.kinds == frozenset()
+
+
+async def test_too_many_moves_to_one_destination(held: Held, tmp_path: Path) -> None:
+    """One that answers nothing keeps those who want to send to it, and nobody else."""
+    query = one_of(Model.STUDY_ROOT, Level.STUDY)
+    async with asyncio.timeout(20), Archive(held.settings) as archive:
+        peer = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        async with contextlib.AsyncExitStack() as stack:
+            three = [await stack.enter_async_context(associate(peer, MOVING, window=16)) for _ in range(3)]
+            moves = [asyncio.create_task(move(three[number // 8], query)) for number in range(17)]
+            done, going_on = await asyncio.wait(moves, return_when=asyncio.FIRST_COMPLETED)
+            assert [each.result().statuses for each in done] == [[0xA702]]
+            assert len(going_on) == 16
+            news = [each async for each in Peer(peer).get(Query.study(JANE[Level.STUDY]), tmp_path / "got")]
+            assert len([each for each in news if isinstance(each, Retrieved)]) == len(BELOW[Level.STUDY])
+            for association in three:
+                association.abort()
+            await asyncio.wait(moves)
+            assert {type(each.exception()) for each in going_on} == {AssociationAborted}
 
 
 async def test_too_many_at_once(held: Held) -> None:

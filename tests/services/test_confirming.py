@@ -28,6 +28,7 @@ CONFIRMED: list[tuple[str, Any, Any]] = [
     ("PatientName", "*", None),
     ("StudyDescription", "HEAD*", "Head and neck"),  # C.2.2.2.1: case may be looked away from
     ("StudyDescription", "?chädel", "Schadel "),
+    ("StudyDescription", "Stra?e ?부 A?1", "STRAßE 복부 a™1"),
     ("StudyDescription", "a[b]", "a[b]"),  # C.2.2.2.4: no other characters are wildcards
     ("StudyDate", "20240229", "20240229"),
     ("StudyDate", "20240101-20241231", "20240229"),  # C.2.2.2.5

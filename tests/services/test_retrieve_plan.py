@@ -76,6 +76,8 @@ class Catalogue:
     rows: list[Row]
     tells_classes_in_study: bool = True
     tells_classes: bool = True
+    tells_patient_below: bool = True
+    """Whether answers below the study have what in Study Root is of the study."""
     knows_lists: bool = True
     asked: list[Dataset] = field(default_factory=list)
     got: list[Dataset] = field(default_factory=list)
@@ -109,6 +111,8 @@ class Catalogue:
                 made.PatientName = "Doe^John"
             for keyword, each in zip(path, key, strict=True):
                 setattr(made, keyword, each)
+            if not self.tells_patient_below and path[-1] not in ("PatientID", "StudyInstanceUID"):
+                del made.PatientID
             if level is Level.STUDY and made.StudyInstanceUID in self.modalities:
                 made.ModalitiesInStudy = self.modalities[made.StudyInstanceUID]
             if level is Level.STUDY and self.tells_classes_in_study:
@@ -435,6 +439,20 @@ async def test_a_peer_that_ignores_a_key_does_not_give_away_everything(
                 assert [each async for each in everything if not isinstance(each, Progress)] == []
             assert (caught.value.keywords, caught.value.count) == ((keyword,), 2)
     assert catalogue.got == []
+
+
+async def test_a_study_of_the_patient_study_only_model_is_taken_apart_in_study_root(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """Where the patient's attributes are those of the study (PS3.4 C.6.2.1.2), and no keys below it."""
+    catalogue.tells_classes_in_study = catalogue.tells_patient_below = False
+    query = Query.study("1.2.1").patient_id("P1")
+    async with catalogue.serving() as peer:
+        news = [each async for each in peer.get(query, tmp_path / "got", model=Model.PATIENT_STUDY_ONLY)]
+    assert sorted(each.sop_instance_uid for each in news if isinstance(each, Retrieved)) == ["1.2.1", "1.2.2", "1.2.3"]
+    below = [each for each in catalogue.asked if each.QueryRetrieveLevel != "STUDY"]
+    assert below
+    assert not any("PatientID" in each for each in below)
 
 
 async def test_what_is_confirmed_comes_and_what_is_not_is_told(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ from tomowire.errors import (
     UsageError,
 )
 from tomowire.services.dicom_file import DicomFile
-from tomowire.services.sending import Sent, plan, send_files
+from tomowire.services.feed import Feed
+from tomowire.services.sending import Sent, plan, send_feed, send_files
 from tomowire.services.storage import MoveOriginator, Storage, StoreRequest
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
@@ -596,3 +597,63 @@ async def test_success_for_what_has_not_been_sent_whole_is_none(
         results = await send(server.port, files)
     assert set(failures(results).values()) == {AssociationAborted}
     assert len(failures(results)) == 3
+
+
+@pytest.mark.parametrize("free", [1, 2])
+async def test_lanes_that_wait_for_a_turn_are_let_go_when_nothing_is_left(files: list[DicomFile], free: int) -> None:
+    """Somebody else has the other turns of this peer, and keeps them."""
+    keeper, turns, opened = Keeper(), asyncio.Semaphore(5), set[object]()
+    for _ in range(5 - free):
+        await turns.acquire()
+
+    async def keep(request: StoreRequest) -> int:
+        opened.add(request.association)
+        return await keeper.keep(request)
+
+    async def batches() -> AsyncIterator[list[DicomFile]]:
+        for start in range(0, len(files), 4):
+            await asyncio.sleep(0)
+            yield files[start : start + 4]
+
+    for _ in range(5):
+        opened.clear()
+        async with (
+            asyncio.timeout(30),
+            listen(LOOPBACK, 0, services=[Storage(keep)], window=1) as server,
+            Feed(batches(), 1000) as feed,
+        ):
+            results = [
+                sent
+                async for sent in send_feed(peer_at(server.port), feed, associations=5, turns=turns, retry_waits=())
+            ]
+        assert sorted(sent.file.path.stem for sent in results) == sorted(file.path.stem for file in files)
+        assert not any(sent.is_failure for sent in results)
+        assert len(opened) <= free
+        assert not turns.locked()
+
+
+async def test_each_lane_waits_before_it_sends_again_what_was_refused(files: list[DicomFile]) -> None:
+    """The peer is out of resources (A700H); the times are lower bounds, and given by the waits."""
+    loop = asyncio.get_running_loop()
+    attempts: list[float] = []
+
+    async def keep(request: StoreRequest) -> int:
+        await request.data.read()
+        if request.sop_instance_uid != "1.2.3":
+            return 0
+        attempts.append(loop.time())
+        return 0xA700
+
+    async with listen(LOOPBACK, 0, services=[Storage(keep)]) as server:
+        results = await send(server.port, files, associations=4, retry_waits=(0.2, 0.4))
+    assert failures(results) == {"3": 0xA700}
+    first, second, third = attempts
+    assert second - first > 0.19
+    assert third - second > 0.39
+
+
+async def test_a_file_that_is_named_twice_and_refused_is_told_of_twice(files: list[DicomFile]) -> None:
+    async with serve(Keeper(status=0xA700)) as server:
+        sending = send_files(peer_at(server.port), [files[0], files[0], files[1]], retry_waits=(0.0,))
+        results = [sent.file.path.stem async for sent in sending]
+    assert sorted(results) == ["1", "1", "2"]

@@ -39,7 +39,7 @@ class OfOurMove:
         self._handler = handler
         self._tell = tell
         self._told: set[tuple[str, str]] = set()
-        self._hosts: frozenset[str] | None = None
+        self._hosts: frozenset[str] = frozenset()
         self.came = 0
         """How many objects came, refused ones included."""
 
@@ -56,7 +56,7 @@ class OfOurMove:
         return await self._handler(request)
 
     async def _peers_hosts(self) -> frozenset[str]:
-        if self._hosts is None:
+        if not self._hosts:
             self._hosts = await asyncio.to_thread(addresses_of, self._peer.host)
         return self._hosts
 

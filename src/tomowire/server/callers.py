@@ -24,7 +24,7 @@ _BETWEEN_LOOKUPS: Final = 30.0
 class Callers:
     """`async with Callers(allowed, nodes)`: the hosts of the nodes are looked up, and again when a node calls from elsewhere.
 
-    A node whose host is not found is let in by its AE title alone, as those in `allowed` are from anywhere.
+    A node is let in when its host has been found and it calls from there; those in `allowed` are from anywhere.
     """
 
     def __init__(self, allowed: Iterable[str], nodes: Mapping[str, Node]) -> None:
@@ -55,7 +55,7 @@ class Callers:
                     self._hosts[title],
                     title,
                 )
-        return is_there or not known
+        return is_there
 
     def _look_up(self, title: str) -> None:
         loop = asyncio.get_running_loop()
@@ -87,7 +87,12 @@ class Callers:
 
     def _say_unknown(self, title: str) -> None:
         host = self._hosts[title]
-        logger.warning("the host %s of node %s is not found: its AE title alone lets it in", host, title)
+        logger.warning(
+            "the host %s of node %s is not found: the node is not let in before it is; --allow %s lets it in from anywhere",
+            host,
+            title,
+            title,
+        )
 
     async def __aexit__(self, *_: object) -> None:
         lookups = list(self._lookups.values())

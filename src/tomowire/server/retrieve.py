@@ -45,7 +45,9 @@ _FIRST_BATCH: Final = 64
 
 _MOST_AT_ONCE: Final = 64
 _MOST_OF_ONE: Final = 8
-"""Retrievals that are served at the same time, on one association. Each may have some MB of objects in memory."""
+"""C-GETs, and C-MOVEs, that are served at the same time, on one association. Each may have some MB of objects in memory."""
+_MOST_TO_ONE: Final = 16
+"""C-MOVEs to one destination. They share its associations, so that one which answers nothing keeps all of them."""
 
 
 class ArchiveRetrieve:
@@ -59,8 +61,6 @@ class ArchiveRetrieve:
         self._nodes = nodes
         self._ae_title = ae_title
         self._turns: dict[Node, asyncio.Semaphore] = {}
-        self.crowd = Crowd(_MOST_OF_ONE, _MOST_AT_ONCE)
-        """Those that are served now."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
         """The objects below what the request names, as they are at this moment. Raises `RetrieveFailed`, `DataSetError`.
@@ -128,18 +128,18 @@ class ArchiveGet(Get):
 
     def __init__(self, retrieve: ArchiveRetrieve) -> None:
         super().__init__(retrieve.objects, relational=True)
-        self._crowd = retrieve.crowd
+        self._crowd = Crowd(_MOST_OF_ONE, _MOST_AT_ONCE)
 
     async def handle(self, request: IncomingRequest) -> None:
         await self._crowd.serve(request, super().handle)
 
 
 class ArchiveMove(Move):
-    """The SCP of C-MOVE. Where there are too many retrievals already, one more is refused."""
+    """The SCP of C-MOVE. Where there are too many already, of all or to the same destination, one more is refused."""
 
     def __init__(self, retrieve: ArchiveRetrieve) -> None:
         super().__init__(retrieve.objects, retrieve.destination, relational=True)
-        self._crowd = retrieve.crowd
+        self._crowd = Crowd(_MOST_OF_ONE, _MOST_AT_ONCE, most_to_one=_MOST_TO_ONE)
 
     async def handle(self, request: IncomingRequest) -> None:
         await self._crowd.serve(request, super().handle)

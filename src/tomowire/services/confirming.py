@@ -49,7 +49,8 @@ def _confirms(answer: Dataset, tag: int, check: Check | None, may_be_missing: bo
     element = answer[tag]
     if element.is_empty:
         return may_be_missing
-    return check is None or any(map(check, _values(element)))
+    # A private attribute is but bytes where no VR comes with it (PS3.5 6.2.2).
+    return check is None or any(isinstance(each, bytes) or check(each) for each in _values(element))
 
 
 def _is_universal(element: DataElement) -> bool:
@@ -92,9 +93,15 @@ def _matches(pattern: re.Pattern[str], said: Any) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Without what peers may look away from: case, accents, spaces around."""
-    apart = unicodedata.normalize("NFKD", text.strip(" \0"))
-    return "".join(each for each in apart if not unicodedata.combining(each)).casefold()
+    """Without what peers may look away from: case, accents, spaces around. Each character stays one, as `?` counts them."""
+    return "".join(map(_folded_character, unicodedata.normalize("NFC", text.strip(" \0"))))
+
+
+def _folded_character(character: str) -> str:
+    apart = [each for each in unicodedata.normalize("NFD", character) if not unicodedata.combining(each)]
+    plain = apart[0] if len(apart) == 1 else character
+    lower = plain.lower()
+    return lower if len(lower) == 1 else plain
 
 
 def _is_between(first: str, last: str, said: Any) -> bool:

@@ -67,7 +67,7 @@ class Receiver(Storage):
         """From now on objects that come on this association are refused, and those that are coming too."""
         if association not in self._refusing:
             self._refusing.add(association)
-            for limit in self._under_way.get(association, ()):
+            for limit in self._under_way.pop(association, ()):
                 limit.reschedule(asyncio.get_running_loop().time())
 
     def take(self, association: Association) -> None:
@@ -90,8 +90,8 @@ class Receiver(Storage):
             raise
         finally:
             under_way.discard(limit)
-            if not under_way:
-                self._under_way.pop(association, None)
+            if not under_way and self._under_way.get(association) is under_way:
+                del self._under_way[association]
 
 
 def _refusal() -> StoreFailed:

@@ -173,7 +173,9 @@ class Lanes:
     async def _use_association(self, heard: _Heard) -> Exception | None:
         """Send what is left over one association, when it is its turn; gives the error if it could not be opened."""
         async with self._turns.one() as has_turn:
-            return await self._associate(heard) if has_turn else None
+            # While this waited, the others may have sent it.
+            is_needed = has_turn and bool(self._left or self._put_off.again)
+            return await self._associate(heard) if is_needed else None
 
     async def _associate(self, heard: _Heard) -> Exception | None:
         again = self._put_off.again

@@ -28,12 +28,12 @@ class PutOff:
     def __init__(self, retries: Retries) -> None:
         self.again: deque[DicomFile] = deque()
         """Those during which an association ended, to be taken from."""
-        self.refused: dict[DicomFile, StoreResponse] = {}
+        self.refused: list[tuple[DicomFile, StoreResponse]] = []
         """Those that the peer had no resources for, and what it said."""
         self._retries = retries
         self._attempts: dict[DicomFile, list[Exception]] = {}
         self._refusals: dict[DicomFile, int] = {}
-        self._wait = 0.0
+        self._due = 0.0  # by the clock of the loop
 
     @property
     def is_much(self) -> bool:
@@ -56,8 +56,8 @@ class PutOff:
         if wait is None:
             return False
         self._refusals[file] = refusals
-        self.refused[file] = response
-        self._wait = max(self._wait, wait)
+        self.refused.append((file, response))
+        self._due = max(self._due, asyncio.get_running_loop().time() + wait)
         return True
 
     def forget(self, file: DicomFile) -> None:
@@ -67,22 +67,22 @@ class PutOff:
 
     async def wait_for_resources(self) -> list[DicomFile]:
         """Give what was refused, when the time has come to send it again."""
-        wait, self._wait = self._wait, 0.0
+        wait = max(self._due - asyncio.get_running_loop().time(), 0.0)
         logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(self.refused), wait)
         await asyncio.sleep(wait)
-        refused, self.refused = self.refused, {}  # not before: stopped meanwhile, they count as they stand
-        return list(refused)
+        refused, self.refused = self.refused, []  # not before: stopped meanwhile, they count as they stand
+        return [file for file, _ in refused]
 
     def cut_off(self) -> Iterator[Sent]:
         """What has become of all these when nothing is sent any more."""
-        for file, response in self.refused.items():
+        for file, response in self.refused:
             yield Sent(file, response)
         for file in self.again:
             yield Sent(file, None, self._attempts[file][-1])
 
     def clear(self) -> list[DicomFile]:
         """All of them; they are not sent any more."""
-        files = [*self.again, *self.refused]
+        files = [*self.again, *(file for file, _ in self.refused)]
         self.again.clear()
         self.refused.clear()
         return files

@@ -103,7 +103,8 @@ class Planner:
         below = _LEVEL_BELOW[level]
         # The retired Patient/Study Only model ends with the study.
         planner = self if below in self._model.levels else self._in_study_root()
-        parts = await planner.parts(Query(below, dict(part.keys)))
+        known = {each.unique_key for each in planner._model.levels}
+        parts = await planner.parts(Query(below, {name: key for name, key in part.keys if name in known}))
         classes = _union(parts)
         if not parts or (len(classes) > self._most and planner is self):
             return parts

@@ -32,7 +32,11 @@ class Turns:
 
     def forgo(self) -> None:
         """Those that are waited for now are not needed any more."""
-        for limit in self._waiting:
+        waiting, self._waiting = (
+            self._waiting,
+            set(),
+        )  # each is ended once only, also if one of those calls this in its turn
+        for limit in waiting:
             limit.reschedule(asyncio.get_running_loop().time())
 
     async def _has_come(self, shared: asyncio.Semaphore) -> bool:
