@@ -31,11 +31,8 @@ class Turns:
                 self._shared.release()
 
     def forgo(self) -> None:
-        """Those that are waited for now are not needed any more."""
-        waiting, self._waiting = (
-            self._waiting,
-            set(),
-        )  # each is ended once only, also if one of those calls this in its turn
+        """Those that are waited for now are not needed any more. Who is let go by this may say the same."""
+        waiting, self._waiting = self._waiting, set()
         for limit in waiting:
             limit.reschedule(asyncio.get_running_loop().time())
 
