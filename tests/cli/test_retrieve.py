@@ -168,6 +168,18 @@ async def test_the_summary_for_programs(method: str, archive: Archive, tmp_path:
     assert {uid: row["bytes"] for uid, row in rows.items()} == sizes
 
 
+async def test_what_the_answers_do_not_confirm_is_retrieved_only_when_asked_for(ours: Archive, tmp_path: Path) -> None:
+    """Body Part Examined is no key of a study, and the archive answers with all of them (PS3.4 C.2.2.1.3)."""
+    asking = ["retrieve", ours.peer, "-o", tmp_path / "out", "-k", "BodyPartExamined=HAND"]
+    refused = await tomowire(*asking)
+    assert refused.code == 1
+    assert "do not confirm BodyPartExamined" in refused.stderr
+    assert data_sets(tmp_path / "out") == {}
+    done = await tomowire(*asking, "--unconfirmed")
+    assert len(data_sets(tmp_path / "out")) > 4
+    assert "BodyPartExamined" not in done.stderr
+
+
 async def test_names_are_made_of_a_template_and_lead_nowhere_else(archive: Archive, tmp_path: Path) -> None:
     template = "{patient_id}/{modality}/{sop_instance_uid}.dcm"
     done = await tomowire("retrieve", archive.peer, "-o", tmp_path / "out", "--patient", "*", "--name", template)

@@ -438,7 +438,9 @@ async def test_a_peer_that_ignores_a_key_does_not_give_away_everything(
             ) as caught:
                 assert [each async for each in everything if not isinstance(each, Progress)] == []
             assert (caught.value.keywords, caught.value.count) == ((keyword,), 2)
-    assert catalogue.got == []
+        assert catalogue.got == []
+        news = [each async for each in peer.get(query, tmp_path, confirm=False)]
+    assert len([each for each in news if isinstance(each, Retrieved)]) == len(catalogue.rows)
 
 
 async def test_a_study_of_the_patient_study_only_model_is_taken_apart_in_study_root(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -47,6 +48,8 @@ class Keys:
     series_uid: tuple[str, ...] = ()
     modality: tuple[str, ...] = ()
     date: str | None = None
+    confirm: bool = True
+    """Whether answers must confirm that they match, for what they are about to be retrieved."""
 
     def query(self) -> Query:
         """What to ask. Raises `UsageError` for what cannot be asked."""
@@ -129,6 +132,21 @@ def key_options(command: Callable[..., T]) -> Callable[..., T]:
     for option in reversed(_OPTIONS):  # decorators work from the bottom up
         with_options = option(with_options)
     return with_options
+
+
+def unconfirmed_option(command: Callable[..., T]) -> Callable[..., T]:
+    """For commands that retrieve what their `keys` find; outside of `key_options`."""
+
+    @functools.wraps(command)
+    def with_keys(*, unconfirmed: bool, keys: Keys, **others: Any) -> T:
+        return command(keys=replace(keys, confirm=not unconfirmed), **others)
+
+    option = click.option(
+        "--unconfirmed",
+        is_flag=True,
+        help="Take also what the answers of PEER do not confirm to match: it may not know a key, and answer with all that it has.",
+    )
+    return option(with_keys)
 
 
 _OPTIONS: Final = (

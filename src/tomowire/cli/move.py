@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tomowire.aio.connect import associate
-from tomowire.cli.keys import key_options, other_model
+from tomowire.cli.keys import key_options, other_model, unconfirmed_option
 from tomowire.cli.options import AeTitle, json_option, peer_argument, requestor_options
 from tomowire.cli.progress import open_counter
 from tomowire.cli.retrieval import RetrievalReport, counts_of
@@ -47,6 +47,7 @@ logger = logging.getLogger("tomowire.move")
     help="AE title of where the objects shall go; PEER must know it by that.",
 )
 @key_options
+@unconfirmed_option
 @json_option
 @requestor_options(timeout=DEFAULT_RETRIEVE_TIMEOUT, timeout_help="Seconds to the next word of the peer.")
 def command(
@@ -105,7 +106,7 @@ async def move_all(
         async with associate(report.peer, [moving(model), querying(model)], **options) as association:
             log_agreement(logger, association)
             if parts is None:
-                planner = Planner(CFindScu(association), model)
+                planner = Planner(CFindScu(association), model, confirm=selection.confirm)
                 with report.finding():
                     parts = selection.outright or await planner.entities(selection.query)
                 failures = planner.failures

@@ -14,7 +14,7 @@ import click
 
 from tomowire.aio.listen import listen
 from tomowire.cli.collecting import Collector, instances_in
-from tomowire.cli.keys import key_options
+from tomowire.cli.keys import key_options, unconfirmed_option
 from tomowire.cli.move import move_all
 from tomowire.cli.naming import DEFAULT_TEMPLATE, FIELDS, is_unique, name_from_template
 from tomowire.cli.options import json_option, output_option, peer_argument, requestor_options
@@ -54,6 +54,7 @@ logger: Final = logging.getLogger("tomowire.retrieve")
 @peer_argument
 @output_option
 @key_options
+@unconfirmed_option
 @click.option(
     "--method",
     type=click.Choice(["get", "move"]),
@@ -201,7 +202,7 @@ class _Retrieval:
         query, model = self._selection.query, self._selection.model
         async with associate_for_queries(self._report.peer, [querying(model)], **self._options) as association:
             log_agreement(logger, association)
-            planner = Planner(CFindScu(association), model, timeout=self._timeout)
+            planner = Planner(CFindScu(association), model, confirm=self._selection.confirm, timeout=self._timeout)
             parts, present = await (missing(planner, query, model, there) if there else _all(planner, query))
         self._report.resumed({uid: there[uid] for uid in present})
         for failure in planner.failures:

@@ -27,6 +27,8 @@ class Selection:
     model: Model
     outright: tuple[Part, ...]
     """The same if it is made of unique keys alone: then nobody needs to be asked what matches. Else empty."""
+    confirm: bool = True
+    """Whether answers of the peer must confirm that they match."""
 
     @classmethod
     def of(cls, keys: Keys) -> Selection:
@@ -40,7 +42,7 @@ class Selection:
         }
         if not given:
             raise UsageError("which ones? Name at least one key, such as --study-uid or --patient-id")
-        return cls(query, model, _outright(query.level, model, given))
+        return cls(query, model, _outright(query.level, model, given), keys.confirm)
 
 
 def _outright(level: Level, model: Model, given: Mapping[str, list[str]]) -> tuple[Part, ...]:

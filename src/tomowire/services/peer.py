@@ -108,6 +108,7 @@ class Peer:
         timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
         grace: float = DEFAULT_CANCEL_GRACE,
         cancellation: Cancellation = COMPLETE_IN_FLIGHT,
+        confirm: bool = True,
     ) -> AsyncGenerator[Retrieved | Progress, None]:
         """Get all that `query` matches with C-GET, into a folder or to a handler as of `Storage`; yield what became of each.
 
@@ -115,11 +116,22 @@ class Peer:
         the SOP classes that come; where 128 are not enough there are several associations. `Progress` tells between the objects
         how far it is; the first one, before any object, how many there are if the peer says so.
 
+        A peer that does not know a key answers with all that it has. What its answers do not `confirm` to match is not asked for
+        then, and at the end there is a `NotConfirmed`; False takes what it answers.
+
         Arguments and errors are those of `CGetScu.get`, and `QueryFailed`. When there was more than one request, their failures
         come at the end in one `ExceptionGroup`.
         """
         return self._kept(
-            self._get(query, into, model or default_model_of(query), timeout, grace=grace, cancellation=cancellation)
+            self._get(
+                query,
+                into,
+                model or default_model_of(query),
+                confirm=confirm,
+                timeout=timeout,
+                grace=grace,
+                cancellation=cancellation,
+            )
         )
 
     def move(
@@ -130,14 +142,16 @@ class Peer:
         model: Model | None = None,
         timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
         grace: float = DEFAULT_CANCEL_GRACE,
+        confirm: bool = True,
     ) -> AsyncGenerator[Progress, None]:
         """Have the peer send all that `query` matches to the AE title `destination` with C-MOVE; yield how far it is.
 
         A query with keys that a retrieval cannot have, such as a name, is first asked with C-FIND; an identifier of one's own is
-        sent as it is. Arguments and errors are those of `CMoveScu.move`, and `QueryFailed`. When there was more than one request,
-        their failures come at the end in one `ExceptionGroup`.
+        sent as it is. `confirm` is as with `get`. Arguments and errors are those of `CMoveScu.move`, and `QueryFailed`. When there
+        was more than one request, their failures come at the end in one `ExceptionGroup`.
         """
-        return self._kept(self._move(query, destination, model or default_model_of(query), timeout, grace))
+        model = model or default_model_of(query)
+        return self._kept(self._move(query, destination, model, confirm=confirm, timeout=timeout, grace=grace))
 
     def _kept(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Remember an iteration that has begun, and forget those that are over."""
@@ -161,11 +175,13 @@ class Peer:
         query: Query | Dataset,
         into: Folder | str | PathLike[str] | Callable[[StoreRequest], Awaitable[int]],
         model: Model,
-        timeout: float | None,
+        *,
+        confirm: bool,
         **limits: Any,
     ) -> AsyncGenerator[Retrieved | Progress, None]:
-        parts, failures = await plan_retrieval(self.address, query, model, with_classes=True, options=self._options)
-        limits |= {"timeout": timeout, "failures": failures}
+        parts, limits["failures"] = await plan_retrieval(
+            self.address, query, model, with_classes=True, confirm=confirm, options=self._options
+        )
         own = None if isinstance(into, Folder) or callable(into) else await _folder_at(into)
         place = own or cast("Folder | Callable[[StoreRequest], Awaitable[int]]", into)
         try:
@@ -178,12 +194,12 @@ class Peer:
                 own.close()
 
     async def _move(
-        self, query: Query | Dataset, destination: str, model: Model, timeout: float | None, grace: float
+        self, query: Query | Dataset, destination: str, model: Model, *, confirm: bool, **limits: Any
     ) -> AsyncGenerator[Progress, None]:
         requests: Requests | None = None
         if isinstance(query, Query) and not await asyncio.to_thread(names_entities, query, model):
             parts, failures = await plan_retrieval(
-                self.address, query, model, with_classes=False, options=self._options
+                self.address, query, model, with_classes=False, confirm=confirm, options=self._options
             )
             requests = Requests(parts, failures)
             yield requests.progress
@@ -195,7 +211,7 @@ class Peer:
                 scu = CMoveScu(association)
 
                 def move(what: Query | Dataset) -> AsyncGenerator[Progress, None]:
-                    return scu.move(what, destination, model=model, timeout=timeout, grace=grace)
+                    return scu.move(what, destination, model=model, **limits)
 
                 progress = move(query) if requests is None else requests.run(move)
                 with suppress(GeneratorExit):

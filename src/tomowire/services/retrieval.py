@@ -22,7 +22,7 @@ from tomowire.errors import (
     SubOperationFailed,
 )
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
-from tomowire.services.find import CFindScu
+from tomowire.services.find import CFindScu, associate_for_queries
 from tomowire.services.folder import Folder
 from tomowire.services.get import CGetScu, Receiver
 from tomowire.services.models import Model, querying
@@ -193,16 +193,16 @@ async def plan_retrieval(
     model: Model,
     *,
     with_classes: bool,
+    confirm: bool,
     options: dict[str, Any],
-    **limits: Any,
 ) -> tuple[list[Part], list[Exception]]:
     """Ask the peer what `query` matches, `with_classes` down to the SOP classes; and `Planner.failures`.
 
     Raises as `CFindScu.find` does.
     """
     contexts = [querying(each) for each in dict.fromkeys((model, Model.STUDY_ROOT))]
-    async with associate(peer, contexts, **options) as association:
-        planner = Planner(CFindScu(association), model, **limits)
+    async with associate_for_queries(peer, contexts, **options) as association:
+        planner = Planner(CFindScu(association), model, confirm=confirm)
         parts = await (planner.parts(query) if with_classes else planner.entities(query))
         return parts, planner.failures
 

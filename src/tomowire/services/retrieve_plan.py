@@ -62,13 +62,17 @@ class Part:
 class Planner:
     """Asks a peer what there is, in `model`. A part with more than `most` classes is taken apart, level by level.
 
-    What the peer answers and cannot be retrieved, or has not been asked for, is left out; `failures` tells of it.
+    What the peer answers and cannot be retrieved is left out, and so is what its answers do not `confirm` to match (see
+    `tomowire.services.confirming`); `failures` tells of it.
     """
 
-    def __init__(self, scu: CFindScu, model: Model, *, most: int = MOST_SOP_CLASSES, **options: Any) -> None:
+    def __init__(
+        self, scu: CFindScu, model: Model, *, most: int = MOST_SOP_CLASSES, confirm: bool = True, **options: Any
+    ) -> None:
         self._scu = scu
         self._model = model
         self._most = most
+        self._confirm = confirm
         self._options = options
         self._unnamed: Counter[Level] = Counter()
         self._unconfirmed: Counter[tuple[Level, tuple[str, ...]]] = Counter()
@@ -111,7 +115,7 @@ class Planner:
         return [Part(level, part.keys, (), classes, total(parts))]
 
     def _in_study_root(self) -> Planner:
-        planner = Planner(self._scu, Model.STUDY_ROOT, **self._options)
+        planner = Planner(self._scu, Model.STUDY_ROOT, confirm=self._confirm, **self._options)
         planner._unnamed, planner._unconfirmed = self._unnamed, self._unconfirmed
         return planner
 
@@ -125,7 +129,7 @@ class Planner:
         async with aclosing(self._scu.find(asked, model=self._model, **self._options)) as answers:
             async for answer in answers:
                 key = tuple(_one(answer, keyword) or _one(asked, keyword) for keyword in path)
-                doubts = confirmation.doubts(answer)
+                doubts = confirmation.doubts(answer) if self._confirm else []
                 if not key[-1]:
                     self._unnamed[level] += 1
                 elif doubts:
