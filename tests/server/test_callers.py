@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_the_host_of_a_connection(peer_address: str, host: str) -> None:
 def test_the_addresses_of_a_host() -> None:
     assert addresses_of("192.0.2.1") == {"192.0.2.1"}
     assert addresses_of("::ffff:192.0.2.1") == {"192.0.2.1"}
-    assert addresses_of("localhost") <= {"127.0.0.1", "::1"}
+    assert addresses_of("localhost") in ({"127.0.0.1"}, {"::1"}, {"127.0.0.1", "::1"})
     assert addresses_of("nowhere.invalid") == frozenset()
     assert addresses_of("x" * 64 + ".example") == frozenset()
 
@@ -42,6 +43,8 @@ async def test_a_node_that_has_moved_is_found_again(
     """It is turned away once; its host is looked up meanwhile, but not for each who tries."""
     looked_up: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1)  # what is asked for first is done first
+    loop.set_default_executor(executor)
     address = THERE
 
     def look_up(host: str) -> frozenset[str]:
@@ -56,6 +59,8 @@ async def test_a_node_that_has_moved_is_found_again(
         assert not callers.lets_in("VIEWER", f"{HERE}:1")
         assert not callers.lets_in("STRANGER", f"{THERE}:1")
         await asyncio.sleep(0)
+        await asyncio.to_thread(int)
+        await asyncio.sleep(0)
         assert looked_up.empty(), "it has just been looked up"
         monkeypatch.setattr(module, "_BETWEEN_LOOKUPS", 0.0)
         assert not callers.lets_in("VIEWER", f"{HERE}:1")
@@ -64,6 +69,7 @@ async def test_a_node_that_has_moved_is_found_again(
         while not callers.lets_in("VIEWER", f"{HERE}:1"):  # noqa: ASYNC110 - there is nobody to tell
             await asyncio.sleep(0)
         assert not callers.lets_in("VIEWER", f"{THERE}:1")
+    executor.shutdown()
     assert "VIEWER calls from 192.0.2.1:1, and is a node at workstation" in caplog.text
 
 
