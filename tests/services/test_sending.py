@@ -633,7 +633,7 @@ async def test_lanes_that_wait_for_a_turn_are_let_go_when_nothing_is_left(files:
 
 
 async def test_each_lane_waits_before_it_sends_again_what_was_refused(files: list[DicomFile]) -> None:
-    """The peer is out of resources (A700H); the times are lower bounds, and given by the waits."""
+    """The peer is out of resources (A700H); the times are lower bounds: the waits, less a quarter, which is left to chance."""
     loop = asyncio.get_running_loop()
     attempts: list[float] = []
 
@@ -648,8 +648,8 @@ async def test_each_lane_waits_before_it_sends_again_what_was_refused(files: lis
         results = await send(server.port, files, associations=4, retry_waits=(0.2, 0.4))
     assert failures(results) == {"3": 0xA700}
     first, second, third = attempts
-    assert second - first > 0.19
-    assert third - second > 0.39
+    assert second - first > 0.14
+    assert third - second > 0.29
 
 
 async def test_a_file_that_is_named_twice_and_refused_is_told_of_twice(files: list[DicomFile]) -> None:
