@@ -22,7 +22,12 @@ _SAMPLE_MILLISECONDS: Final = 10
 _LISTENING: Final = "0A"
 
 # DCMTK's libraries, Orthanc's included, leave Nagle's algorithm on unless this is set: with it each small object waits some 40 ms.
-ENVIRONMENT: Final = {**os.environ, "TCP_NODELAY": "1"}
+# Python compiles an installed package once, when it is installed. Where it may not keep what it compiles of a working copy, each
+# program would do that anew.
+ENVIRONMENT: Final = {
+    **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+    "TCP_NODELAY": "1",
+}
 
 
 class ProgramFailed(Exception):
