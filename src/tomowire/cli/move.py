@@ -20,7 +20,7 @@ from tomowire.errors import TomowireError
 from tomowire.services.find import CFindScu
 from tomowire.services.models import querying
 from tomowire.services.move import CMoveScu, moving
-from tomowire.services.retrieval import Requests
+from tomowire.services.requests import Requests
 from tomowire.services.retrieve_plan import Planner
 from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT
 from tomowire.services.sending import log_agreement

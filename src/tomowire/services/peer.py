@@ -23,7 +23,8 @@ from tomowire.services.get import COMPLETE_IN_FLIGHT
 from tomowire.services.models import querying
 from tomowire.services.move import CMoveScu, moving
 from tomowire.services.query import Query
-from tomowire.services.retrieval import Requests, get_parts, plan_retrieval
+from tomowire.services.requests import Requests
+from tomowire.services.retrieval import get_parts, plan_retrieval
 from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT, names_entities
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import Sent, send_files
