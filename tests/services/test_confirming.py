@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
+from support.data_sets import EXPLICIT
 from tomowire import Query
 from tomowire.services.confirming import Confirmation
+from tomowire.services.identifiers import decode
 
 
 def data_set(**values: Any) -> Dataset:
@@ -86,6 +88,13 @@ def test_what_says_nothing_and_what_may_be_missing() -> None:
     assert Confirmation(asked, ["StudyInstanceUID"]).doubts(answer) == []
     answer.StudyInstanceUID = "1.2.99"  # what is there has to be right
     assert Confirmation(asked, ["StudyInstanceUID"]).doubts(answer) == ["StudyInstanceUID"]
+
+
+def test_what_cannot_be_read_confirms_nothing() -> None:
+    """PS3.5 6.2 has no such VR."""
+    answer = decode(EXPLICIT.element(0x00080061, "CW", b"CT"), EXPLICIT.transfer_syntax)
+    assert Confirmation(data_set(ModalitiesInStudy="CT")).doubts(answer) == ["ModalitiesInStudy"]
+    assert Confirmation(data_set(ModalitiesInStudy="CT"), ["ModalitiesInStudy"]).doubts(answer) == ["ModalitiesInStudy"]
 
 
 def test_private_keys_go_by_their_tag() -> None:

@@ -14,6 +14,7 @@ import pytest
 from pydicom import Dataset
 
 from support.cancelling import cancelled_after_each_step, cancelled_at_each_await
+from support.data_sets import EXPLICIT
 from support.files import data_of, write_file
 from support.network import LOOPBACK
 from support.raw_peer import CT, MR
@@ -43,7 +44,7 @@ from tomowire import (
     Verification,
     listen,
 )
-from tomowire.errors import AssociationAborted
+from tomowire.errors import AssociationAborted, DataSetError
 from tomowire.services import news
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
@@ -455,6 +456,21 @@ async def test_a_study_of_the_patient_study_only_model_is_taken_apart_in_study_r
     below = [each for each in catalogue.asked if each.QueryRetrieveLevel != "STUDY"]
     assert below
     assert not any("PatientID" in each for each in below)
+
+
+async def test_an_answer_with_a_key_that_cannot_be_read(tmp_path: Path) -> None:
+    """PS3.5 6.2 has no such VR. It is the peer's fault, and said so."""
+    level = EXPLICIT.element(0x00080052, "CS", b"STUDY ")
+
+    async def answer(request: FindRequest) -> AsyncGenerator[FindAnswers, None]:
+        yield FindAnswers([level + EXPLICIT.element(0x0020000D, "UI", b"1.2.3\0").replace(b"UI", b"UX")])
+
+    async with (
+        listen(LOOPBACK, 0, services=[Find(answer)], aet="ARCHIVE") as server,
+        Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer,
+    ):
+        with pytest.raises(DataSetError, match="StudyInstanceUID in an answer of the peer cannot be read"):
+            _ = [each async for each in peer.get(Query.studies(), tmp_path)]
 
 
 async def test_what_is_confirmed_comes_and_what_is_not_is_told(catalogue: Catalogue, tmp_path: Path) -> None:

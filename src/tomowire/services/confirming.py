@@ -46,7 +46,10 @@ class Confirmation:
 def _confirms(answer: Dataset, tag: int, check: Check | None, may_be_missing: bool) -> bool:
     if tag not in answer:
         return may_be_missing
-    element = answer[tag]
+    try:
+        element = answer[tag]
+    except Exception:  # pydicom converts a value when it is asked for, and raises whatever it meets
+        return False
     if element.is_empty:
         return may_be_missing
     # A private attribute is but bytes where no VR comes with it (PS3.5 6.2.2).

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import NotConfirmed, PeerMisbehaved
+from tomowire.errors import DataSetError, NotConfirmed, PeerMisbehaved
 from tomowire.services.confirming import Confirmation
 from tomowire.services.models import Level, Model
 from tomowire.services.query import Query
@@ -214,9 +214,14 @@ def total(parts: Iterable[Part]) -> int | None:
 
 
 def _texts(answer: Dataset, keyword: str) -> list[str]:
-    if keyword not in answer or answer[keyword].is_empty:
+    if keyword not in answer:
         return []
-    element = answer[keyword]
+    try:
+        element = answer[keyword]
+    except Exception as error:  # pydicom converts a value when it is asked for, and raises whatever it meets
+        raise DataSetError(f"{keyword} in an answer of the peer cannot be read: {error}") from error
+    if element.is_empty:
+        return []
     values = [element.value] if element.VM == 1 else element.value
     return [text for each in values if (text := str(each).strip(" \0"))]
 
