@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from tomowire.services.retrieval import Retrieved
     from tomowire.services.retrieving import Progress
     from tomowire.services.sending import Sent, send_files
-    from tomowire.services.storage import CStoreScu, Storage, StoreRequest, StoreResponse, storage
+    from tomowire.services.storage import CStoreScu, StoreResponse, storage
+    from tomowire.services.storage_scp import Storage, StoreRequest
     from tomowire.services.suboperations import Retrieval, RetrieveRequest
     from tomowire.services.verification import CEchoScu, Verification, verification
 
@@ -170,9 +171,9 @@ _HOME: Final = {
     "Sent": "tomowire.services.sending",
     "Server": "tomowire.aio.listen",
     "Status": "tomowire.protocol.status",
-    "Storage": "tomowire.services.storage",
+    "Storage": "tomowire.services.storage_scp",
     "StoreFailed": "tomowire.errors",
-    "StoreRequest": "tomowire.services.storage",
+    "StoreRequest": "tomowire.services.storage_scp",
     "StoreResponse": "tomowire.services.storage",
     "SubOperationFailed": "tomowire.errors",
     "TomowireError": "tomowire.errors",

@@ -17,7 +17,8 @@ from support.services import Keeper, serve
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE
 from tomowire.aio.connect import associate
 from tomowire.services.dicom_file import DicomFile
-from tomowire.services.storage import CStoreScu, StoreRequest, storage
+from tomowire.services.storage import CStoreScu, storage
+from tomowire.services.storage_scp import StoreRequest
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRSP, Response

@@ -32,7 +32,8 @@ from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.errors import AssociationAborted, ConnectFailed, OperationTimeout
 from tomowire.services.sending import send_files
-from tomowire.services.storage import CStoreScu, Storage, StoreRequest, storage
+from tomowire.services.storage import CStoreScu, storage
+from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRSP

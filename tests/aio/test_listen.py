@@ -33,7 +33,7 @@ from tomowire.aio.association import Association
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.errors import ConnectFailed, UsageError
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CEchoRSP

@@ -19,7 +19,7 @@ from tomowire.aio.responses import responses
 from tomowire.aio.serving import IncomingRequest, ServiceProvider
 from tomowire.errors import AssociationAborted
 from tomowire.protocol.negotiation import ProposedContext
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.items import PresentationContextAC

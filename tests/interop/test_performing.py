@@ -24,7 +24,7 @@ from tomowire.protocol.negotiation import ProposedContext
 from tomowire.services.dicom_file import inspect
 from tomowire.services.identifiers import encode
 from tomowire.services.sending import send_files
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CFindRQ, CGetRQ

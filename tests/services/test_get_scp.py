@@ -29,7 +29,7 @@ from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import decode
 from tomowire.services.models import Model
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CEchoRSP, CGetRQ, CGetRSP, CStoreRQ, CStoreRSP
 from tomowire.wire.pdu import AAbort, AReleaseRP

@@ -22,7 +22,8 @@ from tomowire.protocol.status import Status
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.retrying import Retries, retry_waits
 from tomowire.services.sending import Sent, send_files
-from tomowire.services.storage import Storage, StoreRequest, StoreResponse
+from tomowire.services.storage import StoreResponse
+from tomowire.services.storage_scp import Storage, StoreRequest
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

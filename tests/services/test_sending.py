@@ -37,7 +37,8 @@ from tomowire.errors import (
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.feed import Feed
 from tomowire.services.sending import Sent, plan, send_feed, send_files
-from tomowire.services.storage import MoveOriginator, Storage, StoreRequest
+from tomowire.services.storage import MoveOriginator
+from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
 from tomowire.wire.pdu import AAbort, AAssociateRJ

@@ -42,7 +42,8 @@ from tomowire.errors import (
     StoreFailed,
 )
 from tomowire.services.dicom_file import DicomFile
-from tomowire.services.storage import CStoreScu, Storage, StoreRequest, storage
+from tomowire.services.storage import CStoreScu, storage
+from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from tomowire.wire.items import PresentationContextRQ

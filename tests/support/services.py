@@ -7,7 +7,7 @@ from typing import Any
 
 from tomowire.aio.listen import Server, listen
 from tomowire.protocol.status import SUCCESS
-from tomowire.services.storage import Storage, StoreRequest
+from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.aio.opening import open_connection
 from tomowire.aio.serving import Dispatcher
-from tomowire.errors import AssociationLost, ConnectFailed, OperationTimeout
+from tomowire.errors import AssociationLost, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
 from tomowire.wire.user_information import AsynchronousOperationsWindow
@@ -70,7 +70,7 @@ async def associate(
         dispatcher=Dispatcher(services) if services else None,
     )
     upper.associate(proposal, asyncio.get_running_loop().time())
-    await _open(association, address, connect_timeout, ssl)
+    await open_connection(association, address, connect_timeout, ssl)
     try:
         await _establish(association, address, association_timeout)
         yield association
@@ -85,24 +85,6 @@ def _flattened(contexts: Iterable[ProposedContext | Iterable[ProposedContext]]) 
             yield each
         else:
             yield from each
-
-
-async def _open(association: Association, address: PeerAddress, timeout: float, ssl: SSLContext | None) -> None:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout):
-            await loop.create_connection(lambda: association.connection, address.host, address.port, ssl=ssl)
-    except TimeoutError:
-        raise ConnectFailed(f"cannot connect to {address}: no answer within {timeout:g} s") from None
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
-        raise ConnectFailed(f"cannot connect to {address}: the host name cannot be resolved ({reason})") from error
-    except ConnectionRefusedError as error:
-        raise ConnectFailed(f"cannot connect to {address}: refused; nothing listens there") from error
-    except OSError as error:
-        # Several addresses, several reasons: asyncio strings them together in an error without a number.
-        text = error.strerror or ("none of its addresses answers" if error.errno is None else str(error))
-        raise ConnectFailed(f"cannot connect to {address}: {text}") from error
 
 
 async def _establish(association: Association, address: PeerAddress, timeout: float) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tomowire.cli.retrieval import RetrievalReport
     from tomowire.protocol.status import Status
     from tomowire.services.folder import Folder
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
 logger: Final = logging.getLogger("tomowire.retrieve")
 

@@ -26,7 +26,7 @@ from tomowire.cli.running import ExitCode, complain, readable, run
 from tomowire.errors import AssociationError, UsageError
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS
 from tomowire.services.folder import Folder
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import Verification
 from tomowire.wire.messages import CStoreRQ
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tomowire.cli.receiving import Acceptor
     from tomowire.protocol.status import Status
     from tomowire.services.folder import Kept
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
     from tomowire.wire.messages import Response
 
 logger = logging.getLogger("tomowire.listen")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.streams import Chunk
     from tomowire.services.folder import NameOf
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
 DEFAULT_TEMPLATE: Final = "{sop_instance_uid}.dcm"
 

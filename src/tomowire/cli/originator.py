@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.protocol.status import Status
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
 _MOST_TOLD: Final = 3
 

@@ -32,7 +32,7 @@ from tomowire.services.retrieval import get_parts
 from tomowire.services.retrieve_plan import Planner
 from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT, Progress
 from tomowire.services.sending import log_agreement
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value
 

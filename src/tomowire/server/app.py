@@ -26,7 +26,7 @@ from tomowire.server.quiet import fewer_failures
 from tomowire.server.tally import Tally
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
-from tomowire.services.storage import Storage, StoreRequest
+from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value
 

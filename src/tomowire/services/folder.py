@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tomowire.aio.streams import Chunk
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
     NameOf = Callable[[StoreRequest, Chunk], str]
 

@@ -19,7 +19,7 @@ from tomowire.services.retrieving import (
     model_for,
     suboperations,
 )
-from tomowire.services.storage import Storage
+from tomowire.services.storage_scp import Storage
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, storage_uid
 from tomowire.wire.messages import MEDIUM, CGetRQ
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.association import Association
     from tomowire.services.query import Query
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
 Cancellation = Literal["complete_in_flight", "reject_in_flight"]
 COMPLETE_IN_FLIGHT: Final = "complete_in_flight"

@@ -15,7 +15,8 @@ from tomowire.services.fitting import fitted
 from tomowire.services.lanes import UNLIMITED_WINDOW
 from tomowire.services.models import Model
 from tomowire.services.read_ahead import ReadAhead
-from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu, may_be_storage
+from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
+from tomowire.services.storage_scp import may_be_storage
 from tomowire.services.suboperations import (
     Objects,
     Retrieval,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tomowire.services.models import Model
     from tomowire.services.retrieval import Retrieved
     from tomowire.services.retrieving import Progress
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
 T = TypeVar("T")
 

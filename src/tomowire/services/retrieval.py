@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
-    from tomowire.services.storage import StoreRequest
+    from tomowire.services.storage_scp import StoreRequest
 
 logger = logging.getLogger("tomowire.retrieving")
 
