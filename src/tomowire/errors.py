@@ -108,9 +108,13 @@ class ConnectFailed(AssociationError, ConnectionError):
 
 
 class AssociationRejected(AssociationError):
-    """The peer sent A-ASSOCIATE-RJ; `result`, `source` and `reason` are those of PS3.8 Table 9-21."""
+    """The peer sent A-ASSOCIATE-RJ; `result`, `source` and `reason` are those of PS3.8 Table 9-21.
 
-    def __init__(self, message: str, *, result: int, source: int, reason: int) -> None:
+    A handler of an acceptor raises it to have that answered; the text goes to the log. By default it is for good (1), by the
+    application (1), without a reason (1); `result=2` is for now.
+    """
+
+    def __init__(self, message: str, *, result: int = 1, source: int = 1, reason: int = 1) -> None:
         super().__init__(message)
         self.result = result
         self.source = source

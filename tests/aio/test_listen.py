@@ -174,7 +174,7 @@ async def test_the_end_of_each_connection_is_told_once() -> None:
         if len(ended) == len({"ONE", "TWO"}):
             both.set()
 
-    async with serve(on_end=on_end) as server, asyncio.timeout(10):
+    async with serve(on_ended=on_end) as server, asyncio.timeout(10):
         one, two = await RawPeer.connect(server.port), await RawPeer.connect(server.port)
         await one.associate(associate_rq(calling="ONE"))
         await two.associate(associate_rq(calling="TWO"))

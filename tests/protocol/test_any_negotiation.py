@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG, MR, VERIFICATION, Supports
-from tomowire.protocol.negotiation import AcceptorPolicy, Agreement, answer
+from tomowire.protocol.acceptance import AcceptorPolicy, answer
+from tomowire.protocol.negotiation import Agreement
 from tomowire.uids import TRANSFER_SYNTAXES
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ, decode_pdu, encode_pdu
+from tomowire.wire.user_identity import UserIdentity
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
     ExtendedNegotiation,
     RoleSelection,
-    UserIdentityRQ,
     UserInformation,
 )
 
@@ -52,7 +53,7 @@ requests = st.builds(
     st.just("CALLED"),
     st.just("CALLING"),
     by_id(st.builds(PresentationContextRQ, context_ids, some_abstract, st.lists(some_transfer, max_size=3).map(tuple))),
-    information(user_identity=st.none() | st.builds(UserIdentityRQ, st.just(1), st.just(b"user"), st.just(b""), flags)),
+    information(user_identity=st.none() | st.builds(UserIdentity, st.just(1), st.just(b"user"), st.just(b""), flags)),
 )
 responses = st.builds(
     AAssociateAC,

@@ -21,8 +21,8 @@ from support.upper_layers import (
     split_pdus,
 )
 from tomowire.errors import AssociationAborted, AssociationLost, UsageError
+from tomowire.protocol.acceptance import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.events import AssociateRequested, AssociationEnded, ProtocolEvent
-from tomowire.protocol.negotiation import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.states import State
 from tomowire.protocol.upper_layer import UpperLayer
 from tomowire.wire.command_set import encode_command

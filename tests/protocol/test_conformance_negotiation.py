@@ -51,8 +51,9 @@ from support.upper_layers import (
     split_pdus,
 )
 from support.wire_values import raw_item
+from tomowire.protocol.acceptance import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.events import AssociateAccepted, AssociationEnded, MessageReceived, ReleaseRequested
-from tomowire.protocol.negotiation import REJECT_LOCAL_LIMIT, AcceptorPolicy, ProposedContext, answer
+from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.states import State
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, encode_pdu
 

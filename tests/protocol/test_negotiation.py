@@ -9,27 +9,24 @@ import pytest
 
 from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG, MR, SUPPORTED, VERIFICATION, Supports, proposal
 from tomowire.errors import UsageError
-from tomowire.protocol.negotiation import (
-    MAXIMUM_CONTEXTS,
+from tomowire.protocol.acceptance import (
     REJECT_APPLICATION_CONTEXT,
     REJECT_CALLED_AE_TITLE,
     REJECT_CALLING_AE_TITLE,
     REJECT_LOCAL_LIMIT,
     AcceptorPolicy,
-    Agreement,
-    ProposedContext,
     answer,
-    propose,
 )
+from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, Agreement, ProposedContext, propose
 from tomowire.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, decode_pdu, encode_pdu
+from tomowire.wire.user_identity import UserIdentity
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
     CommonExtendedNegotiation,
     ExtendedNegotiation,
     RoleSelection,
-    UserIdentityRQ,
     UserInformation,
 )
 
@@ -70,7 +67,7 @@ def test_a_proposal_says_who_and_what_we_are() -> None:
 
 def test_a_proposal_passes_on_window_and_extended_negotiation() -> None:
     extended = ExtendedNegotiation(CT, b"\2")
-    information = proposal(window=Window(5, 1), extended_negotiations=[extended]).user_information
+    information = proposal(window=Window(5, 1), extended=[extended]).user_information
     assert information.asynchronous_operations_window == Window(5, 1)
     assert information.extended_negotiations == (extended,)
 
@@ -307,7 +304,7 @@ def test_extended_negotiation_is_answered_only_if_proposed_and_understood() -> N
 @pytest.mark.parametrize("positive_response_requested", [False, True])
 def test_user_identity_gets_no_answer_from_who_does_not_check_it(positive_response_requested: bool) -> None:
     """PS3.7 D.3.3.7: no response is the answer of an acceptor that does not support it."""
-    identity = UserIdentityRQ(1, b"user", positive_response_requested=positive_response_requested)
+    identity = UserIdentity(1, b"user", positive_response_requested=positive_response_requested)
     request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), user_identity=identity)
     assert acceptance(request).user_information.user_identity_response is None
 

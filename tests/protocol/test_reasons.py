@@ -6,6 +6,7 @@ import pytest
 
 from tomowire.protocol.reasons import describe_abort, describe_rejection, why_rejected
 from tomowire.wire.pdu import AAssociateRJ, AAssociateRQ
+from tomowire.wire.user_identity import UserIdentity
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,6 @@ def test_the_called_and_the_calling_title_have_different_cures() -> None:
         (1, 1, 2, "application context '1.2.3'"),
         (1, 1, 3, "'CALLER' is not one of the callers"),
         (1, 1, 7, "called 'OTHER'"),
-        (2, 3, 2, "limit of associations"),
-        (2, 3, 1, "shutting down"),
         (1, 1, 1, "no reason given"),
     ],
 )
@@ -79,6 +78,14 @@ def test_the_rejecting_side_says_what_was_wrong_with_the_request(
     result: int, source: int, reason: int, words: str
 ) -> None:
     request = AAssociateRQ("OTHER", "CALLER", (), application_context_name="1.2.3")
-    text = why_rejected(request, AAssociateRJ(result, source, reason))
-    assert words in text
-    assert f"result {result}, source {source}, reason {reason}" in text
+    assert words in why_rejected(request, AAssociateRJ(result, source, reason))
+
+
+def test_a_rejection_without_a_reason_may_be_meant_for_the_user() -> None:
+    """PS3.7 D.3.3.7.3: source 2; there is no reason code for it."""
+    identity = UserIdentity.name_and_passcode("alice", "secret")
+    text = describe_rejection(1, 2, 1, identity)
+    assert "user 'alice' is not accepted" in text
+    assert "secret" not in text
+    assert "want to know the user" in describe_rejection(1, 2, 1)
+    assert "alice" not in describe_rejection(1, 2, 2, identity)

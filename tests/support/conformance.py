@@ -19,8 +19,8 @@ from support.upper_layers import (
     sent,
 )
 from support.wire_values import raw_item
+from tomowire.protocol.acceptance import AcceptorPolicy, answer
 from tomowire.protocol.events import AssociateRequested, AssociationEnded
-from tomowire.protocol.negotiation import AcceptorPolicy, answer
 from tomowire.protocol.states import State
 from tomowire.protocol.upper_layer import UpperLayer
 from tomowire.wire.command_set import encode_command

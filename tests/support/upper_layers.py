@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from struct import pack
 from typing import Any, Final
 
+from tomowire.protocol.acceptance import AcceptorPolicy, answer
 from tomowire.protocol.events import AssociateRequested, DataReceived, MessageReceived, ProtocolEvent
-from tomowire.protocol.negotiation import AcceptorPolicy, ProposedContext, answer, propose
+from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.states import State
 from tomowire.protocol.upper_layer import UpperLayer
 from tomowire.wire.command_set import Message

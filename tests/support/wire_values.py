@@ -20,13 +20,12 @@ from tomowire.wire.pdu import (
     Pdu,
 )
 from tomowire.wire.pdv import Pdv
+from tomowire.wire.user_identity import UserIdentity, UserIdentityAC
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
     CommonExtendedNegotiation,
     ExtendedNegotiation,
     RoleSelection,
-    UserIdentityAC,
-    UserIdentityRQ,
     UserInformation,
 )
 
@@ -60,7 +59,7 @@ user_informations = st.builds(
     role_selections=some(st.builds(RoleSelection, uids, st.booleans(), st.booleans())),
     extended_negotiations=some(st.builds(ExtendedNegotiation, uids, blobs)),
     common_extended_negotiations=some(st.builds(CommonExtendedNegotiation, uids, uids, some(uids))),
-    user_identity=st.none() | st.builds(UserIdentityRQ, bytes8, blobs, blobs, st.booleans()),
+    user_identity=st.none() | st.builds(UserIdentity, bytes8, blobs, blobs, st.booleans()),
     user_identity_response=st.none() | st.builds(UserIdentityAC, blobs),
     unknown_items=unknown_items(*range(0x51, 0x5A)),
 )

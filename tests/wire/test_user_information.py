@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from support.wire_values import mutilated, raw_item, user_informations
 from tomowire.errors import PduError, UsageError
 from tomowire.wire.items import Item, UnknownItem, split_items
+from tomowire.wire.user_identity import UserIdentity, UserIdentityAC
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
     CommonExtendedNegotiation,
     ExtendedNegotiation,
     RoleSelection,
-    UserIdentityAC,
-    UserIdentityRQ,
     UserInformation,
     decode_user_information,
     encode_user_information,
@@ -68,12 +67,12 @@ SUB_ITEMS = [
         id="Table D.3-12, no related class",
     ),
     pytest.param(
-        {"user_identity": UserIdentityRQ(2, b"name", b"secret", positive_response_requested=True)},
+        {"user_identity": UserIdentity(2, b"name", b"secret", positive_response_requested=True)},
         raw_item(0x58, b"\x02\x01" + field(b"name") + field(b"secret")),
         id="Table D.3-14, passcode",
     ),
     pytest.param(
-        {"user_identity": UserIdentityRQ(5, b"token")},
+        {"user_identity": UserIdentity(5, b"token")},
         raw_item(0x58, b"\x05\x00" + field(b"token") + field(b"")),
         id="Table D.3-14, token",
     ),
@@ -162,7 +161,7 @@ def test_nothing_at_all_is_tolerated() -> None:
             raw_item(0x58, b"\1\0" + field(b"a") + field(b"")),
             raw_item(0x58, b"\1\0" + field(b"b") + field(b"")),
             "user_identity",
-            UserIdentityRQ(1, b"b"),
+            UserIdentity(1, b"b"),
         ),
         (raw_item(0x59, field(b"a")), raw_item(0x59, field(b"b")), "user_identity_response", UserIdentityAC(b"b")),
     ],
@@ -230,8 +229,8 @@ def test_a_related_class_past_its_list_is_refused() -> None:
         UserInformation(maximum_length=-1),
         UserInformation(maximum_length=1 << 32),
         UserInformation(asynchronous_operations_window=AsynchronousOperationsWindow(1 << 16, 1)),
-        UserInformation(user_identity=UserIdentityRQ(256, b"")),
-        UserInformation(user_identity=UserIdentityRQ(4, bytes(1 << 16))),
+        UserInformation(user_identity=UserIdentity(256, b"")),
+        UserInformation(user_identity=UserIdentity(4, bytes(1 << 16))),
         UserInformation(user_identity_response=UserIdentityAC(bytes(0xFFFE))),
         UserInformation(implementation_version_name="\N{EURO SIGN}"),
     ],
@@ -242,6 +241,6 @@ def test_what_does_not_fit_is_the_callers_fault(information: UserInformation) ->
 
 
 def test_secrets_do_not_show_in_logs() -> None:
-    identity = UserIdentityRQ(2, b"name", b"secret")
+    identity = UserIdentity(2, b"name", b"secret")
     assert "secret" not in repr(UserInformation(user_identity=identity))
     assert "name" not in repr(identity)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.connection import Connection
-from tomowire.aio.facts import AssociationFacts
+from tomowire.aio.ending import end_of, log_end
 from tomowire.aio.idle import IdleWatch
+from tomowire.aio.incoming import Incoming
+from tomowire.aio.messages import AssociationMessages
 from tomowire.aio.operations import Operations
-from tomowire.aio.outbox import MessageSender, Outbox
-from tomowire.aio.streams import DataStream
+from tomowire.aio.outbox import Outbox
 from tomowire.errors import (
     AssociationAborted,
     AssociationError,
@@ -40,18 +41,17 @@ from tomowire.protocol.events import (
 from tomowire.protocol.reasons import describe_rejection
 from tomowire.protocol.states import State
 from tomowire.wire.abort_reasons import UNEXPECTED_PDU_PARAMETER
-from tomowire.wire.messages import CCancelRQ, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Iterable
 
     from tomowire.aio.blocks import Block
-    from tomowire.aio.operation import Operation
-    from tomowire.aio.serving import Dispatcher
+    from tomowire.aio.dispatcher import Dispatcher
+    from tomowire.aio.host import Host
+    from tomowire.aio.providers import Providers
     from tomowire.protocol.events import ProtocolEvent
     from tomowire.protocol.upper_layer import UpperLayer
-    from tomowire.wire.command_set import Message
-    from tomowire.wire.pdu import AAssociateRQ
+    from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 
 logger = logging.getLogger("tomowire.association")
 
@@ -60,12 +60,11 @@ DEFAULT_HANDLER_GRACE: Final = 10.0
 """Seconds that cancelled handlers have to clean up before they are left to themselves."""
 
 
-class Association(AssociationFacts):
+class Association(AssociationMessages):
     """An association that a requestor opened (`associate`) or an acceptor answered (`listen`).
 
     `dispatcher` serves the peer's requests, on either side; without one a request of the peer is a breach of the protocol. Times
-    are in seconds; `idle_timeout` ends an association on which nothing comes and nothing is being served. `on_open` is called when
-    there is a connection, `on_gone` when it is closed and no request is being served any more.
+    are in seconds; `idle_timeout` ends an association on which nothing comes and nothing is being served. An acceptor has a `host`.
     """
 
     def __init__(
@@ -76,73 +75,58 @@ class Association(AssociationFacts):
         calling_ae_title: str = "",
         dispatcher: Dispatcher | None = None,
         idle_timeout: float | None = None,
-        on_open: Callable[[Association], None] | None = None,
-        on_gone: Callable[[Association], None] | None = None,
+        host: Host | None = None,
     ) -> None:
         super().__init__(upper, called_ae_title, calling_ae_title)
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._dispatcher = dispatcher
         self._idle = IdleWatch(loop, self, idle_timeout) if idle_timeout is not None else None
-        self._on_open = on_open
-        self._on_gone = on_gone
-        self._incoming: DataStream | None = None  # the data set that is arriving
-        self.messages_received = 0
-        """How many messages have come, each with the whole of its data set."""
+        self._host = host
+        self._established_at = 0.0
         self._established: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._abort_was_asked_for = False
+        self._timed_out = False
+        self._end_was_told = False
+        self._is_gone = False
         self.connection = Connection(upper, self)
         self._operations = Operations(
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
         )
         self._outbox = Outbox(upper, self.connection, self._operations, self.abort)
+        self._incoming = Incoming(self, self._operations, dispatcher)
 
     @property
     def is_peers_turn(self) -> bool:
         """Whether the next thing to happen is that something comes from the peer: no request of its is being served."""
-        return self._dispatcher is None or self._dispatcher.is_idle or self._incoming is not None
+        return self._is_serving_nothing or self._incoming.is_amid_data
 
-    # Messages of ours
+    @property
+    def messages_received(self) -> int:
+        """How many messages have come, each with the whole of its data set."""
+        return self._incoming.messages
 
-    def next_message_id(self) -> int:
-        """A Message ID that is not in use on this association (1 to 65535)."""
-        return self._operations.next_message_id()
+    @property
+    def _is_serving_nothing(self) -> bool:
+        return self._dispatcher is None or self._dispatcher.is_idle
 
-    def operation(self, request: Request, *, name: str, timeout: float | None) -> Operation:
-        """To be entered with `async with` before `request` is sent, and left when its responses have been taken.
+    # The acceptor's answer
 
-        `timeout` is the time in which something must move, None for ever; then the association is aborted and `OperationTimeout`
-        raised. `name` stands in its text.
-        """
-        self._outbox.check_open()
-        return self._operations.new(request, name, timeout)
+    def accept(self, request: AAssociateRQ, response: AAssociateAC, providers: Providers) -> None:
+        """A-ASSOCIATE response (accept); `providers` serve what was accepted. Raises `UsageError` for what cannot be encoded."""
+        self._upper.accept(request, response, self._loop.time())
+        if self._dispatcher is not None:
+            self._dispatcher.providers = providers
+        logger.info("%s: association accepted%s", self.title, f" for {self.identity}" if self.user is not None else "")
+        self.connection.flush()
+        self._on_established()
 
-    def send(
-        self, context_id: int, message: Message, data: bytes | memoryview | None = None
-    ) -> Coroutine[Any, Any, None]:
-        """Send one message, with its data set if that lies in memory, after those that are being sent.
-
-        Waits while the peer is slow to take it. Raises what ended the association, and `UsageError` for what cannot be encoded.
-        """
-        return self._outbox.send(context_id, message, data)
-
-    def send_command_set(self, context_id: int, encoded: bytes) -> Coroutine[Any, Any, None]:
-        """Send a command set that is encoded already and has no data set, as `send` does."""
-        return self._outbox.send_command_set(context_id, encoded)
-
-    def sending(self, context_id: int, message: Message, operation: Operation | None = None) -> MessageSender:
-        """Send a message whose data set comes in pieces: `async with association.sending(...) as sender`."""
-        return MessageSender(self._outbox, context_id, message, operation)
-
-    async def cancel(self, context_id: int, operation: Operation) -> None:
-        """Send C-CANCEL for a request of ours (PS3.7 9.3.2.3); the peer ends it with a final response, which is still to be taken.
-
-        Sends nothing when the request has not been sent, or has been answered. Waits and raises as `send` does.
-        """
-        if operation.is_outstanding:
-            request = CCancelRQ(message_id_being_responded_to=operation.request.message_id)
-            await self._outbox.send(context_id, request, None)
+    def reject(self, response: AAssociateRJ) -> None:
+        """A-ASSOCIATE response (reject)."""
+        self._upper.reject(response, self._loop.time())
+        self.connection.flush()
+        self._end(AssociationReleased("the association was rejected"))
 
     # The end
 
@@ -162,18 +146,20 @@ class Association(AssociationFacts):
                 await self._outbox.release(self._loop.time)
                 await self.wait_closed()
         except TimeoutError:
+            self._timed_out = True
             await self.close(grace=0)
             raise OperationTimeout(f"the peer did not answer the release request within {timeout:g} s") from None
 
     def abort(self, error: PduError | None = None, *, because: str | None = None) -> None:
         """Send A-ABORT; all that waits on this association is told. The connection closes when the peer closes it, or by ARTIM.
 
-        `error` is what the peer did wrong, `because` any other reason than that someone asked for it.
+        `error` is what the peer did wrong, `because` what it did not do in time; without either someone has asked for it.
         """
         if self._upper.is_over:
             return
         self._abort_was_asked_for = error is None and because is None
         if because is not None:
+            self._timed_out = True
             self._end(AssociationAborted(because, source=0, reason=0, by_peer=False))
         self._upper.abort(self._loop.time(), error)
         self.on_events(self._upper.take_events(), None)
@@ -219,28 +205,28 @@ class Association(AssociationFacts):
         if self._idle is not None:
             self._idle.on_peers_turn(self._loop.time())
         self._respond_to_release()
-        self._go_if_over()
+        self._tell_end()
 
     # From the connection
 
     def on_connected(self) -> None:
-        if self._on_open is not None:
-            self._on_open(self)
+        if self._host is not None:
+            self._host.on_open(self)
 
     def on_events(self, events: Iterable[ProtocolEvent], block: Block | None) -> None:
+        incoming = self._incoming
         for event in events:
             if isinstance(event, DataReceived):
-                self._on_data(event, block)
+                incoming.on_data(event, block)
             elif isinstance(event, MessageReceived):
                 # What came together with the end: there is nobody to answer, and its data set would never be whole.
                 if self._over is None:
-                    self._on_message(event)
+                    incoming.on_message(event)
             else:
                 self._on_control(event)
 
     def on_no_room(self) -> None:
-        if self._incoming is not None:
-            self._incoming.hurry()
+        self._incoming.hurry()
 
     def on_closed(self) -> None:
         if self.connection.artim_expired and self._upper.agreement is None:
@@ -248,42 +234,9 @@ class Association(AssociationFacts):
         self._end(AssociationLost("the connection was closed"))
         if not self._closed.done():
             self._closed.set_result(None)
-        self._go_if_over()
+        self._tell_end()
 
     # Events
-
-    def _on_data(self, event: DataReceived, block: Block | None) -> None:
-        stream = self._incoming
-        if stream is not None and block is not None:
-            stream.push(event.data, block, last=event.last)
-        if event.last:
-            self._incoming = None
-            self.messages_received += 1
-
-    def _on_message(self, event: MessageReceived) -> None:
-        message = event.message
-        self._incoming = stream = DataStream() if message.has_data_set else None
-        self.messages_received += stream is None
-        if isinstance(message, Response):
-            problem = self._operations.on_response(message, stream)
-            if problem is not None:
-                self.break_off(problem)
-        elif isinstance(message, CCancelRQ):
-            if stream is not None:
-                stream.close()
-            if self._dispatcher is not None:
-                self._dispatcher.on_cancel(message.message_id_being_responded_to)
-        elif self._dispatcher is not None and isinstance(message, Request):
-            self._dispatcher.on_request(self, self.agreement.contexts[event.context_id], message, stream)
-        else:
-            self.break_off(f"the peer sent {type(message).__name__}, but there is no service for it here")
-
-    def _on_malformed(self, event: MalformedMessage) -> None:
-        error = event.error
-        if self._dispatcher is None or error.message_id is None or (error.command_field or 0x8000) & 0x8000:
-            self.break_off(f"a command set that cannot be answered: {error}")
-        else:
-            self._dispatcher.on_malformed(self, event.context_id, error)
 
     def _on_control(self, event: ProtocolEvent) -> None:
         match event:
@@ -293,11 +246,11 @@ class Association(AssociationFacts):
                 self._on_established()
             case AssociateRejected():
                 rj = event.response
-                text = describe_rejection(rj.result, rj.source, rj.reason)
+                text = describe_rejection(rj.result, rj.source, rj.reason, self.identity)
                 self._end(AssociationRejected(text, result=rj.result, source=rj.source, reason=rj.reason))
             case MalformedMessage():
                 if self._over is None:
-                    self._on_malformed(event)
+                    self._incoming.on_malformed(event)
             case ReleaseRequested():
                 self._on_release_requested(collision=event.collision)
             case ReleaseConfirmed():
@@ -310,13 +263,10 @@ class Association(AssociationFacts):
     def _on_associate_requested(self, request: AAssociateRQ) -> None:
         self.called_ae_title = request.called_ae_title
         self.calling_ae_title = request.calling_ae_title
+        self.identity = request.user_information.user_identity
         # Events are told after all that was received together has been read: the peer may have aborted already.
-        if self._dispatcher is not None and self._upper.state is State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
-            self._dispatcher.on_associate(self, request, self._upper)
-            if self.is_established:
-                self._on_established()
-            else:
-                self._end(AssociationReleased("the association was rejected"))
+        if self._host is not None and self.awaits_answer:
+            self._host.on_request(self, request)
 
     def _on_established(self) -> None:
         self.connection.use_large_blocks()
@@ -325,6 +275,9 @@ class Association(AssociationFacts):
             self._idle.start(self._loop.time())
         if not self._established.done():
             self._established.set_result(None)
+        self._established_at = self._loop.time()
+        if self._host is not None:
+            self._host.on_established(self)
 
     def _on_release_requested(self, *, collision: bool) -> None:
         if collision:
@@ -332,7 +285,7 @@ class Association(AssociationFacts):
                 self._upper.respond_to_release(self._loop.time())
             return
         self._operations.fail(AssociationReleased("the peer released the association before it had answered"))
-        if self._dispatcher is None or self._dispatcher.is_idle:
+        if self._is_serving_nothing:
             self._respond_to_release()
 
     def _respond_to_release(self) -> None:
@@ -340,41 +293,44 @@ class Association(AssociationFacts):
             return  # an abort came with the request
         self._upper.respond_to_release(self._loop.time())
         self.connection.flush_soon()
-        self._end(AssociationReleased("the peer has released the association"))
+        self._end(AssociationReleased("the peer has released the association"), released_by_peer=True)
 
-    def _end(self, error: AssociationError) -> None:
+    def _end(self, error: AssociationError, *, released_by_peer: bool = False) -> None:
         """Tell everyone who waits, once."""
         if self._over is not None:
             return
         self._over = error
-        self._log_end(error)
+        was_established = self._upper.agreement is not None
+        log_end(self.title, error, was_established=was_established, was_asked_for=self._abort_was_asked_for)
+        if was_established:
+            self.end = end_of(
+                error,
+                released_by_peer=released_by_peer,
+                timed_out=self._timed_out,
+                seconds=self._loop.time() - self._established_at,
+                messages_received=self.messages_received,
+                messages_sent=self._outbox.messages_sent,
+                bytes_received=self.connection.bytes_received,
+            )
         if self._idle is not None:
             self._idle.stop()
         if not self._established.done():
             self._established.set_exception(error)
             self._established.exception()  # it stays in `_over`: nobody has to wait for it
         self._operations.fail(error)
-        if self._incoming is not None:
-            self._incoming.fail(error)
-            self._incoming = None
+        self._incoming.fail(error)
         self._outbox.close(error)
         if self._dispatcher is not None:
             self._dispatcher.on_association_over(error)
+        self._tell_end()
 
-    def _log_end(self, error: AssociationError) -> None:
-        """A warning where a peer's association broke; what this side did itself, and who never asked for one, is less than that."""
-        if isinstance(error, AssociationReleased):
-            logger.info("%s: released", self.title)
-        elif self._upper.agreement is None:
-            # Port scanners and health checks connect and go; and a requestor hears it by an exception.
-            logger.info("%s: %s", self.title, error)
-        elif self._abort_was_asked_for:
-            logger.info("%s: %s", self.title, error)
-        else:
-            logger.warning("%s: %s", self.title, error)
-
-    def _go_if_over(self) -> None:
-        on_gone = self._on_gone
-        if on_gone is not None and self._closed.done() and (self._dispatcher is None or self._dispatcher.is_idle):
-            self._on_gone = None
-            on_gone(self)
+    def _tell_end(self) -> None:
+        """Tell the host, once each, that the association is over and that the connection is closed, when nothing runs any more."""
+        if self._host is None or self._over is None or not self._is_serving_nothing:
+            return
+        if not self._end_was_told:
+            self._end_was_told = True
+            self._host.on_ended(self)
+        if self._closed.done() and not self._is_gone:
+            self._is_gone = True
+            self._host.on_gone(self)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
-from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.aio.dispatcher import Dispatcher
 from tomowire.aio.opening import open_connection
-from tomowire.aio.serving import Dispatcher
 from tomowire.errors import AssociationLost, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.wire.user_identity import UserIdentity
+    from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
@@ -41,6 +43,8 @@ async def associate(
     window: int = DEFAULT_WINDOW,
     services: Sequence[ServiceProvider] = (),
     performed: int = 1,
+    identity: UserIdentity | None = None,
+    extended: Iterable[ExtendedNegotiation | CommonExtendedNegotiation] = (),
     ssl: SSLContext | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
@@ -52,6 +56,9 @@ async def associate(
     `scp=True`, and event reports. `performed` is how many such requests it may have outstanding; 0 is no limit. Without services
     a request of the acceptor ends the association.
 
+    `identity` says who the user is (PS3.7 D.3.3.7); `association.identity_response` is the answer, if there was one. `extended` is
+    sent as far as its SOP classes are proposed; `association.extended(sop_class)` is the answer (PS3.7 D.3.3.5).
+
     Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
     address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
@@ -61,6 +68,8 @@ async def associate(
         contexts=list(_flattened(contexts)),
         maximum_length=maximum_length,
         window=AsynchronousOperationsWindow(window, performed) if (window, performed) != (1, 1) else None,
+        extended=extended,
+        identity=identity,
     )
     upper = UpperLayer(is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout)
     association = Association(
@@ -69,6 +78,7 @@ async def associate(
         calling_ae_title=check_ae_title(aet),
         dispatcher=Dispatcher(services) if services else None,
     )
+    association.identity = identity
     upper.associate(proposal, asyncio.get_running_loop().time())
     await open_connection(association, address, connect_timeout, ssl)
     try:

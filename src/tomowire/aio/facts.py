@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import AssociationReleased, NoAcceptedContext, UsageError
 from tomowire.protocol.explain import explain_refusal
@@ -10,9 +10,11 @@ from tomowire.protocol.states import State
 
 if TYPE_CHECKING:
     from tomowire.aio.connection import Connection
+    from tomowire.aio.ending import AssociationEnd
     from tomowire.errors import AssociationError
     from tomowire.protocol.negotiation import AcceptedContext, Agreement
     from tomowire.protocol.upper_layer import UpperLayer
+    from tomowire.wire.user_identity import UserIdentity
 
 
 class AssociationFacts:
@@ -25,6 +27,12 @@ class AssociationFacts:
         self._over: AssociationError | None = None
         self.called_ae_title = called_ae_title
         self.calling_ae_title = calling_ae_title
+        self.identity: UserIdentity | None = None
+        """Who the requestor says that its user is (PS3.7 D.3.3.7), or None. An acceptor must not believe it: see `user`."""
+        self.user: Any = None
+        """On the acceptor's side, who the user is: what the handler `identify` made of `identity`."""
+        self.end: AssociationEnd | None = None
+        """How the association ended; None before, and where there was none."""
 
     @property
     def is_requestor(self) -> bool:
@@ -43,6 +51,21 @@ class AssociationFacts:
         return self.connection.peer_address
 
     @property
+    def peer_host(self) -> str:
+        """The address of the peer without the port; empty where it has none (a Unix socket)."""
+        return self.connection.peer_address.rpartition(":")[0].strip("[]")
+
+    @property
+    def identity_response(self) -> bytes | None:
+        """What the acceptor answered to `identity`: empty for a user name, a ticket or a response for the others (PS3.7 D.3.3.7.2).
+
+        None is no answer: none was asked for, or the acceptor does not look at identities.
+        """
+        given = self.agreement.response.user_information.user_identity_response
+        asked = self.identity is not None and self.identity.positive_response_requested
+        return given.server_response if asked and given is not None else None
+
+    @property
     def agreement(self) -> Agreement:
         """What was negotiated. Raises `UsageError` before the association is established."""
         if self._upper.agreement is None:
@@ -53,6 +76,11 @@ class AssociationFacts:
     def is_established(self) -> bool:
         """Whether requests can be sent."""
         return self._upper.state is State.STA6_DATA_TRANSFER
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the peer has asked for the association, and has not been answered (Sta3)."""
+        return self._upper.state is State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE
 
     @property
     def can_answer(self) -> bool:
@@ -78,6 +106,10 @@ class AssociationFacts:
     def window(self) -> int:
         """How many requests of ours may be outstanding at once; 0 is unlimited (PS3.7 D.3.3.3)."""
         return self.agreement.maximum_invoked if self.is_requestor else self.agreement.maximum_performed
+
+    def extended(self, sop_class_uid: str) -> bytes | None:
+        """The acceptor's answer to the SOP class extended negotiation of a SOP class (PS3.7 D.3.3.5); None if there was none."""
+        return self.agreement.extended(sop_class_uid)
 
     def contexts(self, abstract_syntax: str) -> list[AcceptedContext]:
         """The accepted presentation contexts for an abstract syntax, in the order proposed."""

@@ -39,6 +39,8 @@ class Outbox:
         self._abort = abort
         self._turn = asyncio.Lock()
         self._over: AssociationError | None = None
+        self.messages_sent = 0
+        """How many messages have been begun."""
         self._cut_short = False  # the end came while the peer still had to take what was written
 
     async def send(self, context_id: int, message: Message, data: bytes | memoryview | None) -> None:
@@ -63,6 +65,7 @@ class Outbox:
             await self._drain()
             self.check_open()
             self._upper.send_command_set(context_id, encoded)
+            self.messages_sent += 1
             self._connection.flush_soon()
         await self._drain()
 
@@ -130,6 +133,7 @@ class Outbox:
     def _start(self, context_id: int, message: Message, data: memoryview | None) -> None:
         self.check_open()
         self._upper.send_message(context_id, message, data)
+        self.messages_sent += 1
         if isinstance(message, Request):
             self._operations.on_sent(message.message_id)
 

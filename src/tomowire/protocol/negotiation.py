@@ -1,20 +1,19 @@
-"""Association negotiation as pure functions (PS3.8 9.3.2, 9.3.3 and PS3.7 D.3): propose, answer, and what came of it."""
+"""Association negotiation as pure functions (PS3.8 9.3.2, 9.3.3 and PS3.7 D.3): what is proposed, and what came of it.
+
+How an acceptor answers stands in `acceptance`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import UsageError
-from tomowire.uids import (
-    APPLICATION_CONTEXT,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    TRANSFER_SYNTAXES,
-)
-from tomowire.wire.items import ContextResult, PresentationContextAC, PresentationContextRQ
-from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from tomowire.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from tomowire.wire.items import ContextResult, PresentationContextRQ
+from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
+    CommonExtendedNegotiation,
     ExtendedNegotiation,
     RoleSelection,
     UserInformation,
@@ -22,16 +21,13 @@ from tomowire.wire.user_information import (
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tomowire.wire.user_identity import UserIdentity
 
 # PS3.8 9.3.2.2: context IDs are the odd numbers from 1 to 255.
 MAXIMUM_CONTEXTS: Final = 128
 _NO_WINDOW: Final = AsynchronousOperationsWindow(1, 1)
-
-REJECT_APPLICATION_CONTEXT: Final = AAssociateRJ(result=1, source=1, reason=2)
-REJECT_CALLING_AE_TITLE: Final = AAssociateRJ(result=1, source=1, reason=3)
-REJECT_CALLED_AE_TITLE: Final = AAssociateRJ(result=1, source=1, reason=7)
-REJECT_LOCAL_LIMIT: Final = AAssociateRJ(result=2, source=3, reason=2)
 
 
 @value()
@@ -112,9 +108,20 @@ class Agreement:
             response,
             accepted,
             tuple(refused),
-            _smaller_limit(asked.maximum_invoked, granted.maximum_invoked),
-            _smaller_limit(asked.maximum_performed, granted.maximum_performed),
+            smaller_limit(asked.maximum_invoked, granted.maximum_invoked),
+            smaller_limit(asked.maximum_performed, granted.maximum_performed),
         )
+
+    def extended(self, sop_class_uid: str) -> bytes | None:
+        """The acceptor's answer to the SOP class extended negotiation of one SOP class (PS3.7 D.3.3.5).
+
+        None if there was no answer, or the requestor had not asked.
+        """
+        asked, given = self.request.user_information, self.response.user_information
+        if all(each.sop_class_uid != sop_class_uid for each in asked.extended_negotiations):
+            return None
+        answers = (each for each in given.extended_negotiations if each.sop_class_uid == sop_class_uid)
+        return next((each.application_information for each in answers), None)
 
 
 def propose(
@@ -124,17 +131,23 @@ def propose(
     contexts: Sequence[ProposedContext],
     maximum_length: int,
     window: AsynchronousOperationsWindow | None = None,
-    extended_negotiations: Iterable[ExtendedNegotiation] = (),
+    extended: Iterable[ExtendedNegotiation | CommonExtendedNegotiation] = (),
+    identity: UserIdentity | None = None,
 ) -> AAssociateRQ:
     """The A-ASSOCIATE-RQ for up to 128 presentation contexts.
 
-    Raises `UsageError` for more, for none, and for one without a transfer syntax.
+    Of `extended` (PS3.7 D.3.3.5, D.3.3.6) only those are sent whose SOP class is proposed. Raises `UsageError` for more contexts,
+    for none, for one without a transfer syntax, and for two items of the same kind for one SOP class.
     """
     if not 0 < len(contexts) <= MAXIMUM_CONTEXTS:
         raise UsageError(f"an association has 1 to {MAXIMUM_CONTEXTS} presentation contexts, not {len(contexts)}")
     for context in contexts:
         if not context.transfer_syntaxes:  # PS3.8 9.3.2.2: "one or more"
             raise UsageError(f"no transfer syntax is proposed for {context.abstract_syntax}")
+    proposed = {context.abstract_syntax for context in contexts}
+    items = [item for item in extended if item.sop_class_uid in proposed]
+    if len({(type(item), item.sop_class_uid) for item in items}) < len(items):  # PS3.7 D.3.3.5, D.3.3.6: only one
+        raise UsageError("two extended negotiation items of the same kind for one SOP class")
     return AAssociateRQ(
         called_ae_title=called_ae_title,
         calling_ae_title=calling_ae_title,
@@ -148,7 +161,9 @@ def propose(
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             asynchronous_operations_window=window,
             role_selections=_wanted_roles(contexts),
-            extended_negotiations=tuple(extended_negotiations),
+            extended_negotiations=tuple(item for item in items if isinstance(item, ExtendedNegotiation)),
+            common_extended_negotiations=tuple(item for item in items if isinstance(item, CommonExtendedNegotiation)),
+            user_identity=identity,
         ),
     )
 
@@ -166,114 +181,6 @@ def _wanted_roles(contexts: Iterable[ProposedContext]) -> tuple[RoleSelection, .
     return tuple(role for role in roles.values() if role.scp or not role.scu)
 
 
-class SupportedSyntaxes(Protocol):
-    """What an acceptor can do: asked for each proposed presentation context."""
-
-    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
-        """The transfer syntaxes supported for an abstract syntax; None when the abstract syntax itself is not supported."""
-
-    def may_be_scp(self, abstract_syntax: str) -> bool:
-        """Whether the requestor may take the SCP role for it (needed for C-GET and storage commitment)."""
-
-    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
-        """The answer to a SOP class extended negotiation item (PS3.7 D.3.3.5); None for no answer."""
-
-
-@value()
-class AcceptorPolicy:
-    """How an acceptor answers. AE titles of None accept any.
-
-    `maximum_performed` is the largest window granted, `maximum_invoked` how many requests of its own it would have outstanding;
-    0 is no limit.
-    """
-
-    supported: SupportedSyntaxes
-    called_ae_titles: frozenset[str] | None = None
-    calling_ae_titles: frozenset[str] | None = None
-    maximum_length: int = 0
-    maximum_performed: int = 1
-    maximum_invoked: int = 1
-
-
-def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAssociateRJ:
-    """The acceptor's answer. Without an acceptable context it is still an acceptance, if a useless one (PS3.8 7.1.1.14)."""
-    if request.application_context_name != APPLICATION_CONTEXT:
-        return REJECT_APPLICATION_CONTEXT
-    if policy.called_ae_titles is not None and request.called_ae_title not in policy.called_ae_titles:
-        return REJECT_CALLED_AE_TITLE
-    if policy.calling_ae_titles is not None and request.calling_ae_title not in policy.calling_ae_titles:
-        return REJECT_CALLING_AE_TITLE
-    as_scp = {role.sop_class_uid for role in request.user_information.role_selections if role.scp}
-    contexts = tuple(_answer_context(context, policy.supported, as_scp) for context in request.presentation_contexts)
-    answered = {
-        proposed.abstract_syntax
-        for proposed, given in zip(request.presentation_contexts, contexts, strict=True)
-        if given.result == ContextResult.ACCEPTANCE
-    }
-    return AAssociateAC(
-        called_ae_title=request.called_ae_title,
-        calling_ae_title=request.calling_ae_title,
-        presentation_contexts=contexts,
-        user_information=_answer_user_information(request.user_information, answered, policy),
-        titles_as_sent=request.titles_as_sent,
-    )
-
-
-def _answer_context(
-    proposed: PresentationContextRQ, supported: SupportedSyntaxes, as_scp: Container[str]
-) -> PresentationContextAC:
-    """PS3.8 9.3.3.2: exactly one transfer syntax when accepted. The requestor's order decides: it knows what it has.
-
-    What is not served here is accepted too, when the requestor would be SCP of it, and be sent something.
-    """
-    context_id = proposed.context_id
-    usable = supported.transfer_syntaxes(proposed.abstract_syntax)
-    if usable is None and proposed.abstract_syntax in as_scp and supported.may_be_scp(proposed.abstract_syntax):
-        usable = TRANSFER_SYNTAXES
-    # A refused context must still carry a transfer syntax, which nobody reads.
-    some_syntax = proposed.transfer_syntaxes[0] if proposed.transfer_syntaxes else ""
-    if usable is None:
-        return PresentationContextAC(context_id, ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, some_syntax)
-    for transfer_syntax in proposed.transfer_syntaxes:
-        if transfer_syntax in usable:
-            return PresentationContextAC(context_id, ContextResult.ACCEPTANCE, transfer_syntax)
-    return PresentationContextAC(context_id, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED, some_syntax)
-
-
-def _answer_user_information(
-    asked: UserInformation, accepted: Container[str], policy: AcceptorPolicy
-) -> UserInformation:
-    window = asked.asynchronous_operations_window
-    if window is not None:  # PS3.7 D.3.3.3: answered only if proposed, and never with more
-        window = AsynchronousOperationsWindow(
-            _smaller_limit(window.maximum_invoked, policy.maximum_performed),
-            _smaller_limit(window.maximum_performed, policy.maximum_invoked),
-        )
-    roles = {
-        role.sop_class_uid: RoleSelection(
-            role.sop_class_uid,
-            scu=role.scu and policy.supported.transfer_syntaxes(role.sop_class_uid) is not None,
-            scp=role.scp and policy.supported.may_be_scp(role.sop_class_uid),
-        )
-        for role in asked.role_selections
-        if role.sop_class_uid in accepted
-    }
-    extended: dict[str, ExtendedNegotiation] = {}
-    for item in asked.extended_negotiations:
-        if item.sop_class_uid in accepted:
-            information = policy.supported.extended_negotiation(item.sop_class_uid, item.application_information)
-            if information is not None:
-                extended[item.sop_class_uid] = ExtendedNegotiation(item.sop_class_uid, information)
-    return UserInformation(
-        maximum_length=policy.maximum_length,
-        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
-        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-        asynchronous_operations_window=window,
-        role_selections=tuple(roles.values()),
-        extended_negotiations=tuple(extended.values()),
-    )
-
-
 def _agreed_roles(asked: UserInformation, given: UserInformation) -> dict[str, tuple[bool, bool]]:
     """PS3.7 D.3.3.4: a role counts where both say 1; without an answer the defaults hold."""
     answers = {role.sop_class_uid: role for role in given.role_selections}
@@ -284,6 +191,6 @@ def _agreed_roles(asked: UserInformation, given: UserInformation) -> dict[str, t
     }
 
 
-def _smaller_limit(first: int, second: int) -> int:
+def smaller_limit(first: int, second: int) -> int:
     """The stricter of two limits of which 0 means none."""
     return min(first, second) if first and second else first or second

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from tomowire.wire.pdu import AAssociateRJ, AAssociateRQ
+    from tomowire.wire.user_identity import UserIdentity
 
 SERVICE_USER: Final = 0
 SERVICE_PROVIDER: Final = 2
@@ -35,6 +36,8 @@ _REJECTIONS: Final = {
     (3, 2): ("its limit of associations is reached", "try again later, or use fewer associations"),
 }
 
+_IDENTITY_REFUSED: Final = (2, 1)
+
 
 def describe_abort(source: int, reason: int) -> str:
     """What an A-ABORT says, in words, with its codes; unknown codes are named as such."""
@@ -45,28 +48,32 @@ def describe_abort(source: int, reason: int) -> str:
     return f"by a source that the standard does not define (source {source}, reason {reason})"
 
 
-def describe_rejection(result: int, source: int, reason: int) -> str:
-    """What an A-ASSOCIATE-RJ says and what to do, in words, with its codes."""
+def describe_rejection(result: int, source: int, reason: int, identity: UserIdentity | None = None) -> str:
+    """What an A-ASSOCIATE-RJ says and what to do, in words, with its codes. `identity` is what was said of the user.
+
+    For a user that is not accepted there is no code but the one that gives no reason (PS3.7 D.3.3.7.3).
+    """
     what, advice = _REJECTIONS.get(
         (source, reason), ("a reason that the standard does not define", "ask the peer's operator")
     )
+    if (source, reason) == _IDENTITY_REFUSED:
+        if identity is not None:
+            what = f"no reason given, and so it is said that {identity} is not accepted"
+            advice = "check the user and what proves it, or ask the peer's operator"
+        else:
+            advice = f"it may want to know the user; {advice}"
     how_long = _RESULTS.get(result, "with an unknown result")
     return f"the peer rejected the association {how_long}: {what} (result {result}, source {source}, reason {reason}); {advice}"
 
 
 def why_rejected(request: AAssociateRQ, rejection: AAssociateRJ) -> str:
-    """Why this side rejected `request`, for its own log: what the caller has to change, or who has to let it in."""
+    """Why the policy of this side rejected `request`, for its own log: what the caller has to change, or who has to let it in."""
     match (rejection.source, rejection.reason):
         case (1, 2):
-            what = f"it asked for the application context {request.application_context_name!r}"
+            return f"it asked for the application context {request.application_context_name!r}"
         case (1, 3):
-            what = f"{request.calling_ae_title!r} is not one of the callers that are let in"
+            return f"{request.calling_ae_title!r} is not one of the callers that are let in"
         case (1, 7):
-            what = f"it called {request.called_ae_title!r}, which is not the AE title here"
-        case (3, 2):
-            what = "the limit of associations is reached"
-        case (3, 1):
-            what = "the server is shutting down"
+            return f"it called {request.called_ae_title!r}, which is not the AE title here"
         case _:
-            what = "no reason given"
-    return f"{what} (result {rejection.result}, source {rejection.source}, reason {rejection.reason})"
+            return "no reason given"

@@ -108,7 +108,7 @@ class Archive:
                     aet=settings.ae_title,
                     calling_aets=callers.titles if callers is not None else None,
                     admits=callers.lets_in if callers is not None else None,
-                    on_end=self._tally.end,
+                    on_ended=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     shutdown_grace=settings.shutdown_grace,
                 )

@@ -23,6 +23,7 @@ from tomowire.wire.items import (
     encode_unknown,
     split_items,
 )
+from tomowire.wire.user_identity import UserIdentity, UserIdentityAC
 from tomowire.wire.value import value
 
 MAXIMUM_LENGTH: Final = 0x51
@@ -75,27 +76,6 @@ class CommonExtendedNegotiation:
 
 
 @value()
-class UserIdentityRQ:
-    """Who the user is (PS3.7 D.3.3.7.1). Types: 1 user name, 2 user name and passcode, 3 Kerberos, 4 SAML, 5 JSON web token."""
-
-    identity_type: int
-    primary_field: bytes
-    secondary_field: bytes = b""
-    positive_response_requested: bool = False
-
-    def __repr__(self) -> str:
-        # Passcodes and tickets must not get into logs by way of a traceback or a debug line.
-        return f"UserIdentityRQ(identity_type={self.identity_type}, ...)"
-
-
-@value()
-class UserIdentityAC:
-    """The acceptor's answer, sent only when a positive response was requested (PS3.7 D.3.3.7.2)."""
-
-    server_response: bytes
-
-
-@value()
 class UserInformation:
     """All that one side says in its User Information item.
 
@@ -110,7 +90,7 @@ class UserInformation:
     role_selections: tuple[RoleSelection, ...] = ()
     extended_negotiations: tuple[ExtendedNegotiation, ...] = ()
     common_extended_negotiations: tuple[CommonExtendedNegotiation, ...] = ()
-    user_identity: UserIdentityRQ | None = None
+    user_identity: UserIdentity | None = None
     user_identity_response: UserIdentityAC | None = None
     unknown_items: tuple[UnknownItem, ...] = ()
 
@@ -226,7 +206,7 @@ def _encode_common_extended_negotiation(negotiation: CommonExtendedNegotiation) 
     return _uid_field(negotiation.sop_class_uid) + _uid_field(negotiation.service_class_uid) + _field(related)
 
 
-def _encode_user_identity(identity: UserIdentityRQ) -> bytes:
+def _encode_user_identity(identity: UserIdentity) -> bytes:
     if not 0 <= identity.identity_type <= 0xFF:
         raise UsageError(f"{identity.identity_type} is not a user identity type")
     head = bytes((identity.identity_type, identity.positive_response_requested))
@@ -260,10 +240,10 @@ def _decode_common_extended_negotiation(fields: _Fields) -> CommonExtendedNegoti
     return CommonExtendedNegotiation(sop_class_uid, service_class_uid, tuple(uids))
 
 
-def _decode_user_identity(fields: _Fields) -> UserIdentityRQ:
+def _decode_user_identity(fields: _Fields) -> UserIdentity:
     identity_type = fields.u8()
     positive_response_requested = fields.flag()
-    return UserIdentityRQ(identity_type, bytes(fields.field()), bytes(fields.field()), positive_response_requested)
+    return UserIdentity(identity_type, bytes(fields.field()), bytes(fields.field()), positive_response_requested)
 
 
 _SINGLE: Final[Mapping[int, tuple[str, Callable[[_Fields], Any]]]] = {

@@ -1,0 +1,281 @@
+"""Who gets an association: limits and AE titles first, then the handlers of the application, which may take their time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.aio.failing import describe_failure
+from tomowire.aio.providers import Providers
+from tomowire.errors import AssociationRejected, UsageError
+from tomowire.protocol.acceptance import (
+    REJECT_CALLING_AE_TITLE,
+    REJECT_CONGESTION,
+    REJECT_LOCAL_LIMIT,
+    REJECT_USER_IDENTITY,
+    AcceptorPolicy,
+    answer,
+    confirm_identity,
+)
+from tomowire.protocol.reasons import why_rejected
+from tomowire.wire.pdu import AAssociateRJ
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from tomowire.aio.association import Association
+    from tomowire.aio.background import Background
+    from tomowire.aio.serving import ServiceProvider
+    from tomowire.wire.items import PresentationContextRQ
+    from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
+    from tomowire.wire.user_identity import UserIdentity
+
+logger = logging.getLogger("tomowire.listen")
+
+_REJECT_FOR_NOW: Final = AAssociateRJ(result=2, source=1, reason=1)
+
+
+class AssociationRequest:
+    """A request for an association, as the handlers `on_request` and `identify` see it."""
+
+    __slots__ = ("association", "pdu")
+
+    def __init__(self, association: Association, pdu: AAssociateRQ) -> None:
+        self.association: Final = association
+        """What is to be the association; nothing can be sent on it yet."""
+        self.pdu: Final = pdu
+        """All that the requestor says."""
+
+    @property
+    def calling_ae_title(self) -> str:
+        return self.pdu.calling_ae_title
+
+    @property
+    def called_ae_title(self) -> str:
+        return self.pdu.called_ae_title
+
+    @property
+    def peer_address(self) -> str:
+        """`host:port` of the peer."""
+        return self.association.peer_address
+
+    @property
+    def identity(self) -> UserIdentity | None:
+        """Who the user is, as the requestor says (PS3.7 D.3.3.7); None if it says nothing."""
+        return self.pdu.user_information.user_identity
+
+    @property
+    def contexts(self) -> tuple[PresentationContextRQ, ...]:
+        """The proposed presentation contexts, each with its `abstract_syntax` and its `transfer_syntaxes`."""
+        return self.pdu.presentation_contexts
+
+
+@value()
+class Identified:
+    """What `identify` returns to have `response`, a Kerberos ticket or a SAML response, sent to a requestor that asked for it."""
+
+    user: Any
+    response: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Identified({self.user!r}, {len(self.response)} bytes)"
+
+
+@value(kw_only=True)
+class Rules:
+    """What decides. Limits of None are none; `timeout`, in seconds, is for the handlers."""
+
+    ae_titles: frozenset[str] | None
+    calling_ae_titles: frozenset[str] | None
+    maximum_length: int
+    window: int
+    maximum_associations: int
+    maximum_per_title: int | None
+    maximum_per_address: int | None
+    admits: Callable[[str, str], bool] | None
+    on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None
+    identify: Callable[[AssociationRequest], Awaitable[Any]] | None
+    anonymous: bool
+    timeout: float
+
+
+class Admission:
+    """Answers requests for associations, at once where no handler is to be asked.
+
+    `connections` are all that the server has, `background` is where the handlers run.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[ServiceProvider],
+        rules: Rules,
+        connections: Iterable[Association],
+        background: Background,
+    ) -> None:
+        self._services = services
+        self._rules = rules
+        self._connections = connections
+        self._background = background
+        self._pending: dict[Association, _Pending] = {}
+        self._is_closed = False
+
+    def begin(self, association: Association, request: AAssociateRQ) -> None:
+        """Answer, or have the handlers asked first."""
+        providers = Providers(self._services, request.user_information.common_extended_negotiations)
+        try:
+            response = self._answer_at_once(association, request, providers)
+        except AssociationRejected as refusal:
+            reject(association, refusal)
+            return
+        asked = AssociationRequest(association, request)
+        if self._rules.on_request is None and (self._rules.identify is None or asked.identity is None):
+            association.accept(request, response, providers)
+            return
+        task = self._background.start(self._ask(asked), f"{association.title}: the handler of its request")
+        self._pending[association] = _Pending(self, asked, response, providers, task, self._rules.timeout)
+
+    def give_up(self, association: Association) -> None:
+        """The association is over: if it was not answered yet, nobody waits for the answer any more."""
+        pending = self._pending.get(association)
+        if pending is not None:
+            pending.stop()
+
+    def close(self) -> None:
+        """Let nobody in any more, who is waiting for an answer included."""
+        self._is_closed = True
+        for association, pending in list(self._pending.items()):
+            pending.stop()
+            if association.awaits_answer:
+                reject(association, _refusal(REJECT_CONGESTION, "the server is shutting down"))
+
+    def forget(self, association: Association) -> None:
+        self._pending.pop(association, None)
+
+    def _answer_at_once(self, association: Association, request: AAssociateRQ, providers: Providers) -> AAssociateAC:
+        """The acceptance, if nobody objects. Raises `AssociationRejected`: by the limits first, then by what is asked for."""
+        rules = self._rules
+        if self._is_closed:
+            raise _refusal(REJECT_CONGESTION, "the server is shutting down")
+        self._check_limits(association, request)
+        policy = AcceptorPolicy(
+            providers, rules.ae_titles, rules.calling_ae_titles, rules.maximum_length, rules.window, rules.window
+        )
+        answered = answer(request, policy)
+        if isinstance(answered, AAssociateRJ):
+            raise _refusal(answered, why_rejected(request, answered))
+        title, address = request.calling_ae_title, association.peer_address
+        if rules.admits is not None and not rules.admits(title, address):
+            raise _refusal(REJECT_CALLING_AE_TITLE, why_rejected(request, REJECT_CALLING_AE_TITLE))
+        if rules.identify is not None and not rules.anonymous and request.user_information.user_identity is None:
+            raise _refusal(REJECT_USER_IDENTITY, "it did not say who its user is")
+        return answered
+
+    def _check_limits(self, association: Association, request: AAssociateRQ) -> None:
+        """Who is being asked about has a place already: others must not get it meanwhile."""
+        rules = self._rules
+        there = [
+            each for each in self._connections if each.has_begun or (each.awaits_answer and each is not association)
+        ]
+        if len(there) >= rules.maximum_associations:
+            raise _refusal(REJECT_LOCAL_LIMIT, "the limit of associations is reached")
+        title, host = request.calling_ae_title, association.peer_host
+        if _is_reached(rules.maximum_per_title, (each.calling_ae_title == title for each in there)):
+            raise _refusal(REJECT_LOCAL_LIMIT, f"the limit of associations of {title} is reached")
+        if _is_reached(rules.maximum_per_address, (each.peer_host == host for each in there)):
+            raise _refusal(REJECT_LOCAL_LIMIT, f"the limit of associations from {host} is reached")
+
+    async def _ask(self, asked: AssociationRequest) -> Identified:
+        """Ask the handlers. Raises `AssociationRejected` when one of them refuses."""
+        rules = self._rules
+        if rules.on_request is not None and await rules.on_request(asked) is False:
+            raise AssociationRejected("the handler of association requests refused it")
+        if rules.identify is None or asked.identity is None:
+            return Identified(None)
+        found = await rules.identify(asked)
+        if found is None or found is False:
+            raise _refusal(REJECT_USER_IDENTITY, f"{asked.identity} is not known")
+        return found if isinstance(found, Identified) else Identified(found)
+
+
+class _Pending:
+    """One request that the handlers are asked about: it is answered when they are done or the time is up, whatever they do then."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        asked: AssociationRequest,
+        response: AAssociateAC,
+        providers: Providers,
+        task: asyncio.Task[Identified],
+        timeout: float,
+    ) -> None:
+        self._admission = admission
+        self._asked = asked
+        self._association = asked.association
+        self._response = response
+        self._providers = providers
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._late, timeout)
+        task.add_done_callback(self._done)
+
+    def stop(self) -> None:
+        """Cancel the handlers; what they still say is of no interest."""
+        self._timer.cancel()
+        self._task.cancel()
+
+    def _late(self, timeout: float) -> None:
+        self.stop()
+        reject(self._association, _refusal(_REJECT_FOR_NOW, f"the handlers did not decide within {timeout:g} s"))
+
+    def _done(self, task: asyncio.Task[Identified]) -> None:
+        self._timer.cancel()
+        self._admission.forget(self._association)
+        error = None if task.cancelled() else task.exception()
+        if not self._association.awaits_answer:
+            return
+        if task.cancelled():
+            reject(self._association, _refusal(_REJECT_FOR_NOW, "the handler was cancelled"))
+        elif isinstance(error, AssociationRejected):
+            reject(self._association, error)
+        elif error is not None:
+            self._fail(error)
+        else:
+            self._accept(task.result())
+
+    def _accept(self, identified: Identified) -> None:
+        association, request = self._association, self._asked.pdu
+        association.user = identified.user
+        response = confirm_identity(request, self._response, identified.response)
+        try:
+            association.accept(request, response, self._providers)
+        except UsageError as error:  # the response of `identify` does not fit
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        logger.error("%s: the handler of its request failed: %s", self._association.title, describe_failure(error))
+        # In full only for who asks for it: the text of an exception may quote a passcode.
+        logger.debug("%s: the handler of its request failed", self._association.title, exc_info=error)
+        reject(self._association, _refusal(_REJECT_FOR_NOW, "the handler of its request failed"))
+
+
+def reject(association: Association, refusal: AssociationRejected) -> None:
+    """Answer A-ASSOCIATE-RJ, and say why in the log: the peer is told no more than three numbers."""
+    codes = refusal.result, refusal.source, refusal.reason
+    try:
+        association.reject(AAssociateRJ(*codes))
+    except UsageError:
+        logger.error("%s: %s cannot be sent as result, source and reason", association.title, codes)
+        codes = _REJECT_FOR_NOW.result, _REJECT_FOR_NOW.source, _REJECT_FOR_NOW.reason
+        association.reject(_REJECT_FOR_NOW)
+    text = f"{refusal} (result {codes[0]}, source {codes[1]}, reason {codes[2]})"
+    logger.warning("%s: rejected: %s", association.title, text)
+
+
+def _is_reached(limit: int | None, counted: Iterable[bool]) -> bool:
+    return limit is not None and sum(counted) >= limit
+
+
+def _refusal(response: AAssociateRJ, why: str) -> AssociationRejected:
+    return AssociationRejected(why, result=response.result, source=response.source, reason=response.reason)

@@ -1,0 +1,200 @@
+"""A server socket, its associations, and their orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.aio.admission import Admission
+from tomowire.aio.association import Association
+from tomowire.aio.background import Background
+from tomowire.aio.dispatcher import Dispatcher
+from tomowire.errors import ConnectFailed, UsageError
+from tomowire.protocol.upper_layer import UpperLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from ssl import SSLContext
+
+    from tomowire.aio.admission import Rules
+    from tomowire.aio.serving import ServiceProvider
+    from tomowire.wire.pdu import AAssociateRQ
+
+logger = logging.getLogger("tomowire.listen")
+
+# Connections beyond the limit of associations: they are there to be rejected in an orderly way, or have yet to ask.
+_MOST_WAITING: Final = 64
+_BACKLOG: Final = 128
+
+
+class Server:
+    """A listening acceptor: `async with listen(...) as server`. Times are in seconds."""
+
+    def __init__(
+        self,
+        host: str | Sequence[str] | None,
+        port: int,
+        *,
+        services: Sequence[ServiceProvider],
+        rules: Rules,
+        maximum_waiting_per_address: int | None,
+        artim_timeout: float,
+        idle_timeout: float | None,
+        shutdown_grace: float,
+        ssl: SSLContext | None,
+        on_established: Callable[[Association], object] | None,
+        on_ended: Callable[[Association], object] | None,
+        options: dict[str, Any],
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._services = tuple(services)
+        self._rules = rules
+        self._maximum_waiting_per_address = maximum_waiting_per_address
+        self._artim_timeout = artim_timeout
+        self._idle_timeout = idle_timeout
+        self._shutdown_grace = shutdown_grace
+        self._ssl = ssl
+        self._on_established = on_established
+        self._on_ended = on_ended
+        self._options = options
+        self._server: asyncio.Server | None = None
+        self._connections: dict[Association, None] = {}  # in the order in which they came
+        self._background = Background()
+        self._admission = Admission(self._services, rules, self._connections, self._background)
+        self._closing = False
+        self._closed = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; where 0 was asked for, the one the system chose."""
+        return self.addresses[0][1]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each listening socket."""
+        if self._server is None or not self._server.sockets:
+            raise UsageError("the server is not listening")
+        return [sock.getsockname()[:2] for sock in self._server.sockets]
+
+    @property
+    def associations(self) -> list[Association]:
+        """The associations that are established now."""
+        return [each for each in self._connections if each.is_established]
+
+    async def start(self) -> None:
+        """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
+        loop = asyncio.get_running_loop()
+        options = dict(self._options)
+        if self._ssl is not None:  # ARTIM begins after the handshake, which must not take longer either
+            options.setdefault("ssl_handshake_timeout", self._artim_timeout)
+        try:
+            self._server = await loop.create_server(
+                self._accept, self._host, self._port, ssl=self._ssl, backlog=_BACKLOG, **options
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConnectFailed(
+                f"cannot listen on {self._host or 'any address'}, port {self._port}: {reason}"
+            ) from error
+
+    async def close(self, *, grace: float | None = None) -> None:
+        """Stop listening, wait up to `grace` seconds (default: `shutdown_grace`) for the associations in progress, then abort them.
+
+        Who asks for an association meanwhile, or waits for the answer, is rejected ("temporary congestion"). Handlers that are
+        still running then are cancelled, and may take as long again to clean up.
+        """
+        self._closing = True
+        self._admission.close()
+        if self._server is not None:
+            self._server.close()
+        limit = self._shutdown_grace if grace is None else grace
+        try:
+            await self._wait_released(limit)
+            await asyncio.gather(*(each.close(handler_grace=max(limit, 1.0)) for each in list(self._connections)))
+            await self._background.close(limit)
+        finally:
+            for each in list(self._connections):  # only if this was cancelled
+                each.abort()
+                each.connection.kill()
+            self._background.cancel()
+            self._closed.set()
+
+    async def _wait_released(self, limit: float) -> None:
+        waiting = [asyncio.ensure_future(each.wait_closed()) for each in self._connections if each.has_begun]
+        try:
+            if waiting and limit > 0:
+                await asyncio.wait(waiting, timeout=limit)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until someone has called `close`, and all associations are over."""
+        await self._closed.wait()
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _accept(self) -> asyncio.BufferedProtocol:
+        upper = UpperLayer(
+            is_requestor=False,
+            maximum_length=self._rules.maximum_length,
+            lenient=True,
+            artim_timeout=self._artim_timeout,
+        )
+        association = Association(
+            upper, dispatcher=Dispatcher(self._services), idle_timeout=self._idle_timeout, host=self
+        )
+        return association.connection
+
+    # From the associations
+
+    def on_open(self, association: Association) -> None:
+        self._connections[association] = None
+        if self._closing:  # it was in the queue of the kernel
+            association.connection.kill()
+            return
+        self._drop_waiting(association, len(self._connections) - self._rules.maximum_associations, _MOST_WAITING)
+        if self._maximum_waiting_per_address is not None:
+            host = association.peer_host
+            waiting = sum(each.peer_host == host and _is_waiting(each) for each in self._connections)
+            self._drop_waiting(association, waiting, self._maximum_waiting_per_address, host)
+
+    def _drop_waiting(self, newest: Association, count: int, most: int, host: str | None = None) -> None:
+        """When there are too many: drop who has waited longest without asking, and is the least likely to do so (from `host`).
+
+        They would use up the descriptors that the objects of others are written to.
+        """
+        if count > most:
+            candidates = (each for each in self._connections if host in (None, each.peer_host) and not each.has_begun)
+            waiting = next(candidates, newest)
+            logger.warning("%s: too many connections without an association: dropped", waiting.title)
+            waiting.connection.kill()
+
+    def on_request(self, association: Association, request: AAssociateRQ) -> None:
+        self._admission.begin(association, request)
+
+    def on_established(self, association: Association) -> None:
+        if self._on_established is not None:
+            name = f"{association.title}: the handler of its beginning"
+            self._background.call(self._on_established, association, name=name)
+
+    def on_ended(self, association: Association) -> None:
+        self._admission.give_up(association)
+        if self._on_ended is not None and association.end is not None:
+            name = f"{association.title}: the handler of its end"
+            self._background.call(self._on_ended, association, name=name)
+
+    def on_gone(self, association: Association) -> None:
+        self._connections.pop(association, None)
+
+
+def _is_waiting(association: Association) -> bool:
+    """Whether it is a connection on which no association has been asked for."""
+    return not (association.has_begun or association.awaits_answer)
