@@ -40,6 +40,7 @@ from tomowire.protocol.events import (
 from tomowire.protocol.reasons import describe_rejection
 from tomowire.protocol.states import State
 from tomowire.wire.abort_reasons import UNEXPECTED_PDU_PARAMETER
+from tomowire.wire.command_set import is_response
 from tomowire.wire.messages import CCancelRQ, Request, Response
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Association(AssociationFacts):
         self._established: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._abort_was_asked_for = False
+        self._breach_log_level = logging.WARNING
         self.connection = Connection(upper, self)
         self._operations = Operations(
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
@@ -267,7 +269,7 @@ class Association(AssociationFacts):
         if isinstance(message, Response):
             problem = self._operations.on_response(message, stream)
             if problem is not None:
-                self.break_off(problem)
+                self._on_breach(problem)
         elif isinstance(message, CCancelRQ):
             if stream is not None:
                 stream.close()
@@ -278,9 +280,19 @@ class Association(AssociationFacts):
         else:
             self.break_off(f"the peer sent {type(message).__name__}, but there is no service for it here")
 
+    def _on_breach(self, problem: str) -> None:
+        """A response that breaks PS3.7: the end of the association, or in lenient mode a word in the log."""
+        if not self._upper.lenient:
+            self.break_off(problem)
+            return
+        logger.log(self._breach_log_level, "%s: passed over: %s", self.title, problem)
+        self._breach_log_level = logging.DEBUG  # once: a peer must not be able to fill the log
+
     def _on_malformed(self, event: MalformedMessage) -> None:
         error = event.error
-        if self._dispatcher is None or error.message_id is None or (error.command_field or 0x8000) & 0x8000:
+        if is_response(error.command_field):
+            self._on_breach(self._operations.on_unreadable(error))
+        elif self._dispatcher is None or error.message_id is None or error.command_field is None:
             self.break_off(f"a command set that cannot be answered: {error}")
         else:
             self._dispatcher.on_malformed(self, event.context_id, error)

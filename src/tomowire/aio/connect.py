@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.aio.malformed import is_lenient
 from tomowire.aio.opening import open_connection
 from tomowire.aio.serving import Dispatcher
 from tomowire.errors import AssociationLost, OperationTimeout
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from ssl import SSLContext
 
+    from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
@@ -41,6 +43,7 @@ async def associate(
     window: int = DEFAULT_WINDOW,
     services: Sequence[ServiceProvider] = (),
     performed: int = 1,
+    malformed: Malformed = "strict",
     ssl: SSLContext | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
@@ -52,6 +55,9 @@ async def associate(
     `scp=True`, and event reports. `performed` is how many such requests it may have outstanding; 0 is no limit. Without services
     a request of the acceptor ends the association.
 
+    `malformed` says what becomes of the association when the peer sends a response that cannot be read, or answers what was not
+    asked: "strict" aborts it, "lenient" tells the log, lets the operation fail that it belongs to, and goes on where it can.
+
     Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
     address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
@@ -62,7 +68,9 @@ async def associate(
         maximum_length=maximum_length,
         window=AsynchronousOperationsWindow(window, performed) if (window, performed) != (1, 1) else None,
     )
-    upper = UpperLayer(is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout)
+    upper = UpperLayer(
+        is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout, lenient=is_lenient(malformed)
+    )
     association = Association(
         upper,
         called_ae_title=address.ae_title,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.association import Association
+from tomowire.aio.malformed import is_lenient
 from tomowire.aio.serving import Dispatcher
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.negotiation import REJECT_CALLING_AE_TITLE, REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
     from ssl import SSLContext
 
+    from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
     from tomowire.wire.pdu import AAssociateRQ
 
@@ -81,6 +83,7 @@ class Server:
         artim_timeout: float,
         idle_timeout: float | None,
         shutdown_grace: float,
+        malformed: Malformed,
         ssl: SSLContext | None,
         admits: Callable[[str, str], bool] | None,
         on_end: Callable[[Association], None] | None,
@@ -96,6 +99,7 @@ class Server:
         self._artim_timeout = artim_timeout
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
+        self._lenient = is_lenient(malformed)
         self._ssl = ssl
         self._admits = admits
         self._on_end = on_end
@@ -181,7 +185,7 @@ class Server:
         upper = UpperLayer(
             is_requestor=False,
             maximum_length=self._policy.maximum_length,
-            lenient=True,
+            lenient=self._lenient,
             artim_timeout=self._artim_timeout,
         )
         association = Association(
@@ -234,6 +238,7 @@ def listen(
     artim_timeout: float = DEFAULT_ARTIM,
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     shutdown_grace: float = 10.0,
+    malformed: Malformed = "lenient",
     ssl: SSLContext | None = None,
     admits: Callable[[str, str], bool] | None = None,
     on_end: Callable[[Association], None] | None = None,
@@ -249,6 +254,9 @@ def listen(
     one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets it. Times are in
     seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which
     nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
+
+    `malformed` says what becomes of an association whose peer sends a command set that cannot be read, or a response that fits no
+    request: "lenient" answers or passes over it, tells the log, and goes on where it can; "strict" aborts.
 
     Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
     """
@@ -267,6 +275,7 @@ def listen(
         artim_timeout=artim_timeout,
         idle_timeout=idle_timeout,
         shutdown_grace=shutdown_grace,
+        malformed=malformed,
         ssl=ssl,
         admits=admits,
         on_end=on_end,
