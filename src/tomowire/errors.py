@@ -21,6 +21,7 @@
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
+    ├── OperationFailed           a DIMSE-N operation could not be performed; knows the status it means
     ├── TranscodingFailed         an object cannot be had in the transfer syntax that was asked for
     ├── QueryFailed               a query ended with a failure status, or has to: knows that status
     ├── NotConfirmed              answers to a query do not say that they match: what they are about is not retrieved
@@ -170,6 +171,31 @@ class StoreFailed(TomowireError):
         super().__init__(comment)
         self.status = status
         self.comment = comment
+
+
+class OperationFailed(TomowireError):
+    """A DIMSE-N operation or notification could not be performed: a handler raises it to have that answered.
+
+    `status` is that of the response (PS3.7 annex C), `comment` its error comment, of which 64 characters are sent. `error_id` is
+    a number of one's own. `offending_elements` are the tags in which the error is; `attribute_identifiers` those that are
+    missing or not known (PS3.7 C.4.2, C.5), for the responses that can name them: N-CREATE, N-GET and N-SET.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        comment: str | None = None,
+        *,
+        offending_elements: tuple[int, ...] = (),
+        attribute_identifiers: tuple[int, ...] = (),
+        error_id: int | None = None,
+    ) -> None:
+        super().__init__(comment or f"the operation failed with status {status:04X}H")
+        self.status = status
+        self.comment = comment
+        self.offending_elements = offending_elements
+        self.attribute_identifiers = attribute_identifiers
+        self.error_id = error_id
 
 
 class TranscodingFailed(TomowireError):

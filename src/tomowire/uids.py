@@ -57,6 +57,7 @@ def name_of(uid: str) -> str:
         STORAGE_SOP_CLASSES.get(uid)
         or TRANSFER_SYNTAXES.get(uid)
         or NON_PATIENT_STORAGE_SOP_CLASSES.get(uid)
+        or SERVICE_SOP_CLASSES.get(uid)
         or _OTHERS.get(uid, uid)
     )
 
@@ -378,10 +379,35 @@ TRANSFER_SYNTAXES: Final[Mapping[str, str]] = {
 """UID to name: every transfer syntax of PS3.6 Table A-1, retired ones too. PS3.5 Annex A says what each means."""
 
 _STORAGE_TABLES: Final = (NON_PATIENT_STORAGE_SOP_CLASSES, STORAGE_SOP_CLASSES)
-_OTHERS: Final = {
-    APPLICATION_CONTEXT: "DICOM Application Context Name",
-    VERIFICATION: "Verification SOP Class",
-    MEDIA_STORAGE_DIRECTORY: "Media Storage Directory Storage",
+SERVICE_SOP_CLASSES: Final[Mapping[str, str]] = {
+    "1.2.840.10008.1.20.1": "Storage Commitment Push Model",
+    "1.2.840.10008.1.40": "Procedural Event Logging",
+    "1.2.840.10008.1.42": "Substance Administration Logging",
+    "1.2.840.10008.3.1.2.3.3": "Modality Performed Procedure Step",
+    "1.2.840.10008.3.1.2.3.4": "Modality Performed Procedure Step Retrieve",
+    "1.2.840.10008.3.1.2.3.5": "Modality Performed Procedure Step Notification",
+    "1.2.840.10008.5.1.1.1": "Basic Film Session",
+    "1.2.840.10008.5.1.1.2": "Basic Film Box",
+    "1.2.840.10008.5.1.1.4": "Basic Grayscale Image Box",
+    "1.2.840.10008.5.1.1.4.1": "Basic Color Image Box",
+    "1.2.840.10008.5.1.1.9": "Basic Grayscale Print Management Meta",
+    "1.2.840.10008.5.1.1.14": "Print Job",
+    "1.2.840.10008.5.1.1.15": "Basic Annotation Box",
+    "1.2.840.10008.5.1.1.16": "Printer",
+    "1.2.840.10008.5.1.1.16.376": "Printer Configuration Retrieval",
+    "1.2.840.10008.5.1.1.18": "Basic Color Print Management Meta",
+    "1.2.840.10008.5.1.1.22": "VOI LUT Box",
+    "1.2.840.10008.5.1.1.23": "Presentation LUT",
+    "1.2.840.10008.5.1.1.33": "Media Creation Management",
+    "1.2.840.10008.5.1.1.40": "Display System",
+    "1.2.840.10008.5.1.4.1.1.200.4": "Protocol Approval Information Model - FIND",
+    "1.2.840.10008.5.1.4.1.1.200.5": "Protocol Approval Information Model - MOVE",
+    "1.2.840.10008.5.1.4.1.1.200.6": "Protocol Approval Information Model - GET",
+    "1.2.840.10008.5.1.4.1.1.201.2": "Inventory - FIND",
+    "1.2.840.10008.5.1.4.1.1.201.3": "Inventory - MOVE",
+    "1.2.840.10008.5.1.4.1.1.201.4": "Inventory - GET",
+    "1.2.840.10008.5.1.4.1.1.201.5": "Inventory Creation",
+    "1.2.840.10008.5.1.4.1.1.201.6": "Repository Query",
     "1.2.840.10008.5.1.4.1.2.1.1": "Patient Root Query/Retrieve Information Model - FIND",
     "1.2.840.10008.5.1.4.1.2.1.2": "Patient Root Query/Retrieve Information Model - MOVE",
     "1.2.840.10008.5.1.4.1.2.1.3": "Patient Root Query/Retrieve Information Model - GET",
@@ -391,4 +417,46 @@ _OTHERS: Final = {
     "1.2.840.10008.5.1.4.1.2.3.1": "Patient/Study Only Query/Retrieve Information Model - FIND",
     "1.2.840.10008.5.1.4.1.2.3.2": "Patient/Study Only Query/Retrieve Information Model - MOVE",
     "1.2.840.10008.5.1.4.1.2.3.3": "Patient/Study Only Query/Retrieve Information Model - GET",
+    "1.2.840.10008.5.1.4.1.2.4.2": "Composite Instance Root Retrieve - MOVE",
+    "1.2.840.10008.5.1.4.1.2.4.3": "Composite Instance Root Retrieve - GET",
+    "1.2.840.10008.5.1.4.1.2.5.3": "Composite Instance Retrieve Without Bulk Data - GET",
+    "1.2.840.10008.5.1.4.20.1": "Defined Procedure Protocol Information Model - FIND",
+    "1.2.840.10008.5.1.4.20.2": "Defined Procedure Protocol Information Model - MOVE",
+    "1.2.840.10008.5.1.4.20.3": "Defined Procedure Protocol Information Model - GET",
+    "1.2.840.10008.5.1.4.31": "Modality Worklist Information Model - FIND",
+    "1.2.840.10008.5.1.4.33": "Instance Availability Notification",
+    "1.2.840.10008.5.1.4.34.6.1": "Unified Procedure Step - Push",
+    "1.2.840.10008.5.1.4.34.6.2": "Unified Procedure Step - Watch",
+    "1.2.840.10008.5.1.4.34.6.3": "Unified Procedure Step - Pull",
+    "1.2.840.10008.5.1.4.34.6.4": "Unified Procedure Step - Event",
+    "1.2.840.10008.5.1.4.34.6.5": "Unified Procedure Step - Query",
+    "1.2.840.10008.5.1.4.34.8": "RT Conventional Machine Verification",
+    "1.2.840.10008.5.1.4.34.9": "RT Ion Machine Verification",
+    "1.2.840.10008.5.1.4.37.1": "General Relevant Patient Information Query",
+    "1.2.840.10008.5.1.4.37.2": "Breast Imaging Relevant Patient Information Query",
+    "1.2.840.10008.5.1.4.37.3": "Cardiac Relevant Patient Information Query",
+    "1.2.840.10008.5.1.4.38.2": "Hanging Protocol Information Model - FIND",
+    "1.2.840.10008.5.1.4.38.3": "Hanging Protocol Information Model - MOVE",
+    "1.2.840.10008.5.1.4.38.4": "Hanging Protocol Information Model - GET",
+    "1.2.840.10008.5.1.4.39.2": "Color Palette Query/Retrieve Information Model - FIND",
+    "1.2.840.10008.5.1.4.39.3": "Color Palette Query/Retrieve Information Model - MOVE",
+    "1.2.840.10008.5.1.4.39.4": "Color Palette Query/Retrieve Information Model - GET",
+    "1.2.840.10008.5.1.4.41": "Product Characteristics Query",
+    "1.2.840.10008.5.1.4.42": "Substance Approval Query",
+    "1.2.840.10008.5.1.4.43.2": "Generic Implant Template Information Model - FIND",
+    "1.2.840.10008.5.1.4.43.3": "Generic Implant Template Information Model - MOVE",
+    "1.2.840.10008.5.1.4.43.4": "Generic Implant Template Information Model - GET",
+    "1.2.840.10008.5.1.4.44.2": "Implant Assembly Template Information Model - FIND",
+    "1.2.840.10008.5.1.4.44.3": "Implant Assembly Template Information Model - MOVE",
+    "1.2.840.10008.5.1.4.44.4": "Implant Assembly Template Information Model - GET",
+    "1.2.840.10008.5.1.4.45.2": "Implant Template Group Information Model - FIND",
+    "1.2.840.10008.5.1.4.45.3": "Implant Template Group Information Model - MOVE",
+    "1.2.840.10008.5.1.4.45.4": "Implant Template Group Information Model - GET",
+}
+"""UID to name: the SOP classes of PS3.6 Table A-1 that are not stored, but asked for, printed, committed and so on."""
+
+_OTHERS: Final = {
+    APPLICATION_CONTEXT: "DICOM Application Context Name",
+    VERIFICATION: "Verification SOP Class",
+    MEDIA_STORAGE_DIRECTORY: "Media Storage Directory Storage",
 }

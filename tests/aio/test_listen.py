@@ -430,7 +430,7 @@ async def test_a_request_behind_a_breach_of_the_protocol_is_not_begun() -> None:
     """Its data set would never be whole: the handler would wait for ever."""
     keeper = Keeper()
     stray = command_pdu(1, CEchoRSP(message_id_being_responded_to=99, status=0))
-    async with serve(keeper) as server, await RawPeer.connect(server.port) as peer:
+    async with serve(keeper, malformed="strict") as server, await RawPeer.connect(server.port) as peer:
         await peer.associate()
         await peer.send(stray + HALF_DATA)
         assert (await peer.expect_abort()).source == 0

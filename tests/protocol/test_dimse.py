@@ -182,6 +182,18 @@ def test_lenient_refuses_what_cannot_be_answered(elements: bytes) -> None:
     assert refused(command(1, elements), lenient=True).reason == 6
 
 
+def test_lenient_goes_on_after_a_response_that_names_no_request() -> None:
+    """Nobody has to be answered: it is enough to know what comes next."""
+    response = raw_element(0x0100, b"\x30\x80")
+    malformed, following = assembled(
+        command(1, response + WITHOUT_DATA), command(1, encode_command(ECHO)), lenient=True
+    )
+    assert isinstance(malformed, MalformedMessage)
+    assert (malformed.error.command_field, malformed.error.message_id) == (0x8030, None)
+    assert following == MessageReceived(1, ECHO)
+    assert refused(command(1, response), lenient=True).reason == 6
+
+
 def test_a_proper_cancel_is_a_message() -> None:
     cancel = CCancelRQ(message_id_being_responded_to=7)
     assert assembled(command(1, encode_command(cancel)), lenient=True) == [MessageReceived(1, cancel)]

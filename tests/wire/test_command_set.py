@@ -21,7 +21,7 @@ from pynetdicom.tests import encoded_dimse_msg, encoded_dimse_n_msg
 
 from support.wire_values import messages, mutilated
 from tomowire.errors import CommandSetError, UnknownCommand, UsageError
-from tomowire.wire.command_set import decode_command, encode_command
+from tomowire.wire.command_set import decode_command, encode_command, is_response
 from tomowire.wire.elements import MESSAGES, Message
 from tomowire.wire.messages import (
     CEchoRQ,
@@ -367,3 +367,10 @@ def test_what_is_none_or_empty_is_not_sent() -> None:
     assert encode_command(NCreateRQ(message_id=1, affected_sop_class_uid="1.2")) == command(
         raw(0x0002, b"1.2\0"), us(0x0100, 0x0140), us(0x0110, 1), us(0x0800, 0x0101)
     )
+
+
+def test_a_response_is_known_by_its_command_field() -> None:
+    """PS3.7 E.1: the names end in RSP; what could not be read is none."""
+    responses = {field for field, message in MESSAGES.items() if message.__name__.endswith("RSP")}
+    assert {field for field in MESSAGES if is_response(field)} == responses
+    assert not is_response(None)

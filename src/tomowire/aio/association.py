@@ -95,7 +95,7 @@ class Association(AssociationMessages):
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
         )
         self._outbox = Outbox(upper, self.connection, self._operations, self.abort)
-        self._incoming = Incoming(self, self._operations, dispatcher)
+        self._incoming = Incoming(self, self._operations, dispatcher, lenient=upper.lenient)
 
     @property
     def is_peers_turn(self) -> bool:

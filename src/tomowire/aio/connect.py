@@ -10,6 +10,7 @@ from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.dispatcher import Dispatcher
+from tomowire.aio.malformed import is_lenient
 from tomowire.aio.opening import open_connection
 from tomowire.errors import AssociationLost, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext, propose
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from ssl import SSLContext
 
+    from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
     from tomowire.wire.user_identity import UserIdentity
     from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
@@ -45,6 +47,7 @@ async def associate(
     performed: int = 1,
     identity: UserIdentity | None = None,
     extended: Iterable[ExtendedNegotiation | CommonExtendedNegotiation] = (),
+    malformed: Malformed = "strict",
     ssl: SSLContext | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
@@ -59,6 +62,9 @@ async def associate(
     `identity` says who the user is (PS3.7 D.3.3.7); `association.identity_response` is the answer, if there was one. `extended` is
     sent as far as its SOP classes are proposed; `association.extended(sop_class)` is the answer (PS3.7 D.3.3.5).
 
+    `malformed` says what becomes of the association when the peer sends a response that cannot be read, or answers what was not
+    asked: "strict" aborts it, "lenient" tells the log, lets the operation fail that it belongs to, and goes on where it can.
+
     Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
     address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
@@ -71,7 +77,9 @@ async def associate(
         extended=extended,
         identity=identity,
     )
-    upper = UpperLayer(is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout)
+    upper = UpperLayer(
+        is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout, lenient=is_lenient(malformed)
+    )
     association = Association(
         upper,
         called_ae_title=address.ae_title,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from tomowire.aio.streams import DataStream
+from tomowire.wire.command_set import is_response
 from tomowire.wire.messages import CCancelRQ, Request, Response
 
 if TYPE_CHECKING:
@@ -15,14 +17,23 @@ if TYPE_CHECKING:
     from tomowire.errors import AssociationError
     from tomowire.protocol.events import DataReceived, MalformedMessage, MessageReceived
 
+logger = logging.getLogger("tomowire.association")
+
 
 class Incoming:
-    """Sorts the messages that the peer sends. Without a dispatcher a request of the peer is a breach of the protocol."""
+    """Sorts the messages that the peer sends. Without a dispatcher a request of the peer is a breach of the protocol.
 
-    def __init__(self, association: Association, operations: Operations, dispatcher: Dispatcher | None) -> None:
+    A response that breaks PS3.7 is the end of the association, or if this is `lenient` a word in the log.
+    """
+
+    def __init__(
+        self, association: Association, operations: Operations, dispatcher: Dispatcher | None, *, lenient: bool
+    ) -> None:
         self._association = association
         self._operations = operations
         self._dispatcher = dispatcher
+        self._lenient = lenient
+        self._breach_log_level = logging.WARNING
         self._stream: DataStream | None = None  # the data set that is arriving
         self.messages = 0
         """How many messages have come, each with the whole of its data set."""
@@ -48,7 +59,7 @@ class Incoming:
         if isinstance(message, Response):
             problem = self._operations.on_response(message, stream)
             if problem is not None:
-                association.break_off(problem)
+                self._on_breach(problem)
         elif isinstance(message, CCancelRQ):
             if stream is not None:
                 stream.close()
@@ -62,10 +73,19 @@ class Incoming:
 
     def on_malformed(self, event: MalformedMessage) -> None:
         error = event.error
-        if self._dispatcher is None or error.message_id is None or (error.command_field or 0x8000) & 0x8000:
+        if is_response(error.command_field):
+            self._on_breach(self._operations.on_unreadable(error))
+        elif self._dispatcher is None or error.message_id is None or error.command_field is None:
             self._association.break_off(f"a command set that cannot be answered: {error}")
         else:
             self._dispatcher.on_malformed(self._association, event.context_id, error)
+
+    def _on_breach(self, problem: str) -> None:
+        if not self._lenient:
+            self._association.break_off(problem)
+            return
+        logger.log(self._breach_log_level, "%s: passed over: %s", self._association.title, problem)
+        self._breach_log_level = logging.DEBUG  # once: a peer must not be able to fill the log
 
     def hurry(self) -> None:
         """There is no room for more: whoever gathers should let go."""

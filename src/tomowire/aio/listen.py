@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.admission import Rules
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
+from tomowire.aio.malformed import is_lenient
 from tomowire.aio.server import Server
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.admission import AssociationRequest
     from tomowire.aio.association import Association
+    from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
 
 __all__ = [
@@ -47,6 +49,7 @@ def listen(
     artim_timeout: float = DEFAULT_ARTIM,
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     shutdown_grace: float = 10.0,
+    malformed: Malformed = "lenient",
     ssl: SSLContext | None = None,
     admits: Callable[[str, str], bool] | None = None,
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None = None,
@@ -75,6 +78,9 @@ def listen(
     seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which
     nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
 
+    `malformed` says what becomes of an association whose peer sends a command set that cannot be read, or a response that fits no
+    request: "lenient" answers or passes over it, tells the log, and goes on where it can; "strict" aborts.
+
     Beyond `maximum_associations`, `maximum_per_title` of one calling AE title and `maximum_per_address` of one address, callers are
     rejected with "local limit exceeded" (PS3.8 Table 9-21). Of more than `maximum_waiting_per_address` connections from one address
     that have not asked for an association, the oldest is closed.
@@ -102,6 +108,7 @@ def listen(
         artim_timeout=artim_timeout,
         idle_timeout=idle_timeout,
         shutdown_grace=shutdown_grace,
+        lenient=is_lenient(malformed),
         ssl=ssl,
         on_established=on_established,
         on_ended=on_ended,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.operation import Operation
 from tomowire.aio.timing import Alarm
-from tomowire.errors import OperationTimeout, UsageError
+from tomowire.errors import OperationTimeout, PeerMisbehaved, UsageError
 from tomowire.protocol.status import Status
 from tomowire.wire.messages import CFindRQ, CGetRQ, CMoveRQ
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tomowire.aio.streams import DataStream
+    from tomowire.errors import CommandSetError
     from tomowire.wire.messages import Request, Response
 
 _MESSAGE_IDS: Final = 0xFFFF
@@ -139,6 +140,8 @@ class Operations:
         if operation is None or problem is not None:
             if data is not None:
                 data.close()
+            if operation is not None and operation.is_outstanding and not Status(response.status).is_pending:
+                self._spoil(operation, str(problem))
             return problem
         now = self._loop.time()
         for behind in reversed(self._all.values()):
@@ -157,6 +160,15 @@ class Operations:
             self._remove(operation)
         return None
 
+    def on_unreadable(self, error: CommandSetError) -> str:
+        """A response has come that cannot be read. Returns what is wrong with it; whose it is, if that can be told, is told too."""
+        problem = f"the peer sent a response that cannot be read: {error}"
+        outstanding = [each for each in self._all.values() if each.is_outstanding]
+        for operation in outstanding:
+            if error.message_id == operation.request.message_id or (error.message_id is None and len(outstanding) == 1):
+                self._spoil(operation, problem)
+        return problem
+
     def fail(self, error: Exception) -> None:
         """No responses will come any more, and no requests can be sent."""
         if self._ended is None:
@@ -164,6 +176,14 @@ class Operations:
         self._alarm.stop()
         for operation in self._all.values():
             operation.fail(error)
+
+    def _spoil(self, operation: Operation, problem: str) -> None:
+        """What came for this operation is no answer to it, and none is to be expected any more."""
+        operation.fail(PeerMisbehaved(problem))
+        operation.answered = True
+        self._give_back_place(operation)
+        if operation.abandoned:
+            self._remove(operation)
 
     # Time
 

@@ -42,6 +42,7 @@ class Server:
         artim_timeout: float,
         idle_timeout: float | None,
         shutdown_grace: float,
+        lenient: bool,
         ssl: SSLContext | None,
         on_established: Callable[[Association], object] | None,
         on_ended: Callable[[Association], object] | None,
@@ -55,6 +56,7 @@ class Server:
         self._artim_timeout = artim_timeout
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
+        self._lenient = lenient
         self._ssl = ssl
         self._on_established = on_established
         self._on_ended = on_ended
@@ -145,7 +147,7 @@ class Server:
         upper = UpperLayer(
             is_requestor=False,
             maximum_length=self._rules.maximum_length,
-            lenient=True,
+            lenient=self._lenient,
             artim_timeout=self._artim_timeout,
         )
         association = Association(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.errors import CommandSetError, PduError
 from tomowire.protocol.events import DataReceived, MalformedMessage, MessageReceived
 from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNEXPECTED_PDU_PARAMETER
-from tomowire.wire.command_set import decode_command
+from tomowire.wire.command_set import decode_command, is_response
 from tomowire.wire.messages import CCancelRQ
 from tomowire.wire.pdu import PduType
 from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDATA_HEADER
@@ -100,7 +100,7 @@ class MessageAssembler:
         try:
             message = decode_command(encoded)
         except CommandSetError as error:
-            if not (self._lenient and _can_be_answered(error)):
+            if not (self._lenient and _can_go_on(error)):
                 raise PduError(f"command set: {error}", reason=INVALID_PDU_PARAMETER) from error
             has_data_set = self._discarding = bool(error.has_data_set)
             event = MalformedMessage(context_id, error)
@@ -113,16 +113,17 @@ class MessageAssembler:
         return event
 
 
-def _can_be_answered(error: CommandSetError) -> bool:
+def _can_go_on(error: CommandSetError) -> bool:
     """Whether the association can go on after a command set that could not be read.
 
-    Without its data set type nobody knows what comes next, without a Message ID nobody can answer, and C-CANCEL has no response.
+    Without its data set type nobody knows what comes next. A request must be answered: without a Message ID nobody can, and
+    C-CANCEL has no response.
     """
-    return (
-        error.has_data_set is not None
-        and error.message_id is not None
-        and error.command_field != CCancelRQ.command_field
-    )
+    if error.has_data_set is None:
+        return False
+    if is_response(error.command_field):
+        return True
+    return error.message_id is not None and error.command_field != CCancelRQ.command_field
 
 
 class Fragmenter:

@@ -71,6 +71,7 @@ class UpperLayer:
         artim_timeout: float = DEFAULT_ARTIM,
     ) -> None:
         self.is_requestor: Final = is_requestor
+        self.lenient: Final = lenient
         self.state = State.STA1_IDLE
         self.close_requested = False
         """Whether the connection is to be closed, once all output is sent."""
@@ -83,7 +84,6 @@ class UpperLayer:
         self.has_aborted_again = False
         """Whether the abort of AA-7 has been sent."""
         self._artim_timeout = artim_timeout
-        self._lenient = lenient
         self._now = 0.0
         self._reader = PduReader(maximum_length)
         self._assembler = MessageAssembler((), lenient=lenient)
@@ -313,4 +313,4 @@ class UpperLayer:
 
     def _establish(self, request: AAssociateRQ, response: AAssociateAC) -> None:
         self.agreement = Agreement.of(request, response)
-        self._assembler = MessageAssembler(self.agreement.contexts, lenient=self._lenient)
+        self._assembler = MessageAssembler(self.agreement.contexts, lenient=self.lenient)

@@ -30,8 +30,9 @@ from tomowire.wire.elements import (
     decode_us,
 )
 
-__all__ = ["DATA_SET_PRESENT", "NO_DATA_SET", "Message", "decode_command", "encode_command"]
+__all__ = ["DATA_SET_PRESENT", "NO_DATA_SET", "Message", "decode_command", "encode_command", "is_response"]
 
+_RESPONSE_BIT: Final = 0x8000
 _GROUP_LENGTH: Final = Struct("<HHII")
 
 
@@ -69,6 +70,11 @@ def decode_command(data: bytes | memoryview) -> Message:
         data_set_type = _peek(elements, DATA_SET_TYPE)
         error.has_data_set = None if data_set_type is None else data_set_type != NO_DATA_SET
         raise
+
+
+def is_response(command_field: int | None) -> bool:
+    """Whether a command field is that of a response (PS3.7 E.1); one that could not be read is none."""
+    return command_field is not None and bool(command_field & _RESPONSE_BIT)
 
 
 def _split(data: bytes, elements: dict[int, bytes]) -> None:

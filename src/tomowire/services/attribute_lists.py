@@ -1,0 +1,64 @@
+"""The data sets of DIMSE-N: attribute, modification and other lists as pydicom data sets, to bytes and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import DataSetError
+from tomowire.services import identifiers
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from tomowire.aio.copied import Copied
+    from tomowire.aio.streams import DataStream
+
+LARGEST_LIST: Final = 64 << 20
+"""Bytes of a data set that are taken by default: an image for a film box has some tens of megabytes."""
+
+
+def encode_list(dataset: Dataset | bytes | None, transfer_syntax_uid: str) -> bytes | None:
+    """What is sent for a data set, as `identifiers.encode`. Bytes are taken as they are; None, and no attributes, is no data set.
+
+    Raises `DataSetError` for what cannot be encoded.
+    """
+    if dataset is None or isinstance(dataset, bytes):
+        return dataset + b"\0" * (len(dataset) % 2) if dataset else None  # PS3.8 E.1: fragments are even in length
+    try:
+        return identifiers.encode(dataset, transfer_syntax_uid) if len(dataset) else None
+    except DataSetError as error:
+        raise _renamed(error) from error
+
+
+def decode_list(data: bytes | None, transfer_syntax_uid: str) -> Dataset:
+    """The data set that came; without attributes if none came. Raises `DataSetError` for what breaks its transfer syntax."""
+    if not data:
+        from pydicom import Dataset as NewDataset
+
+        return NewDataset()
+    try:
+        return identifiers.decode(data, transfer_syntax_uid)
+    except DataSetError as error:
+        raise _renamed(error) from error
+
+
+async def gather(stream: DataStream | Copied | None, most: int) -> bytes | None:
+    """All of a data set that arrives, as a copy; None if there is none. Raises `DataSetError` for more than `most` bytes.
+
+    Raises the `AssociationError` that kept it from becoming whole.
+    """
+    if stream is None:
+        return None
+    data = bytearray()
+    async for chunk in stream:
+        if len(data) + chunk.nbytes > most:
+            stream.close()
+            raise DataSetError(f"a data set of more than {most} bytes")
+        for buffer in chunk.buffers:
+            data += buffer
+    return bytes(data)
+
+
+def _renamed(error: DataSetError) -> DataSetError:
+    """What does the work was made for queries, and calls each data set an identifier."""
+    return DataSetError(str(error).replace("the identifier", "the data set").replace("an identifier", "a data set"))
