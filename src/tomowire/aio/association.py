@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from tomowire.aio.blocks import Block
+    from tomowire.aio.budget import MemoryBudget
     from tomowire.aio.operation import Operation
     from tomowire.aio.serving import Dispatcher
     from tomowire.protocol.events import ProtocolEvent
@@ -78,6 +79,7 @@ class Association(AssociationFacts):
         idle_timeout: float | None = None,
         on_open: Callable[[Association], None] | None = None,
         on_gone: Callable[[Association], None] | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         super().__init__(upper, called_ae_title, calling_ae_title)
         loop = asyncio.get_running_loop()
@@ -92,7 +94,9 @@ class Association(AssociationFacts):
         self._established: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._abort_was_asked_for = False
-        self.connection = Connection(upper, self)
+        self.connection = Connection(upper, self, budget)
+        self.budget: Final = budget
+        """The memory that it shares with the others of its server; None if there is no server."""
         self._operations = Operations(
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.association import Association
+from tomowire.aio.budget import DEFAULT_MEMORY, MemoryBudget
+from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
 from tomowire.aio.serving import Dispatcher
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.negotiation import REJECT_CALLING_AE_TITLE, REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
@@ -85,14 +87,17 @@ class Server:
         admits: Callable[[str, str], bool] | None,
         on_end: Callable[[Association], None] | None,
         options: dict[str, Any],
+        memory: int = DEFAULT_MEMORY,
+        memory_wait: float = DEFAULT_MEMORY_WAIT,
     ) -> None:
+        self._budget = MemoryBudget(memory, maximum_associations=maximum_associations, wait=memory_wait)
         self._host = host
         self._port = port
         self._services = tuple(services)
         self._policy = AcceptorPolicy(
             _Supported(self._services), ae_titles, calling_ae_titles, maximum_length, window, window
         )
-        self._maximum_associations = maximum_associations
+        self._maximum_associations = self._budget.maximum_associations
         self._artim_timeout = artim_timeout
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
@@ -190,6 +195,7 @@ class Server:
             idle_timeout=self._idle_timeout,
             on_open=self._on_open,
             on_gone=self._forget,
+            budget=self._budget,
         )
         return association.connection
 
@@ -237,6 +243,8 @@ def listen(
     ssl: SSLContext | None = None,
     admits: Callable[[str, str], bool] | None = None,
     on_end: Callable[[Association], None] | None = None,
+    memory: int = DEFAULT_MEMORY,
+    memory_wait: float = DEFAULT_MEMORY_WAIT,
     **options: Any,
 ) -> Server:
     """An acceptor for `services`, to be used as `async with listen(...) as server`.
@@ -251,6 +259,9 @@ def listen(
     nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
 
     Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
+
+    `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it is
+    not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
     """
     titles = [aet] if isinstance(aet, str) else aet
     return Server(
@@ -271,4 +282,6 @@ def listen(
         admits=admits,
         on_end=on_end,
         options=options,
+        memory=memory,
+        memory_wait=memory_wait,
     )
