@@ -260,8 +260,8 @@ def listen(
 
     Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
 
-    `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it is
-    not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
+    `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it
+    is not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
     """
     titles = [aet] if isinstance(aet, str) else aet
     return Server(
