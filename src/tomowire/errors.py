@@ -20,6 +20,7 @@
     ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
+    ├── MemoryShort               a data set does not fit in the memory that a server may use
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
     ├── OperationFailed           a DIMSE-N operation could not be performed; knows the status it means
     ├── TranscodingFailed         an object cannot be had in the transfer syntax that was asked for
@@ -162,6 +163,10 @@ class IndexUnavailable(TomowireError):
     def __init__(self, message: str, *, in_doubt: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+
+
+class MemoryShort(TomowireError):
+    """A data set is not held in memory: it is larger than what a server may use for that, or others have taken it for too long."""
 
 
 class StoreFailed(TomowireError):

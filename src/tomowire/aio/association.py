@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tomowire.aio.blocks import Block
+    from tomowire.aio.budget import MemoryBudget
     from tomowire.aio.dispatcher import Dispatcher
     from tomowire.aio.host import Host
     from tomowire.aio.providers import Providers
@@ -76,6 +77,7 @@ class Association(AssociationMessages):
         dispatcher: Dispatcher | None = None,
         idle_timeout: float | None = None,
         host: Host | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         super().__init__(upper, called_ae_title, calling_ae_title)
         loop = asyncio.get_running_loop()
@@ -90,7 +92,9 @@ class Association(AssociationMessages):
         self._timed_out = False
         self._end_was_told = False
         self._is_gone = False
-        self.connection = Connection(upper, self)
+        self.connection = Connection(upper, self, budget)
+        self.budget: Final = budget
+        """The memory that it shares with the others of its server; None if there is no server."""
         self._operations = Operations(
             loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
         )

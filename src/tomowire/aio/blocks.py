@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tomowire.aio.budget import MemoryBudget
+
 FIRST_BLOCK_SIZE: Final = 16 * 1024
 """Until the association is established a peer is owed no more than this."""
 BLOCK_SIZE: Final = 256 * 1024
 BLOCK_LIMIT: Final = 16
+LEAST_BLOCKS: Final = 2
+"""What a connection has at least, where a server's memory is not enough for more: one to receive into while another is lent out."""
 
 # Below this much room at the end of a block it is better to begin the next one than to receive in small pieces.
 _LEAST_ROOM: Final = 16 * 1024
@@ -45,12 +49,17 @@ class Block:
 
 
 class BlockPool:
-    """The blocks of one connection. `on_room` is called when there is room again after `has_room` was false."""
+    """The blocks of one connection. `on_room` is called when there is room again after `has_room` was false.
 
-    def __init__(self, on_room: Callable[[], None]) -> None:
+    With a `budget` there may be `LEAST_BLOCKS` of full size, and up to `BLOCK_LIMIT` as long as the budget has more.
+    """
+
+    def __init__(self, on_room: Callable[[], None], budget: MemoryBudget | None = None) -> None:
         self._on_room = on_room
+        self._budget = budget
         self._size = FIRST_BLOCK_SIZE
         self._left = 0  # how many blocks of that size there may be besides those that are lent
+        self._more = 0  # how many more the budget may be asked for
         self.current = Block(self, self._size)
         self._filled = 0
         self._starved = False
@@ -60,7 +69,8 @@ class BlockPool:
         """Use full-sized blocks from the next one on: there is an association now."""
         if self._size != BLOCK_SIZE:
             self._size = BLOCK_SIZE
-            self._left = BLOCK_LIMIT
+            self._left = BLOCK_LIMIT if self._budget is None else LEAST_BLOCKS
+            self._more = BLOCK_LIMIT - self._left
 
     def has_room(self) -> bool:
         """Make sure that `room` gives space. False: all blocks are lent out, stop reading until `on_room`."""
@@ -71,7 +81,7 @@ class BlockPool:
         room = len(current.view) - self._filled
         if room >= _LEAST_ROOM:
             return True
-        if self._left:
+        if self._left or self._borrow():
             self._left -= 1
             self.current = Block(self, self._size)
             self._filled = 0
@@ -96,12 +106,26 @@ class BlockPool:
             if len(block.view) != self._size:
                 return  # the first, small one: nothing is received into it again
             self._left += 1
+            self._pay_back()
             _give_back(block.view)
         elif self._closed:
             _give_back(block.view)
         if self._starved:
             self._starved = False
             self._on_room()
+
+    def _borrow(self) -> bool:
+        if not self._more or self._budget is None or not self._budget.take_block():
+            return False
+        self._more -= 1
+        self._left += 1
+        return True
+
+    def _pay_back(self) -> None:
+        if self._budget is not None and self._more < BLOCK_LIMIT - LEAST_BLOCKS:
+            self._more += 1
+            self._left -= 1
+            self._budget.return_block()
 
     def close(self) -> None:
         """The connection is over: nothing is received any more."""

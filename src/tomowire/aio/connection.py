@@ -18,6 +18,7 @@ from tomowire.aio.writing import direct_descriptor, write_buffers
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tomowire.aio.budget import MemoryBudget
     from tomowire.protocol.events import ProtocolEvent
     from tomowire.protocol.upper_layer import UpperLayer
 
@@ -60,13 +61,13 @@ class Owner(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """One transport connection with its automaton. `flush` sends what the automaton has to say."""
 
-    def __init__(self, upper: UpperLayer, owner: Owner) -> None:
+    def __init__(self, upper: UpperLayer, owner: Owner, budget: MemoryBudget | None = None) -> None:
         self._upper = upper
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._descriptor: int | None = None
-        self._pool = BlockPool(self._on_room)
+        self._pool = BlockPool(self._on_room, budget)
         self._holds: set[str] = set()  # why reading is paused
         self._in_turn = 0  # bytes received since others were last let run
         self._drained: asyncio.Future[None] | None = None

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.admission import Rules
+from tomowire.aio.budget import DEFAULT_MEMORY, MemoryBudget
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.malformed import is_lenient
+from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
 from tomowire.aio.server import Server
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
@@ -57,6 +59,8 @@ def listen(
     anonymous: bool = False,
     on_established: Callable[[Association], object] | None = None,
     on_ended: Callable[[Association], object] | None = None,
+    memory: int = DEFAULT_MEMORY,
+    memory_wait: float = DEFAULT_MEMORY_WAIT,
     **options: Any,
 ) -> Server:
     """An acceptor for `services`, to be used as `async with listen(...) as server`.
@@ -84,13 +88,17 @@ def listen(
     Beyond `maximum_associations`, `maximum_per_title` of one calling AE title and `maximum_per_address` of one address, callers are
     rejected with "local limit exceeded" (PS3.8 Table 9-21). Of more than `maximum_waiting_per_address` connections from one address
     that have not asked for an association, the oldest is closed.
+
+    `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it
+    is not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
     """
+    budget = MemoryBudget(memory, maximum_associations=maximum_associations, wait=memory_wait)
     rules = Rules(
         ae_titles=_checked([aet] if isinstance(aet, str) else aet),
         calling_ae_titles=_checked(calling_aets),
         maximum_length=maximum_length,
         window=window,
-        maximum_associations=maximum_associations,
+        maximum_associations=budget.maximum_associations,
         maximum_per_title=maximum_per_title,
         maximum_per_address=maximum_per_address,
         admits=admits,
@@ -104,6 +112,7 @@ def listen(
         port,
         services=services,
         rules=rules,
+        budget=budget,
         maximum_waiting_per_address=maximum_waiting_per_address,
         artim_timeout=artim_timeout,
         idle_timeout=idle_timeout,

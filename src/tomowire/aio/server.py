@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from tomowire.aio.admission import Rules
+    from tomowire.aio.budget import MemoryBudget
     from tomowire.aio.serving import ServiceProvider
     from tomowire.wire.pdu import AAssociateRQ
 
@@ -38,6 +39,7 @@ class Server:
         *,
         services: Sequence[ServiceProvider],
         rules: Rules,
+        budget: MemoryBudget,
         maximum_waiting_per_address: int | None,
         artim_timeout: float,
         idle_timeout: float | None,
@@ -52,6 +54,7 @@ class Server:
         self._port = port
         self._services = tuple(services)
         self._rules = rules
+        self._budget = budget
         self._maximum_waiting_per_address = maximum_waiting_per_address
         self._artim_timeout = artim_timeout
         self._idle_timeout = idle_timeout
@@ -151,7 +154,11 @@ class Server:
             artim_timeout=self._artim_timeout,
         )
         association = Association(
-            upper, dispatcher=Dispatcher(self._services), idle_timeout=self._idle_timeout, host=self
+            upper,
+            dispatcher=Dispatcher(self._services),
+            idle_timeout=self._idle_timeout,
+            host=self,
+            budget=self._budget,
         )
         return association.connection
 

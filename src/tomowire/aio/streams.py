@@ -17,6 +17,8 @@ GATHER: Final = 1 << 20
 # A slice takes some 200 bytes of memory. Smaller pieces are copied together: a peer may send a megabyte a byte at a time.
 _WORTH_A_SLICE: Final = 256
 
+_TOO_LATE: Final = "the data set was read after the request had been answered"
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -66,6 +68,7 @@ class DataStream:
         "_hurry",
         "_lent",
         "_parts",
+        "_rest",
         "_size",
         "_waiter",
         "received",
@@ -77,6 +80,7 @@ class DataStream:
         self._parts: list[memoryview | bytearray] = []  # slices, and small pieces copied together
         self._blocks: list[Block] = []
         self._lent: Chunk | None = None
+        self._rest: Chunk | None = None  # of the chunk that was lent last, put back
         self._size = 0
         self._complete = False  # the last byte has arrived
         self._finished = False  # the last chunk has been handed out
@@ -90,13 +94,15 @@ class DataStream:
 
     async def __anext__(self) -> Chunk:
         if self._finished:
-            raise StopAsyncIteration
+            if self._rest is None:
+                raise StopAsyncIteration
+            return self._take_rest(self._rest)
         if self._waiter is not None:
             raise UsageError("two tasks read the same data set")
         self._take_back()
         while self._closed or not self._ready():
             if self._closed:
-                raise UsageError("the data set was read after the request had been answered")
+                raise UsageError(_TOO_LATE)
             if self._error is not None:
                 raise self._error.with_traceback(None)
             self._waiter = get_running_loop().create_future()
@@ -105,6 +111,36 @@ class DataStream:
             finally:
                 self._waiter = None
         return self._take()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has been handed out yet."""
+        return self._lent is None and not self._finished
+
+    @property
+    def is_put_back(self) -> bool:
+        """Whether nothing has been handed out since the last `put_back`."""
+        return self._rest is not None
+
+    @property
+    def lent(self) -> Chunk | None:
+        """The chunk that was handed out last, while it is lent."""
+        return self._lent
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for bytes that have not come."""
+        return self._waiter is not None
+
+    def put_back(self, used: int, before: memoryview) -> None:
+        """Only `used` bytes of the chunk handed out last have been taken: the next is `before`, and what is left of that one."""
+        chunk = self._lent
+        assert chunk is not None and used <= chunk.nbytes
+        buffers = _without(chunk.buffers, used)
+        if before:
+            buffers = (before, *buffers)
+        self._rest = Chunk(buffers, chunk.last, chunk.nbytes - used + len(before))
+        self._finished = True  # so that what is left has to be looked for only when there might be nothing else
 
     async def read(self) -> bytes:
         """All that is left of the data set, as a copy. For handlers of small data sets, such as identifiers."""
@@ -176,6 +212,16 @@ class DataStream:
         self._finished = self._complete
         return chunk
 
+    def _take_rest(self, rest: Chunk) -> Chunk:
+        """What was put back. It lies in the memory of the chunk that is lent still."""
+        lent = self._lent
+        if self._closed or lent is None:
+            raise UsageError(_TOO_LATE)
+        rest._blocks, lent._blocks = lent._blocks, []
+        self._lent, self._rest = rest, None
+        self._finished = rest.last
+        return rest
+
     def _take_back(self) -> None:
         if self._lent is not None:
             self._lent.pass_by()
@@ -185,3 +231,13 @@ class DataStream:
     def _release(blocks: list[Block]) -> None:
         while blocks:
             blocks.pop().release()
+
+
+def _without(buffers: tuple[memoryview, ...], used: int) -> tuple[memoryview, ...]:
+    """`buffers` without their first `used` bytes."""
+    left = []
+    for buffer in buffers:
+        if used < len(buffer):
+            left.append(buffer[used:])
+        used = max(0, used - len(buffer))
+    return tuple(left)

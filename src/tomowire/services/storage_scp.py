@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import StoreFailed, UsageError
+from tomowire.aio.budget import DEFAULT_MEMORY
+from tomowire.aio.held import HeldMemory
+from tomowire.errors import DataSetError, StoreFailed
 from tomowire.protocol.status import (
     CANNOT_UNDERSTAND,
     INVALID_SOP_INSTANCE,
     SOP_CLASS_NOT_SUPPORTED,
     UNRECOGNIZED_OPERATION,
 )
+from tomowire.services.handler import TimeLimit, failure, status_and_comment
+from tomowire.services.store_request import StoreRequest as StoreRequest
 from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_tolerable_uid
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
-from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container
 
-    from tomowire.aio.association import Association
     from tomowire.aio.serving import IncomingRequest
     from tomowire.aio.streams import DataStream
+    from tomowire.services.handler import Outcome
 
 logger = logging.getLogger("tomowire.storage")
 
 _STANDARD: Final = "1.2.840.10008."
 _STANDARD_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
-
-
-@value()
-class StoreRequest:
-    """One incoming C-STORE, as its handler sees it. `data` gives the data set; who calls stands in `association`."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    association: Association
-    message: CStoreRQ
-    data: DataStream
 
 
 def may_be_storage(abstract_syntax: str) -> bool:
@@ -52,7 +44,11 @@ def _shown(uid: str) -> str:
 
 
 class Storage:
-    """The Storage SCP: `keep` is called for every object and returns its status, or raises `StoreFailed`.
+    """The Storage SCP: `keep` is called for every object, as its data set begins to come, and reads it from `request.data`.
+
+    It returns the status, or status and error comment, or raises `StoreFailed`. Anything else that it raises, and what is no
+    status, is a failure of that object (0110H; C000H for `DataSetError`) and an entry in the log. A handler that takes more than
+    `handler_timeout` seconds without asking for data is cancelled, and its object has failed (0110H); None is no limit.
 
     It serves the storage SOP classes of the standard, or those in `sop_classes`; with `any_sop_class` private ones too,
     and those that the standard may get. All transfer syntaxes are taken as bytes, or those in `transfer_syntaxes`.
@@ -60,16 +56,18 @@ class Storage:
 
     def __init__(
         self,
-        keep: Callable[[StoreRequest], Awaitable[int]],
+        keep: Callable[[StoreRequest], Awaitable[Outcome]],
         *,
         sop_classes: Container[str] = STORAGE_SOP_CLASSES,
         transfer_syntaxes: Container[str] = TRANSFER_SYNTAXES,
         any_sop_class: bool = False,
+        handler_timeout: float | None = None,
     ) -> None:
         self._keep = keep
         self._sop_classes = sop_classes
         self._transfer_syntaxes = transfer_syntaxes
         self._any_sop_class = any_sop_class
+        self._time_limit = TimeLimit(handler_timeout, keep) if handler_timeout is not None else None
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         if abstract_syntax in self._sop_classes or (self._any_sop_class and may_be_storage(abstract_syntax)):
@@ -89,13 +87,13 @@ class Storage:
             await request.refuse(UNRECOGNIZED_OPERATION)
             return
         try:
-            status = await self._store(request, message)
-            comment = None
-        except StoreFailed as failure:
-            status, comment = failure.status, failure.comment
-            logger.warning(
-                "%s: %s not stored: %s", request.association.title, _shown(message.affected_sop_instance_uid), failure
-            )
+            status, comment = await self._store(request, message)
+        except StoreFailed as error:
+            status, comment = failure(error, self._keep)
+            self._log_failure(request, message, error)
+        except DataSetError as error:
+            status, comment = CANNOT_UNDERSTAND, str(error)
+            self._log_failure(request, message, error)
         await request.respond(
             CStoreRSP(
                 message_id_being_responded_to=message.message_id,
@@ -106,27 +104,40 @@ class Storage:
             )
         )
 
-    async def _store(self, request: IncomingRequest, message: CStoreRQ) -> int:
-        context = request.context
+    @staticmethod
+    def _log_failure(request: IncomingRequest, message: CStoreRQ, error: Exception) -> None:
+        uid = _shown(message.affected_sop_instance_uid)
+        logger.warning("%s: %s not stored: %s", request.association.title, uid, error)
+
+    async def _store(self, request: IncomingRequest, message: CStoreRQ) -> tuple[int, str | None]:
+        context, data = request.context, request.data
         if message.affected_sop_class_uid != context.abstract_syntax:
             raise StoreFailed(SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
         if not is_tolerable_uid(message.affected_sop_instance_uid):
             raise StoreFailed(INVALID_SOP_INSTANCE, "the SOP instance UID is not a UID")
-        if request.data is None:
+        if data is None:
             raise StoreFailed(CANNOT_UNDERSTAND, "the request has no data set")
-        status: int | None = await self._keep(
-            StoreRequest(
-                message.affected_sop_class_uid,
-                message.affected_sop_instance_uid,
-                context.transfer_syntax,
-                request.association,
-                message,
-                request.data,
-            )
-        )
-        if status is None:
-            # The commonest mistake there is, a forgotten `return`, must not tell the sender that its object is safe.
-            raise UsageError("the storage handler returned None and not a status")
-        # Whatever the handler made of it: there is no answer to a data set that may still turn out to be cut short.
-        await request.data.pass_over()
-        return status
+        association = request.association
+        memory = association.budget.data if association.budget is not None else self._own_memory
+        object_ = StoreRequest(association, message, context.transfer_syntax, data, memory)
+        try:
+            outcome = status_and_comment(await self._perform(object_), self._keep)
+            # Whatever the handler made of it: there is no answer to a data set that may still turn out to be cut short.
+            await data.pass_over()
+        finally:
+            object_.close()
+        return outcome
+
+    async def _perform(self, request: StoreRequest) -> Any:
+        """Have the object handled; gives what the handler returns."""
+        return await self._call(request, request.data)
+
+    async def _call(self, request: Any, data: DataStream) -> Any:
+        if self._time_limit is None:
+            return await self._keep(request)
+        return await self._time_limit.call(self._keep(request), data)
+
+    @cached_property
+    def _own_memory(self) -> HeldMemory:
+        """For associations that have no server to share with others."""
+        return HeldMemory(DEFAULT_MEMORY // 2)
