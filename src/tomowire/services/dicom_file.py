@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from io import FileIO
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import MAX_WBITS, decompressobj
 from zlib import error as ZlibError
 
 from tomowire.errors import FileFormatError, IncompleteFileMeta
+from tomowire.services.reading import read_pieces
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -23,8 +24,12 @@ from tomowire.wire.vrs import LONG_VRS
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FIRST_READ: Final = 1024
-_MOST_READ: Final = 1 << 20
+    from tomowire.services.reading import FilePieces
+
+FIRST_READ: Final = 1024
+"""Bytes that say nearly always which object it is."""
+MOST_READ: Final = 1 << 20
+"""Bytes that are read at most to find out."""
 _IMPLICIT: Final = Struct("<HHI")
 _SHORT: Final = Struct("<HH2sH")
 _SHORT_BIG: Final = Struct(">HH2sH")
@@ -50,6 +55,19 @@ class DicomFile:
     offset: int
     size: int
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    @property
+    def repeatable(self) -> bool:
+        return True
+
+    def pieces(self, payload: int) -> FilePieces:
+        """The data set as it is in the file; see `Source`."""
+        return read_pieces(self.path, self.offset, self.size, payload)
+
     @classmethod
     def unread(cls, path: Path) -> DicomFile:
         """What stands for a file that could not be read: nothing but its path."""
@@ -67,18 +85,44 @@ def inspect(path: Path) -> DicomFile:
     """
     with FileIO(path) as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(_FIRST_READ)
-        if head[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(PREFIX)] == PREFIX or head[:2] == _FILE_META_GROUP:
-            meta, offset, head = _read_meta(file, head)
-        else:
-            meta, offset = _NO_META, 0
+        head = file.read(FIRST_READ)
+        while True:
+            try:
+                found = identify(head)
+            except IncompleteFileMeta as error:
+                more = file.read(max(error.needed - len(head), FIRST_READ))
+                if not more or len(head) > MOST_READ:
+                    raise FileFormatError("the file ends inside its file meta information") from None
+                head += more
+            else:
+                return DicomFile(path, *found, size - found.offset)
+
+
+class Identity(NamedTuple):
+    """Which object it is, in which transfer syntax, and where its data set begins."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    offset: int
+
+
+def identify(head: bytes) -> Identity:
+    """What the first bytes of a DICOM file say, as `inspect` describes it.
+
+    Raises `IncompleteFileMeta` if they are too few, `FileFormatError` for what is not DICOM.
+    """
+    if head[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(PREFIX)] == PREFIX or head[:2] == _FILE_META_GROUP:
+        meta, offset = decode_file_meta(head)
+    else:
+        meta, offset = _NO_META, 0
     syntax = meta.transfer_syntax_uid or _guessed_syntax(head, offset)
     uids = _first_uids(head, offset, syntax)
     sop_class = uids.get(_SOP_CLASS) or meta.media_storage_sop_class_uid
     sop_instance = uids.get(_SOP_INSTANCE) or meta.media_storage_sop_instance_uid
     if not (sop_class and sop_instance):
         raise FileFormatError("neither file meta information nor data set names a SOP class and a SOP instance")
-    return DicomFile(path, sop_class, sop_instance, syntax, offset, size - offset)
+    return Identity(sop_class, sop_instance, syntax, offset)
 
 
 def is_marked(path: Path) -> bool:
@@ -106,18 +150,6 @@ def _begins_with_element(head: bytes, size: int) -> bool:
     return number <= _SOP_INSTANCE and length % 2 == 0 and _IMPLICIT.size + length <= size
 
 
-def _read_meta(file: FileIO, head: bytes) -> tuple[FileMeta, int, bytes]:
-    """The file meta information, the offset of the data set, and what has been read: `head` and as much more as was needed."""
-    while True:
-        try:
-            return *decode_file_meta(head), head
-        except IncompleteFileMeta as error:
-            more = file.read(max(error.needed - len(head), _FIRST_READ))
-            if not more or len(head) > _MOST_READ:
-                raise FileFormatError("the file ends inside its file meta information") from None
-            head += more
-
-
 def _guessed_syntax(head: bytes, offset: int) -> str:
     """The uncompressed transfer syntax of a data set that nothing names, as old programs wrote them.
 
@@ -138,7 +170,7 @@ def _first_uids(head: bytes, offset: int, syntax: str) -> dict[int, str]:
     """SOP Class and Instance UID by element number, as far as they stand in `head`, in which the data set begins at `offset`."""
     if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         try:
-            head, offset = decompressobj(-MAX_WBITS).decompress(head[offset:], _FIRST_READ), 0
+            head, offset = decompressobj(-MAX_WBITS).decompress(head[offset:], FIRST_READ), 0
         except ZlibError:
             return {}
     uids: dict[int, str] = {}

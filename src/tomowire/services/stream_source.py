@@ -1,0 +1,179 @@
+"""Objects that come from a stream: a DICOM file in it, or a data set alone."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from os import SEEK_END
+from typing import TYPE_CHECKING, Any, Final
+
+from tomowire.errors import FileFormatError, IncompleteFileMeta, UsageError
+from tomowire.services.byte_readers import ChainedReader, MemoryReader, in_own_thread, reader_of
+from tomowire.services.dicom_file import FIRST_READ, MOST_READ, identify
+from tomowire.services.stream_pieces import StreamPieces
+from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tomowire.services.byte_readers import ByteReader
+    from tomowire.services.dicom_file import Identity
+
+_MARKED: Final = PREAMBLE_LENGTH + len(PREFIX)
+
+
+def is_stream(thing: Any) -> bool:
+    """Whether bytes can be read from it, or it is bytes."""
+    return isinstance(thing, bytes | bytearray | memoryview) or hasattr(thing, "read") or hasattr(thing, "__aiter__")
+
+
+class StreamSource:
+    """A DICOM file in a stream, of which the beginning has been read. `part10_stream` makes it.
+
+    It can be sent again if the stream can be wound back. The stream belongs to the caller, and is not to be touched meanwhile.
+    """
+
+    def __init__(self, found: Identity, origin: _Rewindable | _Once) -> None:
+        self.sop_class_uid = found.sop_class_uid
+        self.sop_instance_uid = found.sop_instance_uid
+        self.transfer_syntax_uid = found.transfer_syntax_uid
+        self.name = f"the stream of {found.sop_instance_uid}"
+        self.repeatable = isinstance(origin, _Rewindable)
+        self.size = origin.size - found.offset if origin.size is not None else None
+        self._offset = found.offset
+        self._origin = origin
+
+    @asynccontextmanager
+    async def pieces(self, payload: int) -> AsyncIterator[StreamPieces]:
+        """The data set; see `Source`."""
+        reader = await self._origin.begin(self._offset)
+        async with StreamPieces(reader, self.size, payload, self.name) as pieces:
+            yield pieces
+
+
+class BareDataSet:
+    """A data set without file meta information, in a stream: what it is has to be said.
+
+    `stream` is bytes, a binary stream (`read` blocking or asynchronous), or an asynchronous iterator of bytes. It is read from
+    where it stands; `size` is how many bytes belong to the data set, None for all that come.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        *,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        size: int | None = None,
+    ) -> None:
+        if not is_stream(stream):
+            raise UsageError(f"{type(stream).__name__} is no binary stream, nor an asynchronous iterator of bytes")
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.transfer_syntax_uid = transfer_syntax_uid
+        self.name = f"the stream of {sop_instance_uid}"
+        self.repeatable = isinstance(stream, bytes | bytearray | memoryview)
+        self.size = memoryview(stream).nbytes if size is None and self.repeatable else size
+        self._stream = stream
+        self._is_used = False
+
+    @asynccontextmanager
+    async def pieces(self, payload: int) -> AsyncIterator[StreamPieces]:
+        """The data set; see `Source`."""
+        if self._is_used and not self.repeatable:
+            raise UsageError(f"{self.name} has been read already")
+        self._is_used = True
+        reader = reader_of(self._stream)
+        head = bytes(await _at_least(reader, b"", _MARKED))
+        if head[PREAMBLE_LENGTH:_MARKED] == PREFIX:
+            raise FileFormatError(f"{self.name} is a DICOM file with file meta information, and no bare data set")
+        async with StreamPieces(ChainedReader([MemoryReader(head), reader]), self.size, payload, self.name) as pieces:
+            yield pieces
+
+
+async def part10_stream(stream: Any) -> StreamSource:
+    """The object in a stream that holds a DICOM file, from where it stands to its end. Only the beginning is read.
+
+    Raises `FileFormatError`, what reading raises, and `UsageError` for what is no stream of bytes.
+    """
+    origin = await _Rewindable.of(stream) or _Once(stream)
+    reader = await origin.begin(0)
+    head = await _at_least(reader, b"", FIRST_READ)
+    while True:
+        try:
+            found = identify(head)
+        except IncompleteFileMeta as error:
+            longer = await _at_least(reader, head, max(error.needed, len(head) + FIRST_READ))
+            if len(longer) == len(head) or len(head) > MOST_READ:
+                raise FileFormatError("the stream ends inside its file meta information") from None
+            head = longer
+        else:
+            origin.unread(head)
+            return StreamSource(found, origin)
+
+
+async def _at_least(reader: ByteReader, head: bytes, size: int) -> bytes:
+    """`head` and what follows, up to `size` bytes or the end."""
+    while len(head) < size:
+        data = await reader.read(size - len(head))
+        if not len(data):
+            break
+        head += data
+    return head
+
+
+class _Rewindable:
+    """Bytes in memory, or a blocking stream that can be wound back to where it stood."""
+
+    def __init__(self, stream: Any, start: int, size: int) -> None:
+        self.size: int | None = size
+        self._stream = stream
+        self._start = start
+
+    @classmethod
+    async def of(cls, stream: Any) -> _Rewindable | None:
+        """None if it cannot be wound back."""
+        if isinstance(stream, bytes | bytearray | memoryview):
+            return cls(stream, 0, memoryview(stream).nbytes)
+        seekable = getattr(stream, "seekable", None)
+        if seekable is None or not hasattr(stream, "read") or seekable() is not True:
+            return None
+
+        def measure() -> tuple[int, int]:
+            start = stream.tell()
+            end = stream.seek(0, SEEK_END)
+            stream.seek(start)
+            return start, end - start
+
+        return cls(stream, *await in_own_thread(measure))
+
+    async def begin(self, offset: int) -> ByteReader:
+        if isinstance(self._stream, bytes | bytearray | memoryview):
+            return MemoryReader(memoryview(self._stream).cast("B")[offset:])
+        await in_own_thread(lambda: self._stream.seek(self._start + offset))
+        return reader_of(self._stream)
+
+    def unread(self, head: bytes) -> None:
+        """What has been read can be read again."""
+
+
+class _Once:
+    """A stream that gives its bytes once."""
+
+    size: int | None = None
+
+    def __init__(self, stream: Any) -> None:
+        self._reader: ByteReader | None = reader_of(stream)
+        self._head = b""
+
+    async def begin(self, offset: int) -> ByteReader:
+        if self._reader is None:
+            raise UsageError("the stream has been read already, and cannot be wound back")
+        if not self._head:
+            return self._reader
+        reader = ChainedReader([MemoryReader(self._head[offset:]), self._reader])
+        self._reader = None
+        return reader
+
+    def unread(self, head: bytes) -> None:
+        self._head = head
