@@ -190,7 +190,7 @@ async def test_the_sender_waits_for_a_peer_that_does_not_read(tmp_path: Path) ->
         associate(f"ANY@{LOOPBACK}:{port}", [storage(CT, [EXPLICIT_VR_LITTLE_ENDIAN])]) as association,
     ):
         file_ = DicomFile(path, CT, "1.2.3", EXPLICIT_VR_LITTLE_ENDIAN, 0, size)
-        sending = asyncio.create_task(CStoreScu(association).send(file_, progress=progress.append))
+        sending = asyncio.create_task(CStoreScu(association).send(file_, on_bytes=progress.append))
         before = -1
         while sum(progress) != before:  # until it stands still
             before = sum(progress)

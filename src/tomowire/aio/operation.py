@@ -12,6 +12,7 @@ from tomowire.errors import AssociationError, UsageError
 
 if TYPE_CHECKING:
     from asyncio import Task
+    from collections.abc import Callable
 
     from tomowire.aio.operations import Operations
     from tomowire.aio.streams import DataStream
@@ -54,6 +55,7 @@ class Operation:
         "answered",
         "error",
         "name",
+        "on_failed",
         "request",
         "sent",
         "timeout",
@@ -70,6 +72,8 @@ class Operation:
         """When something last moved for this operation, in the loop's time."""
         self.error: Exception | None = None
         """Why no further response will come."""
+        self.on_failed: Callable[[], object] | None = None
+        """Called when there is such an `error`, for who waits for something else meanwhile."""
         self.admitted = False
         """Whether it has a place in the window."""
         self.sent = False
@@ -187,6 +191,8 @@ class Operation:
         if self.error is None:
             self.error = error
             self._wake()
+            if self.on_failed is not None:
+                self.on_failed()
 
     def close(self) -> None:
         """Give back the memory of all responses."""

@@ -109,7 +109,7 @@ def encode_elements(dataset: Dataset, transfer_syntax_uid: str, is_wanted: Calla
 def deflated(parts: Sequence[Part]) -> bytes:
     """The parts of a data set as one in Deflated Explicit VR Little Endian, padded (PS3.5 A.5)."""
     compressor = compressobj(wbits=-MAX_WBITS)
-    made = [compressor.compress(part.read() if isinstance(part, BufferedIOBase) else part) for part in parts]
+    made = [compressor.compress(bytes_of(part)) for part in parts]
     whole = b"".join((*made, compressor.flush()))
     return whole + b"\0" * (len(whole) % 2)
 
@@ -164,6 +164,11 @@ def _vr_of(element: DataElement | RawDataElement, dataset: Dataset, *, implicit:
     return "OW" if implicit or int(dataset.get("BitsAllocated") or 16) > 8 else "OB"  # PS3.5 A.1, A.2
 
 
+def bytes_of(content: Part) -> bytes | memoryview:
+    """The bytes of a part, those that are left in a stream."""
+    return content.read() if isinstance(content, BufferedIOBase) else content
+
+
 def size_of(content: Part) -> int:
     """Bytes in a part; of a stream those from where it stands."""
     if not isinstance(content, BufferedIOBase):
@@ -175,7 +180,7 @@ def size_of(content: Part) -> int:
 
 
 def _swapped(content: Part) -> bytes:
-    data = content.read() if isinstance(content, BufferedIOBase) else bytes(content)
-    words = array("H", data + b"\0" * (len(data) % 2))
+    data = bytes_of(content)
+    words = array("H", bytes(data) + bytes(len(data) % 2))
     words.byteswap()
     return words.tobytes()

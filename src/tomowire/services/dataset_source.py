@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services.byte_readers import ChainedReader, reader_of
-from tomowire.services.dataset_encoding import encode_parts, size_of, stated_transfer_syntax
+from tomowire.services.dataset_encoding import bytes_of, encode_parts, size_of, stated_transfer_syntax
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED
 from tomowire.services.stream_pieces import StreamPieces
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, name_of
@@ -61,6 +61,10 @@ class DatasetSource:
         reader = ChainedReader(map(reader_of, parts))
         async with StreamPieces(reader, size, payload, self.name) as pieces:
             yield pieces
+
+    async def encoded(self) -> bytes:
+        """The whole, encoded. Raises `DataSetError`."""
+        return await to_thread(lambda: b"".join(map(bytes_of, self._encode())))
 
     def _encode(self) -> list[Part]:
         if self._buffer is not None:

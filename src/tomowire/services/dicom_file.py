@@ -66,7 +66,7 @@ class DicomFile:
 
     def pieces(self, payload: int) -> FilePieces:
         """The data set as it is in the file; see `Source`."""
-        return read_pieces(self.path, self.offset, self.size, payload)
+        return read_pieces(self.path, self.offset, self.size, payload, to_end=True)
 
     @classmethod
     def unread(cls, path: Path) -> DicomFile:

@@ -152,7 +152,7 @@ class _Sending:
             if isinstance(content, OSError):
                 raise content
             async with fitted(self._association, file, content) as (sent, data):
-                response = await scu.send(sent, content=data, timeout=self._timeout)
+                response = await scu.send(sent, content=data, timeout=self._timeout, retries=0)
         except (AssociationError, OperationTimeout) as error:
             self._lost = self._lost or error
             self._operations.not_done(file.sop_instance_uid, error)

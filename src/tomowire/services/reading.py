@@ -13,25 +13,28 @@ if TYPE_CHECKING:
 _PIECE: Final = 1 << 20
 
 
-def read_pieces(path: Path, offset: int, size: int, payload: int) -> FilePieces:
+def read_pieces(path: Path, offset: int, size: int, payload: int, *, to_end: bool = False) -> FilePieces:
     """`async with read_pieces(...) as pieces: async for piece, is_last in pieces: ...` over `size` bytes of a file from `offset`.
 
     A piece is valid until the next is asked for. Pieces are about 1 MiB, a multiple of `payload` bytes where that is possible, so
     that no PDU is cut short between two of them. A data set of odd length gets the null byte that it lacks (see `even`).
 
-    Raises `OSError`, also if the file has become shorter; if it has when it is opened, before the first piece.
+    With `to_end` the file must end there: it is being written to if it does not, and what has been read of it is no whole.
+
+    Raises `OSError`, also if the file has become shorter, or longer; if it has when it is opened, before the first piece.
     """
-    return FilePieces(path, offset, size, max(_PIECE // payload, 1) * payload)
+    return FilePieces(path, offset, size, max(_PIECE // payload, 1) * payload, to_end=to_end)
 
 
 class FilePieces:
     """What `read_pieces` gives."""
 
-    def __init__(self, path: Path, offset: int, size: int, length: int) -> None:
+    def __init__(self, path: Path, offset: int, size: int, length: int, *, to_end: bool = False) -> None:
         self._path = path
         self._offset = offset
         self._left = size
         self._length = min(length, size)
+        self._to_end = to_end
         self._ended = False
         self._pending: asyncio.Future[int] | None = None
         self._wanted = 0
@@ -42,7 +45,7 @@ class FilePieces:
 
     async def __aenter__(self) -> FilePieces:
         loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(None, _open, self._path, self._offset, self._offset + self._left)
+        opening = loop.run_in_executor(None, self._open)
         try:
             self._file = await asyncio.shield(opening)
         except BaseException:
@@ -83,7 +86,28 @@ class FilePieces:
     def _read(self) -> None:
         self._wanted = min(self._length, self._left)
         buffer = self._buffers[0][: self._wanted]
-        self._pending = asyncio.get_running_loop().run_in_executor(None, fill, self._file, buffer)
+        self._pending = asyncio.get_running_loop().run_in_executor(None, self._fill, buffer)
+
+    def _open(self) -> FileIO:
+        file = FileIO(self._path)
+        try:
+            self._check_end(file, self._offset + self._left)
+            file.seek(self._offset)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _fill(self, buffer: memoryview) -> int:
+        got = fill(self._file, buffer)
+        if self._to_end and len(buffer) == self._left:
+            self._check_end(self._file, self._file.tell())
+        return got
+
+    def _check_end(self, file: FileIO, end: int) -> None:
+        size = os.fstat(file.fileno()).st_size
+        if size < end or (self._to_end and size > end):
+            raise OSError(f"{self._path} has become {'shorter' if size < end else 'longer'} while it was sent")
 
     def _close(self, pending: asyncio.Future[int] | None) -> None:
         if pending is not None and not pending.cancelled():
@@ -97,18 +121,6 @@ def even(data: bytes | memoryview) -> bytes | memoryview:
     Deflated ones are padded in this way when they are sent (PS3.5 A.5), and not by everyone who writes files.
     """
     return b"".join((data, b"\0")) if len(data) % 2 else data
-
-
-def _open(path: Path, offset: int, end: int) -> FileIO:
-    file = FileIO(path)
-    try:
-        if os.fstat(file.fileno()).st_size < end:
-            raise OSError(f"{path} has become shorter while it was sent")
-        file.seek(offset)
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def _close_opened(opening: asyncio.Future[FileIO]) -> None:

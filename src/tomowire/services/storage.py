@@ -5,38 +5,42 @@ A data set passes through here as bytes: the SCU sends what stands in the file, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from asyncio import to_thread
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from tomowire.errors import AssociationError, NoAcceptedContext
+from tomowire.errors import NoAcceptedContext, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext
-from tomowire.protocol.status import (
-    Status,
-)
-from tomowire.services.dicom_file import DicomFile, inspect
-from tomowire.services.reading import even, read_pieces
+from tomowire.protocol.status import Status
+from tomowire.services.converting import in_agreed_syntax
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.exchanging import Exchange
+from tomowire.services.retrying import DEFAULT_RETRIES, Retries, retry_waits
+from tomowire.services.sources import as_source
+from tomowire.services.transfer_progress import ProgressMeter
 from tomowire.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     name_of,
     storage_uid,
 )
-from tomowire.wire.messages import CStoreRQ
+from tomowire.wire.messages import HIGH, LOW, MEDIUM, CStoreRQ
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from os import PathLike
 
     from tomowire.aio.association import Association
-    from tomowire.aio.operation import Operation
     from tomowire.protocol.negotiation import AcceptedContext
+    from tomowire.services.sources import Source
+    from tomowire.services.transfer_progress import TransferProgress
 
 logger = logging.getLogger("tomowire.storage")
 
 DEFAULT_STORE_TIMEOUT: Final = 30.0
+
+Priority: TypeAlias = Literal["low", "medium", "high"]
+_PRIORITIES: Final = {"low": LOW, "medium": MEDIUM, "high": HIGH}  # PS3.7 9.3.1.1
 
 _STANDARD: Final = "1.2.840.10008."
 _STANDARD_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
@@ -56,12 +60,16 @@ def storage(
 
 @value()
 class StoreResponse:
-    """What became of one C-STORE: the peer's answer (PS3.7 9.1.1)."""
+    """What became of one C-STORE: the peer's answer (PS3.7 9.1.1). `status.meaning` says it in words.
+
+    The UIDs are those of the object. `offending_elements` are the tags of which the peer says that they are the reason.
+    """
 
     status: Status
     sop_class_uid: str
     sop_instance_uid: str
     error_comment: str | None = None
+    offending_elements: tuple[int, ...] = ()
 
     @property
     def is_success(self) -> bool:
@@ -92,70 +100,110 @@ class CStoreScu:
 
     async def send(
         self,
-        source: DicomFile | str | PathLike[str],
+        source: Source | Any,
         *,
-        content: bytes | memoryview | None = None,
+        transfer_syntax: str | None = None,
+        transcode: bool = False,
         timeout: float = DEFAULT_STORE_TIMEOUT,
-        progress: Callable[[int], None] | None = None,
+        priority: Priority = "medium",
+        retries: int = DEFAULT_RETRIES,
+        progress: Callable[[TransferProgress], object] | None = None,
         originator: MoveOriginator | None = None,
+        content: bytes | memoryview | None = None,
+        on_bytes: Callable[[int], object] | None = None,
     ) -> StoreResponse:
-        """Send the object in a DICOM file (PS3.7 9.1.1); the file is streamed and never held as a whole.
+        """Send one object (PS3.7 9.1.1).
 
-        `content` is the data set, for callers who have read it already. `progress` is called with the number of bytes after each
-        piece sent; `originator` is told to the peer.
+        `source` is a path of a DICOM file, a binary stream of one, a pydicom `Dataset`, or any `Source` (see `as_source`).
+        Files and streams are sent in pieces as they are read, and never held as a whole.
 
-        Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if the file cannot be read,
-        `OperationTimeout` when no byte moved for `timeout` seconds, and what else ends an association. A failure status is not
-        an exception: see `StoreResponse`.
+        An object is sent in the transfer syntax that it has; an uncompressed `Dataset` in whichever uncompressed one was agreed on.
+        With `transcode`, what the peer does not take as it is, is sent in one that it does take, if that can be made without loss;
+        `transfer_syntax` (a UID) is the one to be used. That takes memory for the whole object, and is not done with streams.
+
+        `timeout` is how long nothing may move, in seconds; `priority` is told to the peer, "low", "medium" or "high"; `originator`
+        too. An object that is refused with A7xx (out of resources) is sent again up to `retries` times, after 1, 2, 4 ... seconds,
+        unless it comes from a stream that cannot be wound back. `progress` is called at most ten times a second, and at the end.
+
+        `content` is the data set, for callers who have read it already; `on_bytes` gets the number of bytes of each piece sent.
+
+        Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if it cannot be read,
+        `FileFormatError`, `DataSetError` or `TranscodingFailed` for what cannot be sent, `OperationTimeout` when nothing moved for
+        `timeout` seconds, and what else ends an association. A failure status is not an exception: see `StoreResponse`.
         """
-        association = self._association
-        file = source if isinstance(source, DicomFile) else await to_thread(inspect, Path(source))
-        context = _context_for(association, file)
+        if not isinstance(source, DicomFile):
+            source = await _identified(source, timeout)
+        how = _How(timeout, priority, retries, progress, originator, on_bytes)
+        context = _find_context(self._association, source)
+        if context is not None and transfer_syntax in (None, context.transfer_syntax):
+            return await self._until_answered(source, content, context, how)
+        agreed = [each.transfer_syntax for each in storing_contexts(self._association, source.sop_class_uid)]
+        fitting = in_agreed_syntax(source, content, agreed, transfer_syntax, transcode=transcode)
+        async with fitting as (source, content):
+            return await self._until_answered(source, content, _context_for(self._association, source), how)
+
+    async def _until_answered(
+        self, source: Source, content: bytes | memoryview | None, context: AcceptedContext, how: _How
+    ) -> StoreResponse:
+        """Send it, and send it again when the peer is out of resources."""
+        response = await self._attempt(source, content, context, how)
+        if how.retries and source.repeatable:
+            waits, refusals = Retries(retry_waits(how.retries)), 1
+            while (wait := waits.before_sending(response, refusals)) is not None:
+                logger.info("%s: %s; sending it again in %.1f s", source.sop_instance_uid, response.status, wait)
+                await asyncio.sleep(wait)
+                if not self._association.is_established:
+                    break
+                response = await self._attempt(source, content, context, how)
+                refusals += 1
+        return response
+
+    async def _attempt(
+        self, source: Source, content: bytes | memoryview | None, context: AcceptedContext, how: _How
+    ) -> StoreResponse:
+        originator = how.originator
         request = CStoreRQ(
-            message_id=association.next_message_id(),
-            affected_sop_class_uid=file.sop_class_uid,
-            affected_sop_instance_uid=file.sop_instance_uid,
+            message_id=self._association.next_message_id(),
+            affected_sop_class_uid=source.sop_class_uid,
+            affected_sop_instance_uid=source.sop_instance_uid,
+            priority=_PRIORITIES[how.priority],
             move_originator_application_entity_title=originator.ae_title if originator is not None else None,
             move_originator_message_id=originator.message_id if originator is not None else None,
         )
-        name = f"C-STORE of {file.sop_instance_uid}"
-        lost: AssociationError | None = None
-        async with association.operation(request, name=name, timeout=timeout) as operation:
-            try:
-                if content is not None:
-                    await association.send(context.context_id, request, even(content))
-                    if progress is not None:
-                        progress(file.size)
-                else:
-                    await self._stream(context, request, operation, file, progress)
-            except AssociationError as error:
-                if not operation.answered:
-                    raise
-                lost = error
-            response = await operation.only_response()
-            status = Status(response.status)
-            # An SCP that is out of resources may say so and go away without taking the rest. Success it cannot mean.
-            if lost is not None and not status.is_failure:
-                raise lost
-        return StoreResponse(status, file.sop_class_uid, file.sop_instance_uid, response.error_comment or None)
+        meter = ProgressMeter(how.progress, source.size) if how.progress is not None else None
+        exchange = Exchange(self._association, context.context_id, request, how.timeout, how.on_bytes, meter)
+        response = await exchange.send(source, content)
+        return StoreResponse(
+            Status(response.status),
+            source.sop_class_uid,
+            source.sop_instance_uid,
+            response.error_comment or None,
+            response.offending_element,
+        )
 
-    async def _stream(
-        self,
-        context: AcceptedContext,
-        request: CStoreRQ,
-        operation: Operation,
-        file: DicomFile,
-        progress: Callable[[int], None] | None,
-    ) -> None:
-        association = self._association
-        async with (
-            read_pieces(file.path, file.offset, file.size, association.payload_maximum) as pieces,
-            association.sending(context.context_id, request, operation) as sender,
-        ):
-            async for piece, last in pieces:
-                await sender.write(piece, last=last)
-                if progress is not None:
-                    progress(len(piece))
+
+@value()
+class _How:
+    """The options of one `send`."""
+
+    timeout: float
+    priority: Priority
+    retries: int
+    progress: Callable[[TransferProgress], object] | None
+    originator: MoveOriginator | None
+    on_bytes: Callable[[int], object] | None
+
+
+async def _identified(thing: Any, timeout: float) -> Source:
+    """Its source. The beginning of a stream may be long in coming."""
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            return await as_source(thing)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise OperationTimeout(f"C-STORE: the stream gave nothing for {timeout:g} s; nothing was sent") from None
 
 
 def storing_contexts(association: Association, sop_class_uid: str) -> list[AcceptedContext]:
@@ -167,7 +215,15 @@ def storing_contexts(association: Association, sop_class_uid: str) -> list[Accep
     return contexts if association.is_requestor else [each for each in contexts if each.requestor_is_scp]
 
 
-def _context_for(association: Association, file: DicomFile) -> AcceptedContext:
+def _find_context(association: Association, source: Source) -> AcceptedContext | None:
+    """The context for an object as it is."""
+    for each in association.agreement.contexts.values():
+        if each.abstract_syntax == source.sop_class_uid and each.transfer_syntax == source.transfer_syntax_uid:
+            return each if association.is_requestor or each.requestor_is_scp else None
+    return None
+
+
+def _context_for(association: Association, file: Source) -> AcceptedContext:
     sop_class, transfer_syntax = file.sop_class_uid, file.transfer_syntax_uid
     if association.is_requestor:
         return association.context(sop_class, transfer_syntax)

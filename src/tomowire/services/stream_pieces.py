@@ -23,7 +23,7 @@ class StreamPieces:
 
     def __init__(self, reader: ByteReader, size: int | None, payload: int, name: str) -> None:
         self._reader = reader
-        self._size = size
+        self.size = size
         self._name = name
         length = max(PIECE // payload, 1) * payload
         length -= length % 2
@@ -71,7 +71,7 @@ class StreamPieces:
         return (current if current is not None else memoryview(b"")), self._over
 
     def _begin(self) -> None:
-        buffers = 2 if self._size is not None and self._size <= self._length else _BUFFERS
+        buffers = 2 if self.size is not None and self.size <= self._length else _BUFFERS
         for _ in range(buffers):
             self._free.put_nowait(memoryview(bytearray(self._length)))
         self._reading = asyncio.create_task(self._read())
@@ -120,9 +120,9 @@ class StreamPieces:
         return count
 
     async def _read_some(self, limit: int) -> bytes | bytearray | memoryview:
-        if self._size is None:
+        if self.size is None:
             return await self._reader.read(limit)
-        left = self._size - self._read_in_all
+        left = self.size - self._read_in_all
         if not left:
             return b""  # what may follow belongs to somebody else
         data = await self._reader.read(min(limit, left))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import TranscodingFailed
 from tomowire.services.decoding import decoded, decoders_of
+from tomowire.services.encoded import EncodedDataSet
 from tomowire.services.reencoding import LARGEST, UNCOMPRESSED, reencode
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -47,7 +48,7 @@ def can_transcode(from_ts: str, to_ts: str) -> bool:
     return to_ts in UNCOMPRESSED and (from_ts in UNCOMPRESSED or bool(decoders_of(from_ts)))
 
 
-async def transcode(file: DicomFile, to_ts: str) -> bytes:
+async def transcode(file: DicomFile | EncodedDataSet, to_ts: str) -> bytes:
     """The data set of `file` in the transfer syntax with the UID `to_ts`, padded to even length.
 
     It works in a thread, and has the whole data set in memory: large ones (64 MB uncompressed) are done one at a time in the whole
@@ -60,12 +61,12 @@ async def transcode(file: DicomFile, to_ts: str) -> bytes:
     return await asyncio.get_running_loop().run_in_executor(executor, _transcode, file, to_ts)
 
 
-def transcoded_size(file: DicomFile) -> int:
+def transcoded_size(file: DicomFile | EncodedDataSet) -> int:
     """About how many bytes the data set of `file` has when it is uncompressed."""
     return min(file.size * _EXPANSION.get(file.transfer_syntax_uid, _EXPANSION_OF_IMAGES), LARGEST)
 
 
-def _transcode(file: DicomFile, to_ts: str) -> bytes:
+def _transcode(file: DicomFile | EncodedDataSet, to_ts: str) -> bytes:
     from_ts = file.transfer_syntax_uid
     described = f"{file.sop_instance_uid} from {name_of(from_ts)} to {name_of(to_ts)}"
     if to_ts not in UNCOMPRESSED:
@@ -84,7 +85,9 @@ def _transcode(file: DicomFile, to_ts: str) -> bytes:
         raise TranscodingFailed(f"cannot transcode {described}: {' '.join(str(error).split())}") from error
 
 
-def _read(file: DicomFile) -> bytes:
+def _read(file: DicomFile | EncodedDataSet) -> bytes:
+    if isinstance(file, EncodedDataSet):
+        return file.data
     with FileIO(file.path) as source:
         source.seek(file.offset)
         return source.read(file.size)

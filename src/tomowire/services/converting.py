@@ -1,0 +1,70 @@
+"""An object in a transfer syntax that the peer takes: written in it, if it is a data set in memory, or transcoded on request."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tomowire.errors import TranscodingFailed
+from tomowire.services.dataset_source import DatasetSource
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.encoded import EncodedDataSet
+from tomowire.services.memory import transcoding_memory
+from tomowire.services.reencoding import UNCOMPRESSED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from tomowire.services.sources import Source
+
+    Content = bytes | memoryview | None
+
+
+@asynccontextmanager
+async def in_agreed_syntax(
+    source: Source, content: Content, agreed: Sequence[str], wanted: str | None, *, transcode: bool
+) -> AsyncIterator[tuple[Source, Content]]:
+    """`source` and its data set in one of the transfer syntaxes that were `agreed` on; in `wanted`, if that is given.
+
+    As it is, where none of them is possible: it is for the caller to refuse that then. To be left when it has been sent, for others
+    wait for its memory. Raises `TranscodingFailed`, and what reading the source raises.
+    """
+    targets = sorted((each for each in agreed if wanted in (None, each)), key=lambda each: each not in UNCOMPRESSED)
+    if isinstance(source, DatasetSource) and source.is_open and targets and targets[0] in UNCOMPRESSED:
+        yield source.written_in(targets[0]), None
+        return
+    target = await _possible(source, targets) if transcode or wanted is not None else None
+    if target is None:
+        yield source, content
+        return
+    from tomowire.services.transcoding import transcode as transcoded
+    from tomowire.services.transcoding import transcoded_size
+
+    whole = await _whole(source)
+    async with transcoding_memory(transcoded_size(whole)):
+        made = await transcoded(whole, target)
+        yield EncodedDataSet.of(source, target, made), made
+
+
+async def _possible(source: Source, targets: Sequence[str]) -> str | None:
+    """The first of `targets` that can be made of it, not counting what it is in already."""
+    from tomowire.services.transcoding import can_transcode
+
+    for target in targets:
+        if target == source.transfer_syntax_uid:
+            return None
+        if await asyncio.to_thread(can_transcode, source.transfer_syntax_uid, target):
+            return target
+    return None
+
+
+async def _whole(source: Source) -> DicomFile | EncodedDataSet:
+    """What can be transcoded: that takes the whole data set at once."""
+    if isinstance(source, DicomFile | EncodedDataSet):
+        return source
+    if isinstance(source, DatasetSource):
+        return EncodedDataSet.of(source, source.transfer_syntax_uid, await source.encoded())
+    raise TranscodingFailed(
+        f"cannot transcode {source.name}: a stream is not held in memory; send a file or a data set"
+    )
