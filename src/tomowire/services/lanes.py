@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio.connect import associate
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
 from tomowire.services.planning import log_agreement
 from tomowire.services.put_off import PutOff
@@ -19,11 +18,10 @@ from tomowire.services.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from tomowire.aio.address import PeerAddress
-    from tomowire.aio.association import Association
     from tomowire.protocol.negotiation import ProposedContext
     from tomowire.services.dicom_file import DicomFile
     from tomowire.services.fitting import Way
+    from tomowire.services.pool import Lease, Pool
     from tomowire.services.retrying import Retries
     from tomowire.services.storage import StoreResponse
     from tomowire.services.supply import Supply
@@ -60,7 +58,7 @@ class Lanes:
 
     def __init__(
         self,
-        peer: PeerAddress,
+        pool: Pool,
         contexts: list[ProposedContext],
         supply: Supply,
         way: Way,
@@ -68,7 +66,7 @@ class Lanes:
         options: dict[str, Any],
         turns: asyncio.Semaphore | None = None,
     ) -> None:
-        self._peer = peer
+        self._pool = pool
         self._contexts = contexts
         self._way = way
         self._retries = retries
@@ -182,19 +180,20 @@ class Lanes:
         careful = bool(again) and (not self._left or self._put_off.is_much)
         lane = asyncio.current_task()
         try:
-            async with associate(self._peer, self._contexts, **self._options) as association:
+            async with self._pool.lease(self._contexts, options=self._options) as lease:
+                association = lease.association
                 log_agreement(logger, association)
                 self._connected.add(lane)
                 self._retries.on_open()
                 if careful:
-                    await self._send_over(association, again, 1, heard)
+                    await self._send_over(lease, again, 1, heard)
                 else:
-                    await self._send_over(association, self._left, association.window or UNLIMITED_WINDOW, heard)
+                    await self._send_over(lease, self._left, association.window or UNLIMITED_WINDOW, heard)
         except (AssociationError, OperationTimeout) as error:
             if lane not in self._connected:
                 return error
             # In its release: all objects are accounted for.
-            logger.info("the association with %s did not end well: %s", self._peer, error)
+            logger.info("the association with %s did not end well: %s", self._pool.address, error)
         finally:
             self._connected.discard(lane)
         return None
@@ -213,17 +212,19 @@ class Lanes:
         if not (self._left or self._put_off.again or self._stopped) and self._put_off.refused:
             self._left.extend(await self._put_off.wait_for_resources())
 
-    async def _send_over(self, association: Association, files: deque[DicomFile], window: int, heard: _Heard) -> None:
+    async def _send_over(self, lease: Lease, files: deque[DicomFile], window: int, heard: _Heard) -> None:
+        association = lease.association
         supply = self._supply if files is self._left and self._supply.is_open else None
         taker = Taker(association, files, self._lanes, supply, self._put_off)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(window, len(files)) if supply is None else window):
-                    group.create_task(self._worker(association, taker, heard))
+                    group.create_task(self._worker(lease, files, taker, heard))
         finally:
             await taker.close()
 
-    async def _worker(self, association: Association, taker: Taker, heard: _Heard) -> None:
+    async def _worker(self, lease: Lease, files: deque[DicomFile], taker: Taker, heard: _Heard) -> None:
+        association = lease.association
         scu = CStoreScu(association)
         while not self._stopped and (item := await taker.next()) is not None:
             file, content = item
@@ -236,6 +237,10 @@ class Lanes:
             except (AssociationError, OperationTimeout) as error:
                 if isinstance(error, OperationTimeout):
                     heard.late = error
+                elif lease.was_stale:  # no object's fault
+                    self._begun.discard(file)
+                    files.appendleft(file)
+                    return
                 self._interrupted(file, error)
                 return
             except (OSError, TomowireError) as error:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
-from tomowire.errors import AssociationError, OperationTimeout
+from tomowire.aio.connect import DEFAULT_AE_TITLE
+from tomowire.services import peer_calls
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
-from tomowire.services.find import (
-    DEFAULT_CANCEL_GRACE,
-    DEFAULT_FIND_TIMEOUT,
-    CFindScu,
-    associate_for_queries,
-    default_model_of,
-)
-from tomowire.services.folder import Folder
+from tomowire.services.find import default_model_of
 from tomowire.services.get import COMPLETE_IN_FLIGHT
-from tomowire.services.models import querying
-from tomowire.services.move import CMoveScu, moving
-from tomowire.services.query import Query
-from tomowire.services.requests import Requests
-from tomowire.services.retrieval import get_parts, plan_retrieval
-from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT, names_entities
+from tomowire.services.pool import DEFAULT_IDLE, DEFAULT_KEPT, Pool
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import Sent, send_files
+from tomowire.services.timeouts import UNSET, Seconds, Timeouts, chosen
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
@@ -37,9 +26,12 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
+    from tomowire.aio.association import Association
     from tomowire.protocol.status import Status
+    from tomowire.services.folder import Folder
     from tomowire.services.get import Cancellation
     from tomowire.services.models import Model
+    from tomowire.services.query import Query
     from tomowire.services.retrieval import Retrieved
     from tomowire.services.retrieving import Progress
     from tomowire.services.storage_scp import StoreRequest
@@ -48,31 +40,60 @@ T = TypeVar("T")
 
 
 class Peer:
-    """A DICOM application at `AET@host:port`. `aet` is one's own AE title; `options` go to `associate`.
+    """A DICOM application at `AET@host:port`. `aet` is one's own AE title, `timeouts` how long the peer may take for what, and all
+    other `options` go to `associate`.
 
-    Each call opens the associations that it needs, and closes them. `async with Peer(...) as peer` sees to it that at the end of
-    the block nothing is left, also of an iteration that was not finished.
+    Within `async with Peer(...) as peer` up to `kept` associations are kept between calls, each for up to `idle` seconds; at the
+    end of the block they are released, and nothing is left of an iteration that was not finished. Without such a block each
+    call opens the associations that it needs, and closes them. Several calls may go on at once: no two share an association.
     """
 
-    def __init__(self, address: str | PeerAddress, *, aet: str = DEFAULT_AE_TITLE, **options: Any) -> None:
+    def __init__(
+        self,
+        address: str | PeerAddress,
+        *,
+        aet: str = DEFAULT_AE_TITLE,
+        timeouts: Timeouts | None = None,
+        kept: int = DEFAULT_KEPT,
+        idle: float = DEFAULT_IDLE,
+        **options: Any,
+    ) -> None:
         self.address = PeerAddress.parse(address) if isinstance(address, str) else address
-        self._options = {"aet": check_ae_title(aet), **options}
+        self.timeouts = timeouts or Timeouts()
+        options = {"aet": check_ae_title(aet), **self.timeouts.for_association, **options}
+        self._pool = Pool(self.address, options, most=kept, idle=idle)
         self._iterations: set[AsyncGeneratorType[Any, None]] = set()
 
     async def __aenter__(self) -> Self:
+        self._pool.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        while self._iterations:
-            await self._iterations.pop().aclose()
+        try:
+            while self._iterations:
+                await self._iterations.pop().aclose()
+        finally:
+            await self._pool.close()
 
-    async def echo(self) -> Status:
-        """C-ECHO on an association of its own. Raises `AssociationError` or `OperationTimeout`."""
-        async with associate(self.address, [verification()], **self._options) as association:
-            return await CEchoScu(association).echo()
+    async def echo(self, *, timeout: Seconds = UNSET, timeouts: Timeouts | None = None) -> Status:
+        """C-ECHO. `timeout` is how long its answer may take, `timeouts` are those of this call (so in all calls).
+
+        Raises `AssociationError`, `OperationTimeout`, `NoAcceptedContext`.
+        """
+        limits, options = self._limits(timeouts)
+
+        async def echo(association: Association) -> Status:
+            return await CEchoScu(association).echo(timeout=cast("float", chosen(timeout, limits.echo)))
+
+        return await self._pool.use([verification()], echo, options=options)
 
     def send(
-        self, *paths: str | PathLike[str], associations: int = 1, retries: int = DEFAULT_RETRIES
+        self,
+        *paths: str | PathLike[str],
+        associations: int = 1,
+        retries: int = DEFAULT_RETRIES,
+        timeout: Seconds = UNSET,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Sent, None]:
         """Send files, and folders with all that is below them; yield what became of each as soon as it is known.
 
@@ -81,24 +102,37 @@ class Peer:
         folder what is not DICOM is passed over.
 
         Up to `retries` times an object that is refused with A7xx (out of resources) is sent again, and a peer that has gone away is
-        tried again, after 1 s, 2 s, 4 s, and so on.
+        tried again, after 1 s, 2 s, 4 s, and so on. `timeout` is the time without progress after which an object is given up.
         """
-        return self._kept(self._send(paths, associations, retries))
+        limits, options = self._limits(timeouts)
+        options |= {"timeout": chosen(timeout, limits.store)}
+        return self._kept(self._send(paths, associations, retries, options))
 
     def find(
         self,
         query: Query | Dataset,
         *,
         model: Model | None = None,
-        timeout: float | None = DEFAULT_FIND_TIMEOUT,
-        grace: float = DEFAULT_CANCEL_GRACE,
+        timeout: Seconds = UNSET,
+        grace: Seconds = UNSET,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Dataset, None]:
-        """C-FIND on an association of its own: yield the answers as they come. Several iterations may go on at once.
+        """C-FIND: yield the answers as they come. Several iterations may go on at once, each on an association of its own.
 
         Arguments and errors are those of `CFindScu.find`. To leave it early and go on at once with something else, leave it with
         `contextlib.aclosing`; at the latest the end of the `async with` block of this peer closes it.
         """
-        return self._kept(self._find(query, model or default_model_of(query), timeout, grace))
+        limits, options = self._limits(timeouts)
+        return self._kept(
+            peer_calls.find(
+                self._pool,
+                query,
+                model or default_model_of(query),
+                timeout=chosen(timeout, limits.find),
+                grace=chosen(grace, limits.grace),
+                options=options,
+            )
+        )
 
     def get(
         self,
@@ -106,8 +140,9 @@ class Peer:
         into: Folder | str | PathLike[str] | Callable[[StoreRequest], Awaitable[int]],
         *,
         model: Model | None = None,
-        timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
-        grace: float = DEFAULT_CANCEL_GRACE,
+        timeout: Seconds = UNSET,
+        grace: Seconds = UNSET,
+        timeouts: Timeouts | None = None,
         cancellation: Cancellation = COMPLETE_IN_FLIGHT,
         confirm: bool = True,
     ) -> AsyncGenerator[Retrieved | Progress, None]:
@@ -123,15 +158,19 @@ class Peer:
         Arguments and errors are those of `CGetScu.get`, and `QueryFailed`. When there was more than one request, their failures
         come at the end in one `ExceptionGroup`.
         """
+        limits, options = self._limits(timeouts)
         return self._kept(
-            self._get(
+            peer_calls.get(
+                self._pool,
                 query,
                 into,
                 model or default_model_of(query),
                 confirm=confirm,
-                timeout=timeout,
-                grace=grace,
                 cancellation=cancellation,
+                timeout=chosen(timeout, limits.retrieve),
+                grace=chosen(grace, limits.grace),
+                find_timeout=limits.find,
+                options=options,
             )
         )
 
@@ -141,8 +180,9 @@ class Peer:
         destination: str,
         *,
         model: Model | None = None,
-        timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
-        grace: float = DEFAULT_CANCEL_GRACE,
+        timeout: Seconds = UNSET,
+        grace: Seconds = UNSET,
+        timeouts: Timeouts | None = None,
         confirm: bool = True,
     ) -> AsyncGenerator[Progress, None]:
         """Have the peer send all that `query` matches to the AE title `destination` with C-MOVE; yield how far it is.
@@ -151,8 +191,24 @@ class Peer:
         sent as it is. `confirm` is as with `get`. Arguments and errors are those of `CMoveScu.move`, and `QueryFailed`. When there
         was more than one request, their failures come at the end in one `ExceptionGroup`.
         """
-        model = model or default_model_of(query)
-        return self._kept(self._move(query, destination, model, confirm=confirm, timeout=timeout, grace=grace))
+        limits, options = self._limits(timeouts)
+        return self._kept(
+            peer_calls.move(
+                self._pool,
+                query,
+                destination,
+                model or default_model_of(query),
+                confirm=confirm,
+                timeout=chosen(timeout, limits.retrieve),
+                grace=chosen(grace, limits.grace),
+                find_timeout=limits.find,
+                options=options,
+            )
+        )
+
+    def _limits(self, of_call: Timeouts | None) -> tuple[Timeouts, dict[str, Any]]:
+        """The time-outs of a call, and what `associate` is told of them."""
+        return of_call or self.timeouts, dict(of_call.for_association) if of_call is not None else {}
 
     def _kept(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Remember an iteration that has begun, and forget those that are over."""
@@ -160,97 +216,15 @@ class Peer:
         self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
         return iteration
 
-    async def _find(
-        self, query: Query | Dataset, model: Model, timeout: float | None, grace: float
-    ) -> AsyncGenerator[Dataset, None]:
-        async with associate_for_queries(self.address, [querying(model)], **self._options) as association:
-            answers = CFindScu(association).find(query, model=model, timeout=timeout, grace=grace)
-            # Left early, the query is cancelled; then there is nothing that would forbid an orderly release.
-            with suppress(GeneratorExit):
-                async with aclosing(answers):
-                    async for answer in answers:
-                        yield answer
-
-    async def _get(
-        self,
-        query: Query | Dataset,
-        into: Folder | str | PathLike[str] | Callable[[StoreRequest], Awaitable[int]],
-        model: Model,
-        *,
-        confirm: bool,
-        **limits: Any,
-    ) -> AsyncGenerator[Retrieved | Progress, None]:
-        parts, limits["failures"] = await plan_retrieval(
-            self.address, query, model, with_classes=True, confirm=confirm, options=self._options
-        )
-        own = None if isinstance(into, Folder) or callable(into) else await _folder_at(into)
-        place = own or cast("Folder | Callable[[StoreRequest], Awaitable[int]]", into)
-        try:
-            news = get_parts(self.address, parts, place, model, options=self._options, **limits)
-            async with aclosing(news):
-                async for each in news:
-                    yield each
-        finally:
-            if own is not None:
-                own.close()
-
-    async def _move(
-        self, query: Query | Dataset, destination: str, model: Model, *, confirm: bool, **limits: Any
-    ) -> AsyncGenerator[Progress, None]:
-        requests: Requests | None = None
-        if isinstance(query, Query) and not await asyncio.to_thread(names_entities, query, model):
-            parts, failures = await plan_retrieval(
-                self.address, query, model, with_classes=False, confirm=confirm, options=self._options
-            )
-            requests = Requests(parts, failures)
-            yield requests.progress
-            if not parts:
-                requests.finish()
-                return
-        try:
-            async with associate(self.address, [moving(model)], **self._options) as association:
-                scu = CMoveScu(association)
-
-                def move(what: Query | Dataset) -> AsyncGenerator[Progress, None]:
-                    return scu.move(what, destination, model=model, **limits)
-
-                progress = move(query) if requests is None else requests.run(move)
-                with suppress(GeneratorExit):
-                    async with aclosing(progress):
-                        async for each in progress:
-                            yield each
-        except (AssociationError, OperationTimeout) as error:
-            if requests is None or not requests.failures:
-                raise
-            requests.lost(error, ())
-        if requests is not None:
-            requests.finish()
-
     async def _send(
-        self, paths: Iterable[str | PathLike[str]], associations: int, retries: int
+        self, paths: Iterable[str | PathLike[str]], associations: int, retries: int, options: dict[str, Any]
     ) -> AsyncGenerator[Sent, None]:
         found = await asyncio.to_thread(lambda: list(discover(paths)))
         for each in found:
             if isinstance(each, Skipped) and each.is_error:
                 yield Sent(DicomFile.unread(each.path), None, each.error)
         files = [each for each in found if isinstance(each, DicomFile)]
-        options = {"associations": associations, "retry_waits": retry_waits(retries), **self._options}
-        async with aclosing(send_files(self.address, files, **options)) as results:
+        options = {"associations": associations, "retry_waits": retry_waits(retries), **options}
+        async with aclosing(send_files(self._pool, files, **options)) as results:
             async for sent in results:
                 yield sent
-
-
-async def _folder_at(path: str | PathLike[str]) -> Folder:
-    """A `Folder`, made in a thread; when this is cancelled meanwhile, nobody would close it but this."""
-    making = asyncio.ensure_future(asyncio.to_thread(Folder, path))
-    try:
-        return await asyncio.shield(making)
-    except asyncio.CancelledError:
-        making.add_done_callback(_close_made)
-        await asyncio.wait({making})
-        raise
-
-
-def _close_made(making: asyncio.Future[Folder]) -> None:
-    if not making.cancelled() and making.exception() is None:
-        making.result().close()

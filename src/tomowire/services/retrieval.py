@@ -8,7 +8,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tomowire.aio.connect import associate
 from tomowire.aio.listen import DEFAULT_WINDOW
 from tomowire.errors import (
     AssociationError,
@@ -19,11 +18,12 @@ from tomowire.errors import (
     StoreFailed,
 )
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
-from tomowire.services.find import CFindScu, associate_for_queries
+from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
 from tomowire.services.folder import Folder
 from tomowire.services.get import CGetScu, Receiver
 from tomowire.services.models import Model, querying
 from tomowire.services.news import News
+from tomowire.services.pool import pool_for
 from tomowire.services.requests import Requests
 from tomowire.services.retrieve_contexts import contexts_for
 from tomowire.services.retrieve_plan import Planner, grouped
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
+    from tomowire.services.pool import Pool
     from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
     from tomowire.services.storage_scp import StoreRequest
@@ -66,23 +67,27 @@ class Retrieved:
 
 
 async def plan_retrieval(
-    peer: PeerAddress,
+    pool: Pool,
     query: Query | Dataset,
     model: Model,
     *,
     with_classes: bool,
     confirm: bool,
     options: dict[str, Any],
+    timeout: float | None = DEFAULT_FIND_TIMEOUT,
 ) -> tuple[list[Part], list[Exception]]:
     """Ask the peer what `query` matches, `with_classes` down to the SOP classes; and `Planner.failures`.
 
-    Raises as `CFindScu.find` does.
+    `timeout` is that of each query. Raises as `CFindScu.find` does.
     """
     contexts = [querying(each) for each in dict.fromkeys((model, Model.STUDY_ROOT))]
-    async with associate_for_queries(peer, contexts, **options) as association:
-        planner = Planner(CFindScu(association), model, confirm=confirm)
+
+    async def ask(association: Association) -> tuple[list[Part], list[Exception]]:
+        planner = Planner(CFindScu(association), model, confirm=confirm, timeout=timeout)
         parts = await (planner.parts(query) if with_classes else planner.entities(query))
         return parts, planner.failures
+
+    return await pool.use(contexts, ask, options=options)
 
 
 class Objects:
@@ -134,7 +139,7 @@ class Objects:
 
 
 async def get_parts(
-    peer: PeerAddress,
+    peer: PeerAddress | Pool,
     parts: list[Part],
     into: Folder | Callable[[StoreRequest], Awaitable[int]],
     model: Model,
@@ -145,13 +150,14 @@ async def get_parts(
 ) -> AsyncGenerator[Retrieved | Progress, None]:
     """Get what the parts name, over one association after the other; yield what became of each object, and how far it is.
 
-    `failures` are those of the planning. When a thousand objects have not been taken, the peer has to wait. `limits` go to
-    `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to be over then uses `aclosing`.
+    `failures` are those of the planning. When a thousand objects have not been taken, the peer has to wait. A `Pool` in place of
+    an address lends the associations. `limits` go to `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to
+    be over then uses `aclosing`.
     """
     news = News[Retrieved, Progress]()
     objects = Objects(into, news)
     requests = Requests(parts, failures)
-    work = _Work(peer, model, requests, objects, options, limits)
+    work = _Work(pool_for(peer), model, requests, objects, options, limits)
     news.of_progress(requests.progress)
     task = asyncio.create_task(work.run(parts, news.of_progress))
     task.add_done_callback(lambda _: news.end())
@@ -174,18 +180,18 @@ class _Work:
 
     def __init__(
         self,
-        peer: PeerAddress,
+        pool: Pool,
         model: Model,
         requests: Requests,
         objects: Objects,
         options: dict[str, Any],
         limits: dict[str, Any],
     ) -> None:
-        self._peer = peer
+        self._pool = pool
         self._model = model
         self._requests = requests
         self._objects = objects
-        self._options = {"performed": DEFAULT_WINDOW, **options}
+        self._options = {"performed": DEFAULT_WINDOW} | pool.options | options
         self._limits = limits
         self.is_left = False
         """Whether nobody wants any more. Then what has been called off is released in an orderly way."""
@@ -209,7 +215,8 @@ class _Work:
     ) -> None:
         contexts = contexts_for(classes, self._model)
         receiver = Receiver(self._objects.keep, sop_classes={each.abstract_syntax for each in contexts if each.scp})
-        async with associate(self._peer, contexts, services=[receiver], **self._options) as association:
+        async with self._pool.lease(contexts, options=self._options, services=[receiver]) as lease:
+            association = lease.association
             log_agreement(logger, association)
             _check_roles(association)
             await self._get(association, receiver, group, tell)

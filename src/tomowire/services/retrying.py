@@ -15,8 +15,8 @@ DEFAULT_RETRIES: Final = 3
 _LONGEST_WAIT: Final = 60.0
 # Of many that were sent away at the same moment not all come back at the same moment.
 _JITTER: Final = 0.25
-# PS3.8 Table 9-21: the result of an A-ASSOCIATE-RJ.
-_REJECTED_TRANSIENT: Final = 2
+REJECTED_TRANSIENT: Final = 2
+"""The result of an A-ASSOCIATE-RJ that says: not now (PS3.8 Table 9-21)."""
 
 
 def retry_waits(retries: int = DEFAULT_RETRIES) -> tuple[float, ...]:
@@ -42,7 +42,7 @@ class Retries:
 
         A peer that was never there is not waited for: a mistake in its address should be told at once.
         """
-        is_transient = isinstance(error, AssociationRejected) and error.result == _REJECTED_TRANSIENT
+        is_transient = isinstance(error, AssociationRejected) and error.result == REJECTED_TRANSIENT
         is_worth_it = is_transient or (self._was_there and not isinstance(error, AssociationRejected))
         if not is_worth_it or self._has_given_up:
             return None

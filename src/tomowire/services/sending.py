@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tomowire.services.fitting import Way
 from tomowire.services.lanes import Lanes
 from tomowire.services.planning import log_agreement, plan
+from tomowire.services.pool import pool_for
 from tomowire.services.retrying import Retries, retry_waits
 from tomowire.services.sent import Sent
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from tomowire.services.dicom_file import DicomFile
     from tomowire.services.feed import Feed
     from tomowire.services.planning import Kind
+    from tomowire.services.pool import Pool
     from tomowire.services.storage import MoveOriginator
 
 __all__ = ["Sent", "log_agreement", "plan", "send_feed", "send_files"]
 
 
 async def send_files(
-    peer: PeerAddress,
+    peer: PeerAddress | Pool,
     files: Sequence[DicomFile],
     *,
     associations: int = 1,
@@ -47,7 +49,8 @@ async def send_files(
     """Send `files`; yield what became of each as soon as it is known, in no fixed order.
 
     `associations` is how many are used at once, `timeout` the seconds without progress after which an object is given up;
-    `progress` is called with a number of bytes when they have been sent; `options` go to `associate`.
+    `progress` is called with a number of bytes when they have been sent; `options` go to `associate`. A `Pool` in place of an
+    address lends the associations.
 
     `retry_waits` are the seconds, give or take a quarter, before each retry: of an object that was refused with A7xx (out of
     resources), and of an association that is rejected for the moment or was there before and cannot be opened any more.
@@ -68,17 +71,18 @@ async def send_files(
             usable.append(file)
         else:
             yield Sent(file, None, problem)
+    pool = pool_for(peer)
     retries = Retries(retry_waits)
     way = Way(timeout, progress, originator, transcode)
     for contexts, group in plan(usable, transcode=transcode):
-        lanes = Lanes(peer, contexts, Supply(group), way, retries, options)
+        lanes = Lanes(pool, contexts, Supply(group), way, retries, options)
         async with aclosing(lanes.run(min(associations, len(group)), stop)) as results:
             async for sent in results:
                 yield sent
 
 
 async def send_feed(
-    peer: PeerAddress,
+    peer: PeerAddress | Pool,
     feed: Feed,
     *,
     kinds: Iterable[Kind] = (),
@@ -98,6 +102,7 @@ async def send_feed(
 
     `turns` is for several that send to one peer at once: each association takes one of them.
     """
+    pool = pool_for(peer)
     retries = Retries(retry_waits)
     way = Way(timeout, None, originator, transcode)
     early: list[Sent] = []
@@ -113,7 +118,7 @@ async def send_feed(
             yield sent
         early.clear()
         if supply.parked:
-            lanes = Lanes(peer, supply.choose(transcode=transcode), supply, way, retries, options, turns)
+            lanes = Lanes(pool, supply.choose(transcode=transcode), supply, way, retries, options, turns)
             supply.tell = lanes.tell
             async with aclosing(lanes.run(associations, stop)) as results:
                 async for sent in results:
