@@ -73,7 +73,7 @@ make_venv() {
     echo "$VENV" >"$VENV/.made-in"
 }
 
-# install_extra EXTRA: tomowire, editable, with one of its extras; `dev` contains `server`.
+# install_extra EXTRA: tomowire, editable, with one of its extras; `dev` contains `server` and `docs`.
 install_extra() {
     local extra=$1 wanted
     make_venv

@@ -1,0 +1,53 @@
+"""The commands with their options, as click knows them: what `--help` prints, as a page."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from tomowire.cli.main import main
+
+_MARKUP: Final = re.compile(r"([*_|<>`\[\]])")
+
+
+def command_line() -> str:
+    """A heading, the text and a table of options for each command and each of its own commands."""
+    return "\n\n".join(_pages(main, "tomowire"))
+
+
+def _pages(command: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(command, info_name=name)
+    yield f"## `{name}`"
+    yield f"```text\n{command.get_usage(context)}\n```"
+    yield _paragraphs(command.help or "")
+    yield _options(command, context)
+    if command.epilog:
+        yield _paragraphs(command.epilog)
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from _pages(found, f"{name} {each}")
+
+
+def _paragraphs(text: str) -> str:
+    """click's paragraphs: one that begins with a backspace is printed as it stands."""
+    paragraphs = re.split(r"\n[ \t]*\n", inspect.cleandoc(text))
+    return "\n\n".join(
+        f"```text\n{each.removeprefix(chr(8)).strip(chr(10))}\n```" if each.startswith("\b") else _escaped(each)
+        for each in paragraphs
+    )
+
+
+def _options(command: click.Command, context: click.Context) -> str:
+    records = [each.get_help_record(context) for each in command.get_params(context)]
+    rows = [f"| `{record[0]}` | {_escaped(record[1])} |" for record in records if record]
+    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+
+
+def _escaped(text: str) -> str:
+    return _MARKUP.sub(r"\\\1", text)

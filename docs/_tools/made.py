@@ -1,0 +1,46 @@
+"""Parts of pages that are made from the code whenever the site is built.
+
+A page names them with a comment, `<!-- made from the code: statuses -->`; `MAKERS` says what each is made by. They are
+Markdown, or in it reStructuredText for what only that can say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from automaton import action_table, state_table, transition_table
+from command_line import command_line
+from names import LEVELS, entries
+from statuses import statuses
+
+MAKERS: Final[Mapping[str, Callable[[], str]]] = {
+    "command line": command_line,
+    "statuses": statuses,
+    "states": state_table,
+    "transitions": transition_table,
+    "actions": action_table,
+    **{f"names: {level}": lambda level=level: entries(level) for level in (*LEVELS, "errors", "values")},
+}
+_MARK: Final = re.compile(r"^<!-- made from the code: (.+) -->$", re.MULTILINE)
+
+
+def with_made_parts(text: str) -> str:
+    """The page with its parts in place. Raises `KeyError` for one that nothing makes."""
+    return _MARK.sub(lambda mark: MAKERS[mark[1]](), text)
+
+
+def _read(_app: Sphinx, page: str, source: list[str]) -> None:
+    try:
+        source[0] = with_made_parts(source[0])
+    except KeyError as error:
+        raise ExtensionError(f"{page}: nothing makes {error}; there are {', '.join(MAKERS)}") from error
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", _read)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

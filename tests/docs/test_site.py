@@ -1,0 +1,76 @@
+"""The site that `scripts/docs` builds is whole, and works without a network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+import tomowire
+from docs.conftest import DOCS, build_site
+from support.requirements import REPOSITORY
+from tomowire.cli.main import main
+
+_LOADED = re.compile(r"""(?:src=|<link[^>]*href=|url\(|@import\s+)["']?(https?:)?//""")
+
+
+def test_no_link_is_broken_and_every_page_can_be_reached(site: Path) -> None:
+    """Sphinx fails on either (`--fail-on-warning`), and on a reference that it cannot resolve."""
+    pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    assert {path for path in pages if not (site / path).is_file()} == set()
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("a page that is not there", "[a](nowhere.md)"),
+        ("a heading that is not there", "[a](#nothing)"),
+        ("a name that is not there", "```{eval-rst}\n.. autoclass:: tomowire.Nothing\n```"),
+        ("a part that nothing makes", "<!-- made from the code: nothing -->"),
+    ],
+    ids=lambda each: each.replace(" ", "-")[:20],
+)
+def test_what_is_broken_fails(tmp_path: Path, what: str, text: str) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    shutil.copytree(DOCS / "_tools", docs / "_tools")
+    shutil.copy(DOCS / "conf.py", docs)
+    (docs / "index.md").write_text(f"# Page\n\n{text}\n")
+    done = build_site(docs, tmp_path / "site")
+    assert done.returncode != 0, f"{what} passed"
+    assert "WARNING" in done.stderr or "Extension error" in done.stderr
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    files = [path for kind in ("html", "css") for path in site.rglob(f"*.{kind}")]
+    assert len(files) > 10
+    assert {
+        str(path.relative_to(site)): loaded for path in files if (loaded := _LOADED.findall(path.read_text()))
+    } == {}
+
+
+def test_every_public_name_has_an_entry(site: Path) -> None:
+    pages = "".join(path.read_text() for path in (site / "reference").glob("*.html"))
+    named = set(re.findall(r'id="tomowire\.(\w+)"', pages))
+    assert set(tomowire.__all__) - {"__version__"} <= named
+
+
+def test_every_command_has_its_options(site: Path) -> None:
+    page = (site / "reference" / "command-line.html").read_text()
+    commands = ("tomowire", *(f"tomowire-{name}" for name in main.list_commands(click.Context(main))))
+    assert [name for name in commands if f'<section id="{name}">' not in page] == []
+    assert '<section id="tomowire-db-reindex">' in page
+    assert "--resume" in page
+
+
+@pytest.mark.parametrize("option", ["--nothing", "--serve=8000"])
+def test_an_unknown_option_is_refused_before_anything_is_installed(option: str) -> None:
+    done = subprocess.run(
+        [REPOSITORY / "scripts" / "docs", option], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: docs [--serve [PORT] | --update]" in done.stderr
