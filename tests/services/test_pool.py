@@ -81,7 +81,7 @@ async def ends() -> asyncio.Queue[Association]:
 @pytest.fixture
 async def server(service: Remembering, ends: asyncio.Queue[Association]) -> AsyncIterator[Server]:
     services = [service, Storage(Keeper().keep)]
-    async with listen(LOOPBACK, 0, services=services, on_end=ends.put_nowait, shutdown_grace=2.0) as server:
+    async with listen(LOOPBACK, 0, services=services, on_ended=ends.put_nowait, shutdown_grace=2.0) as server:
         yield server
 
 
