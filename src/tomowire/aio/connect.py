@@ -44,7 +44,7 @@ async def associate(
     services: Sequence[ServiceProvider] = (),
     performed: int = 1,
     identity: UserIdentity | None = None,
-    extended: Iterable[ExtendedNegotiation | CommonExtendedNegotiation] = (),
+    extended: Sequence[ExtendedNegotiation | CommonExtendedNegotiation] = (),
     ssl: SSLContext | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
