@@ -15,7 +15,7 @@ from support.services import Keeper, serve
 from tomowire.aio.admission import AssociationRequest, Identified
 from tomowire.aio.association import Association
 from tomowire.aio.connect import associate
-from tomowire.errors import AssociationRejected, UsageError
+from tomowire.errors import AssociationRejected, IdentityNotConfirmed, UsageError
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.wire.items import PresentationContextAC
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
@@ -256,6 +256,23 @@ async def test_the_response_is_readable_and_counts_only_if_it_was_asked_for(
     said: UserIdentityAC | None, identity: UserIdentity | None, expected: bytes | None
 ) -> None:
     assert await response_read(said, identity) == expected
+
+
+async def test_where_it_is_required_there_is_no_association_without_a_confirmation() -> None:
+    alice = UserIdentity.name("alice")
+    async with serve(identify=returning("alice")) as server:
+        peer = f"ANY@{LOOPBACK}:{server.port}"
+        async with associate(peer, [verification()], identity=alice, identity_required=True) as association:
+            assert association.identity_response == b""
+    async with serve() as server:
+        with pytest.raises(IdentityNotConfirmed, match="does not confirm user 'alice'"):
+            async with associate(
+                f"ANY@{LOOPBACK}:{server.port}", [verification()], identity=alice, identity_required=True
+            ):
+                pytest.fail("nobody was confirmed")
+    with pytest.raises(UsageError, match="needs an identity"):
+        async with associate(f"ANY@{LOOPBACK}:1", [verification()], identity_required=True):
+            pass
 
 
 @pytest.mark.parametrize("codes", [(1, 2, 1), (2, 2, 1)], ids=["the standard", "pynetdicom"])
