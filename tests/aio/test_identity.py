@@ -12,8 +12,8 @@ import pytest
 from support.network import LOOPBACK
 from support.raw_peer import ECHO, RawPeer, associate_rq, message_pdus, raw_acceptor, store_rq
 from support.services import Keeper, serve
-from tomowire.aio.admission import AssociationRequest, Identified
 from tomowire.aio.association import Association
+from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationRejected, IdentityNotConfirmed, UsageError
 from tomowire.services.verification import CEchoScu, verification

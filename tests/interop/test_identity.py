@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from support.dcmtk import storescp
 from support.network import LOOPBACK
 from support.services import serve
-from tomowire.aio.admission import AssociationRequest, Identified
+from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationRejected
 from tomowire.services.verification import CEchoScu, verification

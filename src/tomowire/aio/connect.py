@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
+from tomowire.aio.association import Association
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.dispatcher import Dispatcher
+from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.aio.opening import open_connection
 from tomowire.errors import AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
