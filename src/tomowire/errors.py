@@ -13,6 +13,7 @@
     ├── AssociationError          there is no association, or none any more
     │   ├── ConnectFailed         the transport connection was not opened (also a ConnectionError)
     │   ├── AssociationRejected   the peer answered A-ASSOCIATE-RJ
+    │   ├── IdentityNotConfirmed  the peer accepted the association and said nothing about the user
     │   ├── AssociationAborted    A-ABORT, by the peer or by our own provider
     │   ├── AssociationLost       the connection went away without a word (also a ConnectionError)
     │   └── AssociationReleased   the association has been released; nothing more can be sent
@@ -121,6 +122,10 @@ class AssociationRejected(AssociationError):
         self.result = result
         self.source = source
         self.reason = reason
+
+
+class IdentityNotConfirmed(AssociationError):
+    """The peer was to confirm who the user is, and accepted the association without doing so (PS3.7 D.3.3.7)."""
 
 
 class AssociationAborted(AssociationError):

@@ -12,7 +12,7 @@ import pytest
 from support.network import LOOPBACK
 from support.raw_peer import RELEASE_RQ, RawPeer, associate_rq, echo_rq, message_pdus
 from support.services import serve
-from tomowire.aio.admission import AssociationRequest
+from tomowire.aio.association_request import AssociationRequest
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationRejected
 from tomowire.services.verification import CEchoScu, verification

@@ -12,14 +12,14 @@ import pytest
 from support.network import LOOPBACK
 from support.raw_peer import ECHO, RawPeer, associate_rq, message_pdus, raw_acceptor, store_rq
 from support.services import Keeper, serve
-from tomowire.aio.admission import AssociationRequest, Identified
 from tomowire.aio.association import Association
+from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.connect import associate
-from tomowire.errors import AssociationRejected, UsageError
+from tomowire.errors import AssociationRejected, IdentityNotConfirmed, UsageError
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.wire.items import PresentationContextAC
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
-from tomowire.wire.user_identity import IdentityType, UserIdentity, UserIdentityAC
+from tomowire.wire.user_identity import UserIdentity, UserIdentityAC
 from tomowire.wire.user_information import UserInformation
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -258,6 +258,23 @@ async def test_the_response_is_readable_and_counts_only_if_it_was_asked_for(
     assert await response_read(said, identity) == expected
 
 
+async def test_where_it_is_required_there_is_no_association_without_a_confirmation() -> None:
+    alice = UserIdentity.name("alice")
+    async with serve(identify=returning("alice")) as server:
+        peer = f"ANY@{LOOPBACK}:{server.port}"
+        async with associate(peer, [verification()], identity=alice, identity_required=True) as association:
+            assert association.identity_response == b""
+    async with serve() as server:
+        with pytest.raises(IdentityNotConfirmed, match="does not confirm user 'alice'"):
+            async with associate(
+                f"ANY@{LOOPBACK}:{server.port}", [verification()], identity=alice, identity_required=True
+            ):
+                pytest.fail("nobody was confirmed")
+    with pytest.raises(UsageError, match="needs an identity"):
+        async with associate(f"ANY@{LOOPBACK}:1", [verification()], identity_required=True):
+            pass
+
+
 @pytest.mark.parametrize("codes", [(1, 2, 1), (2, 2, 1)], ids=["the standard", "pynetdicom"])
 async def test_a_requestor_that_is_not_accepted_is_told_which_user_that_was(codes: tuple[int, int, int]) -> None:
     async def script(peer: RawPeer) -> None:
@@ -288,26 +305,5 @@ async def test_what_is_too_long_for_its_field_is_the_callers_fault() -> None:
     assert "xxx" not in str(caught.value)
 
 
-def test_the_log_never_shows_what_proves_an_identity() -> None:
-    shown = {
-        UserIdentity.name("alice"): "user 'alice'",
-        ALICE: "user 'alice'",
-        UserIdentity.kerberos(b"alice"): "a user with a Kerberos ticket",
-        UserIdentity.saml("alice"): "a user with a SAML assertion",
-        UserIdentity.jwt("alice"): "a user with a JSON web token",
-        UserIdentity(9, b"alice"): "a user identity of the unknown type 9",
-    }
-    for identity, text in shown.items():
-        assert str(identity) == text
-        assert "alice" not in repr(identity)
-    assert "secret" not in repr(UserIdentityAC(b"secret"))
+def test_what_is_identified_does_not_show_the_response() -> None:
     assert "secret" not in repr(Identified("alice", b"secret"))
-    assert len(str(UserIdentity.name("x" * 5000))) < 100
-
-
-def test_what_can_be_read_of_an_identity() -> None:
-    assert (ALICE.user_name, ALICE.credential) == ("alice", b"secret")
-    assert (UserIdentity.name("bob").user_name, UserIdentity.name("bob").credential) == ("bob", b"")
-    assert (UserIdentity.saml("<a/>").user_name, UserIdentity.saml("<a/>").credential) == (None, b"<a/>")
-    assert UserIdentity(1, b"\xff").user_name == "\udcff"
-    assert [each.value for each in IdentityType] == [1, 2, 3, 4, 5]

@@ -570,6 +570,24 @@ async def test_a_query_that_does_not_fit_the_model(arguments: list[str], hint: s
     assert done.stderr.endswith(f"it says 'no'; the query does not fit the model: {hint}\n")
 
 
+@pytest.mark.parametrize("agrees", [True, False])
+async def test_relational_queries_are_asked_for_and_it_is_said_when_the_peer_does_not_agree(agrees: bool) -> None:
+    """PS3.4 C.5.1.1; what is asked is asked all the same: a peer may take it."""
+    asked: list[bool] = []
+
+    async def answer(request: FindRequest) -> AsyncIterator[FindAnswers]:
+        asked.append(request.relational)
+        yield FindAnswers([])
+
+    async with listen(LOOPBACK, 0, services=[Find(answer, relational=agrees)]) as server:
+        plain = await tomowire("query", f"ANY@{LOOPBACK}:{server.port}", "-L", "series")
+        done = await tomowire("query", f"ANY@{LOOPBACK}:{server.port}", "-L", "series", "--relational")
+    assert (plain.code, done.code) == (0, 0)
+    assert asked == [False, agrees]
+    assert "relational" not in plain.stderr
+    assert ("ANY does not agree to relational queries" in done.stderr) is not agrees
+
+
 async def test_a_failed_query_is_no_reason_for_an_abort() -> None:
     released = asyncio.Event()
 

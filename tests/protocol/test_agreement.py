@@ -10,7 +10,12 @@ from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG
 from tomowire.protocol.negotiation import AcceptedContext, Agreement
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
-from tomowire.wire.user_information import AsynchronousOperationsWindow, RoleSelection, UserInformation
+from tomowire.wire.user_information import (
+    AsynchronousOperationsWindow,
+    ExtendedNegotiation,
+    RoleSelection,
+    UserInformation,
+)
 
 Window = AsynchronousOperationsWindow
 
@@ -104,3 +109,26 @@ def test_the_window_that_both_want(
         granting(asynchronous_operations_window=answered),
     )
     assert (agreement.maximum_invoked, agreement.maximum_performed) == invoked_and_performed
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "expected"),
+    [
+        ([b"\1"], [b"\1\0"], b"\1\0"),
+        ([b"\1"], [], None),
+        ([], [b"\1"], None),  # what was not asked for does not count
+        ([b"\1"], [b""], b""),
+    ],
+)
+def test_extended_negotiation_is_what_was_answered_to_what_was_asked(
+    asked: list[bytes], given: list[bytes], expected: bytes | None
+) -> None:
+    def items(sop_class: str, values: list[bytes]) -> tuple[ExtendedNegotiation, ...]:
+        return tuple(ExtendedNegotiation(sop_class, value) for value in values)
+
+    agreement = Agreement.of(
+        asking(PresentationContextRQ(1, CT, (EXPLICIT,)), extended_negotiations=items(CT, asked)),
+        granting(PresentationContextAC(1, 0, EXPLICIT), extended_negotiations=items(CT, given)),
+    )
+    assert agreement.extended(CT) == expected
+    assert agreement.extended("1.2.3") is None

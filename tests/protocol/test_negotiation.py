@@ -16,12 +16,13 @@ from tomowire.protocol.acceptance import (
     REJECT_LOCAL_LIMIT,
     AcceptorPolicy,
     answer,
+    confirm_identity,
 )
 from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, Agreement, ProposedContext, propose
 from tomowire.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, decode_pdu, encode_pdu
-from tomowire.wire.user_identity import UserIdentity
+from tomowire.wire.user_identity import UserIdentity, UserIdentityAC
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
     CommonExtendedNegotiation,
@@ -70,6 +71,25 @@ def test_a_proposal_passes_on_window_and_extended_negotiation() -> None:
     information = proposal(window=Window(5, 1), extended=[extended]).user_information
     assert information.asynchronous_operations_window == Window(5, 1)
     assert information.extended_negotiations == (extended,)
+
+
+def test_a_proposal_says_who_the_user_is() -> None:
+    identity = UserIdentity.name("alice", positive_response=True)
+    assert proposal(identity=identity).user_information.user_identity == identity
+
+
+def test_extended_negotiation_is_proposed_for_the_sop_classes_that_are() -> None:
+    """PS3.7 D.3.3.5, D.3.3.6: "for each SOP Class UID [...] present in the A-ASSOCIATE request"."""
+    extended = [ExtendedNegotiation(CT, b"\2"), ExtendedNegotiation(MR, b"\2")]
+    common = [CommonExtendedNegotiation(CT, "1.2.840.10008.4.2", (MR,)), CommonExtendedNegotiation(MR, "1.2", ())]
+    information = proposal(ProposedContext(CT, (IMPLICIT,)), extended=[*extended, *common]).user_information
+    assert information.extended_negotiations == (extended[0],)
+    assert information.common_extended_negotiations == (common[0],)
+
+
+def test_two_items_of_a_kind_for_one_sop_class_cannot_be_proposed() -> None:
+    with pytest.raises(UsageError, match="one SOP class"):
+        proposal(ProposedContext(CT, (IMPLICIT,)), extended=[ExtendedNegotiation(CT, b"\1")] * 2)
 
 
 @pytest.mark.parametrize("count", [0, MAXIMUM_CONTEXTS + 1])
@@ -307,6 +327,28 @@ def test_user_identity_gets_no_answer_from_who_does_not_check_it(positive_respon
     identity = UserIdentity(1, b"user", positive_response_requested=positive_response_requested)
     request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), user_identity=identity)
     assert acceptance(request).user_information.user_identity_response is None
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        (None, None),
+        (UserIdentity.kerberos(b"ticket"), None),
+        (UserIdentity.kerberos(b"ticket", positive_response=True), UserIdentityAC(b"said")),
+        (UserIdentity.name("alice", positive_response=True), UserIdentityAC(b"")),
+        (UserIdentity.name_and_passcode("alice", "x", positive_response=True), UserIdentityAC(b"")),
+    ],
+)
+def test_an_identity_is_confirmed_exactly_when_that_was_asked_for(
+    identity: UserIdentity | None, expected: UserIdentityAC | None
+) -> None:
+    """PS3.7 D.3.3.7; Table D.3-15: "shall be zero length" for types 1 and 2."""
+    request = asking(PresentationContextRQ(1, CT, (IMPLICIT,)), user_identity=identity)
+    response = acceptance(request)
+    confirmed = confirm_identity(request, response, b"said")
+    assert confirmed == replace(
+        response, user_information=replace(response.user_information, user_identity_response=expected)
+    )
 
 
 def test_common_extended_negotiation_has_no_answer() -> None:

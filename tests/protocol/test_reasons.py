@@ -84,8 +84,8 @@ def test_the_rejecting_side_says_what_was_wrong_with_the_request(
 def test_a_rejection_without_a_reason_may_be_meant_for_the_user() -> None:
     """PS3.7 D.3.3.7.3: source 2; there is no reason code for it."""
     identity = UserIdentity.name_and_passcode("alice", "secret")
-    text = describe_rejection(1, 2, 1, identity)
+    text = describe_rejection(1, 2, 1, identity=identity)
     assert "user 'alice' is not accepted" in text
     assert "secret" not in text
     assert "want to know the user" in describe_rejection(1, 2, 1)
-    assert "alice" not in describe_rejection(1, 2, 2, identity)
+    assert "alice" not in describe_rejection(1, 2, 2, identity=identity)

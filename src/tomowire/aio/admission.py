@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.failing import describe_failure
 from tomowire.aio.providers import Providers
 from tomowire.errors import AssociationRejected, UsageError
@@ -28,59 +29,11 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.aio.background import Background
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.wire.items import PresentationContextRQ
     from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
-    from tomowire.wire.user_identity import UserIdentity
 
 logger = logging.getLogger("tomowire.listen")
 
 _REJECT_FOR_NOW: Final = AAssociateRJ(result=2, source=1, reason=1)
-
-
-class AssociationRequest:
-    """A request for an association, as the handlers `on_request` and `identify` see it."""
-
-    __slots__ = ("association", "pdu")
-
-    def __init__(self, association: Association, pdu: AAssociateRQ) -> None:
-        self.association: Final = association
-        """What is to be the association; nothing can be sent on it yet."""
-        self.pdu: Final = pdu
-        """All that the requestor says."""
-
-    @property
-    def calling_ae_title(self) -> str:
-        return self.pdu.calling_ae_title
-
-    @property
-    def called_ae_title(self) -> str:
-        return self.pdu.called_ae_title
-
-    @property
-    def peer_address(self) -> str:
-        """`host:port` of the peer."""
-        return self.association.peer_address
-
-    @property
-    def identity(self) -> UserIdentity | None:
-        """Who the user is, as the requestor says (PS3.7 D.3.3.7); None if it says nothing."""
-        return self.pdu.user_information.user_identity
-
-    @property
-    def contexts(self) -> tuple[PresentationContextRQ, ...]:
-        """The proposed presentation contexts, each with its `abstract_syntax` and its `transfer_syntaxes`."""
-        return self.pdu.presentation_contexts
-
-
-@value()
-class Identified:
-    """What `identify` returns to have `response`, a Kerberos ticket or a SAML response, sent to a requestor that asked for it."""
-
-    user: Any
-    response: bytes = b""
-
-    def __repr__(self) -> str:
-        return f"Identified({self.user!r}, {len(self.response)} bytes)"
 
 
 @value(kw_only=True)

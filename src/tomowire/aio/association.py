@@ -14,19 +14,10 @@ from tomowire.aio.connection import Connection
 from tomowire.aio.ending import end_of, log_end
 from tomowire.aio.idle import IdleWatch
 from tomowire.aio.incoming import Incoming
-from tomowire.aio.messages import AssociationMessages
+from tomowire.aio.leaving import AssociationLeaving
 from tomowire.aio.operations import Operations
 from tomowire.aio.outbox import Outbox
-from tomowire.errors import (
-    AssociationAborted,
-    AssociationError,
-    AssociationLost,
-    AssociationRejected,
-    AssociationReleased,
-    OperationTimeout,
-    PduError,
-    PeerMisbehaved,
-)
+from tomowire.errors import AssociationError, AssociationLost, AssociationRejected, AssociationReleased
 from tomowire.protocol.events import (
     AssociateAccepted,
     AssociateRejected,
@@ -39,8 +30,6 @@ from tomowire.protocol.events import (
     ReleaseRequested,
 )
 from tomowire.protocol.reasons import describe_rejection
-from tomowire.protocol.states import State
-from tomowire.wire.abort_reasons import UNEXPECTED_PDU_PARAMETER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,12 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tomowire.association")
 
-DEFAULT_RELEASE_TIMEOUT: Final = 30.0
-DEFAULT_HANDLER_GRACE: Final = 10.0
-"""Seconds that cancelled handlers have to clean up before they are left to themselves."""
 
-
-class Association(AssociationMessages):
+class Association(AssociationLeaving):
     """An association that a requestor opened (`associate`) or an acceptor answered (`listen`).
 
     `dispatcher` serves the peer's requests, on either side; without one a request of the peer is a breach of the protocol. Times
@@ -79,17 +64,12 @@ class Association(AssociationMessages):
         host: Host | None = None,
         budget: MemoryBudget | None = None,
     ) -> None:
-        super().__init__(upper, called_ae_title, calling_ae_title)
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self._dispatcher = dispatcher
+        super().__init__(upper, called_ae_title, calling_ae_title, dispatcher)
+        loop = self._loop
         self._idle = IdleWatch(loop, self, idle_timeout) if idle_timeout is not None else None
         self._host = host
         self._established_at = 0.0
         self._established: asyncio.Future[None] = loop.create_future()
-        self._closed: asyncio.Future[None] = loop.create_future()
-        self._abort_was_asked_for = False
-        self._timed_out = False
         self._end_was_told = False
         self._is_gone = False
         self.connection = Connection(upper, self, budget)
@@ -115,6 +95,10 @@ class Association(AssociationMessages):
     def _is_serving_nothing(self) -> bool:
         return self._dispatcher is None or self._dispatcher.is_idle
 
+    async def wait_established(self) -> None:
+        """Wait for the answer to our A-ASSOCIATE-RQ. Raises `AssociationRejected`, or what else ended it."""
+        await asyncio.shield(self._established)
+
     # The acceptor's answer
 
     def accept(self, request: AAssociateRQ, response: AAssociateAC, providers: Providers) -> None:
@@ -132,80 +116,10 @@ class Association(AssociationMessages):
         self.connection.flush()
         self._end(AssociationReleased("the association was rejected"))
 
-    # The end
-
-    async def release(self, *, timeout: float = DEFAULT_RELEASE_TIMEOUT) -> None:
-        """Release the association in an orderly way (PS3.8 7.2) and wait until the connection is closed.
-
-        A message that is being sent is waited for, and requests of the peer that are being served; responses that have not come are
-        not. Does nothing if the association is over.
-        Raises `OperationTimeout`, after an abort, when all that takes more than `timeout` seconds.
-        """
-        if self._over is not None:
-            return
-        try:
-            async with asyncio.timeout(timeout):
-                if self._dispatcher is not None:
-                    await self._dispatcher.wait_served()
-                await self._outbox.release(self._loop.time)
-                await self.wait_closed()
-        except TimeoutError:
-            self._timed_out = True
-            await self.close(grace=0)
-            raise OperationTimeout(f"the peer did not answer the release request within {timeout:g} s") from None
-
-    def abort(self, error: PduError | None = None, *, because: str | None = None) -> None:
-        """Send A-ABORT; all that waits on this association is told. The connection closes when the peer closes it, or by ARTIM.
-
-        `error` is what the peer did wrong, `because` what it did not do in time; without either someone has asked for it.
-        """
-        if self._upper.is_over:
-            return
-        self._abort_was_asked_for = error is None and because is None
-        if because is not None:
-            self._timed_out = True
-            self._end(AssociationAborted(because, source=0, reason=0, by_peer=False))
-        self._upper.abort(self._loop.time(), error)
-        self.on_events(self._upper.take_events(), None)
-        self.connection.flush()
-
-    def break_off(self, what: str) -> None:
-        """Abort because the peer broke PS3.7: nothing it says on this association can be trusted any more.
-
-        Who waits for a response gets `PeerMisbehaved` with the text `what`.
-        """
-        self._operations.fail(PeerMisbehaved(what))
-        self.abort(PduError(what, reason=UNEXPECTED_PDU_PARAMETER))
-
-    async def close(self, *, grace: float = 1.0, handler_grace: float = DEFAULT_HANDLER_GRACE) -> None:
-        """Leave no trace: abort if there still is an association, wait up to `grace` seconds for the peer to close, then close.
-
-        Handlers that are running are cancelled, and waited for up to `handler_grace` seconds.
-        """
-        self.abort()
-        try:
-            if grace > 0 and self._upper.state is State.STA13_AWAITING_TRANSPORT_CLOSE:
-                async with asyncio.timeout(grace):
-                    await self.wait_closed()
-        except TimeoutError:
-            logger.debug("%s: the peer did not close the connection", self.title)
-        finally:
-            self.connection.kill()
-        await self.wait_closed()
-        if self._dispatcher is not None:
-            await self._dispatcher.wait_idle(handler_grace)
-
-    async def wait_closed(self) -> None:
-        """Wait until the connection is closed."""
-        if not self.connection.is_closed:
-            await asyncio.shield(self._closed)
-
-    async def wait_established(self) -> None:
-        """Wait for the answer to our A-ASSOCIATE-RQ. Raises `AssociationRejected`, or what else ended it."""
-        await asyncio.shield(self._established)
+    # From the dispatcher
 
     def on_all_served(self) -> None:
-        """From the dispatcher: no request of the peer is being served. A release that waited for this is answered."""
+        """No request of the peer is being served. A release that waited for this is answered."""
         if self._idle is not None:
             self._idle.on_peers_turn(self._loop.time())
         self._respond_to_release()
@@ -250,7 +164,7 @@ class Association(AssociationMessages):
                 self._on_established()
             case AssociateRejected():
                 rj = event.response
-                text = describe_rejection(rj.result, rj.source, rj.reason, self.identity)
+                text = describe_rejection(rj.result, rj.source, rj.reason, identity=self.identity)
                 self._end(AssociationRejected(text, result=rj.result, source=rj.source, reason=rj.reason))
             case MalformedMessage():
                 if self._over is None:

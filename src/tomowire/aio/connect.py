@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
+from tomowire.aio.association import Association
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.dispatcher import Dispatcher
+from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.aio.malformed import is_lenient
 from tomowire.aio.opening import open_connection
-from tomowire.errors import AssociationLost, OperationTimeout
+from tomowire.errors import AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
 from tomowire.wire.user_information import AsynchronousOperationsWindow
@@ -46,7 +48,8 @@ async def associate(
     services: Sequence[ServiceProvider] = (),
     performed: int = 1,
     identity: UserIdentity | None = None,
-    extended: Iterable[ExtendedNegotiation | CommonExtendedNegotiation] = (),
+    identity_required: bool = False,
+    extended: Sequence[ExtendedNegotiation | CommonExtendedNegotiation] = (),
     malformed: Malformed = "strict",
     ssl: SSLContext | None = None,
 ) -> AsyncIterator[Association]:
@@ -59,15 +62,21 @@ async def associate(
     `scp=True`, and event reports. `performed` is how many such requests it may have outstanding; 0 is no limit. Without services
     a request of the acceptor ends the association.
 
-    `identity` says who the user is (PS3.7 D.3.3.7); `association.identity_response` is the answer, if there was one. `extended` is
-    sent as far as its SOP classes are proposed; `association.extended(sop_class)` is the answer (PS3.7 D.3.3.5).
+    `identity` says who the user is (PS3.7 D.3.3.7); `association.identity_response` is the answer, if there was one. With
+    `identity_required` a positive response is asked for, and without it there is no association. `extended` is sent as far as its
+    SOP classes are proposed; `association.extended(sop_class)` is the answer (PS3.7 D.3.3.5).
 
     `malformed` says what becomes of the association when the peer sends a response that cannot be read, or answers what was not
     asked: "strict" aborts it, "lenient" tells the log, lets the operation fail that it belongs to, and goes on where it can.
 
-    Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
+    Raises `ConnectFailed`, `AssociationRejected`, `IdentityNotConfirmed`, `OperationTimeout`, and what else can end an association
+    (`AssociationError`).
     """
     address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
+    if identity_required:
+        if identity is None:
+            raise UsageError("identity_required needs an identity that can be confirmed")
+        identity = replace(identity, positive_response_requested=True)
     proposal = propose(
         called_ae_title=address.ae_title,
         calling_ae_title=check_ae_title(aet),
@@ -91,6 +100,8 @@ async def associate(
     await open_connection(association, address, connect_timeout, ssl)
     try:
         await _establish(association, address, association_timeout)
+        if identity_required and association.identity_response is None:
+            raise IdentityNotConfirmed(f"{address} accepted the association, but does not confirm {identity}")
         yield association
         await association.release(timeout=release_timeout)
     finally:

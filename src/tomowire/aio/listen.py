@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from ssl import SSLContext
 
-    from tomowire.aio.admission import AssociationRequest
     from tomowire.aio.association import Association
+    from tomowire.aio.association_request import AssociationRequest
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
 

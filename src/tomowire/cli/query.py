@@ -15,6 +15,7 @@ from tomowire.cli.options import peer_argument, requestor_options
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
 from tomowire.services.confirming import Confirmation
+from tomowire.services.extended import QueryOptions
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu, associate_for_queries
 from tomowire.services.models import querying
 from tomowire.services.sending import log_agreement
@@ -41,20 +42,38 @@ logger = logging.getLogger("tomowire.query")
     show_default=True,
     help="How answers are printed; json is an array in the DICOM JSON model, jsonl an object on each line.",
 )
+@click.option(
+    "--relational",
+    is_flag=True,
+    help="Ask the peer to take a query without the unique keys above its level, such as the series of all studies.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Cancel the query after this many answers.")
 @requestor_options(timeout=DEFAULT_FIND_TIMEOUT, timeout_help="Seconds to the next answer.")
 def command(
-    peer: PeerAddress, keys: Keys, form: str, limit: int | None, timeout: float, verbose: int, options: dict[str, Any]
+    peer: PeerAddress,
+    keys: Keys,
+    form: str,
+    relational: bool,
+    limit: int | None,
+    timeout: float,
+    verbose: int,
+    options: dict[str, Any],
 ) -> None:
     """Ask PEER which patients, studies, series or images it has, and print them.
 
     PEER is AET@host:port, or pacs://host:port. To find nothing is no failure: exit code 0.
     """
-    run(_query(peer, keys, form, limit, timeout, options))
+    run(_query(peer, keys, form, relational, limit, timeout, options))
 
 
 async def _query(
-    address: PeerAddress, keys: Keys, form: str, limit: int | None, timeout: float, options: dict[str, Any]
+    address: PeerAddress,
+    keys: Keys,
+    form: str,
+    relational: bool,
+    limit: int | None,
+    timeout: float,
+    options: dict[str, Any],
 ) -> int:
     query = keys.query()
     model = keys.model or query.model
@@ -64,6 +83,7 @@ async def _query(
     doubts: Counter[str] = Counter()
     count = 0
     unreadable: ExceptionGroup | None = None
+    extended = [QueryOptions(relational=True).on(model.find)] if relational else []
 
     def compare(answer: Dataset) -> None:
         nonlocal count
@@ -71,8 +91,10 @@ async def _query(
         doubts.update(confirmation.doubts(answer))
 
     try:
-        async with associate_for_queries(address, [querying(model)], **options) as association:
+        async with associate_for_queries(address, [querying(model)], extended=extended, **options) as association:
             log_agreement(logger, association)
+            if relational and not QueryOptions.agreed(association, model.find).relational:
+                complain(f"{address.ae_title} does not agree to relational queries: it may refuse this one")
             answers = CFindScu(association).find(query, model=model, timeout=timeout)
             with open_output(form, asked) as show:
                 await _show(answers, show, compare, limit)

@@ -48,7 +48,7 @@ def describe_abort(source: int, reason: int) -> str:
     return f"by a source that the standard does not define (source {source}, reason {reason})"
 
 
-def describe_rejection(result: int, source: int, reason: int, identity: UserIdentity | None = None) -> str:
+def describe_rejection(result: int, source: int, reason: int, *, identity: UserIdentity | None = None) -> str:
     """What an A-ASSOCIATE-RJ says and what to do, in words, with its codes. `identity` is what was said of the user.
 
     For a user that is not accepted there is no code but the one that gives no reason (PS3.7 D.3.3.7.3).
