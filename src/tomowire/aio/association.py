@@ -305,7 +305,8 @@ class Association(AssociationFacts):
                 self._on_established()
             case AssociateRejected():
                 rj = event.response
-                text = describe_rejection(rj.result, rj.source, rj.reason)
+                titles = {"called": self.called_ae_title, "calling": self.calling_ae_title}
+                text = describe_rejection(rj.result, rj.source, rj.reason, **titles)
                 self._end(AssociationRejected(text, result=rj.result, source=rj.source, reason=rj.reason))
             case MalformedMessage():
                 if self._over is None:
@@ -359,6 +360,7 @@ class Association(AssociationFacts):
         if self._over is not None:
             return
         self._over = error
+        error.proposed, error.agreement = self._upper.pending_request, self._upper.agreement
         self._log_end(error)
         if self._idle is not None:
             self._idle.stop()
