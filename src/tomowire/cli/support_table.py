@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from tomowire.services.probing import Support
 
 _NAMED: Final = 3
+_FIRST: Final = (
+    "CT Image Storage",
+    "MR Image Storage",
+    "Computed Radiography Image Storage",
+    "Ultrasound Image Storage",
+)
 _TITLES: Final = ("SOP class", "transfer syntaxes", "sent by C-GET")
 
 
@@ -39,7 +45,14 @@ def _rows(supported: Sequence[Support], *, every_class: bool) -> Iterator[tuple[
         else:
             yield each.name, *said
     for said, names in alike.items():
-        yield _some(names), *said
+        yield _some(sorted(names, key=_rank)), *said
+
+
+def _rank(name: str) -> int:
+    """What people look for stands first, what is retired last."""
+    if name in _FIRST:
+        return _FIRST.index(name)
+    return len(_FIRST) + name.endswith("(Retired)")
 
 
 def _some(names: Sequence[str]) -> str:
