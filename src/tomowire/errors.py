@@ -35,6 +35,12 @@ A failure *status* in a response is a value and not an exception: see `tomowire.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tomowire.protocol.negotiation import Agreement
+    from tomowire.wire.pdu import AAssociateRQ
+
 
 class TomowireError(Exception):
     """The root: `except TomowireError` catches all that tomowire raises by design."""
@@ -49,11 +55,15 @@ class WireError(TomowireError):
 
 
 class PduError(WireError):
-    """A PDU, an item in it or a PDV breaks PS3.8 9.3. `reason` is the A-ABORT reason/diag. of PS3.8 Table 9-26 that fits."""
+    """A PDU, an item in it or a PDV breaks PS3.8 9.3. `reason` is the A-ABORT reason/diag. of PS3.8 Table 9-26 that fits.
 
-    def __init__(self, message: str, *, offset: int | None = None, reason: int = 6) -> None:
+    `foreign` is set where a connection begins with what is no PDU: the protocol that it seems to be, such as "HTTP"; or "?".
+    """
+
+    def __init__(self, message: str, *, offset: int | None = None, reason: int = 6, foreign: str | None = None) -> None:
         super().__init__(message, offset=offset)
         self.reason = reason
+        self.foreign = foreign
 
 
 class CommandSetError(WireError):
@@ -103,7 +113,13 @@ class UsageError(TomowireError, RuntimeError):
 
 
 class AssociationError(TomowireError):
-    """There is no association to work with, or none any more."""
+    """There is no association to work with, or none any more.
+
+    `proposed` is what this side asked for, if it was the one to ask; `agreement` what was agreed on, if it came to that.
+    """
+
+    proposed: AAssociateRQ | None = None
+    agreement: Agreement | None = None
 
 
 class ConnectFailed(AssociationError, ConnectionError):
@@ -129,10 +145,14 @@ class IdentityNotConfirmed(AssociationError):
 
 
 class AssociationAborted(AssociationError):
-    """A-ABORT; `source` and `reason` are those of PS3.8 Table 9-26, `by_peer` says who sent it."""
+    """A-ABORT; `source` and `reason` are those of PS3.8 Table 9-26, `by_peer` says who sent it.
 
-    def __init__(self, message: str, *, source: int, reason: int, by_peer: bool) -> None:
+    `foreign` is the protocol that the peer speaks instead of DICOM, "HTTP", "SSH", "TLS" or "?"; None if it speaks DICOM.
+    """
+
+    def __init__(self, message: str, *, source: int, reason: int, by_peer: bool, foreign: str | None = None) -> None:
         super().__init__(message)
+        self.foreign = foreign
         self.source = source
         self.reason = reason
         self.by_peer = by_peer
@@ -147,7 +167,24 @@ class AssociationReleased(AssociationError):
 
 
 class NoAcceptedContext(TomowireError):
-    """The peer accepted no presentation context for the SOP class and transfer syntax of what is to be sent."""
+    """The peer accepted no presentation context for the SOP class and transfer syntax of what is to be sent.
+
+    These two stand in `abstract_syntax` and `transfer_syntax` (None for any), and in `agreement` what the two sides did agree on,
+    with all that was proposed and refused; each None where that is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        abstract_syntax: str | None = None,
+        transfer_syntax: str | None = None,
+        agreement: Agreement | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.abstract_syntax = abstract_syntax
+        self.transfer_syntax = transfer_syntax
+        self.agreement = agreement
 
 
 class PeerMisbehaved(TomowireError):

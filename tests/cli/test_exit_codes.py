@@ -148,7 +148,7 @@ async def test_4_association_rejected_or_aborted(tmp_path: Path) -> None:
             in done.stderr
         )
         assert done.stderr.count("\n") <= 2, "the log does not say it once more"
-        assert "(called 'WRONG')" in done.stderr
+        assert "it does not answer to 'WRONG'" in done.stderr
     async with answering(encode_pdu(AAbort(source=2, reason=6))) as port:
         aborted = await tomowire("echo", f"ANY@{LOOPBACK}:{port}")
     assert aborted.code == 4

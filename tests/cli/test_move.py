@@ -348,7 +348,7 @@ async def test_the_other_exit_codes() -> None:
         rejected = await tomowire("move", f"WRONG@{LOOPBACK}:{server.port}", *arguments)
         no_context = await tomowire("move", f"RIGHT@{LOOPBACK}:{server.port}", *arguments, "--json")
     assert rejected.code == 4
-    assert "(called 'WRONG')" in rejected.stderr
+    assert "it does not answer to 'WRONG'" in rejected.stderr
     assert no_context.code == 5
     assert "Study Root Query/Retrieve Information Model - MOVE" in no_context.json["error"]
     assert no_context.json["error"].endswith("; it may know another: --model patient")

@@ -553,7 +553,7 @@ async def test_the_other_exit_codes(source: Source, tmp_path: Path) -> None:
         no_find_to_move = await tomowire("move", without_find, "--dest", "X", "--patient", "A*")
     assert (no_find.code, no_find_to_move.code) == (5, 5)
     assert (
-        "- FIND: the peer does not support this SOP class; a retrieval by unique keys alone needs no C-FIND"
+        "- FIND: the peer does not support this SOP class: it has to be enabled there; a retrieval by unique keys alone needs"
         in no_find.stderr
     )
     assert no_find.stderr.endswith(": move --study-uid, or retrieve --method move --study-uid\n")

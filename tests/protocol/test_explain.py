@@ -5,10 +5,24 @@ from __future__ import annotations
 import pytest
 
 from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG, MR
-from tomowire.protocol.explain import explain_beginning, explain_refusal
+from tomowire.protocol.explain import (
+    describe_agreement,
+    describe_proposal,
+    explain_beginning,
+    explain_refusal,
+    foreign_protocol,
+)
 from tomowire.protocol.negotiation import Agreement
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
+from tomowire.wire.user_information import (
+    AsynchronousOperationsWindow,
+    ExtendedNegotiation,
+    RoleSelection,
+    UserIdentityAC,
+    UserIdentityRQ,
+    UserInformation,
+)
 
 
 def agreement(*contexts: tuple[str, tuple[str, ...], int, str]) -> Agreement:
@@ -41,7 +55,9 @@ def test_what_was_not_proposed_is_our_own_fault() -> None:
     given = agreement((CT, (IMPLICIT,), 0, IMPLICIT))
     assert "SOP class was not proposed" in explain_refusal(given, MR, IMPLICIT)
     assert "SOP class was not proposed" in explain_refusal(given, "1.2.3.4", None)
-    assert "transfer syntax was not proposed" in explain_refusal(given, CT, JPEG)
+    not_proposed = explain_refusal(given, CT, JPEG)
+    assert "transfer syntax was not proposed" in not_proposed
+    assert not_proposed.endswith("but Implicit VR Little Endian"), "what was, is said"
 
 
 def test_the_peer_may_have_chosen_another_transfer_syntax() -> None:
@@ -77,3 +93,103 @@ def test_any_transfer_syntax_will_do() -> None:
 )
 def test_who_else_may_be_there(first: bytes, words: str) -> None:
     assert explain_beginning(first) == words
+    assert foreign_protocol(first) == next((name for name in ("HTTP", "SSH", "TLS") if words.endswith(name)), None)
+
+
+@pytest.mark.parametrize(
+    ("result", "advice"),
+    [
+        (1, "its operator decides who may use it"),
+        (2, "its log may say more"),
+        (3, "it has to be enabled there"),
+        (4, "another one has to be"),
+    ],
+)
+def test_a_refusal_says_what_to_change(result: int, advice: str) -> None:
+    assert advice in explain_refusal(agreement((CT, (JPEG,), result, "")), CT, None)
+
+
+# What --explain prints
+
+ASKED = UserInformation(
+    maximum_length=0,
+    asynchronous_operations_window=AsynchronousOperationsWindow(16, 1),
+    role_selections=(RoleSelection(CT, scu=True, scp=True), RoleSelection(MR, scu=False, scp=True)),
+    extended_negotiations=(ExtendedNegotiation(CT, b"\x02\x00"), ExtendedNegotiation(MR, b"\x01")),
+    user_identity=UserIdentityRQ(2, b"user", b"secret"),
+)
+GIVEN = UserInformation(
+    maximum_length=16384,
+    implementation_class_uid="1.2.3",
+    implementation_version_name="PEER_1",
+    asynchronous_operations_window=AsynchronousOperationsWindow(4, 1),
+    role_selections=(RoleSelection(CT, scu=True, scp=True), RoleSelection(MR, scu=False, scp=False)),
+    extended_negotiations=(ExtendedNegotiation(CT, b"\x01\x00"),),
+)
+
+
+def negotiated(asked: UserInformation, given: UserInformation) -> Agreement:
+    proposed = (
+        PresentationContextRQ(1, CT, (EXPLICIT, IMPLICIT)),
+        PresentationContextRQ(3, MR, (EXPLICIT,)),
+        PresentationContextRQ(5, CT, (JPEG,)),
+    )
+    answered = (
+        PresentationContextAC(1, 0, IMPLICIT),
+        PresentationContextAC(3, 0, EXPLICIT),
+        PresentationContextAC(5, 4, ""),
+    )
+    return Agreement.of(AAssociateRQ("ARCHIVE", "ME", proposed, asked), AAssociateAC("ARCHIVE", "ME", answered, given))
+
+
+def test_a_proposal_in_words() -> None:
+    assert list(describe_proposal(negotiated(ASKED, GIVEN).request)) == [
+        ("called", "'ARCHIVE' by 'ME'"),
+        ("proposed", "CT Image Storage in Explicit VR Little Endian, Implicit VR Little Endian"),
+        ("proposed", "MR Image Storage in Explicit VR Little Endian"),
+        ("proposed", "CT Image Storage in JPEG Baseline (Process 1)"),
+    ]
+
+
+def test_an_agreement_in_words() -> None:
+    assert list(describe_agreement(negotiated(ASKED, GIVEN))) == [
+        (
+            "accepted",
+            (
+                "CT Image Storage in Implicit VR Little Endian (of Explicit VR Little Endian, Implicit VR Little Endian);"
+                " this side is SCU and SCP"
+            ),
+        ),
+        ("accepted", "MR Image Storage in Explicit VR Little Endian; this side is neither SCU nor SCP"),
+        (
+            "refused",
+            (
+                "CT Image Storage in JPEG Baseline (Process 1): the peer supports this SOP class, but none of the transfer"
+                " syntaxes proposed: another one has to be"
+            ),
+        ),
+        ("maximum length", "16384 bytes to the peer, any number of bytes to this side"),
+        ("window", "4 operations at once (16 operations proposed)"),
+        ("extended", "CT Image Storage: 02 00 proposed, answered 01 00"),
+        ("extended", "MR Image Storage: 01 proposed, not answered: not agreed to"),
+        ("user identity", "type 2 given, not answered: the peer may not look at it"),
+        ("implementation", "1.2.3 'PEER_1'"),
+    ]
+
+
+def test_an_agreement_on_less_in_words() -> None:
+    """The window of PS3.7 D.3.3.3 was not asked for; an implementation need not have a name."""
+    said = dict(describe_agreement(negotiated(UserInformation(maximum_length=8), UserInformation())))
+    assert said["window"] == "1 operation at once"
+    assert said["maximum length"] == "any number of bytes to the peer, 8 bytes to this side"
+    assert said["implementation"] == "not told"
+    assert "user identity" not in said
+
+
+def test_an_unlimited_window_and_an_identity_that_was_answered() -> None:
+    unlimited = AsynchronousOperationsWindow(0, 0)
+    asked = UserInformation(asynchronous_operations_window=unlimited, user_identity=UserIdentityRQ(1, b"user"))
+    given = UserInformation(asynchronous_operations_window=unlimited, user_identity_response=UserIdentityAC(b""))
+    said = dict(describe_agreement(negotiated(asked, given)))
+    assert said["window"] == "any number of operations at once (any number of operations proposed)"
+    assert said["user identity"] == "type 1 given, answered"

@@ -65,6 +65,13 @@ def test_the_called_and_the_calling_title_have_different_cures() -> None:
     assert "--aet" not in describe_rejection(1, 1, 7)
 
 
+def test_a_rejection_names_the_title_that_it_is_about() -> None:
+    assert "does not know 'ME'" in describe_rejection(1, 1, 3, called="ARCHIVE", calling="ME")
+    assert "does not answer to 'ARCHIVE'" in describe_rejection(1, 1, 7, called="ARCHIVE", calling="ME")
+    assert "does not answer to the title used" in describe_rejection(1, 1, 7)
+    assert describe_rejection(1, 1, 7, called="{calling}", calling="ME").endswith("to '{calling}'")
+
+
 @pytest.mark.parametrize(
     ("result", "source", "reason", "words"),
     [  # PS3.8 Table 9-21, as the side that rejects would put it

@@ -164,7 +164,8 @@ class Association(AssociationLeaving):
                 self._on_established()
             case AssociateRejected():
                 rj = event.response
-                text = describe_rejection(rj.result, rj.source, rj.reason, identity=self.identity)
+                titles = {"called": self.called_ae_title, "calling": self.calling_ae_title}
+                text = describe_rejection(rj.result, rj.source, rj.reason, identity=self.identity, **titles)
                 self._end(AssociationRejected(text, result=rj.result, source=rj.source, reason=rj.reason))
             case MalformedMessage():
                 if self._over is None:
@@ -218,6 +219,7 @@ class Association(AssociationLeaving):
         if self._over is not None:
             return
         self._over = error
+        error.proposed, error.agreement = self._upper.pending_request, self._upper.agreement
         was_established = self._upper.agreement is not None
         log_end(self.title, error, was_established=was_established, was_asked_for=self._abort_was_asked_for)
         if was_established:

@@ -123,5 +123,7 @@ async def _establish(association: Association, address: PeerAddress, timeout: fl
     except TimeoutError:
         raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
     except AssociationLost as error:
-        text = f"{address} closed the connection instead of answering the association request; is it a DICOM server?"
-        raise AssociationLost(text) from error
+        what = f"{address} closed the connection instead of answering the association request"
+        lost = AssociationLost(f"{what}; is it a DICOM server, and without TLS?")
+        lost.proposed = error.proposed
+        raise lost from error

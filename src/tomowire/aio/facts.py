@@ -120,4 +120,9 @@ class AssociationFacts:
         for each in self.agreement.contexts.values():
             if each.abstract_syntax == abstract_syntax and transfer_syntax in (None, each.transfer_syntax):
                 return each
-        raise NoAcceptedContext(explain_refusal(self.agreement, abstract_syntax, transfer_syntax))
+        raise NoAcceptedContext(
+            explain_refusal(self.agreement, abstract_syntax, transfer_syntax),
+            abstract_syntax=abstract_syntax,
+            transfer_syntax=transfer_syntax,
+            agreement=self.agreement,
+        )

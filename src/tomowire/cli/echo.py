@@ -27,15 +27,30 @@ logger = logging.getLogger("tomowire.echo")
 @click.command
 @peer_argument
 @click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many times to ask.")
+@click.option(
+    "--explain", "explained", is_flag=True, help="Say what was agreed on, what PEER supports, and what is wrong."
+)
 @json_option
 @requestor_options(timeout=10.0, timeout_help="Seconds for the answer.")
 def command(
-    peer: PeerAddress, timeout: float, count: int, as_json: bool, verbose: int, options: dict[str, Any]
+    peer: PeerAddress,
+    timeout: float,
+    count: int,
+    explained: bool,
+    as_json: bool,
+    verbose: int,
+    options: dict[str, Any],
 ) -> None:
     """Ask PEER for a C-ECHO, and print how long each answer took.
 
     PEER is AET@host:port, or pacs://host:port.
+
+    With --explain it is asked for everything that the standard has, over several associations, on which nothing else is done.
     """
+    if explained:
+        from tomowire.cli.explaining import explain_peer
+
+        run(explain_peer(peer, timeout, as_json, verbose, options))
     run(_echo(peer, timeout, count, as_json, options))
 
 
@@ -49,7 +64,7 @@ async def _echo(address: PeerAddress, timeout: float, count: int, as_json: bool,
             log_agreement(logger, association)
             await _ask(association, address, timeout, count, as_json, echoes)
     except TomowireError as failure:
-        error = explain(failure, called=address.ae_title)
+        error = explain(failure)
         complain(error)
         code = exit_code_of(failure)
     except asyncio.CancelledError:  # Ctrl-C

@@ -102,7 +102,7 @@ async def _query(
         unreadable = group
     except TomowireError as failure:
         hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
-        complain(explain(failure, called=address.ae_title) + hint)
+        complain(explain(failure) + hint)
         return exit_code_of(failure)
     for keyword, doubtful in doubts.items():
         complain(

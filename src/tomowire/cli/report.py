@@ -88,7 +88,7 @@ class Report:
         """What there is to say about a file. With Success too a peer may comment, such as that it has the object already."""
         response, error = sent.response, sent.error
         if response is None:
-            text = explain(error, called=self.peer.ae_title) if error is not None else "not sent"
+            text = explain(error) if error is not None else "not sent"
             if isinstance(error, NoAcceptedContext) and sent.file.transfer_syntax_uid not in _EVERYWHERE:
                 text += "; enable it there, or decompress the file before it is sent"
             return text

@@ -121,7 +121,7 @@ class RetrievalReport:
         else:
             self._failed += _objects(error)
             self._is_cut |= not isinstance(error, SubOperationFailed)
-            text = explain(error, called=self.peer.ae_title)
+            text = explain(error)
             self.remark(text + (self.advice if isinstance(error, NoAcceptedContext) else ""))
             self._codes.add(exit_code_of(error))
 

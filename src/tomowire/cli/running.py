@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tomowire.errors import (
     AssociationError,
-    AssociationRejected,
     ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
@@ -128,10 +127,8 @@ def writing_to_stdout() -> Iterator[None]:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
-def explain(error: Exception, *, called: str | None = None) -> str:
-    """What went wrong, without the numbers that Python puts before it. `called` is the AE title that the peer was called by."""
-    if called is not None and isinstance(error, AssociationRejected) and (error.source, error.reason) == (1, 7):
-        return f"{error} (called {called!r})"
+def explain(error: Exception) -> str:
+    """What went wrong, without the numbers that Python puts before it."""
     if isinstance(error, QueryFailed) and (options := [_OPTIONS[key] for key in error.lacking if key in _OPTIONS]):
         return f"{error} ({', '.join(options)})"
     if isinstance(error, OSError) and not isinstance(error, TomowireError) and error.strerror:

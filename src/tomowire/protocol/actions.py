@@ -223,10 +223,12 @@ def _reason(argument: object) -> int:
 
 
 def _own_abort(argument: object, *, source: int, reason: int) -> AssociationAborted:
+    foreign = None
     if argument is None:
         text = "the association was aborted on this side"
     elif isinstance(argument, PduError):
         text = f"the peer broke the protocol and the association was aborted: {argument}"
+        foreign = argument.foreign
     else:
         text = f"the peer sent {argument} where the protocol does not allow it, and the association was aborted"
-    return AssociationAborted(text, source=source, reason=reason, by_peer=False)
+    return AssociationAborted(text, source=source, reason=reason, by_peer=False, foreign=foreign)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from tomowire.errors import PduError
-from tomowire.protocol.explain import explain_beginning
+from tomowire.protocol.explain import explain_beginning, foreign_protocol
 from tomowire.wire.abort_reasons import INVALID_PDU_PARAMETER, UNRECOGNIZED_PDU
 from tomowire.wire.pdu import PDU_HEADER, PduType
 from tomowire.wire.pdv import COMMAND_BIT, LAST_BIT, MINIMUM_LENGTH, PDV_HEADER
@@ -131,8 +131,12 @@ class PduReader:
             return
         if pdu_type not in _LENGTHS:
             start = position - _HEADER_SIZE
-            why = f": {explain_beginning(bytes(header))}" if self._offset + start == 0 else ""
-            raise self._error(f"PDU type {pdu_type:02X}H is not defined{why}", start, UNRECOGNIZED_PDU)
+            error = f"PDU type {pdu_type:02X}H is not defined"
+            if self._offset + start:
+                raise self._error(error, start, UNRECOGNIZED_PDU)
+            first = bytes(header)
+            text, foreign = f"{error}: {explain_beginning(first)}", foreign_protocol(first) or "?"
+            raise PduError(text, offset=0, reason=UNRECOGNIZED_PDU, foreign=foreign)
         shortest, longest = _LENGTHS[pdu_type]
         if not shortest <= length <= longest:
             name = PduType(pdu_type).name

@@ -27,9 +27,12 @@ _REJECTIONS: Final = {
     (1, 2): ("application context name not supported", "the peer does not speak DICOM's application context"),
     (1, 3): (
         "calling AE title not recognized",
-        "set --aet to a title that the peer knows, or add this one to its configuration",
+        "the peer does not know {calling}: call it by a title that it knows (--aet), or have this one added there",
     ),
-    (1, 7): ("called AE title not recognized", "check the AE title of the peer: it answers to another one"),
+    (1, 7): (
+        "called AE title not recognized",
+        "check the AE title of the peer: it does not answer to {called}",
+    ),
     (2, 1): ("no reason given by its protocol machine (ACSE)", "ask the peer's operator, or look into its log"),
     (2, 2): ("protocol version not supported", "the peer does not support version 1 of the Upper Layer protocol"),
     (3, 1): ("temporary congestion", "try again later"),
@@ -42,16 +45,19 @@ _IDENTITY_REFUSED: Final = (2, 1)
 def describe_abort(source: int, reason: int) -> str:
     """What an A-ABORT says, in words, with its codes; unknown codes are named as such."""
     if source == SERVICE_USER:
-        return f"by its application (source {source}, reason {reason})"
+        return f"by its application, without a reason: its log may say more (source {source}, reason {reason})"
     if source == SERVICE_PROVIDER:
         return f"by its protocol machine, {_ABORT_REASONS.get(reason, 'reason unknown')} (source {source}, reason {reason})"
     return f"by a source that the standard does not define (source {source}, reason {reason})"
 
 
-def describe_rejection(result: int, source: int, reason: int, *, identity: UserIdentity | None = None) -> str:
-    """What an A-ASSOCIATE-RJ says and what to do, in words, with its codes. `identity` is what was said of the user.
+def describe_rejection(
+    result: int, source: int, reason: int, *, called: str = "", calling: str = "", identity: UserIdentity | None = None
+) -> str:
+    """What an A-ASSOCIATE-RJ says and what to do, in words, with its codes.
 
-    For a user that is not accepted there is no code but the one that gives no reason (PS3.7 D.3.3.7.3).
+    `called` and `calling` are the AE titles that were proposed, `identity` is what was said of the user: for one that is not
+    accepted there is no code but the one that gives no reason (PS3.7 D.3.3.7.3).
     """
     what, advice = _REJECTIONS.get(
         (source, reason), ("a reason that the standard does not define", "ask the peer's operator")
@@ -63,7 +69,12 @@ def describe_rejection(result: int, source: int, reason: int, *, identity: UserI
         else:
             advice = f"it may want to know the user; {advice}"
     how_long = _RESULTS.get(result, "with an unknown result")
+    advice = advice.format(called=_quoted(called), calling=_quoted(calling))
     return f"the peer rejected the association {how_long}: {what} (result {result}, source {source}, reason {reason}); {advice}"
+
+
+def _quoted(title: str) -> str:
+    return repr(title) if title else "the title used"
 
 
 def why_rejected(request: AAssociateRQ, rejection: AAssociateRJ) -> str:

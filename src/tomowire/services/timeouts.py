@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.aio.connect import DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
+from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 from tomowire.services.find import DEFAULT_CANCEL_GRACE, DEFAULT_FIND_TIMEOUT
 from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT
