@@ -12,12 +12,15 @@ of others; that is why no share of the receive memory can lead to a deadlock. `m
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS
 from tomowire.aio.held import HeldMemory
 from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
 from tomowire.errors import UsageError
+
+logger = logging.getLogger("tomowire.listen")
 
 DEFAULT_MEMORY: Final = 1 << 30
 """So much that 100 associations have all the blocks that are of use to them, and half a gigabyte is left for data sets."""
@@ -32,9 +35,20 @@ class MemoryBudget:
             raise UsageError(f"{total} bytes of memory are too few for a server: {LEAST_MEMORY >> 20} MiB is the least")
         blocks = min(total // 2 // BLOCK_SIZE, maximum_associations * BLOCK_LIMIT)
         self.total: Final = total
+        self._wanted = maximum_associations
         self.maximum_associations: Final = min(maximum_associations, blocks // LEAST_BLOCKS)
         self.data: Final = HeldMemory(total - blocks * BLOCK_SIZE, wait=wait)
         self._extra_blocks = blocks - self.maximum_associations * LEAST_BLOCKS
+
+    def warn(self) -> None:
+        """Log it if there is less memory than the associations need that were asked for."""
+        if self.maximum_associations < self._wanted:
+            logger.warning(
+                "%d MiB of memory is enough for %d associations at once, not for %d",
+                self.total >> 20,
+                self.maximum_associations,
+                self._wanted,
+            )
 
     def take_block(self) -> bool:
         """One receive block more than the two that every association has; False if there is none."""

@@ -83,7 +83,7 @@ class HeldData:
         """All that was written, not copied once more. From now on the data set is in use, and nobody waits for its peer."""
         if self._content is None:
             raise MemoryShort(NONE_LEFT)
-        self._share.is_whole = True
+        self._memory.finish(self._share, self._loop.time())
         data = self._content.getvalue()  # the very bytes that were written into: CPython copies when both are kept
         self._content = BytesIO()
         return data

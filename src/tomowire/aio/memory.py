@@ -3,11 +3,12 @@
 Nobody knows how large a data set is until its last byte has come (DIMSE does not announce it), so each of them asks for memory
 piece by piece. Then all of it may be taken by data sets of which each wants more and none can be finished. The rules:
 
-1. Who asks waits while there is not enough, the data set that came first being the first to get some. Its peer is not read from
-   meanwhile.
-2. When every data set that holds memory waits for more, no waiting will help. The one that came last is given up, until the one
-   that came first can go on. That is repeated as often as needed, and the first is never given up: so it is finished at last, and
-   all of them have been served or given up in the end.
+1. Half of the memory is for all. The other half is for the data set that came first of those that are still coming, and for those
+   that are whole already: so it is finished, and then it is the turn of the next one. Who asks for more than there is waits, and
+   its peer is not read from meanwhile; the data set that came first is the first to get some.
+2. As long as none is larger than half of the memory, that is all there is to it. Else all may be taken one day, and when every data
+   set that holds some waits for more, no waiting will help. The one that came last is given up, until the one that came first can
+   go on. The first is never given up: so it is finished at last, and all have been served or given up in the end.
 3. Who has waited `wait` seconds, while others do not finish, is given up. So is, before that, a data set of which nothing has come
    for so long: its peer is silent, and it holds what others wait for.
 4. What would not fit if it had all the memory for itself is given up at once.
@@ -86,7 +87,7 @@ class DataMemory:
         if not size:
             return True
         share.progress = now
-        if not self._waiting and self.used + size <= self.limit:
+        if not self._waiting and self._may_have(share, size):
             self._hold(share, size)
             return True
         share.wanted = size
@@ -104,6 +105,11 @@ class DataMemory:
             self._stop_waiting(share)
             self._settle(now)
 
+    def finish(self, share: Share, now: float) -> None:
+        """All of the data set has come; it goes on being held, in use."""
+        share.is_whole = True
+        self._settle(now)
+
     def leave(self, share: Share, now: float) -> None:
         """The data set is not held any more."""
         if self._shares.pop(share.number, None) is not None:
@@ -114,7 +120,7 @@ class DataMemory:
 
     def give_up_late(self, now: float) -> float | None:
         """Apply the third rule; gives the time when that is to be done next, None as long as nobody waits."""
-        silent = [each for each in self._shares.values() if self._is_coming(each)]
+        silent = [each for each in self._shares.values() if self._is_coming(each) and not each.wanted]
         waiting = [each for each in reversed(self._shares.values()) if each.wanted]
         for share in (*silent, *waiting):
             # Whoever got what another gave back is not late any more.
@@ -130,7 +136,8 @@ class DataMemory:
 
     @staticmethod
     def _is_coming(share: Share) -> bool:
-        return share.held > 0 and not share.is_whole and not share.wanted
+        """Whether it holds memory while its peer sends, or waits for some to go on."""
+        return not share.is_whole and (share.held > 0 or share.wanted > 0)
 
     def _settle(self, now: float) -> None:
         """Give those that wait what there is; give up the last that came as long as nobody can go on."""
@@ -138,7 +145,7 @@ class DataMemory:
             first = self._queue[0][1]
             if not first.wanted:
                 heappop(self._queue)
-            elif self.used + first.wanted <= self.limit:
+            elif self._may_have(first, first.wanted):
                 size = first.wanted
                 self._stop_waiting(first)
                 self._hold(first, size)
@@ -149,6 +156,14 @@ class DataMemory:
             else:
                 return
         self._queue.clear()
+
+    def _may_have(self, share: Share, size: int) -> bool:
+        used = self.used + size
+        return used <= self.limit // 2 or (used <= self.limit and (share.is_whole or self._is_first(share)))
+
+    def _is_first(self, share: Share) -> bool:
+        """Whether it came before all others that are coming."""
+        return share is next((each for each in self._shares.values() if each is share or self._is_coming(each)), share)
 
     def _hold(self, share: Share, size: int) -> None:
         self._holding += not share.held and size > 0

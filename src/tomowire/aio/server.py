@@ -90,6 +90,7 @@ class Server:
 
     async def start(self) -> None:
         """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
+        self._budget.warn()
         loop = asyncio.get_running_loop()
         options = dict(self._options)
         if self._ssl is not None:  # ARTIM begins after the handshake, which must not take longer either

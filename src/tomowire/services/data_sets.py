@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _INPUT_STEP: Final = 64 * 1024
 _STEP: Final = 1 << 20
+_HEADER: Final = 8
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _VRS: Final = frozenset(vr.encode("ascii") for vr in (*SHORT_VRS, *LONG_VRS))
 _DEFLATED: Final = frozenset({
@@ -43,7 +44,7 @@ async def decoded(content: bytes, transfer_syntax_uid: str, held: HeldData) -> D
     if is_deflated(transfer_syntax_uid):
         content = await _inflated(content, held)
     await held.reserve(len(content))
-    return await asyncio.to_thread(read_data_set, BytesIO(content), transfer_syntax_uid)
+    return await asyncio.to_thread(read_data_set, DataSetFile(content), transfer_syntax_uid)
 
 
 async def _inflated(content: bytes, held: HeldData) -> bytes:
@@ -86,31 +87,56 @@ class Inflater:
         return piece
 
 
+class NotYet(OSError):
+    """More has to come before it can be read."""
+
+
+class DataSetFile(BytesIO):
+    """The bytes of a data set for pydicom to read; those of its beginning, if it is not whole: reading further raises `NotYet`."""
+
+    def __init__(self, data: bytes, *, is_whole: bool = True) -> None:
+        super().__init__(data)
+        self._is_whole = is_whole
+        self.headers_cut_short = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and len(data) < size:
+            if not self._is_whole:
+                raise NotYet
+            # Where a value ends is looked for in larger pieces.
+            self.headers_cut_short += size <= _HEADER
+        return data
+
+
 def read_data_set(
-    file: BytesIO, transfer_syntax_uid: str, stop_when: Callable[[Any, str | None, int], bool] | None = None
+    file: DataSetFile, transfer_syntax_uid: str, stop_when: Callable[[Any, str | None, int], bool] | None = None
 ) -> Dataset:
     """The elements of `file`, to its end, or to that of which `stop_when(tag, vr, length)` is true; it is left there.
 
     Values are converted when they are asked for, as always with pydicom. Raises `DataSetError` when the lengths do not add up or
-    the elements cannot be read. What `file.read` raises of `OSError` goes through.
+    the elements cannot be read, and `NotYet`.
     """
     from pydicom import Dataset as NewDataset
     from pydicom.charset import convert_encodings
 
     is_little = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
     is_implicit = is_little and _is_implicit(file, transfer_syntax_uid)
+    file.headers_cut_short = 0
     try:
         dataset = NewDataset({each.tag: each for each in _elements(file, is_implicit, is_little, stop_when)})
         named = dataset.get("SpecificCharacterSet")
         dataset.set_original_encoding(is_implicit, is_little, convert_encodings(named))
-    except (DataSetError, OSError):
+    except (DataSetError, NotYet):
         raise
     except Exception as error:  # whatever pydicom meets; its texts are neither short nor stable, and may quote values
         raise DataSetError("the data set cannot be decoded") from error
+    if file.headers_cut_short > 1:  # once where it ends
+        raise DataSetError("the data set ends inside a sequence")
     return dataset
 
 
-def _is_implicit(file: BytesIO, transfer_syntax_uid: str) -> bool:
+def _is_implicit(file: DataSetFile, transfer_syntax_uid: str) -> bool:
     """By what the first element looks like: some writers name the one encoding and use the other."""
     start = file.tell()
     vr = file.read(6)[4:]
@@ -121,7 +147,7 @@ def _is_implicit(file: BytesIO, transfer_syntax_uid: str) -> bool:
 
 
 def _elements(
-    file: BytesIO, is_implicit: bool, is_little: bool, stop_when: Callable[[Any, str | None, int], bool] | None
+    file: DataSetFile, is_implicit: bool, is_little: bool, stop_when: Callable[[Any, str | None, int], bool] | None
 ) -> Iterator[Any]:
     import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.filereader import data_element_generator

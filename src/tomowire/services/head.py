@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError, StoreFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
-from tomowire.services.data_sets import Inflater, is_deflated, read_data_set
+from tomowire.services.data_sets import DataSetFile, Inflater, NotYet, is_deflated, read_data_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,28 +94,14 @@ def _pieces(chunk: Chunk) -> Iterator[memoryview]:
             yield buffer[start : start + _PIECE]
 
 
-class _NotYet(OSError):
-    """More has to come before it can be read."""
-
-
-class _Beginning(BytesIO):
-    """The first bytes of a file that is not whole: reading beyond them raises `_NotYet`."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if size is not None and len(data) < size:
-            raise _NotYet
-        return data
-
-
 def _is_pixel_data(tag: Any, vr: str | None, length: int) -> bool:
     return bool(_FIRST_PIXEL_GROUP <= tag >> 16 <= _LAST_PIXEL_GROUP)
 
 
 def _parse(data: bytes, transfer_syntax_uid: str, is_whole: bool) -> tuple[Dataset, int] | None:
-    file = BytesIO(data) if is_whole else _Beginning(data)
+    file = DataSetFile(data, is_whole=is_whole)
     try:
         dataset = read_data_set(file, transfer_syntax_uid, _is_pixel_data)
-    except _NotYet:
+    except NotYet:
         return None
     return dataset, file.tell()
