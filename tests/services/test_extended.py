@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -9,18 +10,24 @@ import pytest
 from support.network import LOOPBACK
 from support.raw_peer import CT, MR, RawPeer, raw_acceptor
 from support.services import Keeper
+from tomowire.aio.address import PeerAddress
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.aio.serving import IncomingRequest, ServiceProvider
 from tomowire.errors import UsageError
 from tomowire.protocol.negotiation import ProposedContext
+from tomowire.services.dicom_file import DicomFile
 from tomowire.services.extended import QueryOptions, RetrieveOptions, StorageOptions, relational
-from tomowire.services.find_scp import Find
+from tomowire.services.find_scp import Find, FindAnswers, FindRequest
 from tomowire.services.models import Model, querying
 from tomowire.services.move import moving
+from tomowire.services.move_scp import Destination, Move
+from tomowire.services.peer import Peer
+from tomowire.services.query import Query
 from tomowire.services.related import STORAGE_SERVICE_CLASS, Related, related
 from tomowire.services.storage import storage
 from tomowire.services.storage_scp import Storage
+from tomowire.services.suboperations import Retrieval, RetrieveRequest
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.items import PresentationContextAC
 from tomowire.wire.messages import CStoreRQ
@@ -157,6 +164,36 @@ async def test_a_list_for_all_associations_is_sent_as_far_as_it_fits() -> None:
         ExtendedNegotiation(Model.STUDY_ROOT.find, b"\1"),
         ExtendedNegotiation(Model.STUDY_ROOT.move, b"\1"),
     )
+
+
+async def test_a_peer_asks_for_relational_queries_and_retrieval() -> None:
+    """PS3.4 C.4.1.2.2.1, C.4.2.2.2: no unique keys above the level are needed then."""
+    asked: list[tuple[str, bool]] = []
+
+    async def answer(request: FindRequest) -> AsyncIterator[FindAnswers]:
+        asked.append(("find", request.relational))
+        yield FindAnswers([])
+
+    async def objects(request: RetrieveRequest) -> Retrieval:
+        asked.append(("move", request.relational))
+        return Retrieval(0, nothing())
+
+    async def nothing() -> AsyncIterator[Sequence[DicomFile]]:
+        return
+        yield
+
+    async def destination(request: RetrieveRequest, ae_title: str) -> Destination:
+        return Destination(PeerAddress("SOMEWHERE", LOOPBACK, 1))
+
+    services = [Find(answer, relational=True), Move(objects, destination, relational=True)]
+    async with (
+        listen(port=0, services=services) as server,
+        Peer(f"ANY@{LOOPBACK}:{server.port}", extended=relational()) as peer,
+    ):
+        assert [each async for each in peer.find(Query.series())] == []
+        async for _ in peer.move(Query.images().sop_instance_uid("1.2.3"), "SOMEWHERE"):
+            pass
+    assert asked == [("find", True), ("move", True)]
 
 
 async def test_the_storage_scp_says_what_it_does() -> None:

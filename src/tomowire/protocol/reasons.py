@@ -64,7 +64,7 @@ def describe_rejection(
     )
     if (source, reason) == _IDENTITY_REFUSED:
         if identity is not None:
-            what = f"no reason given, and so it is said that {identity} is not accepted"
+            what = f"no reason given, as when {identity} is not accepted"
             advice = "check the user and what proves it, or ask the peer's operator"
         else:
             advice = f"it may want to know the user; {advice}"
