@@ -15,6 +15,7 @@ from tomowire.cli.progress import open_progress
 from tomowire.cli.report import Report
 from tomowire.cli.resume import ResumeFile
 from tomowire.cli.running import ExitCode, complain, run
+from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import send_files
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tomowire.aio.address import PeerAddress
-    from tomowire.services.dicom_file import DicomFile
 
 # Files that are looked at before the event loop gets a turn.
 _LOOKS_BETWEEN_PAUSES: Final = 256
@@ -90,7 +90,7 @@ async def _send(
 ) -> int:
     files: list[DicomFile] = []
     left = files
-    told: set[Path] = set()
+    told: set[Path | None] = set()
     try:
         await _find(paths, files, report)
         if not files:
@@ -111,7 +111,7 @@ async def _send(
                     async for sent in results:
                         told.add(sent.path)
                         report.sent(sent)
-                        if not sent.is_failure:
+                        if isinstance(sent.file, DicomFile) and not sent.is_failure:
                             done.add(sent.file)
     except (asyncio.CancelledError, KeyboardInterrupt):
         # Ctrl-C: what has been done is told all the same. Where SIGINT is ignored (in the background of a shell) asyncio does not
