@@ -14,6 +14,7 @@ import click
 
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable, readable, writing_to_stdout
 from tomowire.errors import NoAcceptedContext
+from tomowire.services.dicom_file import DicomFile
 from tomowire.services.sending import plan
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tomowire.aio.address import PeerAddress
-    from tomowire.services.dicom_file import DicomFile
     from tomowire.services.discovery import Skipped
     from tomowire.services.sending import Sent
 
@@ -70,6 +70,7 @@ class Report:
     def sent(self, sent: Sent) -> None:
         """A file that was sent, or could not be."""
         file, response, error = sent.file, sent.response, sent.error
+        assert isinstance(file, DicomFile)  # commands send nothing else
         reason = self._reason(sent)
         if sent.is_failure:
             self._failures.append(exit_code_of(error) if error is not None else ExitCode.FAILED)

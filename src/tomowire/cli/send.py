@@ -15,7 +15,10 @@ from tomowire.cli.progress import open_progress
 from tomowire.cli.report import Report
 from tomowire.cli.resume import ResumeFile
 from tomowire.cli.running import ExitCode, complain, run
+from tomowire.cli.speed import associations_option, bandwidth_option
+from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
+from tomowire.services.pacing import Pacer
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
 from tomowire.services.sending import send_files
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tomowire.aio.address import PeerAddress
-    from tomowire.services.dicom_file import DicomFile
 
 # Files that are looked at before the event loop gets a turn.
 _LOOKS_BETWEEN_PAUSES: Final = 256
@@ -33,14 +35,8 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
 @click.command
 @peer_argument
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option(
-    "-j",
-    "--associations",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Associations at the same time.",
-)
+@associations_option
+@bandwidth_option
 @click.option(
     "--window",
     type=click.IntRange(1, 65535),
@@ -70,6 +66,7 @@ def command(
     resume: Path | None,
     dry_run: bool,
     retries: int,
+    bandwidth: float | None,
     quiet: bool,
     as_json: bool,
     verbose: int,
@@ -82,6 +79,7 @@ def command(
     Exit code 0 means that every file was taken.
     """
     report = Report(peer, quiet=quiet, as_json=as_json, verbose=verbose > 0)
+    how["pacer"] = Pacer(bandwidth) if bandwidth is not None else None
     run(_send(paths, resume, dry_run, report, {"retry_waits": retry_waits(retries)} | how | options))
 
 
@@ -90,7 +88,7 @@ async def _send(
 ) -> int:
     files: list[DicomFile] = []
     left = files
-    told: set[Path] = set()
+    told: set[Path | None] = set()
     try:
         await _find(paths, files, report)
         if not files:
@@ -111,7 +109,7 @@ async def _send(
                     async for sent in results:
                         told.add(sent.path)
                         report.sent(sent)
-                        if not sent.is_failure:
+                        if isinstance(sent.file, DicomFile) and not sent.is_failure:
                             done.add(sent.file)
     except (asyncio.CancelledError, KeyboardInterrupt):
         # Ctrl-C: what has been done is told all the same. Where SIGINT is ignored (in the background of a shell) asyncio does not

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tomowire.services.answering import closing
 
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from tomowire.aio.serving import IncomingRequest
-    from tomowire.services.dicom_file import DicomFile
+
+T = TypeVar("T")
 
 
-class Feed:
+class Feed(Generic[T]):
     """`async with Feed(batches, capacity) as feed`: keeps about `capacity` objects in `files`, as long as there are any.
 
     The iterator is run in a task of its own, and closed in it: at the end, by `stop`, or when the `async with` is left.
     """
 
-    def __init__(self, batches: AsyncIterator[Sequence[DicomFile]], capacity: int) -> None:
-        self.files: deque[DicomFile] = deque()
+    def __init__(self, batches: AsyncIterator[Sequence[T]], capacity: int) -> None:
+        self.files: deque[T] = deque()
         """To be taken from; `refill` and `more` see to it that it does not stay empty."""
         self.error: Exception | None = None
         """What the iterator raised."""
@@ -65,7 +66,7 @@ class Feed:
             await self._filled.wait()
         return bool(self.files)
 
-    def take(self, most: int) -> list[DicomFile]:
+    def take(self, most: int) -> list[T]:
         """The first `most` of the objects that are there."""
         return [self.files.popleft() for _ in range(min(most, len(self.files)))]
 
@@ -87,7 +88,7 @@ class Feed:
 
 @asynccontextmanager
 async def stopped_by_cancel(
-    request: IncomingRequest, feed: Feed, stop: asyncio.Event | None = None
+    request: IncomingRequest, feed: Feed[Any], stop: asyncio.Event | None = None
 ) -> AsyncIterator[None]:
     """When the peer sends C-CANCEL, `feed` gives nothing more, and `stop` is set."""
 

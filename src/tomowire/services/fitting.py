@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tomowire.services.converting import in_agreed_syntax
-from tomowire.services.storage import storing_contexts
+from tomowire.services.given import Given
+from tomowire.services.pacing import PacedAssociation
+from tomowire.services.storage import CStoreScu, storing_contexts
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
 
     from tomowire.aio.association import Association
     from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.pacing import Pacer
+    from tomowire.services.sent import Sendable
     from tomowire.services.sources import Source
-    from tomowire.services.storage import CStoreScu, MoveOriginator, StoreResponse
+    from tomowire.services.storage import MoveOriginator, StoreResponse
 
 
 @asynccontextmanager
@@ -44,18 +48,24 @@ class Way:
     progress: Callable[[int], None] | None = None
     originator: MoveOriginator | None = None
     transcode: bool = False
+    pacer: Pacer | None = None
 
-    async def send(
-        self, scu: CStoreScu, association: Association, file: DicomFile, content: bytes | memoryview | None
-    ) -> StoreResponse:
-        """Send one file of which the data set is `content`, if it has been read. Raises as `CStoreScu.send` and `fitted` do."""
-        source: Source = file
+    async def send(self, association: Association, file: Sendable, content: bytes | memoryview | None) -> StoreResponse:
+        """Send one object of which the data set is `content`, if it has been read. Raises as `CStoreScu.send` and `fitted` do."""
+        if self.pacer is not None:
+            association = cast("Association", PacedAssociation(association, self.pacer))
         async with AsyncExitStack() as stack:
-            if self.transcode:
+            source: Source | None
+            if isinstance(file, Given):
+                source = file.source
+            elif self.transcode:
                 source, content = await stack.enter_async_context(fitted(association, file, content))
-            return await scu.send(
+            else:
+                source = file
+            return await CStoreScu(association).send(
                 source,
                 content=content,
+                transcode=self.transcode and isinstance(file, Given),
                 timeout=self.timeout,
                 retries=0,  # the lanes see to that
                 originator=self.originator,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
 from tomowire.protocol.status import UNRECOGNIZED_OPERATION
+from tomowire.services.adapting import UNLIMITED_WINDOW
 from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
 from tomowire.services.crowd import Crowd
 from tomowire.services.feed import Feed, stopped_by_cancel
 from tomowire.services.fitting import fitted
-from tomowire.services.lanes import UNLIMITED_WINDOW
 from tomowire.services.models import Model
 from tomowire.services.read_ahead import ReadAhead
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from tomowire.aio.serving import IncomingRequest
+    from tomowire.services.dicom_file import DicomFile
     from tomowire.services.read_ahead import Read
 
 __all__ = ["Get", "Retrieval", "RetrieveRequest"]
@@ -105,7 +106,9 @@ class Get:
 class _Sending:
     """The sub-operations of one C-GET: as many outstanding as the window allows."""
 
-    def __init__(self, request: IncomingRequest, operations: SubOperations, feed: Feed, timeout: float) -> None:
+    def __init__(
+        self, request: IncomingRequest, operations: SubOperations, feed: Feed[DicomFile], timeout: float
+    ) -> None:
         self._request = request
         self._association = request.association
         self._operations = operations
@@ -138,7 +141,7 @@ class _Sending:
                 if self._association.is_established:  # otherwise something of it may still be on its way out
                     self._ahead.done(read)
 
-    async def _next(self) -> Read | None:
+    async def _next(self) -> Read[DicomFile] | None:
         async with self._turn:
             while True:
                 self._feed.refill()
@@ -146,7 +149,7 @@ class _Sending:
                 if read is not None or not await self._feed.more():
                     return read
 
-    async def _send(self, scu: CStoreScu, read: Read) -> None:
+    async def _send(self, scu: CStoreScu, read: Read[DicomFile]) -> None:
         file, content = read
         try:
             if isinstance(content, OSError):

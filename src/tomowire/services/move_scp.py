@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.serving import IncomingRequest
+    from tomowire.services.dicom_file import DicomFile
 
 __all__ = ["Destination", "Move", "Retrieval", "RetrieveRequest"]
 
@@ -136,7 +137,7 @@ class _Moving:
         if not self._request.cancelled:
             self._operations.rest_not_done(feed.error)
 
-    async def _send(self, retrieval: Retrieval, feed: Feed) -> None:
+    async def _send(self, retrieval: Retrieval, feed: Feed[DicomFile]) -> None:
         operations, destination = self._operations, self._destination
         sending = send_feed(
             destination.address,

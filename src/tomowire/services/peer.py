@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE
 from tomowire.services import peer_calls
-from tomowire.services.dicom_file import DicomFile
-from tomowire.services.discovery import Skipped, discover
+from tomowire.services.adapting import AUTO, DEFAULT_MOST_ASSOCIATIONS
 from tomowire.services.find import default_model_of
 from tomowire.services.get import COMPLETE_IN_FLIGHT
+from tomowire.services.pacing import Pacer
 from tomowire.services.pool import DEFAULT_IDLE, DEFAULT_KEPT, Pool
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
-from tomowire.services.sending import Sent, send_files
 from tomowire.services.timeouts import UNSET, Seconds, Timeouts, chosen
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from os import PathLike
     from types import AsyncGeneratorType
 
@@ -28,20 +25,22 @@ if TYPE_CHECKING:
 
     from tomowire.aio.association import Association
     from tomowire.protocol.status import Status
+    from tomowire.services.adapting import Associations
     from tomowire.services.folder import Folder
     from tomowire.services.get import Cancellation
     from tomowire.services.models import Model
     from tomowire.services.query import Query
     from tomowire.services.retrieval import Retrieved
     from tomowire.services.retrieving import Progress
+    from tomowire.services.sent import Sent
     from tomowire.services.storage_scp import StoreRequest
 
 T = TypeVar("T")
 
 
 class Peer:
-    """A DICOM application at `AET@host:port`. `aet` is one's own AE title, `timeouts` how long the peer may take for what, and all
-    other `options` go to `associate`.
+    """A DICOM application at `AET@host:port`. `aet` is one's own AE title, `timeouts` how long the peer may take for what. All that
+    is sent together takes no more than `bandwidth` bytes of data sets per second. All other `options` go to `associate`.
 
     Within `async with Peer(...) as peer` up to `kept` associations are kept between calls, each for up to `idle` seconds; at the
     end of the block they are released, and nothing is left of an iteration that was not finished. Without such a block each
@@ -56,11 +55,13 @@ class Peer:
         timeouts: Timeouts | None = None,
         kept: int = DEFAULT_KEPT,
         idle: float = DEFAULT_IDLE,
+        bandwidth: float | None = None,
         **options: Any,
     ) -> None:
         self.address = PeerAddress.parse(address) if isinstance(address, str) else address
         self.timeouts = timeouts or Timeouts()
         options = {"aet": check_ae_title(aet), **self.timeouts.for_association, **options}
+        self._pacer = Pacer(bandwidth) if bandwidth is not None else None
         self._pool = Pool(self.address, options, most=kept, idle=idle)
         self._iterations: set[AsyncGeneratorType[Any, None]] = set()
 
@@ -89,24 +90,45 @@ class Peer:
 
     def send(
         self,
-        *paths: str | PathLike[str],
-        associations: int = 1,
+        *things: Any,
+        associations: Associations = AUTO,
+        most_associations: int = DEFAULT_MOST_ASSOCIATIONS,
         retries: int = DEFAULT_RETRIES,
+        transcode: bool = False,
         timeout: Seconds = UNSET,
         timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Sent, None]:
-        """Send files, and folders with all that is below them; yield what became of each as soon as it is known.
+        """Send any number of things; yield what became of each object as soon as it is known, in no fixed order.
 
-        A failure is a value (`Sent.status`, `Sent.error`, or both as `Sent.outcome`) and never stops the others. A path that is not
-        there, a named file that is not DICOM and a damaged one are failures too; their `Sent.file` knows nothing but the path. In a
-        folder what is not DICOM is passed over.
+        A thing is a path of a file or of a folder with all that is below it, a pydicom `Dataset`, a binary stream or bytes with a
+        DICOM file, any `Source` (see `as_source`), or an iterable of these, asynchronous or not; a generator is asked for more as
+        objects are sent. A stream that comes from an asynchronous iterator of bytes is made one thing by `as_source`.
 
-        Up to `retries` times an object that is refused with A7xx (out of resources) is sent again, and a peer that has gone away is
-        tried again, after 1 s, 2 s, 4 s, and so on. `timeout` is the time without progress after which an object is given up.
+        A failure is a value (`Sent.status`, `Sent.error`, or both as `Sent.outcome`) and never stops the others; `Sent.source` is
+        the path or the thing that it is about. What does not exist, or is damaged, or no DICOM, is a failure too. In a folder what
+        is not DICOM is passed over. What an iterable raises is raised at the end.
+
+        `associations` is how many are used at once; "auto" finds out how many, and how much of the window, make it faster, and
+        never uses more than `most_associations`. Up to `retries` times an object that is refused with A7xx (out of resources) is
+        sent again, and a peer that has gone away is tried again, after 1 s, 2 s, 4 s, and so on; a stream that cannot be wound back
+        is not sent again once it was begun. With `transcode` what the peer does not take as it is, is sent in a transfer syntax
+        that it does take, if that can be made without loss. `timeout` is the time without progress after which an object is
+        given up.
         """
         limits, options = self._limits(timeouts)
-        options |= {"timeout": chosen(timeout, limits.store)}
-        return self._kept(self._send(paths, associations, retries, options))
+        return self._kept(
+            peer_calls.send(
+                self._pool,
+                things,
+                associations=associations,
+                most_associations=most_associations,
+                retry_waits=retry_waits(retries),
+                transcode=transcode,
+                timeout=cast("float", chosen(timeout, limits.store)),
+                pacer=self._pacer,
+                **options,
+            )
+        )
 
     def find(
         self,
@@ -215,16 +237,3 @@ class Peer:
         iteration = cast("AsyncGeneratorType[T, None]", generator)
         self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
         return iteration
-
-    async def _send(
-        self, paths: Iterable[str | PathLike[str]], associations: int, retries: int, options: dict[str, Any]
-    ) -> AsyncGenerator[Sent, None]:
-        found = await asyncio.to_thread(lambda: list(discover(paths)))
-        for each in found:
-            if isinstance(each, Skipped) and each.is_error:
-                yield Sent(DicomFile.unread(each.path), None, each.error)
-        files = [each for each in found if isinstance(each, DicomFile)]
-        options = {"associations": associations, "retry_waits": retry_waits(retries), **options}
-        async with aclosing(send_files(self._pool, files, **options)) as results:
-            async for sent in results:
-                yield sent

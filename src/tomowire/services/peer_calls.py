@@ -4,29 +4,70 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tomowire.errors import AssociationError, OperationTimeout
+from tomowire.services.adapting import AUTO, AdaptivePace
+from tomowire.services.feed import Feed
 from tomowire.services.find import CFindScu
 from tomowire.services.folder import Folder
+from tomowire.services.gathering import gathered, is_all_there
 from tomowire.services.models import querying
 from tomowire.services.move import CMoveScu, moving
 from tomowire.services.query import Query
 from tomowire.services.requests import Requests
 from tomowire.services.retrieval import get_parts, plan_retrieval
 from tomowire.services.retrieving import names_entities
+from tomowire.services.sending import send_feed, send_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from os import PathLike
 
     from pydicom import Dataset
 
+    from tomowire.services.adapting import Associations
     from tomowire.services.models import Model
     from tomowire.services.pool import Pool
     from tomowire.services.retrieval import Retrieved
     from tomowire.services.retrieving import Progress
+    from tomowire.services.sent import Sent
     from tomowire.services.storage_scp import StoreRequest
+
+_AHEAD: Final = 16
+"""Objects that an iterator is asked for before they are needed: they may be large, and in memory."""
+
+
+async def send(
+    pool: Pool,
+    things: Sequence[Any],
+    *,
+    associations: Associations,
+    most_associations: int,
+    timeout: float,
+    **options: Any,
+) -> AsyncGenerator[Sent, None]:
+    """What became of each of `things`; `options` go to `send_files`."""
+    options |= {
+        "associations": AdaptivePace(most_associations) if associations == AUTO else associations,
+        "timeout": timeout,
+    }
+    gathering = gathered(things, timeout)
+    if is_all_there(things):
+        async with aclosing(gathering):
+            found = [each async for some in gathering for each in some]
+        async with aclosing(send_files(pool, found, **options)) as results:
+            async for sent in results:
+                yield sent
+        return
+    async with (
+        Feed(gathering, _AHEAD) as feed,
+        aclosing(send_feed(pool, feed, ahead=_AHEAD, **options)) as results,
+    ):
+        async for sent in results:
+            yield sent
+    if feed.error is not None:
+        raise feed.error
 
 
 async def find(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tomowire.aio.connect import associate
 from tomowire.errors import (
@@ -20,18 +20,17 @@ from tomowire.errors import (
     QueryFailed,
     RetrieveFailed,
 )
+from tomowire.services.lease import Asked, Kept, Lease, asked_by
 from tomowire.services.retrying import REJECTED_TRANSIENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-    from contextlib import AbstractAsyncContextManager
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
     from tomowire.protocol.negotiation import ProposedContext
 
 T = TypeVar("T")
-Asked: TypeAlias = frozenset[tuple[str, tuple[str, ...], bool, bool]]
 
 logger = logging.getLogger("tomowire.pool")
 
@@ -46,51 +45,6 @@ _RELEASE_GRACE: Final = 5.0
 
 # The peer has answered, and the association is as good as before.
 _HARMLESS: Final = (NoAcceptedContext, QueryFailed, RetrieveFailed)
-
-
-class Lease:
-    """An association for the time of one call."""
-
-    def __init__(self, association: Association, *, is_reused: bool) -> None:
-        self.association: Final = association
-        self.is_reused: Final = is_reused
-        """Whether it was opened for another call, and kept."""
-        self._messages_before = association.messages_received
-
-    @property
-    def was_stale(self) -> bool:
-        """Whether it had been kept, and ended before the peer answered anything: the peer may have ended it just as it was taken.
-
-        Then a request that does no harm when the peer gets it twice can be made again.
-        """
-        association = self.association
-        unanswered = association.messages_received == self._messages_before
-        return self.is_reused and unanswered and not association.is_established
-
-
-class _Kept:
-    """An open association, and the context manager that releases it."""
-
-    def __init__(
-        self,
-        association: Association,
-        manager: AbstractAsyncContextManager[Association],
-        asked: Asked,
-        special: dict[str, Any],
-    ) -> None:
-        self.association = association
-        self.manager = manager
-        self.asked = asked
-        self.special = special
-        self.unused_since = 0.0  # by the clock of the loop
-
-    async def release(self) -> None:
-        """Raises `AssociationError`, `OperationTimeout`."""
-        await self.manager.__aexit__(None, None, None)
-
-    async def abort(self, error: BaseException) -> None:
-        """Leave its block with `error`."""
-        await self.manager.__aexit__(type(error), error, error.__traceback__)
 
 
 class _Patience:
@@ -132,7 +86,7 @@ class Pool:
         self._most = most
         self._idle = idle
         self._is_open = False
-        self._unused: list[_Kept] = []  # that which waits longest first
+        self._unused: list[Kept] = []  # that which waits longest first
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._kept_waiting = 0  # associations that the peer has not answered for a while
@@ -172,18 +126,19 @@ class Pool:
         Left by an exception it is aborted; but not when that only says that the peer has refused something. Raises as `associate`.
         """
         contexts = list(contexts)
-        asked = frozenset((each.abstract_syntax, each.transfer_syntaxes, each.scu, each.scp) for each in contexts)
+        asked = asked_by(contexts)
         reused = None if fresh or "services" in special else self._take(asked, special)
         kept = reused or await self._opened(contexts, asked, special, options or {})
+        lease = Lease(kept.association, is_reused=reused is not None)
         try:
-            yield Lease(kept.association, is_reused=reused is not None)
+            yield lease
         except _HARMLESS:
             await self._give_back_quietly(kept)
             raise
         except BaseException as error:
             await kept.abort(error)
             raise
-        await self._give_back(kept)
+        await self._give_back(kept, may_stay=lease.is_worth_keeping)
 
     async def use(
         self,
@@ -206,7 +161,7 @@ class Pool:
 
     # Kept ones
 
-    def _take(self, asked: Asked, special: dict[str, Any]) -> _Kept | None:
+    def _take(self, asked: Asked, special: dict[str, Any]) -> Kept | None:
         """The one that was used last of those that fit: the others may grow old and be released."""
         self._end_unused(lambda kept: not kept.association.is_established)
         for kept in reversed(self._unused):
@@ -216,8 +171,8 @@ class Pool:
                 return kept
         return None
 
-    async def _give_back(self, kept: _Kept) -> None:
-        may_stay = self._is_open and not self._kept_waiting and "services" not in kept.special
+    async def _give_back(self, kept: Kept, *, may_stay: bool = True) -> None:
+        may_stay = may_stay and self._is_open and not self._kept_waiting and "services" not in kept.special
         if not (may_stay and kept.association.is_established and self._most > 0):
             await kept.release()
             return
@@ -227,7 +182,7 @@ class Pool:
         self._unused.append(kept)
         self._set_timer()
 
-    async def _give_back_quietly(self, kept: _Kept) -> None:
+    async def _give_back_quietly(self, kept: Kept) -> None:
         """Something else is being raised, and counts more than how the release went."""
         try:
             await self._give_back(kept)
@@ -238,7 +193,7 @@ class Pool:
 
     async def _opened(
         self, contexts: list[ProposedContext], asked: Asked, special: dict[str, Any], options: dict[str, Any]
-    ) -> _Kept:
+    ) -> Kept:
         if self._takes_one_at_a_time:
             await self._end_unused_now()
         try:
@@ -252,10 +207,10 @@ class Pool:
 
     async def _open_one(
         self, contexts: list[ProposedContext], asked: Asked, special: dict[str, Any], options: dict[str, Any]
-    ) -> _Kept:
+    ) -> Kept:
         manager = associate(self.address, contexts, **self.options | options | special)
         with _Patience(self):
-            return _Kept(await manager.__aenter__(), manager, asked, special)
+            return Kept(await manager.__aenter__(), manager, asked, special)
 
     def on_kept_waiting(self, change: int) -> None:
         """So many more associations are waited for longer than is usual."""
@@ -267,7 +222,7 @@ class Pool:
 
     # The end
 
-    def _end_unused(self, which: Callable[[_Kept], bool] = lambda _: True) -> None:
+    def _end_unused(self, which: Callable[[Kept], bool] = lambda _: True) -> None:
         """Release them, without waiting for it."""
         ending = [kept for kept in self._unused if which(kept)]
         self._unused = [kept for kept in self._unused if kept not in ending]
@@ -280,12 +235,12 @@ class Pool:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    def _end(self, kept: _Kept) -> None:
+    def _end(self, kept: Kept) -> None:
         task = asyncio.create_task(self._ended(kept))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _ended(self, kept: _Kept) -> None:
+    async def _ended(self, kept: Kept) -> None:
         try:
             async with asyncio.timeout(_RELEASE_GRACE):
                 await kept.release()

@@ -12,8 +12,8 @@ from tomowire.services.sent import Sent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tomowire.services.dicom_file import DicomFile
     from tomowire.services.retrying import Retries
+    from tomowire.services.sent import Sendable
     from tomowire.services.storage import StoreResponse
 
 logger = logging.getLogger("tomowire.sending")
@@ -26,13 +26,13 @@ class PutOff:
     """What waits until nothing else is left to be sent, or until there is too much of it."""
 
     def __init__(self, retries: Retries) -> None:
-        self.again: deque[DicomFile] = deque()
+        self.again: deque[Sendable] = deque()
         """Those during which an association ended, to be taken from."""
-        self.refused: list[tuple[DicomFile, StoreResponse]] = []
+        self.refused: list[tuple[Sendable, StoreResponse]] = []
         """Those that the peer had no resources for, and what it said."""
         self._retries = retries
-        self._attempts: dict[DicomFile, list[Exception]] = {}
-        self._refusals: dict[DicomFile, int] = {}
+        self._attempts: dict[Sendable, list[Exception]] = {}
+        self._refusals: dict[Sendable, int] = {}
         self._due = 0.0  # by the clock of the loop
 
     @property
@@ -40,19 +40,19 @@ class PutOff:
         """Whether this should be sent before anything else: whatever the peer does, no more than so much is put off."""
         return len(self.again) + len(self.refused) >= _MOST
 
-    def interrupted(self, file: DicomFile, error: Exception) -> bool:
+    def interrupted(self, file: Sendable, error: Exception) -> bool:
         """The association ended before the peer had answered. Whether the file is put off; if not, that was its last attempt."""
         attempts = self._attempts.setdefault(file, [])
         attempts.append(error)
-        if len(attempts) < _ATTEMPTS:
+        if len(attempts) < _ATTEMPTS and file.repeatable:
             self.again.append(file)
             return True
         return False
 
-    def answered(self, file: DicomFile, response: StoreResponse) -> bool:
+    def answered(self, file: Sendable, response: StoreResponse) -> bool:
         """The peer has answered. Whether the file is put off because of what it said."""
         refusals = self._refusals.get(file, 0) + 1
-        wait = self._retries.before_sending(response, refusals)
+        wait = self._retries.before_sending(response, refusals) if file.repeatable else None
         if wait is None:
             return False
         self._refusals[file] = refusals
@@ -60,12 +60,12 @@ class PutOff:
         self._due = max(self._due, asyncio.get_running_loop().time() + wait)
         return True
 
-    def forget(self, file: DicomFile) -> None:
+    def forget(self, file: Sendable) -> None:
         """It is known what became of this file."""
         self._attempts.pop(file, None)
         self._refusals.pop(file, None)
 
-    async def wait_for_resources(self) -> list[DicomFile]:
+    async def wait_for_resources(self) -> list[Sendable]:
         """Give what was refused, when the time has come to send it again."""
         wait = max(self._due - asyncio.get_running_loop().time(), 0.0)
         logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(self.refused), wait)
@@ -80,7 +80,7 @@ class PutOff:
         for file in self.again:
             yield Sent(file, None, self._attempts[file][-1])
 
-    def clear(self) -> list[DicomFile]:
+    def clear(self) -> list[Sendable]:
         """All of them; they are not sent any more."""
         files = [*self.again, *(file for file, _ in self.refused)]
         self.again.clear()

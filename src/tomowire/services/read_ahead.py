@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
+from tomowire.services.dicom_file import DicomFile
 from tomowire.services.reading import even, fill
 
 if TYPE_CHECKING:
-    from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.sent import Sendable
 
 # What is read ahead is held in memory: a few objects, and only small ones. Larger ones are streamed.
 _SMALL: Final = 1 << 20
@@ -21,24 +22,26 @@ _BATCH_FILES: Final = 64
 _TINY: Final = 1 << 16
 _SPARE_BYTES: Final = 8 << 20
 
-Read: TypeAlias = "tuple[DicomFile, bytes | memoryview | OSError | None]"
+F = TypeVar("F", bound="Sendable")
+Read: TypeAlias = tuple[F, bytes | memoryview | OSError | None]
 
 
-class ReadAhead:
+class ReadAhead(Generic[F]):
     """Takes files from the left of `files` and reads the small ones in a worker thread, a batch ahead.
 
     `sharers` is how many take from `files`: none of them takes so many at once that there are too few for the others.
     """
 
-    def __init__(self, files: deque[DicomFile], *, sharers: int = 1) -> None:
+    def __init__(self, files: deque[F], *, sharers: int = 1) -> None:
         self._files = files
         self._sharers = sharers
-        self._ready: deque[Read] = deque()
-        self._reading: asyncio.Future[list[Read]] | None = None
+        self._ready: deque[Read[F]] = deque()
+        self._reading: asyncio.Future[list[Read[F]]] | None = None
         self._spare: list[memoryview] = []
 
-    async def next(self) -> Read | None:
-        """The next file with its data set; None in place of the data set of a large file, an error of one that cannot be read.
+    async def next(self) -> Read[F] | None:
+        """The next file with its data set; None in place of the data set of a large file and of what is none, an error of one that
+        cannot be read.
 
         None when there are no more files. The data set is of even length, with a null byte more if it is not in the file (see
         `even`); it is lent until `done`.
@@ -56,7 +59,7 @@ class ReadAhead:
                 self._read_more()
         return self._ready.popleft()
 
-    def done(self, read: Read) -> None:
+    def done(self, read: Read[F]) -> None:
         """Nobody uses the data set of `read` any more."""
         if isinstance(read[1], memoryview):
             buffer = memoryview(read[1].obj)
@@ -73,20 +76,20 @@ class ReadAhead:
 
     def _read_more(self) -> None:
         most = _BATCH_FILES if self._sharers == 1 else min(_BATCH_FILES, len(self._files) // (2 * self._sharers) + 1)
-        batch: list[DicomFile] = []
+        batch: list[F] = []
         total = 0
         while self._files and len(batch) < most and total < _BATCH_BYTES:
             file = self._files.popleft()
             batch.append(file)
-            total += min(file.size, _SMALL)
+            total += min(file.size, _SMALL) if isinstance(file, DicomFile) else 0
         if batch:
             self._reading = asyncio.get_running_loop().run_in_executor(None, self._read_batch, batch)
 
-    def _read_batch(self, files: list[DicomFile]) -> list[Read]:
+    def _read_batch(self, files: list[F]) -> list[Read[F]]:
         return [(file, self._read_small(file)) for file in files]
 
-    def _read_small(self, file: DicomFile) -> bytes | memoryview | OSError | None:
-        if file.size > _SMALL:
+    def _read_small(self, file: F) -> bytes | memoryview | OSError | None:
+        if not isinstance(file, DicomFile) or file.size > _SMALL:
             return None
         try:
             with open(file.path, "rb", buffering=0) as source:

@@ -24,6 +24,11 @@ def retry_waits(retries: int = DEFAULT_RETRIES) -> tuple[float, ...]:
     return tuple(min(2.0**number, _LONGEST_WAIT) for number in range(retries))
 
 
+def is_out_of_resources(response: StoreResponse) -> bool:
+    """Whether an object was refused for a reason that passes (PS3.4 B.2.3: A7xx)."""
+    return 0xA700 <= response.status <= 0xA7FF
+
+
 class Retries:
     """What one run has learnt of its peer: whether waiting is worth it, and for how long. `waits` are in seconds."""
 
@@ -54,7 +59,7 @@ class Retries:
 
         PS3.4 B.2.3: of all failures only A7xx, out of resources, is not of the object's own making.
         """
-        return self._wait(refusals) if 0xA700 <= response.status <= 0xA7FF else None
+        return self._wait(refusals) if is_out_of_resources(response) else None
 
     def _wait(self, number: int) -> float | None:
         if number > len(self._waits):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from tomowire.services.adapting import FixedPace
 from tomowire.services.fitting import Way
 from tomowire.services.lanes import Lanes
 from tomowire.services.planning import log_agreement, plan
@@ -17,17 +18,19 @@ from tomowire.services.pool import pool_for
 from tomowire.services.retrying import Retries, retry_waits
 from tomowire.services.sent import Sent
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT
-from tomowire.services.supply import FeedSupply, Supply, kind_of, why_unusable
+from tomowire.services.supply import FeedSupply, Supply, why_unusable
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from tomowire.aio.address import PeerAddress
-    from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.adapting import Pace
     from tomowire.services.feed import Feed
+    from tomowire.services.pacing import Pacer
     from tomowire.services.planning import Kind
     from tomowire.services.pool import Pool
+    from tomowire.services.sent import Sendable
     from tomowire.services.storage import MoveOriginator
 
 __all__ = ["Sent", "log_agreement", "plan", "send_feed", "send_files"]
@@ -35,22 +38,23 @@ __all__ = ["Sent", "log_agreement", "plan", "send_feed", "send_files"]
 
 async def send_files(
     peer: PeerAddress | Pool,
-    files: Sequence[DicomFile],
+    files: Sequence[Sendable],
     *,
-    associations: int = 1,
+    associations: int | Pace = 1,
     timeout: float = DEFAULT_STORE_TIMEOUT,
     progress: Callable[[int], None] | None = None,
     retry_waits: Sequence[float] = retry_waits(),
     originator: MoveOriginator | None = None,
     transcode: bool = False,
     stop: asyncio.Event | None = None,
+    pacer: Pacer | None = None,
     **options: Any,
 ) -> AsyncGenerator[Sent, None]:
     """Send `files`; yield what became of each as soon as it is known, in no fixed order.
 
-    `associations` is how many are used at once, `timeout` the seconds without progress after which an object is given up;
-    `progress` is called with a number of bytes when they have been sent; `options` go to `associate`. A `Pool` in place of an
-    address lends the associations.
+    `associations` is how many are used at once, or what finds that out (`AdaptivePace`); `timeout` the seconds without progress
+    after which an object is given up; `progress` is called with a number of bytes when they have been sent; `options` go to
+    `associate`. A `Pool` in place of an address lends the associations.
 
     `retry_waits` are the seconds, give or take a quarter, before each retry: of an object that was refused with A7xx (out of
     resources), and of an association that is rejected for the moment or was there before and cannot be opened any more.
@@ -58,41 +62,45 @@ async def send_files(
     `originator` is told to the peer, when a C-MOVE is the cause. With `transcode`, an object that the peer does not take as it is
     stored is sent in a transfer syntax that it does take, if that can be made from it without loss.
 
+    `pacer` is waited for before bytes are sent: a cap on the bandwidth, which several may share.
+
     When `stop` is set no further object is begun; those that are being sent are finished, within some seconds. The objects
     that were not begun are not yielded then.
 
     Nothing is raised for a single file. When no association can be opened (any more), each file that is left is yielded with that
     error. Who leaves the iteration early and wants all to be over then, wraps this in `contextlib.aclosing`.
     """
-    usable: list[DicomFile] = []
+    usable: list[Sendable] = []
     for file in files:
-        problem = why_unusable(*kind_of(file))
+        problem = why_unusable(file)
         if problem is None:
             usable.append(file)
         else:
             yield Sent(file, None, problem)
     pool = pool_for(peer)
     retries = Retries(retry_waits)
-    way = Way(timeout, progress, originator, transcode)
+    way = Way(timeout, progress, originator, transcode, pacer)
     for contexts, group in plan(usable, transcode=transcode):
-        lanes = Lanes(pool, contexts, Supply(group), way, retries, options)
-        async with aclosing(lanes.run(min(associations, len(group)), stop)) as results:
+        lanes = Lanes(pool, contexts, Supply(group), way, retries, options, pace_for(associations, len(group)))
+        async with aclosing(lanes.run(stop)) as results:
             async for sent in results:
                 yield sent
 
 
 async def send_feed(
     peer: PeerAddress | Pool,
-    feed: Feed,
+    feed: Feed[Any],
     *,
     kinds: Iterable[Kind] = (),
-    associations: int = 1,
+    associations: int | Pace = 1,
     turns: asyncio.Semaphore | None = None,
     timeout: float = DEFAULT_STORE_TIMEOUT,
     retry_waits: Sequence[float] = retry_waits(),
     originator: MoveOriginator | None = None,
     transcode: bool = False,
     stop: asyncio.Event | None = None,
+    pacer: Pacer | None = None,
+    ahead: int | None = None,
     **options: Any,
 ) -> AsyncGenerator[Sent, None]:
     """Send what `feed` gives while it gives it, over the same associations; otherwise as `send_files`.
@@ -100,13 +108,15 @@ async def send_feed(
     `kinds` are the pairs of SOP class and transfer syntax that are known to come: they are proposed from the start. For others, and
     for what has no room in one association, a further one is opened, when the first has no more to do or 10,000 files wait for it.
 
-    `turns` is for several that send to one peer at once: each association takes one of them.
+    `ahead` is how many are taken from it before they are needed, where many would fill the memory. `turns` is for several that send
+    to one peer at once: each association takes one of them.
     """
     pool = pool_for(peer)
     retries = Retries(retry_waits)
-    way = Way(timeout, None, originator, transcode)
+    way = Way(timeout, None, originator, transcode, pacer)
+    pace = pace_for(associations)
     early: list[Sent] = []
-    supply = FeedSupply(feed, kinds, early.append)
+    supply = FeedSupply(feed, kinds, early.append, ahead=ahead)
     gone: Exception | None = None
     while supply.parked or await feed.more():
         if stop is not None and stop.is_set():
@@ -118,10 +128,17 @@ async def send_feed(
             yield sent
         early.clear()
         if supply.parked:
-            lanes = Lanes(pool, supply.choose(transcode=transcode), supply, way, retries, options, turns)
+            lanes = Lanes(pool, supply.choose(transcode=transcode), supply, way, retries, options, pace, turns)
             supply.tell = lanes.tell
-            async with aclosing(lanes.run(associations, stop)) as results:
+            async with aclosing(lanes.run(stop)) as results:
                 async for sent in results:
                     yield sent
             supply.tell = early.append
             gone = lanes.gone
+
+
+def pace_for(associations: int | Pace, files: int | None = None) -> Pace:
+    """So many associations, but no more than there are `files`; or what finds that out."""
+    if not isinstance(associations, int):
+        return associations
+    return FixedPace(associations if files is None else min(associations, files))

@@ -1,31 +1,44 @@
-"""What became of a file that was to be sent."""
+"""What became of something that was to be sent."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tomowire.services.dicom_file import DicomFile
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tomowire.protocol.status import Status
-    from tomowire.services.dicom_file import DicomFile
+    from tomowire.services.given import Given
     from tomowire.services.storage import StoreResponse
+
+Sendable: TypeAlias = "DicomFile | Given"
+"""One object: in a file, or given in another way."""
 
 
 @value()
 class Sent:
-    """What became of one file: the peer's `response`, or the `error` because of which there is none."""
+    """What became of one object: the peer's `response`, or the `error` because of which there is none."""
 
-    file: DicomFile
+    file: Sendable
     response: StoreResponse | None
     error: Exception | None = None
 
     @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self.file.path
+    def path(self) -> Path | None:
+        """Of the file; None if it was none."""
+        return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def source(self) -> Any:
+        """What was sent: the path of a file, otherwise the very thing that was given (a data set, a stream, ...)."""
+        return self.file.path if isinstance(self.file, DicomFile) else self.file.thing
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Of the object; empty if that is not known."""
+        return self.file.sop_instance_uid
 
     @property
     def status(self) -> Status | None:

@@ -1,0 +1,133 @@
+"""Those who send over one association: as many at once as are wanted, until there is nothing left for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from tomowire.errors import AssociationError, OperationTimeout, TomowireError
+from tomowire.services.dicom_file import DicomFile
+from tomowire.services.sent import Sent
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
+
+    from tomowire.services.accounts import Accounts
+    from tomowire.services.fitting import Way
+    from tomowire.services.lease import Lease
+    from tomowire.services.sent import Sendable
+    from tomowire.services.storage import StoreResponse
+    from tomowire.services.taking import Taker
+
+logger = logging.getLogger("tomowire.sending")
+
+
+class Crew:
+    """The senders of one association: no more than `most`, and no more than `wanted` says.
+
+    They take from `taker`, which takes from `files`. `on_answer` is told of each response. When `leave` has been called each ends
+    what it is sending, and nothing more is begun.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        files: deque[Sendable],
+        taker: Taker,
+        accounts: Accounts,
+        way: Way,
+        *,
+        most: int,
+        wanted: Callable[[], int],
+        on_answer: Callable[[Sendable, StoreResponse], None],
+    ) -> None:
+        self._lease = lease
+        self._files = files
+        self._taker = taker
+        self._accounts = accounts
+        self._way = way
+        self._most = most
+        self._wanted = wanted
+        self._on_answer = on_answer
+        self._group = asyncio.TaskGroup()
+        self._count = 0
+        self._is_leaving = False
+        self._task: asyncio.Task[object] | None = None
+        self.has_answers = False
+        """Whether the peer has answered anything."""
+        self.late: OperationTimeout | None = None
+        """Why the association ended, if the peer was too late for something."""
+
+    async def run(self) -> None:
+        """Send until there is nothing left, or the association has ended."""
+        self._task = asyncio.current_task()
+        async with self._group:
+            self._add(min(self._most, self._wanted()))
+
+    def fill(self) -> None:
+        """More may be wanted than before."""
+        # When the last one has gone the group is over; when it is cancelled it takes nobody either.
+        if self._count and not self._is_leaving and self._task is not None and not self._task.cancelling():
+            self._add(min(self._most, self._wanted()) - self._count)
+
+    def leave(self) -> None:
+        """Begin nothing more."""
+        self._is_leaving = True
+
+    def _add(self, count: int) -> None:
+        for _ in range(count):
+            self._count += 1
+            self._group.create_task(self._send())
+
+    async def _send(self) -> None:
+        try:
+            while self._goes_on and (item := await self._taker.next()) is not None:
+                file, content = item
+                if isinstance(content, OSError):
+                    self._accounts.tell(Sent(file, None, content))
+                elif await self._send_one(file, content):
+                    self._taker.done(item)
+                if not self._lease.association.is_established:
+                    return
+        except BaseException:
+            self._is_leaving = True
+            raise
+        finally:
+            self._count -= 1
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self._is_leaving and self._count <= self._wanted()
+
+    async def _send_one(self, file: Sendable, content: bytes | memoryview | None) -> bool:
+        """Send one object; whether the peer has answered."""
+        accounts = self._accounts
+        accounts.begun.add(file)
+        try:
+            response = await self._way.send(self._lease.association, file, content)
+        except (AssociationError, OperationTimeout) as error:
+            self._interrupted(file, error)
+        except (OSError, TomowireError) as error:
+            accounts.ended(Sent(file, None, error))
+        except Exception as error:
+            if isinstance(file, DicomFile):
+                raise
+            accounts.ended(Sent(file, None, error))  # whatever a foreign stream raises
+        else:
+            self.has_answers = True
+            logger.info("%s: %s", file.sop_instance_uid, response.status)
+            accounts.answered(file, response)
+            self._on_answer(file, response)
+            return True
+        return False
+
+    def _interrupted(self, file: Sendable, error: AssociationError | OperationTimeout) -> None:
+        if isinstance(error, OperationTimeout):
+            self.late = error
+        elif self._lease.was_stale and file.repeatable:  # no object's fault
+            self._accounts.begun.discard(file)
+            self._files.appendleft(file)
+            return
+        self._accounts.interrupted(file, error)
