@@ -29,7 +29,8 @@ def _link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
 
 
 def _is_linked(node: nodes.Node) -> bool:
-    while node := node.parent:  # type: ignore[assignment]
+    while node.parent is not None:
+        node = node.parent
         if isinstance(node, _HAS_LINKS):
             return True
     return False

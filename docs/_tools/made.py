@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "states": state_table,
     "transitions": transition_table,
     "actions": action_table,
-    **{f"names: {level}": lambda level=level: entries(level) for level in (*LEVELS, "errors", "values")},
+    **{f"names: {level}": partial(entries, level) for level in (*LEVELS, "errors", "values")},
 }
 _DOCS: Final = Path(__file__).parents[1]
 _PAGES: Final = re.compile(r"^<!-- pages: (.+) -->$", re.MULTILINE)
