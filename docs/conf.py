@@ -13,7 +13,7 @@ project = "tomowire"
 author = copyright = "the tomowire developers"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "made"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "links", "made"]
 exclude_patterns = ["_tools"]
 myst_heading_anchors = 6
 

@@ -11,7 +11,8 @@ import click
 
 from tomowire.cli.main import main
 
-_MARKUP: Final = re.compile(r"([*_|<>`\[\]])")
+_CODE: Final = re.compile(r"(`[^`]+`)")
+_MARKUP: Final = re.compile(r"([*_<>\[\]])")
 
 
 def command_line() -> str:
@@ -45,9 +46,13 @@ def _paragraphs(text: str) -> str:
 
 def _options(command: click.Command, context: click.Context) -> str:
     records = [each.get_help_record(context) for each in command.get_params(context)]
-    rows = [f"| `{record[0]}` | {_escaped(record[1])} |" for record in records if record]
-    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+    # A bar ends a cell of a table, in code too.
+    rows = [
+        [f"`{record[0]}`".replace("|", r"\|"), _escaped(record[1]).replace("|", r"\|")] for record in records if record
+    ]
+    return "\n".join(["| option | meaning |", "|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _escaped(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", text)
+    """Markup, but for code in single backticks, is what it looks like."""
+    return "".join(each if each.startswith("`") else _MARKUP.sub(r"\\\1", each) for each in _CODE.split(text))

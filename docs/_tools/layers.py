@@ -38,16 +38,16 @@ def contract() -> list[list[str]]:
 def layer_diagram() -> str:
     """A row for each layer, an arrow for what it may import."""
     rows = contract()
-    parts = []
+    parts: list[str] = []
     for place, names in enumerate(rows):
         y = 40 + place * _ROOM
         if place:
             parts.append(arrow([(330, y - _ROOM + 26), (330, y - 26)]))
         meanings = [_MEANING[name] for name in names if name in _MEANING]
         parts.append(box((330, y), (620, 48), [", ".join(names), "; ".join(meanings)]))
-    y = 40 + rows.index(["services"]) * _ROOM + _ROOM / 2
-    parts.append(f'<line x1="20" y1="{y}" x2="640" y2="{y}" stroke="{QUIET}" stroke-dasharray="5 4"/>')
-    parts.append(text((640, y - 5), "below: a data set is opaque bytes", anchor="end", halo=True))
+    line = 40 + (rows.index(["services"]) + 0.5) * _ROOM
+    parts.append(f'<line x1="20" y1="{line:g}" x2="640" y2="{line:g}" stroke="{QUIET}" stroke-dasharray="5 4"/>')
+    parts.append(text((640, line - 5), "below: a data set is opaque bytes", anchor="end", halo=True))
     return picture(660, 40 + len(rows) * _ROOM - 24, "The layers of tomowire: imports go down", parts)
 
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 import automaton
+import command_line
 import docstrings
 import generate
 from support.requirements import REPOSITORY
@@ -54,6 +55,12 @@ def test_the_conformance_statement_names_every_class_and_syntax() -> None:
         *(uid for model in Model for uid in (model.find, model.move, model.get)),
     ]
     assert [uid for uid in uids if f"| {uid} |" not in page] == []
+
+
+def test_a_bar_in_an_option_ends_no_cell() -> None:
+    rows = [line for line in command_line.command_line().splitlines() if line.startswith("| `")]
+    assert any(r"\|" in row for row in rows)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,13 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
     assert set(tomowire.__all__) - {"__version__"} <= named
 
 
+def test_a_name_in_a_page_leads_to_its_entry(site: Path) -> None:
+    page = (site / "tutorial.html").read_text()
+    assert re.search(
+        r'<a class="reference internal" href="reference/library\.html#tomowire\.Query"><code[^>]*>.*?Query<', page
+    )
+
+
 def test_every_command_has_its_options(site: Path) -> None:
     page = (site / "reference" / "command-line.html").read_text()
     commands = ("tomowire", *(f"tomowire-{name}" for name in main.list_commands(click.Context(main))))
