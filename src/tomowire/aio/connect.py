@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
-from tomowire.aio.opening import open_connection
+from tomowire.aio.opening import Opening
 from tomowire.aio.serving import Dispatcher
 from tomowire.errors import AssociationLost, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext, propose
@@ -18,9 +18,12 @@ from tomowire.wire.user_information import AsynchronousOperationsWindow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from socket import socket
     from ssl import SSLContext
 
+    from tomowire.aio.existing import Stream
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsClient
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
@@ -41,7 +44,9 @@ async def associate(
     window: int = DEFAULT_WINDOW,
     services: Sequence[ServiceProvider] = (),
     performed: int = 1,
-    ssl: SSLContext | None = None,
+    ssl: SSLContext | TlsClient | None = None,
+    sock: socket | None = None,
+    stream: Stream | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
 
@@ -52,9 +57,14 @@ async def associate(
     `scp=True`, and event reports. `performed` is how many such requests it may have outstanding; 0 is no limit. Without services
     a request of the acceptor ends the association.
 
+    `ssl` makes it TLS. `sock` (a connected socket) or `stream` (a transport, or a reader and its writer) is used instead of a
+    connection to `peer`, of which only the AE title counts then, and the name with TLS. It belongs to the association from now
+    on, and is closed with it.
+
     Raises `ConnectFailed`, `AssociationRejected`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
     address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
+    opening = Opening(address, ssl, sock, stream)
     proposal = propose(
         called_ae_title=address.ae_title,
         calling_ae_title=check_ae_title(aet),
@@ -70,9 +80,9 @@ async def associate(
         dispatcher=Dispatcher(services) if services else None,
     )
     upper.associate(proposal, asyncio.get_running_loop().time())
-    await open_connection(association, address, connect_timeout, ssl)
+    await opening.open(association, connect_timeout)
     try:
-        await _establish(association, address, association_timeout)
+        await _establish(association, address, association_timeout, opening)
         yield association
         await association.release(timeout=release_timeout)
     finally:
@@ -87,12 +97,14 @@ def _flattened(contexts: Iterable[ProposedContext | Iterable[ProposedContext]]) 
             yield from each
 
 
-async def _establish(association: Association, address: PeerAddress, timeout: float) -> None:
+async def _establish(association: Association, address: PeerAddress, timeout: float, opening: Opening) -> None:
     try:
         async with asyncio.timeout(timeout):
             await association.wait_established()
     except TimeoutError:
         raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
     except AssociationLost as error:
+        if (refusal := opening.refusal(association)) is not None:
+            raise refusal from error
         text = f"{address} closed the connection instead of answering the association request; is it a DICOM server?"
         raise AssociationLost(text) from error

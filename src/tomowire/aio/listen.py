@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.association import Association
 from tomowire.aio.serving import Dispatcher
+from tomowire.aio.tls_acceptor import TlsAcceptor
+from tomowire.aio.tls_titles import why_not_let_in
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.negotiation import REJECT_CALLING_AE_TITLE, REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
     from ssl import SSLContext
 
+    from tomowire.aio.connection import Connection
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsServer
+    from tomowire.aio.tls_titles import TitlesOf
     from tomowire.wire.pdu import AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
@@ -81,7 +86,8 @@ class Server:
         artim_timeout: float,
         idle_timeout: float | None,
         shutdown_grace: float,
-        ssl: SSLContext | None,
+        ssl: SSLContext | TlsServer | None,
+        certificate_titles: TitlesOf | None,
         admits: Callable[[str, str], bool] | None,
         on_end: Callable[[Association], None] | None,
         options: dict[str, Any],
@@ -96,7 +102,8 @@ class Server:
         self._artim_timeout = artim_timeout
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
-        self._ssl = ssl
+        self._tls = TlsAcceptor(ssl, artim_timeout) if ssl is not None else None
+        self._certificate_titles = certificate_titles
         self._admits = admits
         self._on_end = on_end
         self._options = options
@@ -125,13 +132,12 @@ class Server:
     async def start(self) -> None:
         """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
         loop = asyncio.get_running_loop()
-        options = dict(self._options)
-        if self._ssl is not None:  # ARTIM begins after the handshake, which must not take longer either
-            options.setdefault("ssl_handshake_timeout", self._artim_timeout)
+        accept: Callable[[], asyncio.BaseProtocol] = self._accept
+        if self._tls is not None:  # ARTIM begins after the handshake, which must not take longer either
+            await self._tls.load()
+            accept = self._tls.accepting(self._accept)
         try:
-            self._server = await loop.create_server(
-                self._accept, self._host, self._port, ssl=self._ssl, backlog=_BACKLOG, **options
-            )
+            self._server = await loop.create_server(accept, self._host, self._port, backlog=_BACKLOG, **self._options)
         except OSError as error:
             reason = error.strerror or error
             raise ConnectFailed(
@@ -147,9 +153,13 @@ class Server:
         self._closing = True
         if self._server is not None:
             self._server.close()
+        if self._tls is not None:
+            self._tls.stop()
         limit = self._shutdown_grace if grace is None else grace
         try:
             await self._wait_released(limit)
+            if self._tls is not None:
+                await self._tls.wait_stopped()
             await asyncio.gather(*(each.close(handler_grace=max(limit, 1.0)) for each in list(self._connections)))
         finally:
             for each in list(self._connections):  # only if this was cancelled
@@ -166,6 +176,15 @@ class Server:
             for future in waiting:
                 future.cancel()
 
+    async def reload_tls(self) -> None:
+        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on.
+
+        Raises `UsageError` when they cannot be used, and where `listen` was not given a `TlsServer`; then all stays as it is.
+        """
+        if self._tls is None:
+            raise UsageError("the server does not use TLS")
+        await self._tls.reload()
+
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over."""
         await self._closed.wait()
@@ -177,7 +196,7 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _accept(self) -> asyncio.BufferedProtocol:
+    def _accept(self) -> Connection:
         upper = UpperLayer(
             is_requestor=False,
             maximum_length=self._policy.maximum_length,
@@ -215,6 +234,11 @@ class Server:
         if len(self.associations) >= self._maximum_associations:
             return REJECT_LOCAL_LIMIT
         answered = answer(request, self._policy)
+        if isinstance(answered, AAssociateAC) and self._certificate_titles is not None:
+            why = why_not_let_in(self._certificate_titles, association.peer_certificate, request.calling_ae_title)
+            if why is not None:
+                logger.warning("%s: rejected: %s", association.title, why)
+                return REJECT_CALLING_AE_TITLE
         if isinstance(answered, AAssociateAC) and self._admits is not None:
             title, address = request.calling_ae_title, association.peer_address
             return answered if self._admits(title, address) else REJECT_CALLING_AE_TITLE
@@ -234,7 +258,8 @@ def listen(
     artim_timeout: float = DEFAULT_ARTIM,
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     shutdown_grace: float = 10.0,
-    ssl: SSLContext | None = None,
+    ssl: SSLContext | TlsServer | None = None,
+    certificate_titles: TitlesOf | None = None,
     admits: Callable[[str, str], bool] | None = None,
     on_end: Callable[[Association], None] | None = None,
     **options: Any,
@@ -245,6 +270,9 @@ def listen(
     None lets in any. `admits` is asked besides, with the calling AE title and `host:port` of the peer, and must not take long.
     `on_end` is told of each connection when it is over and its last request has been served.
 
+    `ssl` makes it TLS. `certificate_titles` gives the AE titles that the holder of a certificate may call by
+    (`titles_by_certificate`); who calls by another, or shows none, is rejected.
+
     `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may have outstanding on
     one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets it. Times are in
     seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which
@@ -253,6 +281,8 @@ def listen(
     Beyond `maximum_associations` callers are rejected with "local limit exceeded" (PS3.8 Table 9-21).
     """
     titles = [aet] if isinstance(aet, str) else aet
+    if certificate_titles is not None and ssl is None:
+        raise UsageError("certificate_titles needs TLS: without it there are no certificates")
     return Server(
         host,
         port,
@@ -268,6 +298,7 @@ def listen(
         idle_timeout=idle_timeout,
         shutdown_grace=shutdown_grace,
         ssl=ssl,
+        certificate_titles=certificate_titles,
         admits=admits,
         on_end=on_end,
         options=options,
