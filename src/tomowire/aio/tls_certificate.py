@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
 
 @value()
@@ -39,6 +38,9 @@ def certificate_of(tls: ssl.SSLObject | ssl.SSLSocket) -> PeerCertificate | None
     der = tls.getpeercert(binary_form=True)
     if der is None:
         return None
+    from datetime import UTC, datetime  # a program without TLS needs neither
+    from hashlib import sha256
+
     facts: dict[str, Any] = tls.getpeercert() or {}
     subject = [part for relative in facts.get("subject", ()) for part in relative]
     ends = facts.get("notAfter")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +28,8 @@ class TlsProfile(StrEnum):
         try:
             return cls(name)
         except ValueError:
+            from difflib import get_close_matches  # needed seldom
+
             near = get_close_matches(name, list(cls), 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(cls)}"
             raise UsageError(f"{name!r} is not a TLS profile: {hint}") from None
