@@ -12,6 +12,7 @@
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
     ├── AssociationError          there is no association, or none any more
     │   ├── ConnectFailed         the transport connection was not opened (also a ConnectionError)
+    │   │   └── TlsFailed         it was, but the two sides did not agree on TLS: certificates, versions, no TLS at all
     │   ├── AssociationRejected   the peer answered A-ASSOCIATE-RJ
     │   ├── IdentityNotConfirmed  the peer accepted the association and said nothing about the user
     │   ├── AssociationAborted    A-ABORT, by the peer or by our own provider
@@ -124,6 +125,10 @@ class AssociationError(TomowireError):
 
 class ConnectFailed(AssociationError, ConnectionError):
     """The transport connection could not be opened: name not found, refused, unreachable, TLS."""
+
+
+class TlsFailed(ConnectFailed):
+    """There is no TLS with the peer; the text says whether it is for a certificate, a version or cipher, or for want of TLS."""
 
 
 class AssociationRejected(AssociationError):

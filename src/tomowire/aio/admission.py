@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.failing import describe_failure
 from tomowire.aio.providers import Providers
+from tomowire.aio.tls_titles import why_not_let_in
 from tomowire.errors import AssociationRejected, UsageError
 from tomowire.protocol.acceptance import (
     REJECT_CALLING_AE_TITLE,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.aio.background import Background
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls_titles import TitlesOf
     from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
@@ -47,6 +49,7 @@ class Rules:
     maximum_associations: int
     maximum_per_title: int | None
     maximum_per_address: int | None
+    certificate_titles: TitlesOf | None
     admits: Callable[[str, str], bool] | None
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None
     identify: Callable[[AssociationRequest], Awaitable[Any]] | None
@@ -119,6 +122,10 @@ class Admission:
         if isinstance(answered, AAssociateRJ):
             raise _refusal(answered, why_rejected(request, answered))
         title, address = request.calling_ae_title, association.peer_address
+        if rules.certificate_titles is not None:
+            why = why_not_let_in(rules.certificate_titles, association.peer_certificate, title)
+            if why is not None:
+                raise _refusal(REJECT_CALLING_AE_TITLE, why)
         if rules.admits is not None and not rules.admits(title, address):
             raise _refusal(REJECT_CALLING_AE_TITLE, why_rejected(request, REJECT_CALLING_AE_TITLE))
         if rules.identify is not None and not rules.anonymous and request.user_information.user_identity is None:

@@ -8,6 +8,7 @@ from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from tomowire.aio.association import Association
+    from tomowire.aio.tls_certificate import PeerCertificate
     from tomowire.wire.items import PresentationContextRQ
     from tomowire.wire.pdu import AAssociateRQ
     from tomowire.wire.user_identity import UserIdentity
@@ -38,9 +39,9 @@ class AssociationRequest:
         return self.association.peer_address
 
     @property
-    def peer_certificate(self) -> Any:
+    def peer_certificate(self) -> PeerCertificate | None:
         """The certificate that the peer has shown; None without TLS, and where it has shown none."""
-        return getattr(self.association, "peer_certificate", None)
+        return self.association.peer_certificate
 
     @property
     def identity(self) -> UserIdentity | None:

@@ -13,7 +13,7 @@ from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.dispatcher import Dispatcher
 from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.aio.malformed import is_lenient
-from tomowire.aio.opening import open_connection
+from tomowire.aio.opening import Opening
 from tomowire.errors import AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
@@ -21,10 +21,13 @@ from tomowire.wire.user_information import AsynchronousOperationsWindow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from socket import socket
     from ssl import SSLContext
 
+    from tomowire.aio.existing import Stream
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsClient
     from tomowire.wire.user_identity import UserIdentity
     from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 
@@ -51,7 +54,9 @@ async def associate(
     identity_required: bool = False,
     extended: Sequence[ExtendedNegotiation | CommonExtendedNegotiation] = (),
     malformed: Malformed = "strict",
-    ssl: SSLContext | None = None,
+    ssl: SSLContext | TlsClient | None = None,
+    sock: socket | None = None,
+    stream: Stream | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer` for the time of an `async with`: released at its end, aborted when it is left by an exception.
 
@@ -69,10 +74,15 @@ async def associate(
     `malformed` says what becomes of the association when the peer sends a response that cannot be read, or answers what was not
     asked: "strict" aborts it, "lenient" tells the log, lets the operation fail that it belongs to, and goes on where it can.
 
+    `ssl` makes it TLS. `sock` (a connected socket) or `stream` (a transport, or a reader and its writer) is used instead of a
+    connection to `peer`, of which only the AE title counts then, and the name with TLS. It belongs to the association from now
+    on, and is closed with it.
+
     Raises `ConnectFailed`, `AssociationRejected`, `IdentityNotConfirmed`, `OperationTimeout`, and what else can end an association
     (`AssociationError`).
     """
     address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
+    opening = Opening(address, ssl, sock, stream)
     if identity_required:
         if identity is None:
             raise UsageError("identity_required needs an identity that can be confirmed")
@@ -97,9 +107,9 @@ async def associate(
     )
     association.identity = identity
     upper.associate(proposal, asyncio.get_running_loop().time())
-    await open_connection(association, address, connect_timeout, ssl)
+    await opening.open(association, connect_timeout)
     try:
-        await _establish(association, address, association_timeout)
+        await _establish(association, address, association_timeout, opening)
         if identity_required and association.identity_response is None:
             raise IdentityNotConfirmed(f"{address} accepted the association, but does not confirm {identity}")
         yield association
@@ -116,13 +126,16 @@ def _flattened(contexts: Iterable[ProposedContext | Iterable[ProposedContext]]) 
             yield from each
 
 
-async def _establish(association: Association, address: PeerAddress, timeout: float) -> None:
+async def _establish(association: Association, address: PeerAddress, timeout: float, opening: Opening) -> None:
     try:
         async with asyncio.timeout(timeout):
             await association.wait_established()
     except TimeoutError:
         raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
     except AssociationLost as error:
+        if (refusal := opening.refusal(association)) is not None:
+            refusal.proposed = error.proposed
+            raise refusal from error
         what = f"{address} closed the connection instead of answering the association request"
         lost = AssociationLost(f"{what}; is it a DICOM server, and without TLS?")
         lost.proposed = error.proposed

@@ -17,6 +17,7 @@ from tomowire.aio.writing import direct_descriptor, write_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from ssl import SSLObject
 
     from tomowire.aio.budget import MemoryBudget
     from tomowire.protocol.events import ProtocolEvent
@@ -85,6 +86,10 @@ class Connection(asyncio.BufferedProtocol):
         self.bytes_received = 0
         self.artim_expired = False
         """Whether the connection was closed because the ARTIM timer expired (PS3.8 AA-2)."""
+        self.tls: SSLObject | None = None
+        """What TLS has agreed on, if the connection is one over TLS."""
+        self.broken_by: Exception | None = None
+        """What the connection broke by, if it was not closed in an orderly way."""
         self._socket: socket.socket | None = None  # where acknowledging at once has to be asked for
 
     # From asyncio
@@ -92,10 +97,10 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         # Writing is paused while a single byte waits: its buffer may be in use. (With 0, asyncio's TLS would never resume.)
-        is_tls = transport.get_extra_info("ssl_object") is not None
-        self._transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
+        self.tls = transport.get_extra_info("ssl_object")
+        self._transport.set_write_buffer_limits(high=1 if self.tls is not None else 0, low=0)
         self._descriptor = direct_descriptor(self._transport)
-        self.peer_address = _printable_address(transport.get_extra_info("peername"))
+        self.peer_address = printable_address(transport.get_extra_info("peername"))
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             # Without TCP_NODELAY a peer's delayed ACK costs 40 ms for every message; keep-alive finds peers that are switched off.
@@ -140,6 +145,7 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.broken_by = exc
         try:
             if exc is not None:
                 self._hear_last_words()
@@ -321,7 +327,8 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
 
 
-def _printable_address(peername: object) -> str:
+def printable_address(peername: object) -> str:
+    """`host:port`, IPv6 addresses in brackets; empty for a connection that has no address."""
     if isinstance(peername, tuple) and len(peername) >= 2:
         host, port = peername[0], peername[1]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tomowire.aio.tls_certificate import certificate_of
 from tomowire.errors import AssociationReleased, NoAcceptedContext, UsageError
 from tomowire.protocol.explain import explain_refusal
 from tomowire.protocol.states import State
@@ -11,6 +13,7 @@ from tomowire.protocol.states import State
 if TYPE_CHECKING:
     from tomowire.aio.connection import Connection
     from tomowire.aio.ending import AssociationEnd
+    from tomowire.aio.tls_certificate import PeerCertificate
     from tomowire.errors import AssociationError
     from tomowire.protocol.negotiation import AcceptedContext, Agreement
     from tomowire.protocol.upper_layer import UpperLayer
@@ -49,6 +52,16 @@ class AssociationFacts:
     def peer_address(self) -> str:
         """`host:port` of the other end of the connection."""
         return self.connection.peer_address
+
+    @cached_property
+    def peer_certificate(self) -> PeerCertificate | None:
+        """The certificate that the peer has shown; None without TLS, and where it has shown none."""
+        return certificate_of(self.connection.tls) if self.connection.tls is not None else None
+
+    @property
+    def tls_version(self) -> str | None:
+        """`TLSv1.3` and the like; None without TLS."""
+        return self.connection.tls.version() if self.connection.tls is not None else None
 
     @property
     def peer_host(self) -> str:

@@ -11,6 +11,7 @@ from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.malformed import is_lenient
 from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
 from tomowire.aio.server import Server
+from tomowire.errors import UsageError
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tomowire.aio.association_request import AssociationRequest
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsServer
+    from tomowire.aio.tls_titles import TitlesOf
 
 __all__ = [
     "DEFAULT_IDLE_TIMEOUT",
@@ -52,7 +55,8 @@ def listen(
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     shutdown_grace: float = 10.0,
     malformed: Malformed = "lenient",
-    ssl: SSLContext | None = None,
+    ssl: SSLContext | TlsServer | None = None,
+    certificate_titles: TitlesOf | None = None,
     admits: Callable[[str, str], bool] | None = None,
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None = None,
     identify: Callable[[AssociationRequest], Awaitable[Any]] | None = None,
@@ -82,6 +86,9 @@ def listen(
     seconds: `artim_timeout` for a peer to ask for an association (PS3.8 9.1.5), `idle_timeout` after which an association on which
     nothing comes is aborted, `shutdown_grace` that associations in progress get at the end. `options` go to `loop.create_server`.
 
+    `ssl` makes it TLS. `certificate_titles` gives the AE titles that the holder of a certificate may call by
+    (`titles_by_certificate`); who calls by another, or shows none, is rejected.
+
     `malformed` says what becomes of an association whose peer sends a command set that cannot be read, or a response that fits no
     request: "lenient" answers or passes over it, tells the log, and goes on where it can; "strict" aborts.
 
@@ -92,6 +99,8 @@ def listen(
     `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it
     is not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
     """
+    if certificate_titles is not None and ssl is None:
+        raise UsageError("certificate_titles needs TLS: without it there are no certificates")
     budget = MemoryBudget(memory, maximum_associations=maximum_associations, wait=memory_wait)
     rules = Rules(
         ae_titles=_checked([aet] if isinstance(aet, str) else aet),
@@ -101,6 +110,7 @@ def listen(
         maximum_associations=budget.maximum_associations,
         maximum_per_title=maximum_per_title,
         maximum_per_address=maximum_per_address,
+        certificate_titles=certificate_titles,
         admits=admits,
         on_request=on_request,
         identify=identify,

@@ -4,33 +4,128 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from ssl import SSLContext
 from typing import TYPE_CHECKING
 
-from tomowire.errors import ConnectFailed
+from tomowire.aio.existing import Stream, check_socket, take_over, transport_of
+from tomowire.aio.tls_context import context_of_client
+from tomowire.aio.tls_handshake import Handshake
+from tomowire.aio.tls_reasons import alert_of, why_refused, why_requestor
+from tomowire.errors import ConnectFailed, TlsFailed, UsageError
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
+    from tomowire.aio.tls import TlsClient
 
 
-async def open_connection(
-    association: Association, address: PeerAddress, timeout: float, ssl: SSLContext | None
-) -> None:
-    """Connect `association` to `address` within `timeout` seconds. Raises `ConnectFailed`."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout):
-            await loop.create_connection(lambda: association.connection, address.host, address.port, ssl=ssl)
-    except TimeoutError:
-        raise ConnectFailed(f"cannot connect to {address}: no answer within {timeout:g} s") from None
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
-        raise ConnectFailed(f"cannot connect to {address}: the host name cannot be resolved ({reason})") from error
-    except ConnectionRefusedError as error:
-        raise ConnectFailed(f"cannot connect to {address}: refused; nothing listens there") from error
-    except OSError as error:
-        # Several addresses, several reasons: asyncio strings them together in an error without a number.
-        text = error.strerror or ("none of its addresses answers" if error.errno is None else str(error))
-        raise ConnectFailed(f"cannot connect to {address}: {text}") from error
+class Opening:
+    """How a requestor gets its connection: a new one to `address`, or one that is there already; with or without TLS.
+
+    Raises `UsageError` for a socket or stream that cannot be used; it is still the caller's then.
+    """
+
+    def __init__(
+        self,
+        address: PeerAddress,
+        tls: SSLContext | TlsClient | None,
+        sock: socket.socket | None = None,
+        stream: Stream | None = None,
+    ) -> None:
+        if sock is not None and stream is not None:
+            raise UsageError("there can be a socket or a stream, not both")
+        self._address = address
+        self._tls = tls
+        self._stream = stream  # a StreamWriter that nobody holds closes its transport
+        self._socket = check_socket(sock) if sock is not None else None
+        self._transport = transport_of(stream) if stream is not None else None
+
+    async def open(self, association: Association, timeout: float) -> None:
+        """Connect `association` within `timeout` seconds. A socket or stream belongs to it from now on.
+
+        Raises `ConnectFailed`, of which `TlsFailed` is one, and `UsageError` for certificates of one's own that cannot be used.
+        """
+        connection, handshake = association.connection, Handshake()
+        try:
+            async with asyncio.timeout(timeout):
+                if self._tls is None:
+                    await self._connect(connection)
+                    return
+                tls = await self._shake_hands(handshake, self._tls)
+                handshake.hand_over(tls, connection)
+        except TimeoutError:
+            if handshake.has_begun:
+                text = f"{self._over_tls}: no answer within {timeout:g} s to the TLS handshake; does it speak TLS on this port?"
+                raise TlsFailed(text) from None
+            raise ConnectFailed(f"{self._cannot}: no answer within {timeout:g} s") from None
+        except BaseException:
+            self._close_existing()
+            raise
+
+    def refusal(self, association: Association) -> TlsFailed | None:
+        """What the acceptor said of this side's certificate, if the association was lost by that.
+
+        In TLS 1.3 the requestor's handshake is over before the acceptor has seen its certificate (RFC 8446 2).
+        """
+        alert = alert_of(association.connection.broken_by)
+        if alert is None:
+            return None
+        return TlsFailed(f"{self._over_tls}: {why_refused(alert, self._shows_certificate)}")
+
+    async def _shake_hands(self, handshake: Handshake, tls: SSLContext | TlsClient) -> asyncio.Transport:
+        context = tls if isinstance(tls, SSLContext) else await context_of_client(tls)
+        name = None if isinstance(tls, SSLContext) else tls.server_hostname
+        transport = await self._connect(handshake)
+        try:
+            return await handshake.run(
+                transport, context, server_side=False, server_hostname=name or self._address.host
+            )
+        except OSError as error:
+            why = why_requestor(error, handshake.first, self._shows_certificate)
+            raise TlsFailed(f"{self._over_tls}: {why}") from error
+        except ValueError as error:
+            raise UsageError(f"{name or self._address.host!r} is no host name for TLS: {error}") from error
+
+    async def _connect(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+        """Open the connection. Raises `ConnectFailed` that says why there is none."""
+        if self._transport is not None:
+            take_over(self._transport, protocol)
+            return self._transport
+        loop = asyncio.get_running_loop()
+        try:
+            if self._socket is not None:
+                transport, _ = await loop.create_connection(lambda: protocol, sock=self._socket)
+            else:
+                transport, _ = await loop.create_connection(lambda: protocol, self._address.host, self._address.port)
+        except TimeoutError:
+            # Connecting itself timed out, in the kernel.
+            raise ConnectFailed(f"{self._cannot}: no answer") from None
+        except (socket.gaierror, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+            raise ConnectFailed(f"{self._cannot}: the host name cannot be resolved ({reason})") from error
+        except ConnectionRefusedError as error:
+            raise ConnectFailed(f"{self._cannot}: refused; nothing listens there") from error
+        except OSError as error:
+            # Several addresses, several reasons: asyncio strings them together in an error without a number.
+            text = error.strerror or ("none of its addresses answers" if error.errno is None else str(error))
+            raise ConnectFailed(f"{self._cannot}: {text}") from error
+        return transport
+
+    def _close_existing(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        if self._socket is not None:
+            self._socket.close()
+
+    @property
+    def _cannot(self) -> str:
+        return f"cannot connect to {self._address}"
+
+    @property
+    def _over_tls(self) -> str:
+        return f"{self._cannot} with TLS"
+
+    @property
+    def _shows_certificate(self) -> bool | None:
+        """None where that is not known."""
+        return None if isinstance(self._tls, SSLContext) or self._tls is None else self._tls.certificate is not None

@@ -10,6 +10,7 @@ from tomowire.aio.admission import Admission
 from tomowire.aio.association import Association
 from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
+from tomowire.aio.tls_acceptor import TlsAcceptor
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from tomowire.aio.admission import Rules
     from tomowire.aio.budget import MemoryBudget
+    from tomowire.aio.connection import Connection
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsServer
     from tomowire.wire.pdu import AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
@@ -45,7 +48,7 @@ class Server:
         idle_timeout: float | None,
         shutdown_grace: float,
         lenient: bool,
-        ssl: SSLContext | None,
+        ssl: SSLContext | TlsServer | None,
         on_established: Callable[[Association], object] | None,
         on_ended: Callable[[Association], object] | None,
         options: dict[str, Any],
@@ -60,7 +63,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
         self._lenient = lenient
-        self._ssl = ssl
+        self._tls = TlsAcceptor(ssl, artim_timeout) if ssl is not None else None
         self._on_established = on_established
         self._on_ended = on_ended
         self._options = options
@@ -92,13 +95,12 @@ class Server:
         """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
         self._budget.warn()
         loop = asyncio.get_running_loop()
-        options = dict(self._options)
-        if self._ssl is not None:  # ARTIM begins after the handshake, which must not take longer either
-            options.setdefault("ssl_handshake_timeout", self._artim_timeout)
+        accept: Callable[[], asyncio.BaseProtocol] = self._accept
+        if self._tls is not None:  # ARTIM begins after the handshake, which must not take longer either
+            await self._tls.load()
+            accept = self._tls.accepting(self._accept)
         try:
-            self._server = await loop.create_server(
-                self._accept, self._host, self._port, ssl=self._ssl, backlog=_BACKLOG, **options
-            )
+            self._server = await loop.create_server(accept, self._host, self._port, backlog=_BACKLOG, **self._options)
         except OSError as error:
             reason = error.strerror or error
             raise ConnectFailed(
@@ -115,9 +117,13 @@ class Server:
         self._admission.close()
         if self._server is not None:
             self._server.close()
+        if self._tls is not None:
+            self._tls.stop()
         limit = self._shutdown_grace if grace is None else grace
         try:
             await self._wait_released(limit)
+            if self._tls is not None:
+                await self._tls.wait_stopped()
             await asyncio.gather(*(each.close(handler_grace=max(limit, 1.0)) for each in list(self._connections)))
             await self._background.close(limit)
         finally:
@@ -136,6 +142,15 @@ class Server:
             for future in waiting:
                 future.cancel()
 
+    async def reload_tls(self) -> None:
+        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on.
+
+        Raises `UsageError` when they cannot be used, and where `listen` was not given a `TlsServer`; then all stays as it is.
+        """
+        if self._tls is None:
+            raise UsageError("the server does not use TLS")
+        await self._tls.reload()
+
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over."""
         await self._closed.wait()
@@ -147,7 +162,7 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _accept(self) -> asyncio.BufferedProtocol:
+    def _accept(self) -> Connection:
         upper = UpperLayer(
             is_requestor=False,
             maximum_length=self._rules.maximum_length,

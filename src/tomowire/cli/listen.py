@@ -23,6 +23,7 @@ from tomowire.cli.receiving import (
     stop_signal,
 )
 from tomowire.cli.running import ExitCode, complain, readable, run
+from tomowire.cli.tls import reloading
 from tomowire.errors import AssociationError, UsageError
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS
 from tomowire.services.folder import Folder
@@ -95,6 +96,7 @@ async def _listen(
         calling_aets=allow or None,
         maximum_associations=acceptor.maximum_associations,
         shutdown_grace=SHUTDOWN_GRACE,
+        ssl=acceptor.tls,
     )
     allow_many_files()
     stop = stop_signal()
@@ -102,6 +104,8 @@ async def _listen(
         async with AsyncExitStack() as stack:
             with explained(acceptor.bind, acceptor.port):
                 await stack.enter_async_context(server)
+            if acceptor.tls is not None:
+                stack.enter_context(reloading(server.reload_tls))
             host, bound = server.addresses[0]
             complain(f"listening on {host}:{bound}, writing to {output}; end with Ctrl-C")
             stack.callback(lambda: complain(storage.summary()))

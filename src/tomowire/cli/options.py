@@ -12,10 +12,13 @@ import click
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
 from tomowire.cli.running import set_up_logging
+from tomowire.cli.tls import tls_client_options
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tomowire.aio.tls import TlsClient
 
 T = TypeVar("T")
 
@@ -85,14 +88,21 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
             connect_timeout: float,
             association_timeout: float,
             verbose: int,
+            tls: TlsClient | None,
             **others: Any,
         ) -> T:
             set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
-            options = {"aet": aet, "connect_timeout": connect_timeout, "association_timeout": association_timeout}
+            options: dict[str, Any] = {
+                "aet": aet,
+                "connect_timeout": connect_timeout,
+                "association_timeout": association_timeout,
+            }
+            if tls is not None:
+                options["ssl"] = tls
             address = peer if called_aet is None else PeerAddress(called_aet, peer.host, peer.port)
             return command(peer=address, verbose=verbose, options=options, **others)
 
-        decorated: Callable[..., T] = gathered
+        decorated: Callable[..., T] = tls_client_options(gathered)
         for option in (verbose_option, _seconds("--timeout", timeout, timeout_help), *reversed(_REQUESTOR)):
             decorated = option(decorated)  # decorators work from the bottom up
         return decorated

@@ -15,11 +15,14 @@ import click
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import verbose_option
 from tomowire.cli.running import set_up_logging
+from tomowire.cli.tls import tls_server_options
 from tomowire.errors import ConnectFailed
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tomowire.aio.tls import TlsServer
 
 T = TypeVar("T")
 
@@ -52,22 +55,25 @@ _ACCEPTOR: Final = (
 
 @value()
 class Acceptor:
-    """Where a command listens, and to how many at once."""
+    """Where a command listens, to how many at once, and whether with TLS."""
 
     bind: str
     port: int
     maximum_associations: int
+    tls: TlsServer | None = None
 
 
 def acceptor_options(command: Callable[..., T]) -> Callable[..., T]:
     """The options of a command that listens until it is ended. It gets them as `acceptor`, and logs from then on."""
 
     @functools.wraps(command)
-    def gathered(*, bind: str, port: int, max_associations: int, verbose: int, **others: Any) -> T:
+    def gathered(
+        *, bind: str, port: int, max_associations: int, verbose: int, tls: TlsServer | None, **others: Any
+    ) -> T:
         set_up_logging(verbose)
-        return command(acceptor=Acceptor(bind, port, max_associations), **others)
+        return command(acceptor=Acceptor(bind, port, max_associations, tls), **others)
 
-    decorated: Callable[..., T] = gathered
+    decorated: Callable[..., T] = tls_server_options(gathered)
     for option in reversed(_ACCEPTOR):  # decorators work from the bottom up
         decorated = option(decorated)
     return decorated

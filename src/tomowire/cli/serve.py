@@ -22,6 +22,7 @@ from tomowire.cli.receiving import (
     stop_signal,
 )
 from tomowire.cli.running import ExitCode, complain, run
+from tomowire.cli.tls import reloading
 
 if TYPE_CHECKING:
     from tomowire.cli.receiving import Acceptor
@@ -89,6 +90,7 @@ def command(
         nodes=nodes,
         maximum_associations=acceptor.maximum_associations,
         shutdown_grace=SHUTDOWN_GRACE,
+        tls=acceptor.tls,
     )
     run(_serve(settings))
 
@@ -102,6 +104,8 @@ async def _serve(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         with explained(settings.bind, settings.port):
             await stack.enter_async_context(archive)
+        if settings.tls is not None:
+            stack.enter_context(reloading(archive.reload_tls))
         print(archive.greeting(_program()), file=sys.stderr, flush=True)
         await stop.wait()
         complain(closing_words(archive.associations))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsServer
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
@@ -48,7 +49,7 @@ class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
     host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
     lets in everyone. `nodes` are also the peers that C-MOVE may send to. `shutdown_grace` are the seconds that associations in
-    progress get at the end."""
+    progress get at the end. `tls` makes the DICOM port one with TLS."""
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
@@ -61,6 +62,7 @@ class Settings:
     nodes: tuple[Node, ...] = ()
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
     shutdown_grace: float = 10.0
+    tls: TlsServer | None = None
 
 
 class Archive:
@@ -111,6 +113,7 @@ class Archive:
                     on_ended=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     shutdown_grace=settings.shutdown_grace,
+                    ssl=settings.tls,
                 )
             )
             loading = asyncio.get_running_loop().create_task(_load_soon())
@@ -129,6 +132,11 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
+    async def reload_tls(self) -> None:
+        """Read the TLS certificates again, for those who connect from now on. Raises `UsageError` when they cannot be used."""
+        assert self._server is not None
+        await self._server.reload_tls()
+
     @property
     def associations(self) -> int:
         """How many associations there are now."""
@@ -142,6 +150,7 @@ class Archive:
         peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         allowed = self.settings.allowed_callers
         caller = f" --aet {shlex.quote(allowed[0])}" if allowed and self._callers is not None else ""
+        caller += " --tls" if self.settings.tls is not None else ""
         to_try = (
             "try, in another terminal:",
             f"  {program} echo {peer}{caller}",
@@ -151,7 +160,7 @@ class Archive:
         return "\n".join(
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
-                f"  DICOM  {self.settings.ae_title} on {shown}:{port}",
+                f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
                 # Nodes call from where they are.
                 *(to_try if allowed or self._callers is None else ()),
                 "end with Ctrl-C",

@@ -1,0 +1,100 @@
+"""TLS on the acceptor's side: which context new connections get, and their handshakes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Final
+
+from tomowire.aio.connection import printable_address
+from tomowire.aio.tls_context import context_of_server
+from tomowire.aio.tls_handshake import Handshake
+from tomowire.aio.tls_reasons import why_acceptor
+from tomowire.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tomowire.aio.connection import Connection
+    from tomowire.aio.tls import TlsServer
+
+logger = logging.getLogger("tomowire.tls")
+
+# Who connects and does not shake hands uses up descriptors that others need.
+_MOST_HANDSHAKES: Final = 128
+
+
+class TlsAcceptor:
+    """Shakes hands with those who connect, and hands those over with whom that went well. `timeout` is in seconds."""
+
+    def __init__(self, tls: SSLContext | TlsServer, timeout: float) -> None:
+        self._tls = tls
+        self._timeout = timeout
+        self._context: SSLContext | None = tls if isinstance(tls, SSLContext) else None
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._is_stopped = False
+
+    async def load(self) -> None:
+        """Read the certificates. Raises `UsageError` when they cannot be used; those of before remain then."""
+        if isinstance(self._tls, SSLContext):
+            if self._context is not None:
+                return
+        else:
+            self._context = await context_of_server(self._tls)
+
+    async def reload(self) -> None:
+        """Read the certificates again, for connections that come from now on. Raises `UsageError` as `load` does."""
+        if isinstance(self._tls, SSLContext):
+            raise UsageError("an SSLContext of the caller's own cannot be loaded again: give `listen` a TlsServer")
+        await self.load()
+        logger.info("TLS certificates have been read again: %s", self._tls)
+
+    def accepting(self, connection: Callable[[], Connection]) -> Callable[[], asyncio.BaseProtocol]:
+        """The protocol factory for `loop.create_server`; `connection` gives what takes over after a handshake."""
+        return lambda: Handshake(lambda handshake, transport: self._begin(handshake, transport, connection))
+
+    def stop(self) -> None:
+        """Drop all with whom the handshake is not finished, and whoever may still come."""
+        self._is_stopped = True
+        for task in self._handshakes:
+            task.cancel()
+
+    async def wait_stopped(self) -> None:
+        """Wait until they are gone."""
+        if self._handshakes:
+            await asyncio.wait(list(self._handshakes))
+
+    def _begin(self, handshake: Handshake, transport: asyncio.Transport, connection: Callable[[], Connection]) -> None:
+        if self._is_stopped:
+            transport.abort()
+            return
+        if len(self._handshakes) >= _MOST_HANDSHAKES:
+            logger.warning("too many connections without a TLS handshake: the one that has waited longest is dropped")
+            next(iter(self._handshakes)).cancel()
+        task = asyncio.get_running_loop().create_task(self._shake_hands(handshake, transport, connection))
+        self._handshakes[task] = None
+
+        def on_end(ended: asyncio.Task[None]) -> None:
+            del self._handshakes[ended]
+            if ended.cancelled():  # perhaps before it had begun
+                transport.abort()
+
+        task.add_done_callback(on_end)
+
+    async def _shake_hands(
+        self, handshake: Handshake, transport: asyncio.Transport, connection: Callable[[], Connection]
+    ) -> None:
+        assert self._context is not None
+        peer = printable_address(transport.get_extra_info("peername"))
+        try:
+            async with asyncio.timeout(self._timeout):
+                tls = await handshake.run(transport, self._context, server_side=True, server_hostname=None)
+        except TimeoutError:
+            logger.info("%s: no TLS handshake within %g s", peer, self._timeout)
+        except OSError as error:
+            # Port scanners and health checks connect and go.
+            level = logging.WARNING if handshake.first else logging.INFO
+            logger.log(level, "%s: %s", peer, why_acceptor(error, handshake.first))
+        else:
+            handshake.hand_over(tls, connection())

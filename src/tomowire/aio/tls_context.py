@@ -1,0 +1,163 @@
+"""From a `TlsClient` or `TlsServer` to an `SSLContext`, made anew when the files have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from os import fspath
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from tomowire.aio.tls import TlsClient, TlsServer, all_files, authority_files
+from tomowire.aio.tls_profiles import TlsProfile, apply_profile
+from tomowire.errors import UsageError
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+logger = logging.getLogger("tomowire.tls")
+
+_VERIFY_MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
+_MOST_REMEMBERED: Final = 32
+
+# Size, time of change and inode of each file.
+_Stamps = tuple[tuple[int, int, int] | None, ...]
+
+
+@value()
+class _Made:
+    stamps: _Stamps
+    context: SSLContext
+
+
+_made: Final[dict[TlsClient, _Made]] = {}
+
+
+async def context_of_client(tls: TlsClient) -> SSLContext:
+    """The context for a new connection: the one of before, unless a file has changed since.
+
+    Raises `UsageError` for files that cannot be used. When there was a context before, it is used on instead, and a warning logged:
+    a certificate and its key are not replaced in the same moment.
+    """
+    stamps = _stamps_of(tls)
+    before = _made.get(tls)
+    if before is not None and before.stamps == stamps:
+        return before.context
+    try:
+        context = await asyncio.to_thread(_make_client, tls)
+    except UsageError as error:
+        if before is None:
+            raise
+        logger.warning("TLS files have changed, but are not used: %s", error)
+        context = before.context
+    _made.pop(tls, None)
+    _made[tls] = _Made(stamps, context)
+    while len(_made) > _MOST_REMEMBERED:
+        del _made[next(iter(_made))]
+    return context
+
+
+async def context_of_server(tls: TlsServer) -> SSLContext:
+    """A context from what the files hold now. Raises `UsageError` for files or settings that cannot be used."""
+    return await asyncio.to_thread(_make_server, tls)
+
+
+def _make_client(tls: TlsClient) -> SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    apply_profile(context, TlsProfile.named(tls.profile))
+    context.check_hostname = tls.verify and tls.check_hostname
+    if not tls.verify:
+        context.verify_mode = ssl.CERT_NONE
+    elif tls.authorities is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        _trust(context, authority_files(tls))
+    if tls.certificate is not None:
+        _identify(context, tls)
+    elif tls.key is not None:
+        raise UsageError(f"the key {fspath(tls.key)} is of no use without its certificate")
+    return context
+
+
+def _make_server(tls: TlsServer) -> SSLContext:
+    if tls.client_auth not in _VERIFY_MODES:
+        raise UsageError(f"{tls.client_auth!r}: callers' certificates can be {', '.join(_VERIFY_MODES)}")
+    if tls.client_auth != "none" and tls.authorities is None:
+        raise UsageError("callers' certificates cannot be verified: no authorities are named that may have signed them")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    apply_profile(context, TlsProfile.named(tls.profile))
+    # Associations are few and long, and a session that is resumed would not be verified anew.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    _identify(context, tls)
+    _trust(context, authority_files(tls))
+    context.verify_mode = _VERIFY_MODES[tls.client_auth]
+    return context
+
+
+def _trust(context: SSLContext, files: tuple[str, ...]) -> None:
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a peer's own certificate may be trusted, or one in between
+    for file in files:
+        try:
+            context.load_verify_locations(file)
+        except OSError as error:
+            _refuse(f"the authorities in {file} cannot be used", error, file)
+
+
+def _identify(context: SSLContext, tls: TlsClient | TlsServer) -> None:
+    assert tls.certificate is not None
+    certificate, key = fspath(tls.certificate), fspath(tls.key) if tls.key is not None else None
+    try:
+        context.load_cert_chain(certificate, key, tls.password if tls.password is not None else _no_password)
+    except OSError as error:
+        what = f"the certificate {certificate} " + (f"with the key {key} " if key is not None else "")
+        _refuse(f"{what}cannot be used", error, certificate, *([key] if key is not None else []))
+    except ValueError as error:  # a password that is too long
+        raise UsageError(f"the key in {key or certificate} cannot be opened: {error}") from error
+
+
+def _no_password() -> NoReturn:
+    """OpenSSL would ask for it on the terminal, and wait."""
+    raise UsageError("the private key is encrypted, and no password is given")
+
+
+_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
+    "KEY_TYPE_MISMATCH": "the key is not that of the certificate",
+    "EE_KEY_TOO_SMALL": "the certificate's key is too short for the TLS profile (RSA: 2048 bits, elliptic curves: 224)",
+    "CA_KEY_TOO_SMALL": "the key of an authority is too short for the TLS profile (RSA: 2048 bits)",
+    "CA_MD_TOO_WEAK": "a certificate is signed with a hash that the TLS profile does not allow",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it (PEM is needed)",
+    "NO_START_LINE": "there is no certificate in it (PEM is needed)",
+    "BAD_DECRYPT": "the password does not open the key",
+    "BAD_PASSWORD_READ": "the password does not open the key",
+}
+
+
+def _refuse(what: str, error: OSError, *files: str) -> NoReturn:
+    """OpenSSL does not say which file it could not open."""
+    for file in files:
+        try:
+            with open(file, "rb"):
+                pass
+        except OSError as why:
+            raise UsageError(f"{what}: {file}: {why.strerror}") from error
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    text = _REASONS.get(reason or "")
+    if text is None and isinstance(error, ssl.SSLError):
+        text = "PEM with a certificate and its private key is needed" if "PEM lib" in str(error) else reason
+    raise UsageError(f"{what}: {text or error.strerror or error}") from error
+
+
+def _stamps_of(tls: TlsClient) -> _Stamps:
+    return tuple(map(_stamp, all_files(tls)))
+
+
+def _stamp(file: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
