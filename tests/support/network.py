@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -18,6 +19,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+async def closed(sock: socket.socket) -> None:
+    """Return once somebody has closed `sock`, which event loops do a little later."""
+    for _ in range(1000):
+        if sock.fileno() == -1:
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError(f"{sock} is still open")
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes], timeout: float = 20.0) -> None:

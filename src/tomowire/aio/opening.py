@@ -94,7 +94,8 @@ class Opening:
         loop = asyncio.get_running_loop()
         try:
             if self._socket is not None:
-                transport, _ = await loop.create_connection(lambda: protocol, sock=self._socket)
+                sock, self._socket = self._socket, None  # the loop closes it from now on, and nobody else must
+                transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
             else:
                 transport, _ = await loop.create_connection(lambda: protocol, self._address.host, self._address.port)
         except TimeoutError:

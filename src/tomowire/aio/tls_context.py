@@ -103,19 +103,22 @@ def _trust(context: SSLContext, files: tuple[str, ...]) -> None:
         try:
             context.load_verify_locations(file)
         except OSError as error:
-            _refuse(f"the authorities in {file} cannot be used", error, file)
+            _refuse(f"the authorities in {file} cannot be used", error, "PEM with certificates", file)
 
 
 def _identify(context: SSLContext, tls: TlsClient | TlsServer) -> None:
     assert tls.certificate is not None
     certificate, key = fspath(tls.certificate), fspath(tls.key) if tls.key is not None else None
+    files = (certificate,) if key is None else (certificate, key)
+    needed = "PEM with a certificate and its private key"
+    if tls.password is not None:
+        needed += ", and the password that opens it,"
     try:
         context.load_cert_chain(certificate, key, tls.password if tls.password is not None else _no_password)
     except OSError as error:
-        what = f"the certificate {certificate} " + (f"with the key {key} " if key is not None else "")
-        _refuse(f"{what}cannot be used", error, certificate, *([key] if key is not None else []))
+        _refuse(f"the certificate {' with the key '.join(files)} cannot be used", error, needed, *files)
     except ValueError as error:  # a password that is too long
-        raise UsageError(f"the key in {key or certificate} cannot be opened: {error}") from error
+        raise UsageError(f"the key in {files[-1]} cannot be opened: {error}") from error
 
 
 def _no_password() -> NoReturn:
@@ -131,24 +134,20 @@ _REASONS: Final = {
     "CA_MD_TOO_WEAK": "a certificate is signed with a hash that the TLS profile does not allow",
     "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it (PEM is needed)",
     "NO_START_LINE": "there is no certificate in it (PEM is needed)",
-    "BAD_DECRYPT": "the password does not open the key",
-    "BAD_PASSWORD_READ": "the password does not open the key",
 }
 
 
-def _refuse(what: str, error: OSError, *files: str) -> NoReturn:
-    """OpenSSL does not say which file it could not open."""
+def _refuse(what: str, error: OSError, needed: str, *files: str) -> NoReturn:
+    """Say why; OpenSSL does not say which file it could not open, and of PEM only that something is wrong with it."""
     for file in files:
         try:
             with open(file, "rb"):
                 pass
         except OSError as why:
             raise UsageError(f"{what}: {file}: {why.strerror}") from error
-    reason = error.reason if isinstance(error, ssl.SSLError) else None
-    text = _REASONS.get(reason or "")
-    if text is None and isinstance(error, ssl.SSLError):
-        text = "PEM with a certificate and its private key is needed" if "PEM lib" in str(error) else reason
-    raise UsageError(f"{what}: {text or error.strerror or error}") from error
+    reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    text = _REASONS.get(reason, reason.lower()) if reason else f"{needed} is needed"
+    raise UsageError(f"{what}: {text}") from error
 
 
 def _stamps_of(tls: TlsClient) -> _Stamps:
