@@ -141,7 +141,7 @@ async def test_it_stops_in_the_middle_and_stays() -> None:
         await abort(peer)
 
     outcome = await play(script, SENDER.falls_silent)
-    assert (outcome.abort, outcome.closed) == (AAbort(2, 6), True)
+    assert (outcome.abort, outcome.closed) == (AAbort(2, 6), False)
 
 
 async def test_it_asks_for_release_in_the_middle_of_the_data_set() -> None:
