@@ -41,7 +41,7 @@ class Outcome:
     released: bool = False
     """Whether the association was released in an orderly way."""
     closed: bool = False
-    """Whether the SCP closed the connection; False if it had to be closed here, `patience` seconds after the last word."""
+    """Whether the SCP closed the connection without a word."""
 
 
 @value()
@@ -140,9 +140,9 @@ class Requesting:
             return  # the SCP was faster
 
     async def hear(self) -> None:
-        """Take what the SCP says until nothing more comes; ask for release when it has answered the C-STORE."""
+        """Take what the SCP says until the association is over; ask for release when it has answered the request."""
         try:
-            while not self.released:
+            while not self.released and self.abort is None:
                 try:
                     message = await self.connection.read_message()
                 except Unexpected as unexpected:
