@@ -14,6 +14,7 @@ from typing import Final
 import growth
 import index_queries
 import retrieval
+import window
 from document import replace_section
 from echo import measure_echo
 from figures import transfer_figures
@@ -93,18 +94,24 @@ def _query(work_dir: Path, options: argparse.Namespace) -> str:
     return "\n\n".join((*tables, f"### What was promised\n\n{figures_table(figures)}"))
 
 
+def _window(work_dir: Path, options: argparse.Namespace) -> str:
+    workload = window.TINY if options.small else window.FULL
+    return window.measure_window(work_dir, workload=workload, rounds=options.rounds, say=say)
+
+
 _MODES: Final[dict[str, Callable[[Path, argparse.Namespace], str]]] = {
     "transfer": _transfer,
     "echo": _echo,
     "growth": _growth,
     "query": _query,
+    "window": _window,
 }
 
 
 def _circumstances(name: str, options: argparse.Namespace) -> str:
     """The command that made the table, and what it ran with."""
     chosen = [name]
-    if name in ("transfer", "query"):
+    if name in ("transfer", "query", "window"):
         chosen += ["--rounds", str(options.rounds)]
     if options.only:
         chosen += ["--only", ",".join(options.only)]
@@ -123,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*_MODES, "all"],
         default="transfer",
         help="transfer: all pairings of sender and receiver (default); echo: the time of `tomowire echo`; "
-        "growth: what an object costs an archive that holds many; query: C-FIND, C-GET and C-MOVE",
+        "growth: what an object costs an archive that holds many; query: C-FIND, C-GET and C-MOVE; "
+        "window: requests outstanding over a link with a delay",
     )
     parser.add_argument("--rounds", type=_positive, default=5, help="counted runs of each pairing (default 5)")
     parser.add_argument(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -90,7 +92,10 @@ def test_short_version(tmp_path: Path, dcmtk: Callable[[str], Path], orthanc: Pa
     ]
     assert [row[0] for row in found if row[0] in ("10", "2000")] == ["10", "2000"]
     promised = [row for row in found if row[-1] in ("yes", "**no**")]
-    assert len(promised) == (3 + 1 + 3 + 2) + 1 + 1 + (3 + 1 + 2 * 4 + 1)
+    assert len(promised) == (3 + 1 + 3 + 2) + 1 + 1 + (3 + 1 + 2 * 4 + 1) + 1
+    windows = [row for row in found if " asked for, " in row[0]]
+    assert [row[0].rpartition(" ")[2] for row in windows] == ["1", "8", "16", "64"]
+    assert all(float(row[1]) > 0 for row in windows)
     assert [row[0] for row in found if row[0].startswith("after ")] == ["after 20", "after 200"]
     assert re.search(
         r"`scripts/bench transfer --rounds 1 --small` on .+ DCMTK 3\.\d.+ Orthanc 1\.\d.+ Python 3\.", written
@@ -259,6 +264,38 @@ def test_only_a_foreign_program_gets_another_try_and_that_is_said(
         (result,) = transfer.transfer(*arguments, rounds=1, warm_up=False, say=said.append)
         assert [each.send for each in result.runs] == [2.0]
         assert any("it hung" in text for text in said)
+
+
+def test_a_link_passes_on_all_bytes_and_ends_after_a_delay(bench: Load, tmp_path: Path) -> None:
+    processes = bench("processes")
+    near, far = processes.free_port(), processes.free_port()
+    link = [sys.executable, str(BENCH / "peers" / "delaying_link.py"), str(near), str(far), "50"]
+    with processes.running(link, tmp_path / "log") as program, socket.create_server(("127.0.0.1", far)) as target:
+        program.wait_until_listening(near)
+        with socket.create_connection(("127.0.0.1", near), timeout=20) as one:
+            target.settimeout(20)
+            other, _ = target.accept()
+            with other:
+                other.settimeout(20)
+                for sender, receiver, what in ((one, other, b"ask"), (other, one, b"answer")):
+                    begun = time.perf_counter()
+                    sender.sendall(what)
+                    assert receiver.recv(100) == what
+                    assert time.perf_counter() - begun >= 0.049
+                one.shutdown(socket.SHUT_WR)
+                assert other.recv(1) == b""
+
+
+def test_a_window_that_was_not_granted_is_a_failure(bench: Load, tmp_path: Path) -> None:
+    """Otherwise the table would tell of another window than it says."""
+    window, failed = bench("window"), bench("processes").ProgramFailed
+    case = window.Case(16, 8)
+    assert case.window == 8
+    wrong = SimpleNamespace(asked=16, granted=8, window=16)
+    window.TINY.write(tmp_path / "source")
+    files = [window.inspect(path) for path in sorted((tmp_path / "source").iterdir())][:2]
+    with pytest.raises(failed, match="a window of 8 was agreed on, not of 16"):
+        window._send(files, wrong, tmp_path)
 
 
 def test_unknown_names_are_refused() -> None:

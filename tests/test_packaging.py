@@ -53,14 +53,14 @@ def test_every_import_is_declared_and_the_library_needs_no_extra() -> None:
         f"{path} imports {module}"
         for path, module in third_party_imports(SOURCE)
         if not {name.lower() for name in distributions.get(module, [module])}
-        & (with_extras if path.parts[0] in {"server", "web"} or module in OPTIONAL else always)
+        & (with_extras if path.parts[0] in {"server", "testing", "web"} or module in OPTIONAL else always)
     ]
     assert undeclared == []
 
 
 def test_all_means_every_extra_but_the_developers() -> None:
     (everything,) = EXTRAS["all"]
-    assert set(re.findall(r"\w+", everything)) - {"tomowire"} == EXTRAS.keys() - {"all", "dev", "docs"}
+    assert set(re.findall(r"\w+", everything)) - {"tomowire"} == EXTRAS.keys() - {"all", "dev", "docs", "testing"}
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -8,31 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from support.network import LOOPBACK
 from tomowire.aio.connection import Connection
+from tomowire.testing.raw import (
+    Closed,
+    RawConnection,
+    RawMessage,
+    Unexpected,
+    command_pdu,
+    message_pdus,
+    p_data,
+)
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
-from tomowire.wire.command_set import Message, decode_command, encode_command
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.messages import CEchoRQ, CStoreRQ
-from tomowire.wire.pdu import (
-    AAbort,
-    AAssociateAC,
-    AAssociateRJ,
-    AAssociateRQ,
-    AReleaseRP,
-    AReleaseRQ,
-    PDataTF,
-    Pdu,
-    decode_pdu,
-    encode_pdu,
-)
-from tomowire.wire.pdv import Pdv
+from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, AReleaseRP, AReleaseRQ, encode_pdu
 from tomowire.wire.user_information import AsynchronousOperationsWindow, UserInformation
+
+__all__ = [
+    "CT",
+    "ECHO",
+    "MR",
+    "RELEASE_RP",
+    "RELEASE_RQ",
+    "SECONDS",
+    "STORE",
+    "Closed",
+    "RawMessage",
+    "RawPeer",
+    "Unexpected",
+    "associate_rq",
+    "command_pdu",
+    "echo_rq",
+    "message_pdus",
+    "p_data",
+    "raw_acceptor",
+    "store_rq",
+]
 
 SECONDS = 10.0
 """No step of a script takes longer; a test that waits for ever fails instead."""
@@ -44,48 +59,6 @@ RELEASE_RQ = encode_pdu(AReleaseRQ())
 RELEASE_RP = encode_pdu(AReleaseRP())
 ECHO = PresentationContextRQ(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
 STORE = PresentationContextRQ(3, CT, (EXPLICIT_VR_LITTLE_ENDIAN,))
-
-
-@dataclass(frozen=True)
-class RawMessage:
-    """A whole message as it came."""
-
-    context_id: int
-    command: Message
-    data: bytes | None
-
-
-class Closed(Exception):
-    """The other side has closed the connection."""
-
-
-class Unexpected(AssertionError):
-    """A PDU where another is due."""
-
-    def __init__(self, pdu: Pdu) -> None:
-        super().__init__(str(pdu))
-        self.pdu = pdu
-
-
-def p_data(context_id: int, data: bytes, *, command: bool, last: bool) -> bytes:
-    """One P-DATA-TF PDU with one PDV."""
-    return encode_pdu(PDataTF((Pdv(context_id, command, last, data),)))
-
-
-def command_pdu(context_id: int, message: Message) -> bytes:
-    """One P-DATA-TF PDU with a whole command set."""
-    return p_data(context_id, encode_command(message), command=True, last=True)
-
-
-def message_pdus(context_id: int, message: Message, data: bytes | None = None, fragment: int = 1 << 14) -> bytes:
-    """The PDUs of a message, its data set in fragments of `fragment` bytes."""
-    parts = [command_pdu(context_id, message)]
-    if data is not None:
-        parts += (
-            p_data(context_id, data[start : start + fragment], command=False, last=start + fragment >= len(data))
-            for start in range(0, max(len(data), 1), fragment)
-        )
-    return b"".join(parts)
 
 
 def associate_rq(
@@ -116,33 +89,8 @@ def store_rq(message_id: int = 1, instance: str = "1.2.3", sop_class: str = CT) 
     return CStoreRQ(message_id=message_id, affected_sop_class_uid=sop_class, affected_sop_instance_uid=instance)
 
 
-class RawPeer:
+class RawPeer(RawConnection):
     """One connection of which every byte is the test's own."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.socket = sock
-        self._buffer = b""
-
-    @classmethod
-    async def connect(cls, port: int, *, receive_buffer: int | None = None) -> RawPeer:
-        sock = socket.socket()
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, (LOOPBACK, port))
-        except BaseException:
-            sock.close()
-            raise
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(sock)
-
-    async def send(self, *items: bytes | Pdu) -> None:
-        """Send bytes and PDUs, in one go."""
-        data = b"".join(item if isinstance(item, bytes) else encode_pdu(item) for item in items)
-        async with asyncio.timeout(SECONDS):
-            await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def send_until_stalled(self, data: bytes, *, limit: int, already: int = 0) -> int:
         """Send `data` again and again until the other side takes nothing for some time; return the number of bytes it took.
@@ -193,78 +141,6 @@ class RawPeer:
         finally:
             loop.remove_writer(self.socket)
         return True
-
-    async def read(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises `Closed`."""
-        async with asyncio.timeout(SECONDS):
-            while len(self._buffer) < size:
-                received = await asyncio.get_running_loop().sock_recv(self.socket, 1 << 16)
-                if not received:
-                    raise Closed
-                self._buffer += received
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
-
-    async def read_pdu(self) -> Pdu:
-        """The next PDU. Raises `Closed`."""
-        pdu_type, length = struct.unpack(">BxI", await self.read(6))
-        return decode_pdu(pdu_type, await self.read(length))
-
-    async def read_message(self) -> RawMessage:
-        """The next message, put together from its fragments."""
-        parts: dict[bool, bytes] = {True: b"", False: b""}
-        command: Message | None = None
-        while True:
-            pdu = await self.read_pdu()
-            if not isinstance(pdu, PDataTF):
-                raise Unexpected(pdu)
-            for pdv in pdu.pdvs:
-                parts[pdv.is_command] += bytes(pdv.data)
-                if pdv.is_last and pdv.is_command:
-                    command = decode_command(parts[True])
-                if pdv.is_last and command is not None and (not pdv.is_command or not command.has_data_set):
-                    return RawMessage(pdv.context_id, command, None if pdv.is_command else parts[False])
-
-    async def read_until_closed(self) -> bytes:
-        """All that still comes, until the other side closes or resets the connection."""
-        parts = [self._buffer]
-        self._buffer = b""
-        async with asyncio.timeout(SECONDS):
-            while True:
-                try:
-                    received = await asyncio.get_running_loop().sock_recv(self.socket, 1 << 16)
-                except ConnectionResetError:
-                    return b"".join(parts)
-                if not received:
-                    return b"".join(parts)
-                parts.append(received)
-
-    async def expect_abort(self) -> AAbort:
-        """The A-ABORT that must come next (after whatever messages were on their way)."""
-        while True:
-            pdu = await self.read_pdu()
-            if isinstance(pdu, AAbort):
-                return pdu
-            if not isinstance(pdu, PDataTF):
-                raise Unexpected(pdu)
-
-    def half_close(self) -> None:
-        """Say that nothing more will be sent."""
-        self.socket.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        """Close the connection with a TCP RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def close(self) -> None:
-        self.socket.close()
-
-    async def __aenter__(self) -> RawPeer:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     # What most scripts begin or end with
 
