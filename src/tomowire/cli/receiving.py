@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from tomowire.aio.budget import LEAST_MEMORY
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import verbose_option
 from tomowire.cli.running import set_up_logging
+from tomowire.cli.sizes import Size
 from tomowire.errors import ConnectFailed
 from tomowire.wire.value import value
 
@@ -46,6 +48,13 @@ _ACCEPTOR: Final = (
         show_default=True,
         help="Callers beyond this many are rejected.",
     ),
+    click.option(
+        "--memory",
+        type=Size(LEAST_MEMORY),
+        default="1G",
+        show_default=True,
+        help="What the data of all associations may take, with K, M or G. With little, fewer callers are let in.",
+    ),
     verbose_option,
 )
 
@@ -57,15 +66,16 @@ class Acceptor:
     bind: str
     port: int
     maximum_associations: int
+    memory: int
 
 
 def acceptor_options(command: Callable[..., T]) -> Callable[..., T]:
     """The options of a command that listens until it is ended. It gets them as `acceptor`, and logs from then on."""
 
     @functools.wraps(command)
-    def gathered(*, bind: str, port: int, max_associations: int, verbose: int, **others: Any) -> T:
+    def gathered(*, bind: str, port: int, max_associations: int, memory: int, verbose: int, **others: Any) -> T:
         set_up_logging(verbose)
-        return command(acceptor=Acceptor(bind, port, max_associations), **others)
+        return command(acceptor=Acceptor(bind, port, max_associations, memory), **others)
 
     decorated: Callable[..., T] = gathered
     for option in reversed(_ACCEPTOR):  # decorators work from the bottom up
