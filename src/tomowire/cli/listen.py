@@ -95,6 +95,7 @@ async def _listen(
         aet=aet or None,
         calling_aets=allow or None,
         maximum_associations=acceptor.maximum_associations,
+        memory=acceptor.memory,
         shutdown_grace=SHUTDOWN_GRACE,
         ssl=acceptor.tls,
     )

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from tomowire.aio.budget import LEAST_MEMORY
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS
 from tomowire.cli.options import verbose_option
 from tomowire.cli.running import set_up_logging
+from tomowire.cli.sizes import Size
 from tomowire.cli.tls import tls_server_options
 from tomowire.errors import ConnectFailed
 from tomowire.wire.value import value
@@ -49,6 +51,13 @@ _ACCEPTOR: Final = (
         show_default=True,
         help="Callers beyond this many are rejected.",
     ),
+    click.option(
+        "--memory",
+        type=Size(LEAST_MEMORY),
+        default="1G",
+        show_default=True,
+        help="What the data of all associations may take, with K, M or G. With little, fewer callers are let in.",
+    ),
     verbose_option,
 )
 
@@ -60,6 +69,7 @@ class Acceptor:
     bind: str
     port: int
     maximum_associations: int
+    memory: int
     tls: TlsServer | None = None
 
 
@@ -68,10 +78,10 @@ def acceptor_options(command: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(command)
     def gathered(
-        *, bind: str, port: int, max_associations: int, verbose: int, tls: TlsServer | None, **others: Any
+        *, bind: str, port: int, max_associations: int, memory: int, verbose: int, tls: TlsServer | None, **others: Any
     ) -> T:
         set_up_logging(verbose)
-        return command(acceptor=Acceptor(bind, port, max_associations, tls), **others)
+        return command(acceptor=Acceptor(bind, port, max_associations, memory, tls), **others)
 
     decorated: Callable[..., T] = tls_server_options(gathered)
     for option in reversed(_ACCEPTOR):  # decorators work from the bottom up

@@ -89,6 +89,7 @@ def command(
         allow_unknown_callers=allow_unknown_callers,
         nodes=nodes,
         maximum_associations=acceptor.maximum_associations,
+        memory=acceptor.memory,
         shutdown_grace=SHUTDOWN_GRACE,
         tls=acceptor.tls,
     )

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from tomowire.aio.budget import DEFAULT_MEMORY
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
 from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed, UsageError
@@ -61,6 +62,7 @@ class Settings:
     allow_unknown_callers: bool = False
     nodes: tuple[Node, ...] = ()
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
+    memory: int = DEFAULT_MEMORY
     shutdown_grace: float = 10.0
     tls: TlsServer | None = None
 
@@ -112,6 +114,7 @@ class Archive:
                     admits=callers.lets_in if callers is not None else None,
                     on_ended=self._tally.end,
                     maximum_associations=settings.maximum_associations,
+                    memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
                     ssl=settings.tls,
                 )
