@@ -117,6 +117,27 @@ class IteratorReader:
             await aclose()
 
 
+class LimitedReader:
+    """The first `size` bytes of another; `OSError` if it has fewer. `name` is what the text calls it."""
+
+    def __init__(self, reader: ByteReader, size: int, name: str) -> None:
+        self._reader = reader
+        self._left = size
+        self._name = name
+
+    async def read(self, limit: int) -> Bytes:
+        if not self._left:
+            return b""
+        data = await self._reader.read(min(limit, self._left))
+        if not len(data):
+            raise OSError(f"{self._name} ended {self._left} bytes early")
+        self._left -= len(data)
+        return data
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+
 class ChainedReader:
     """Of several, one after the other."""
 
@@ -135,6 +156,16 @@ class ChainedReader:
     async def close(self) -> None:
         for each in self._readers:
             await each.close()
+
+
+async def read_up_to(reader: ByteReader, size: int, head: bytes = b"") -> bytes:
+    """`head` and what follows, so that it is `size` bytes; fewer at the end."""
+    while len(head) < size:
+        data = await reader.read(size - len(head))
+        if not len(data):
+            break
+        head += data
+    return head
 
 
 def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
