@@ -62,8 +62,12 @@ async def _query(
     asked = [int(element.tag) for element in identifier]
     confirmation = Confirmation(identifier, [each.unique_key for each in model.levels])
     doubts: Counter[str] = Counter()
+    count = 0
+    unreadable: ExceptionGroup | None = None
 
     def compare(answer: Dataset) -> None:
+        nonlocal count
+        count += 1
         doubts.update(confirmation.doubts(answer))
 
     try:
@@ -71,7 +75,9 @@ async def _query(
             log_agreement(logger, association)
             answers = CFindScu(association).find(query, model=model, timeout=timeout)
             with open_output(form, asked) as show:
-                count = await _show(answers, show, compare, limit)
+                await _show(answers, show, compare, limit)
+    except ExceptionGroup as group:
+        unreadable = group
     except TomowireError as failure:
         hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
         complain(explain(failure, called=address.ae_title) + hint)
@@ -80,6 +86,9 @@ async def _query(
         complain(
             f"{doubtful} of {count} answers do not confirm {keyword}: {address.ae_title} may not match by it at {query.level} level"
         )
+    if unreadable is not None:
+        complain(f"{unreadable.message}, the first because {unreadable.exceptions[0]}")
+        return ExitCode.FAILED
     if not count:
         complain(f"{address} has nothing that matches")
     elif count == limit:
@@ -92,10 +101,8 @@ async def _show(
     show: Callable[[Dataset], None],
     compare: Callable[[Dataset], None],
     limit: int | None,
-) -> int:
-    """Show the answers as they come, compare them with what was asked, and leave the others be after so many; gives how many
-    there were.
-    """
+) -> None:
+    """Show the answers as they come, compare them with what was asked, and leave the others be after so many."""
     count = 0
     async with aclosing(answers):
         async for answer in answers:
@@ -104,4 +111,3 @@ async def _show(
             count += 1
             if count == limit:
                 break
-    return count
