@@ -15,7 +15,7 @@ from typing import Final
 
 from automaton import state_diagram
 from layers import layer_diagram, way_in
-from sop_classes import identity, query_retrieve_table, storage_table, transfer_syntax_table
+from sop_classes import association_parameters, identity, query_retrieve_table, storage_table, transfer_syntax_table
 
 DOCS: Final = Path(__file__).parents[1]
 _PICTURES: Final[Mapping[str, Callable[[], str]]] = {
@@ -29,6 +29,7 @@ _TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "query/retrieve SOP classes": query_retrieve_table,
     "transfer syntaxes": transfer_syntax_table,
     "implementation": identity,
+    "association parameters": association_parameters,
 }
 _PART: Final = re.compile(r"(<!-- drawn from the code: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -1,40 +1,17 @@
-"""What the tests of the documentation share: its tools, and the site, built once."""
+"""What the tests of the documentation share."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from support.requirements import REPOSITORY
-from support.subprocesses import python_environment
-
-DOCS = REPOSITORY / "docs"
-
-
-def build_site(docs: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """Build pages as `scripts/docs` does, with the options that stand there."""
-    pytest.importorskip("furo")
-    script = (REPOSITORY / "scripts" / "docs").read_text()
-    options = re.search(r"-m sphinx (.*) --doctree-dir", script)
-    assert options is not None
-    return subprocess.run(
-        [sys.executable, "-m", "sphinx", *shlex.split(options[1]), "--doctree-dir", site / ".doctrees", docs, site],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from support.doc_site import DOCS, build_site
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the pages."""
+    """The folder with the pages, built once."""
     at = tmp_path_factory.mktemp("site")
     done = build_site(DOCS, at)
     assert done.returncode == 0, done.stderr

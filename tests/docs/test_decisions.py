@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from docs.conftest import DOCS
+from support.doc_site import DOCS
 from support.requirements import REPOSITORY
 from support.subprocesses import python_environment
 from tomowire.aio.connect import associate

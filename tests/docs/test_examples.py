@@ -1,9 +1,10 @@
 """Every program in README and docs/ runs as it stands there, and prints what the page says that it prints.
 
-A block of Python is a program by itself. It finds an archive at `ARCHIVE@localhost:11112`, a folder `scans/` with `ct.dcm` and
-`mr.dcm`, and move destinations `RECEIVER` and `VIEWER`. What listens does so with `listen("127.0.0.1", 11112, ...)`, is called
-at `@localhost:11112` by the same program, and ends by itself. What cannot be run is a block of `text`; one behind
-`<!-- prints -->` is what the program before it prints, in which `...` stands for anything.
+A block of Python is a program by itself, or a file of tests if it has functions named `test_...`. It finds an archive at
+`ARCHIVE@localhost:11112`, a folder `scans/` with `ct.dcm` and `mr.dcm`, and move destinations `RECEIVER` and `VIEWER`. What
+listens does so with `listen("127.0.0.1", 11112, ...)`, is called at `@localhost:11112` by the same program, and ends by
+itself. What cannot be run is a block of `text`; one behind `<!-- prints -->` is what the program before it prints, in which
+`...` stands for anything.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import pytest
 
-from docs.blocks import Block, all_blocks, blocks, matches
-from docs.surroundings import Surroundings, make_data_directory, surroundings
+from support.doc_blocks import Block, all_blocks, blocks, matches
+from support.doc_surroundings import Surroundings, make_data_directory, surroundings
 from support.network import free_port
 from support.programs import command_line
+from support.requirements import REPOSITORY
 from support.subprocesses import python_environment
 from tomowire.cli.main import main
 
@@ -60,10 +64,19 @@ async def run(command: list[str], at: Path) -> tuple[int, str, str]:
 
 
 async def run_block(block: Block, around: Surroundings) -> tuple[int, str, str]:
-    program = around.at.parent / "program.py"
+    program = around.at.parent / ("test_example.py" if block.has_tests else "program.py")
     program.write_text("\n" * (block.line - 1) + block.program(around.archive, free_port()))
+    if block.has_tests:
+        return await run([*pytest_command(), str(program)], around.at)
     name = block.place.rpartition(":")[0]
     return await run([sys.executable, "-c", _RUNNER, str(program), name], around.at)
+
+
+def pytest_command() -> list[str]:
+    """pytest as a user of ours has it: with our plugin, which an installation registers."""
+    is_registered = any(each.value.startswith("tomowire.") for each in entry_points(group="pytest11"))
+    plugin = [] if is_registered or find_spec("tomowire.testing") is None else ["-p", "tomowire.testing.plugin"]
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", *plugin]
 
 
 def check(block: Block, code: int, stdout: str, stderr: str) -> None:
@@ -105,14 +118,23 @@ async def test_the_command_runs(block: Block, words: list[str], tmp_path: Path, 
             )
 
 
-async def test_a_failing_example_is_found_by_page_and_line(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("print('fine')\nprint(1 / 0)\n", r'exit code 1[\s\S]*File "docs/page\.md", line 5'),
+        ("def test_it():\n    assert 1 == 2\n", r"exit code 1[\s\S]*test_example\.py:5: AssertionError"),
+        ("open('scans/ct.dcm')\n", r"exit code 0[\s\S]*ResourceWarning"),
+    ],
+    ids=["program", "test", "warning"],
+)
+async def test_a_failing_example_is_found_by_page_and_line(tmp_path: Path, data: Path, text: str, why: str) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# Page\n\n```python\nprint('fine')\nprint(1 / 0)\n```\n")
+    page.write_text(f"# Page\n\n```python\n{text}```\n")
     (block,) = blocks("python", page)
-    block = Block(Path(__file__).parents[2] / "docs" / "page.md", block.line, "python", block.text)
+    block = Block(REPOSITORY / "docs" / "page.md", block.line, "python", block.text)
     async with surroundings(tmp_path, data) as around:
         outcome = await run_block(block, around)
-    with pytest.raises(pytest.fail.Exception, match=r'docs/page\.md:4: exit code 1[\s\S]*File "docs/page\.md", line 5'):
+    with pytest.raises(pytest.fail.Exception, match=rf"docs/page\.md:4: {why}"):
         check(block, *outcome)
 
 

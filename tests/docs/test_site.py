@@ -11,7 +11,7 @@ import click
 import pytest
 
 import tomowire
-from docs.conftest import DOCS, build_site
+from support.doc_site import DOCS, build_site
 from support.requirements import REPOSITORY
 from tomowire.cli.main import main
 

@@ -17,7 +17,8 @@ _PRINTS: Final = re.compile(r"\n\n<!-- prints -->\n```text\n(.*?)^```$", re.DOTA
 _ARCHIVE: Final = re.compile(r"\b(?:ARCHIVE|TOMOWIRE)@localhost:11112\b")
 _OWN: Final = re.compile(r"@(?:localhost|127\.0\.0\.1):11112\b")
 _LINES: Final = r"(?:.*\n)*"
-_LISTENS: Final = 'listen("127.0.0.1", 11112'
+_LISTENS: Final = re.compile(r'(listen\(\s*"127\.0\.0\.1",\s*)11112\b')
+_HAS_TESTS: Final = re.compile(r"^(?:async )?def test_", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,15 @@ class Block:
     def program(self, archive: str, own_port: int) -> str:
         """The text with addresses that are there: of the archive, and of what the program itself listens on."""
         text = _ARCHIVE.sub(archive, self.text)
-        if _LISTENS in text:
-            text = text.replace(_LISTENS, f'listen("127.0.0.1", {own_port}')
+        if _LISTENS.search(text):
+            text = _LISTENS.sub(rf"\g<1>{own_port}", text)
             text = _OWN.sub(f"@127.0.0.1:{own_port}", text)
         return text
+
+    @property
+    def has_tests(self) -> bool:
+        """Whether it is a file of tests, to be run with pytest."""
+        return _HAS_TESTS.search(self.text) is not None
 
 
 def pages() -> list[Path]:
