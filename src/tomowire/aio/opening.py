@@ -96,6 +96,9 @@ class Opening:
             if self._socket is not None:
                 sock, self._socket = self._socket, None  # the loop closes it from now on, and nobody else must
                 transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+                if transport.is_closing() and not isinstance(loop, asyncio.BaseEventLoop):
+                    # uvloop has closed the descriptor without telling the socket, which would close what gets its number next.
+                    sock.detach()
             else:
                 transport, _ = await loop.create_connection(lambda: protocol, self._address.host, self._address.port)
         except TimeoutError:
