@@ -124,6 +124,8 @@ class Outbox:
         self._connection.stop_draining()
 
     def _send_now(self, context_id: int, message: Message, data: bytes | memoryview | None) -> None:
+        if data is None and message.has_data_set:  # everything after it would wait for that
+            raise UsageError(f"{type(message).__name__} says that it has a data set, but none was given")
         self._start(context_id, message, memoryview(data) if data is not None else None)
         if data is not None and len(data) >= LARGE:
             self._connection.flush()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from tomowire.errors import DataSetError, QueryFailed
+from tomowire.errors import DataSetError, QueryFailed, UsageError
 from tomowire.protocol.status import (
     CANCEL,
     CANNOT_UNDERSTAND,
@@ -143,11 +144,20 @@ class Find:
         )
         try:
             async with asyncio.timeout(None) as limit, told_of_cancel(request, limit):
-                await _send_answers(request, message, self._answer(query))
+                await _send_answers(request, message, _iterator(self._answer(query)))
         except TimeoutError:
             if not request.cancelled:
                 raise
         return CANCEL if request.cancelled else SUCCESS
+
+
+def _iterator(answers: Any) -> AsyncIterator[FindAnswers]:
+    """What a handler has returned, if it can be iterated: an `async def` without `yield` is a mistake that is soon made."""
+    if not hasattr(answers, "__aiter__"):
+        if iscoroutine(answers):
+            answers.close()
+        raise UsageError(f"the query handler returned a {type(answers).__name__}: it has to be an async generator")
+    return cast("AsyncIterator[FindAnswers]", answers)
 
 
 async def _send_answers(request: IncomingRequest, message: CFindRQ, answers: AsyncIterator[FindAnswers]) -> None:

@@ -23,7 +23,7 @@ from tomowire.services.suboperations import (
     RetrieveRequest,
     SubOperations,
     answer_retrieval,
-    unless_cancelled,
+    selected,
 )
 from tomowire.wire.messages import CGetRQ
 
@@ -94,7 +94,7 @@ class Get:
 
     async def _answer(self, message: CGetRQ, request: IncomingRequest) -> None:
         async def work(asked: RetrieveRequest, operations: SubOperations) -> None:
-            retrieval: Retrieval | None = await unless_cancelled(request, self._objects(asked))
+            retrieval = await selected(request, self._objects(asked))
             if retrieval is not None:
                 operations.total = retrieval.total
                 async with Feed(retrieval.files, _AHEAD) as feed, stopped_by_cancel(request, feed):

@@ -20,6 +20,7 @@ from tomowire.services.suboperations import (
     RetrieveRequest,
     SubOperations,
     answer_retrieval,
+    selected,
     unless_cancelled,
 )
 from tomowire.wire.messages import CMoveRQ
@@ -104,7 +105,7 @@ class Move:
                 return
             if destination is None:
                 raise RetrieveFailed(MOVE_DESTINATION_UNKNOWN, f"the move destination {title} is not known here")
-            retrieval: Retrieval | None = await unless_cancelled(request, self._objects(asked))
+            retrieval = await selected(request, self._objects(asked))
             if retrieval is not None:
                 operations.total = retrieval.total
                 await _Moving(request, message, operations, destination, self._timeout).run(retrieval)

@@ -18,6 +18,7 @@ from tomowire.errors import (
     RetrieveFailed,
     TomowireError,
     TranscodingFailed,
+    UsageError,
 )
 from tomowire.protocol.status import (
     CANCEL,
@@ -234,6 +235,15 @@ async def unless_cancelled(request: IncomingRequest, wanted: Awaitable[Any]) -> 
         if not request.cancelled:
             raise
         return None
+
+
+async def selected(request: IncomingRequest, objects: Awaitable[Retrieval]) -> Retrieval | None:
+    """What the handler selects; None when the peer has sent C-CANCEL meanwhile. Raises `UsageError` if the handler returns None."""
+    retrieval: Retrieval | None = await unless_cancelled(request, objects)
+    if retrieval is None and not request.cancelled:
+        # A forgotten `return` must not be told as the success of a retrieval that selects nothing.
+        raise UsageError("the handler of the retrieval returned None and not a Retrieval")
+    return retrieval
 
 
 def describe(error: Exception) -> str:
