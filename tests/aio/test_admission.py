@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from support.network import LOOPBACK
 from support.raw_peer import RELEASE_RQ, RawPeer, associate_rq, echo_rq, message_pdus
 from support.services import serve
+from tomowire.aio.association import Association
 from tomowire.aio.association_request import AssociationRequest
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationRejected
@@ -274,3 +277,55 @@ async def test_the_association_works_for_a_requestor_of_ours() -> None:
         associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]) as association,
     ):
         assert (await CEchoScu(association).echo()).is_success
+
+
+# All of it at once
+
+WAYS = ["let in", "let in later", "refuse", "fail", "hang"]
+
+
+async def one_of_many_ways(request: AssociationRequest) -> None:
+    """Do what the calling AE title, a number, says."""
+    match WAYS[int(request.calling_ae_title)]:
+        case "let in later":
+            await asyncio.sleep(0.01)
+        case "refuse":
+            raise AssociationRejected("no")
+        case "fail":
+            raise ValueError
+        case "hang":
+            await asyncio.sleep(60)
+
+
+async def visit(port: int, chance: random.Random) -> None:
+    """Ask for an association, and leave in one of many ways."""
+    async with await RawPeer.connect(port) as peer:
+        await peer.send(associate_rq(calling=str(chance.randrange(len(WAYS)))))
+        leaves = chance.choice(["abort", "reset", "close", "wait", "wait"])
+        if leaves == "wait":
+            if isinstance(await peer.read_pdu(), AAssociateAC):
+                await peer.release()
+        elif leaves == "reset":
+            peer.reset()
+        elif leaves == "abort":
+            await peer.send(encode_pdu(AAbort(0, 0)))
+
+
+async def test_whatever_peers_and_handlers_do_nothing_is_left_behind() -> None:
+    """Peers that abort, vanish, wait or release, and handlers that let in, refuse, fail or take their time, all at once."""
+    chance = random.Random(20261121)
+    told: Counter[str] = Counter()
+
+    def established(association: Association) -> None:
+        told["established"] += 1
+
+    async def ended(association: Association) -> None:
+        await asyncio.sleep(0)
+        told["ended"] += 1
+
+    handlers = {"on_request": one_of_many_ways, "on_established": established, "on_ended": ended}
+    async with serve(**handlers, artim_timeout=0.5, maximum_associations=20) as server:
+        for _ in range(10):
+            await asyncio.gather(*(visit(server.port, chance) for _ in range(20)))
+    assert told["established"] == told["ended"] > 0
+    assert server.associations == []

@@ -231,6 +231,19 @@ async def test_one_that_does_not_end_is_cancelled_when_the_server_closes(
     gate.set()
 
 
+async def test_a_handler_may_close_the_server() -> None:
+    async def handler(association: Association) -> None:
+        await server.close()
+
+    server = serve(on_ended=handler, shutdown_grace=30)
+    async with asyncio.timeout(10):
+        await server.start()
+        async with await RawPeer.connect(server.port) as peer:
+            await peer.associate()
+            await peer.release()
+        await server.wait_closed()
+
+
 # The requestor
 
 

@@ -73,10 +73,17 @@ def returning(value: Any) -> Any:
 # The acceptor
 
 
+async def let_in(request: AssociationRequest) -> None:
+    pass
+
+
+@pytest.mark.parametrize("on_request", [None, let_in], ids=["no handler", "another handler"])
 @pytest.mark.parametrize("positive_response", [False, True])
-async def test_without_a_handler_an_identity_is_not_looked_at_and_not_answered(positive_response: bool) -> None:
+async def test_without_its_handler_an_identity_is_not_looked_at_and_not_answered(
+    on_request: Any, positive_response: bool
+) -> None:
     """D.3.3.7: it "will accept the association without making a positive response"."""
-    async with serve() as server:
+    async with serve(on_request=on_request) as server:
         assert await response_to(server.port, UserIdentity.name("bob", positive_response=positive_response)) is None
 
 
@@ -128,11 +135,13 @@ async def test_who_is_not_known_is_rejected_for_good(
     [
         (None, REFUSED),
         (False, REFUSED),
+        ([], REFUSED),
+        (Identified(None, b"ticket"), REFUSED),
         (AssociationRejected("the directory is down", result=2, source=2, reason=1), AAssociateRJ(2, 2, 1)),
         (ValueError("secret"), FOR_NOW),
         (Identified("alice", bytes(1 << 16)), FOR_NOW),
     ],
-    ids=["none", "false", "refuses", "fails", "response too long"],
+    ids=["none", "false", "nothing found", "nobody", "refuses", "fails", "response too long"],
 )
 async def test_what_the_handler_makes_of_it(
     result: Any, expected: AAssociateRJ, caplog: pytest.LogCaptureFixture

@@ -147,6 +147,33 @@ async def test_an_acceptor_agrees_to_what_it_does_and_to_nothing_else() -> None:
             assert QueryOptions.agreed(accepted, FIND) == QueryOptions(relational=serves)
 
 
+@pytest.mark.parametrize(
+    ("proposed", "expected"),
+    [(b"", b"\0"), (b"\1", b"\1"), (b"\0\1\1", b"\0\0\1"), (b"\2\0\1\1", b"\0\0\1\0"), (b"\1" * 9, b"\1\0\1\0\0\0\0")],
+)
+def test_an_answer_is_as_long_as_what_was_proposed_and_no_longer_than_the_standard_has_it(
+    proposed: bytes, expected: bytes
+) -> None:
+    assert QueryOptions(relational=True, fuzzy_matching=True).answer(proposed) == expected
+
+
+async def test_a_handler_that_can_do_more_agrees_to_more_and_sees_what_was_agreed_on() -> None:
+    seen: list[QueryOptions] = []
+
+    async def answer(request: FindRequest) -> AsyncIterator[FindAnswers]:
+        seen.append(request.options)
+        assert request.relational is request.options.relational
+        yield FindAnswers([])
+
+    asked = QueryOptions(relational=True, date_time_matching=True, fuzzy_matching=True)
+    find = Find(answer, relational=True, options=QueryOptions(fuzzy_matching=True))
+    async with listen(port=0, services=[find]) as server:
+        for extended in ([asked.on(FIND)], []):
+            async with Peer(f"ANY@{LOOPBACK}:{server.port}", extended=extended) as peer:
+                assert [each async for each in peer.find(Query.studies())] == []
+    assert seen == [QueryOptions(relational=True, fuzzy_matching=True), QueryOptions()]
+
+
 async def test_a_list_for_all_associations_is_sent_as_far_as_it_fits() -> None:
     asked: list[AAssociateRQ] = []
 

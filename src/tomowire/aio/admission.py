@@ -87,7 +87,7 @@ class Admission:
             return
         asked = AssociationRequest(association, request)
         if self._rules.on_request is None and (self._rules.identify is None or asked.identity is None):
-            association.accept(request, response, providers)
+            accept(asked, response, providers, None)
             return
         task = self._background.start(self._ask(asked), f"{association.title}: the handler of its request")
         self._pending[association] = _Pending(self, asked, response, providers, task, self._rules.timeout)
@@ -146,17 +146,18 @@ class Admission:
         if _is_reached(rules.maximum_per_address, (each.peer_host == host for each in there)):
             raise _refusal(REJECT_LOCAL_LIMIT, f"the limit of associations from {host} is reached")
 
-    async def _ask(self, asked: AssociationRequest) -> Identified:
-        """Ask the handlers. Raises `AssociationRejected` when one of them refuses."""
+    async def _ask(self, asked: AssociationRequest) -> Identified | None:
+        """Ask the handlers; None when nobody looks at identities. Raises `AssociationRejected` when one of them refuses."""
         rules = self._rules
         if rules.on_request is not None and await rules.on_request(asked) is False:
             raise AssociationRejected("the handler of association requests refused it")
         if rules.identify is None or asked.identity is None:
-            return Identified(None)
+            return None
         found = await rules.identify(asked)
-        if found is None or found is False:
+        identified = found if isinstance(found, Identified) else Identified(found)
+        if not identified.user:  # a forgotten `return`, a check that says no, a search that finds nobody
             raise _refusal(REJECT_USER_IDENTITY, f"{asked.identity} is not known")
-        return found if isinstance(found, Identified) else Identified(found)
+        return identified
 
 
 class _Pending:
@@ -168,7 +169,7 @@ class _Pending:
         asked: AssociationRequest,
         response: AAssociateAC,
         providers: Providers,
-        task: asyncio.Task[Identified],
+        task: asyncio.Task[Identified | None],
         timeout: float,
     ) -> None:
         self._admission = admission
@@ -189,7 +190,7 @@ class _Pending:
         self.stop()
         reject(self._association, _refusal(_REJECT_FOR_NOW, f"the handlers did not decide within {timeout:g} s"))
 
-    def _done(self, task: asyncio.Task[Identified]) -> None:
+    def _done(self, task: asyncio.Task[Identified | None]) -> None:
         self._timer.cancel()
         self._admission.forget(self._association)
         error = None if task.cancelled() else task.exception()
@@ -200,24 +201,30 @@ class _Pending:
         elif isinstance(error, AssociationRejected):
             reject(self._association, error)
         elif error is not None:
-            self._fail(error)
+            _fail(self._association, error)
         else:
-            self._accept(task.result())
+            accept(self._asked, self._response, self._providers, task.result())
 
-    def _accept(self, identified: Identified) -> None:
-        association, request = self._association, self._asked.pdu
+
+def accept(
+    asked: AssociationRequest, response: AAssociateAC, providers: Providers, identified: Identified | None
+) -> None:
+    """Answer A-ASSOCIATE-AC; it confirms the user only if it was `identified`."""
+    association = asked.association
+    if identified is not None:
         association.user = identified.user
-        response = confirm_identity(request, self._response, identified.response)
-        try:
-            association.accept(request, response, self._providers)
-        except UsageError as error:  # the response of `identify` does not fit
-            self._fail(error)
+        response = confirm_identity(asked.pdu, response, identified.response)
+    try:
+        association.accept(asked.pdu, response, providers)
+    except UsageError as error:  # the response of `identify` does not fit
+        _fail(association, error)
 
-    def _fail(self, error: BaseException) -> None:
-        logger.error("%s: the handler of its request failed: %s", self._association.title, describe_failure(error))
-        # In full only for who asks for it: the text of an exception may quote a passcode.
-        logger.debug("%s: the handler of its request failed", self._association.title, exc_info=error)
-        reject(self._association, _refusal(_REJECT_FOR_NOW, "the handler of its request failed"))
+
+def _fail(association: Association, error: BaseException) -> None:
+    logger.error("%s: the handler of its request failed: %s", association.title, describe_failure(error))
+    # In full only for who asks for it: the text of an exception may quote a passcode.
+    logger.debug("%s: the handler of its request failed", association.title, exc_info=error)
+    reject(association, _refusal(_REJECT_FOR_NOW, "the handler of its request failed"))
 
 
 def reject(association: Association, refusal: AssociationRejected) -> None:

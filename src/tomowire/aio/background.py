@@ -39,19 +39,22 @@ class Background:
             self.start(_awaited(result, name), name)
 
     async def close(self, grace: float) -> None:
-        """Wait up to `grace` seconds for the tasks to end, then cancel them, and wait as long again."""
-        if self._tasks and grace > 0:
-            await asyncio.wait(self._tasks, timeout=grace)
+        """Wait up to `grace` seconds for the tasks to end, then cancel them, and wait as long again; but not for who waits here."""
+        if (tasks := self._others()) and grace > 0:
+            await asyncio.wait(tasks, timeout=grace)
         self.cancel()
-        if self._tasks:
-            _, stubborn = await asyncio.wait(self._tasks, timeout=max(grace, 1.0))
+        if tasks := self._others():
+            _, stubborn = await asyncio.wait(tasks, timeout=max(grace, 1.0))
             for task in stubborn:
                 logger.error("%s has been cancelled, and goes on for more than %g s", task.get_name(), max(grace, 1.0))
 
     def cancel(self) -> None:
         """Cancel all that is running."""
-        for task in list(self._tasks):
+        for task in self._others():
             task.cancel()
+
+    def _others(self) -> set[asyncio.Task[Any]]:
+        return self._tasks - {asyncio.current_task()}
 
 
 async def _awaited(result: Awaitable[object], name: str) -> None:

@@ -91,6 +91,11 @@ class AssociationFacts:
         return self._upper.state is State.STA6_DATA_TRANSFER
 
     @property
+    def is_unasked(self) -> bool:
+        """Whether there is a connection, and nothing has been asked for on it yet (Sta2)."""
+        return self._upper.state is State.STA2_AWAITING_ASSOCIATE_RQ
+
+    @property
     def awaits_answer(self) -> bool:
         """Whether the peer has asked for the association, and has not been answered (Sta3)."""
         return self._upper.state is State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE

@@ -73,8 +73,8 @@ def listen(
     None lets in any. `admits` is asked besides, with the calling AE title and `host:port` of the peer, and must not take long.
 
     `on_request` is asked next, about every `AssociationRequest`; it refuses by raising `AssociationRejected` or returning False.
-    `identify` is asked last, and returns who the user is: anything that is not None or False, kept as `association.user`, or an
-    `Identified`. With it, who does not say who the user is gets no association, unless `anonymous`. Both are asynchronous. Together
+    `identify` is asked last, and returns who the user is: anything that is true, kept as `association.user`, or an `Identified`.
+    With it, who does not say who the user is gets no association, unless `anonymous`. Both are asynchronous. Together
     they have `artim_timeout` seconds; what takes longer, or fails, is a rejection for now. When the peer goes away or the server
     closes they are cancelled.
 

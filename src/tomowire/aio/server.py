@@ -15,7 +15,7 @@ from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from ssl import SSLContext
 
     from tomowire.aio.admission import Rules
@@ -185,22 +185,21 @@ class Server:
         if self._closing:  # it was in the queue of the kernel
             association.connection.kill()
             return
-        self._drop_waiting(association, len(self._connections) - self._rules.maximum_associations, _MOST_WAITING)
+        if len(self._connections) > self._rules.maximum_associations + _MOST_WAITING:
+            # They would use up the descriptors that the objects of others are written to.
+            self._drop_first(each for each in self._connections if not (each.has_begun or each.awaits_answer))
         if self._maximum_waiting_per_address is not None:
             host = association.peer_host
-            waiting = sum(each.peer_host == host and _is_waiting(each) for each in self._connections)
-            self._drop_waiting(association, waiting, self._maximum_waiting_per_address, host)
+            unasked = [each for each in self._connections if each.is_unasked and each.peer_host == host]
+            if len(unasked) > self._maximum_waiting_per_address:
+                self._drop_first(unasked)
 
-    def _drop_waiting(self, newest: Association, count: int, most: int, host: str | None = None) -> None:
-        """When there are too many: drop who has waited longest without asking, and is the least likely to do so (from `host`).
-
-        They would use up the descriptors that the objects of others are written to.
-        """
-        if count > most:
-            candidates = (each for each in self._connections if host in (None, each.peer_host) and not each.has_begun)
-            waiting = next(candidates, newest)
-            logger.warning("%s: too many connections without an association: dropped", waiting.title)
-            waiting.connection.kill()
+    def _drop_first(self, waiting: Iterable[Association]) -> None:
+        """Of too many connections: who has waited longest without asking for an association is the least likely to do so."""
+        first = next(iter(waiting), None)
+        if first is not None:
+            logger.warning("%s: too many connections without an association: dropped", first.title)
+            first.connection.kill()
 
     def on_request(self, association: Association, request: AAssociateRQ) -> None:
         self._admission.begin(association, request)
@@ -218,8 +217,3 @@ class Server:
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)
-
-
-def _is_waiting(association: Association) -> bool:
-    """Whether it is a connection on which no association has been asked for."""
-    return not (association.has_begun or association.awaits_answer)

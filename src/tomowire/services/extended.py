@@ -32,6 +32,12 @@ class _Flags:
             flags.pop()
         return ExtendedNegotiation(sop_class_uid, bytes(flags))
 
+    def answer(self, proposed: bytes) -> bytes:
+        """What an acceptor that does this answers: each option that is proposed and done, as many bytes as were proposed."""
+        offered = bytes(bool(getattr(self, name)) for name in self._value_names)
+        asked = proposed or b"\0"
+        return bytes(a == b == 1 for a, b in zip(asked, offered, strict=False))
+
     @classmethod
     def read(cls, information: bytes) -> Self:
         """The options in a service class application information field. Bytes behind the known ones are passed over."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,12 +24,11 @@ from tomowire.protocol.status import (
 )
 from tomowire.services.answering import (
     IDENTIFIER_SYNTAXES,
-    agree_relational,
     closing,
-    is_relational,
     read_identifier,
     told_of_cancel,
 )
+from tomowire.services.extended import QueryOptions
 from tomowire.services.models import Model, model_of
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import CFindRQ, CFindRSP
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tomowire.find")
 
-# PS3.4 C.5.1.1.2: relational queries, combined date-time matching, fuzzy matching of names, time zones, multi-frame conversion,
-# matching of empty values, matching of multiple values.
-_EXTENDED_NEGOTIATION_BYTES: Final = 7
+_NOTHING_MORE: Final = QueryOptions()
 # Answers that are sent before the loop looks after other things, such as a C-CANCEL that has come.
 _SENT_AT_A_STRETCH: Final = 32
 
@@ -62,6 +60,8 @@ class FindRequest:
     message: CFindRQ
     relational: bool = False
     """Whether relational queries were negotiated: unique keys above the level need no value then (PS3.4 C.4.1.2.2.1)."""
+    options: QueryOptions = QueryOptions()
+    """All that was negotiated, `relational` included (PS3.4 C.5.1.1)."""
 
 
 @value()
@@ -78,7 +78,8 @@ class Find:
     It raises `QueryFailed` to end with that status. `DataSetError`, which `decode` raises, ends with C000H, any other exception
     with 0110H. When the peer cancels, the iterator is cancelled where it waits, and closed.
 
-    It serves the `models`; with `relational`, relational queries are agreed to when a requestor asks for them (PS3.4 C.5.1.1).
+    It serves the `models`; with `relational`, relational queries are agreed to when a requestor asks for them (PS3.4 C.5.1.1), and
+    so is whatever else `answer` can do and `options` names.
     """
 
     def __init__(
@@ -87,10 +88,11 @@ class Find:
         *,
         models: Iterable[Model] = tuple(Model),
         relational: bool = False,
+        options: QueryOptions = _NOTHING_MORE,
     ) -> None:
         self._answer = answer
         self._sop_classes = frozenset(model.find for model in models)
-        self._relational = relational
+        self._options = replace(options, relational=options.relational or relational)
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return IDENTIFIER_SYNTAXES if abstract_syntax in self._sop_classes else None
@@ -100,7 +102,7 @@ class Find:
 
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         """PS3.4 C.5.1.1.2."""
-        return agree_relational(proposed, _EXTENDED_NEGOTIATION_BYTES, relational=self._relational)
+        return self._options.answer(proposed)
 
     async def handle(self, request: IncomingRequest) -> None:
         message = request.message
@@ -134,13 +136,15 @@ class Find:
         model = model_of(message.affected_sop_class_uid)
         if message.affected_sop_class_uid != context.abstract_syntax or model is None:
             raise QueryFailed(SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
+        options = QueryOptions.agreed(request.association, model.find)
         query = FindRequest(
             model,
             await read_identifier(request),
             context.transfer_syntax,
             request.association,
             message,
-            is_relational(request.association, model.find),
+            options.relational,
+            options,
         )
         try:
             async with asyncio.timeout(None) as limit, told_of_cancel(request, limit):
