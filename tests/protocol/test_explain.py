@@ -76,6 +76,7 @@ def test_only_contexts_that_would_have_fitted_count() -> None:
 def test_any_transfer_syntax_will_do() -> None:
     text = explain_refusal(agreement((CT, (JPEG,), 4, "")), CT, None)
     assert text.startswith("no presentation context for CT Image Storage: ")
+    assert text.endswith(" (proposed: JPEG Baseline (Process 1))"), "and that is said"
     assert "none of the transfer syntaxes" in text
 
 
@@ -102,7 +103,7 @@ def test_who_else_may_be_there(first: bytes, words: str) -> None:
         (1, "its operator decides who may use it"),
         (2, "its log may say more"),
         (3, "it has to be enabled there"),
-        (4, "another one has to be"),
+        (4, "it needs another"),
     ],
 )
 def test_a_refusal_says_what_to_change(result: int, advice: str) -> None:
@@ -116,7 +117,7 @@ ASKED = UserInformation(
     asynchronous_operations_window=AsynchronousOperationsWindow(16, 1),
     role_selections=(RoleSelection(CT, scu=True, scp=True), RoleSelection(MR, scu=False, scp=True)),
     extended_negotiations=(ExtendedNegotiation(CT, b"\x02\x00"), ExtendedNegotiation(MR, b"\x01")),
-    user_identity=UserIdentityRQ(2, b"user", b"secret"),
+    user_identity=UserIdentityRQ(2, b"user", b"secret", positive_response_requested=True),
 )
 GIVEN = UserInformation(
     maximum_length=16384,
@@ -165,7 +166,7 @@ def test_an_agreement_in_words() -> None:
             "refused",
             (
                 "CT Image Storage in JPEG Baseline (Process 1): the peer supports this SOP class, but none of the transfer"
-                " syntaxes proposed: another one has to be"
+                " syntaxes proposed: it needs another"
             ),
         ),
         ("maximum length", "16384 bytes to the peer, any number of bytes to this side"),
@@ -193,3 +194,5 @@ def test_an_unlimited_window_and_an_identity_that_was_answered() -> None:
     said = dict(describe_agreement(negotiated(asked, given)))
     assert said["window"] == "any number of operations at once (any number of operations proposed)"
     assert said["user identity"] == "type 1 given, answered"
+    said = dict(describe_agreement(negotiated(asked, UserInformation())))
+    assert said["user identity"] == "type 1 given, no answer was asked for"

@@ -66,6 +66,7 @@ def test_the_called_and_the_calling_title_have_different_cures() -> None:
 
 
 def test_a_rejection_names_the_title_that_it_is_about() -> None:
+    assert "may not know 'ME'" in describe_rejection(1, 1, 1, called="ARCHIVE", calling="ME")
     assert "does not know 'ME'" in describe_rejection(1, 1, 3, called="ARCHIVE", calling="ME")
     assert "does not answer to 'ARCHIVE'" in describe_rejection(1, 1, 7, called="ARCHIVE", calling="ME")
     assert "does not answer to the title used" in describe_rejection(1, 1, 7)

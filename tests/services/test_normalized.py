@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.sequence import Sequence
 
 from support.network import LOOPBACK
 from support.raw_peer import RawPeer, command_pdu, raw_acceptor
@@ -22,6 +23,7 @@ from tomowire.errors import (
     PeerMisbehaved,
 )
 from tomowire.protocol.negotiation import ProposedContext
+from tomowire.services.identifiers import TRANSFER_SYNTAXES
 from tomowire.services.normalized import EventReporter, NormalizedScu
 from tomowire.services.normalized_scp import Normalized, NormalizedAnswer, NormalizedRequest
 from tomowire.services.verification import CEchoScu, Verification, verification
@@ -30,10 +32,13 @@ from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT
 from tomowire.wire.messages import (
     NCreateRQ,
     NCreateRSP,
+    NDeleteRQ,
     NDeleteRSP,
     NEventReportRQ,
     NGetRQ,
     NGetRSP,
+    NSetRQ,
+    NSetRSP,
 )
 
 MPPS = "1.2.840.10008.3.1.2.3.3"
@@ -403,3 +408,92 @@ async def test_an_answer_of_another_kind_ends_the_association() -> None:
         with pytest.raises(PeerMisbehaved, match="NDeleteRSP in response to NGetRQ"):
             async with associate(f"ANY@{LOOPBACK}:{port}", [ProposedContext(MPPS, (EXPLICIT,))]) as association:
                 await NormalizedScu(association).get(MPPS, "1.2.3")
+
+
+# Transfer syntaxes, several at once, and data sets that take their time
+
+
+@pytest.mark.parametrize("syntax", sorted(TRANSFER_SYNTAXES))
+async def test_data_sets_in_every_transfer_syntax_that_one_without_pixels_can_have(syntax: str) -> None:
+    async def mirror(request: NormalizedRequest) -> Dataset:
+        return request.dataset()
+
+    sent = dataset(PatientName="Λάμδα", Rows=513, ReferencedImageSequence=Sequence([dataset(InstanceNumber=7)]))
+    async with joined(Normalized([MPPS], set=mirror), ProposedContext(MPPS, (syntax,))) as association:
+        response = await NormalizedScu(association).set(MPPS, "1.2.3", sent)
+    received = response.dataset()
+    assert (response.transfer_syntax_uid, received.PatientName, received.Rows) == (syntax, "Λάμδα", 513)
+    assert received.ReferencedImageSequence[0].InstanceNumber == 7
+    assert "SpecificCharacterSet" not in sent, "what was given is not changed"
+
+
+async def test_as_many_run_at_once_as_the_window_allows() -> None:
+    running, most, release = 0, 0, asyncio.Event()
+
+    async def slow(request: NormalizedRequest) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 4:
+            release.set()
+        await release.wait()
+        running -= 1
+
+    async with joined(Normalized([MPPS], delete=slow), window=4) as association:
+        scu = NormalizedScu(association)
+        async with asyncio.timeout(20):
+            responses = await asyncio.gather(*(scu.delete(MPPS, f"1.2.{number}") for number in range(12)))
+    assert all(each.is_success for each in responses)
+    assert most == 4
+
+
+async def test_cancelled_while_a_large_data_set_is_taken_the_association_goes_on() -> None:
+    """What has been given to the connection is sent to its end; its place in the window is free when it has been answered."""
+    cancelled = asyncio.Event()
+    sizes: list[int] = []
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        await cancelled.wait()
+        first = await peer.read_message()
+        assert isinstance(first.command, NSetRQ)
+        sizes.append(len(first.data or b""))
+        late = NSetRSP(message_id_being_responded_to=first.command.message_id, status=0)
+        await peer.send(command_pdu(1, late))
+        second = await peer.read_message()
+        assert isinstance(second.command, NDeleteRQ)
+        await peer.send(command_pdu(1, NDeleteRSP(message_id_being_responded_to=second.command.message_id, status=0)))
+        await peer.answer_release()
+
+    data = bytes(8 << 20)
+    async with (
+        raw_acceptor(script, receive_buffer=1 << 16) as port,
+        associate(f"ANY@{LOOPBACK}:{port}", [ProposedContext(MPPS, (EXPLICIT,))], window=1) as association,
+    ):
+        scu = NormalizedScu(association)
+        task = asyncio.create_task(scu.set(MPPS, "1.2.3", data))
+        while not association.connection.is_writing_paused:
+            await asyncio.wait([task], timeout=0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        deleting = asyncio.create_task(scu.delete(MPPS, "1.2.3"))
+        cancelled.set()
+        assert (await deleting).is_success
+    assert sizes == [len(data)]
+
+
+async def test_a_requestor_without_a_handler_for_events_says_so() -> None:
+    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def act(request: NormalizedRequest) -> NormalizedAnswer:
+        async def tell() -> None:
+            told.set_result(await EventReporter(request.association).report(MPPS, "1.2.3", 1))
+
+        return NormalizedAnswer(then=tell)
+
+    services = [Normalized([MPPS], get=answering(None))]
+    async with joined(Normalized([MPPS], action=act), services=services) as association:
+        await NormalizedScu(association).action(MPPS, "1.2.3", 1)
+        async with asyncio.timeout(10):
+            assert (await told).status == 0x0211

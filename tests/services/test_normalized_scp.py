@@ -119,6 +119,15 @@ async def test_another_sop_class_than_that_of_the_context_is_not_known() -> None
     assert response.error_comment == "SOP class is not that of the presentation context"
 
 
+@pytest.mark.parametrize("uid", ["", "one", "1" * 65])
+async def test_an_instance_uid_that_is_none_is_refused(uid: str) -> None:
+    async with asking(Normalized([MPPS], delete=handler_of(None))) as peer:
+        request = NDeleteRQ(message_id=1, requested_sop_class_uid=MPPS, requested_sop_instance_uid=uid)
+        response = await respond(peer, request)
+        await peer.release()
+    assert response.status == 0x0117
+
+
 async def test_a_handler_fails_an_operation_with_all_that_can_be_said() -> None:
     failure = OperationFailed(
         NO_SUCH_SOP_INSTANCE,

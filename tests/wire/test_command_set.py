@@ -369,6 +369,18 @@ def test_what_is_none_or_empty_is_not_sent() -> None:
     )
 
 
+def test_what_a_response_answers_is_read_from_the_right_element() -> None:
+    """A stray Message ID (0000,0110) in a response that cannot be read is not that of the request."""
+    stray = struct.pack("<HHIH", 0, 0x0110, 2, 99)
+    command = struct.pack("<HHIH", 0, 0x0100, 2, 0x8030)
+    with pytest.raises(CommandSetError) as caught:
+        decode_command(command + stray + struct.pack("<HHIH", 0, 0x0120, 2, 7))
+    assert caught.value.message_id == 7
+    with pytest.raises(CommandSetError) as caught:
+        decode_command(command + stray)
+    assert caught.value.message_id is None
+
+
 def test_a_response_is_known_by_its_command_field() -> None:
     """PS3.7 E.1: the names end in RSP; what could not be read is none."""
     responses = {field for field, message in MESSAGES.items() if message.__name__.endswith("RSP")}

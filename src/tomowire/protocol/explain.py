@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from tomowire.protocol.negotiation import AcceptedContext, Agreement, RefusedContext
     from tomowire.wire.pdu import AAssociateRQ
-    from tomowire.wire.user_information import UserInformation
+    from tomowire.wire.user_information import UserIdentityRQ, UserInformation
 
 _RESULTS: Final[dict[int, str]] = {
     ContextResult.USER_REJECTION: "the peer's application refused it: its operator decides who may use it",
     ContextResult.NO_REASON: "the peer refused it without a reason: its log may say more",
     ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED: "the peer does not support this SOP class: it has to be enabled there",
     ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED: (
-        "the peer supports this SOP class, but none of the transfer syntaxes proposed: another one has to be"
+        "the peer supports this SOP class, but none of the transfer syntaxes proposed: it needs another"
     ),
 }
 
@@ -66,7 +66,10 @@ def _why(agreement: Agreement, abstract_syntax: str, transfer_syntax: str | None
         return f"this transfer syntax was not proposed for it on this association, but {names}"
     for refused in agreement.refused:
         if refused.context_id in fitting:
-            return explain_result(refused.result)
+            is_about_syntaxes = refused.result == ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
+            unnamed = is_about_syntaxes and transfer_syntax is None
+            was = f" (proposed: {_names(refused.transfer_syntaxes)})" if unnamed else ""
+            return f"{explain_result(refused.result)}{was}"
     return f"the peer chose {_names(agreement.contexts[number].transfer_syntax for number in sorted(fitting))}"
 
 
@@ -88,10 +91,7 @@ def describe_agreement(agreement: Agreement) -> Iterator[tuple[str, str]]:
     yield "window", _window(agreement)
     yield from _extended(asked, given)
     if asked.user_identity is not None:
-        answered = (
-            "answered" if given.user_identity_response is not None else "not answered: the peer may not look at it"
-        )
-        yield "user identity", f"type {asked.user_identity.identity_type} given, {answered}"
+        yield "user identity", _identity(asked.user_identity, given)
     name = f" {given.implementation_version_name!r}" if given.implementation_version_name else ""
     yield "implementation", f"{given.implementation_class_uid or 'not told'}{name}"
 
@@ -110,6 +110,16 @@ def _refused(context: RefusedContext) -> str:
     return (
         f"{name_of(context.abstract_syntax)} in {_names(context.transfer_syntaxes)}: {explain_result(context.result)}"
     )
+
+
+def _identity(identity: UserIdentityRQ, given: UserInformation) -> str:
+    if given.user_identity_response is not None:
+        answered = "answered"
+    elif identity.positive_response_requested:
+        answered = "not answered: the peer may not look at it"
+    else:
+        answered = "no answer was asked for"
+    return f"type {identity.identity_type} given, {answered}"
 
 
 def _window(agreement: Agreement) -> str:

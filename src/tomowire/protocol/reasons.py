@@ -23,7 +23,7 @@ _ABORT_REASONS: Final = {
 _RESULTS: Final = {1: "for good", 2: "for now"}
 
 _REJECTIONS: Final = {
-    (1, 1): ("no reason given", "ask the peer's operator, or look into its log"),
+    (1, 1): ("no reason given", "it may not know {calling}: ask the peer's operator, or look into its log"),
     (1, 2): ("application context name not supported", "the peer does not speak DICOM's application context"),
     (1, 3): (
         "calling AE title not recognized",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import DataSetError
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 LARGEST_LIST: Final = 64 << 20
 """Bytes of a data set that are taken by default: an image for a film box has some tens of megabytes."""
+
+
+async def encode_elsewhere(dataset: Dataset | bytes | None, transfer_syntax_uid: str) -> bytes | None:
+    """As `encode_list`, in a thread if it may take long: the first data set of a program imports pydicom."""
+    if dataset is None or isinstance(dataset, bytes):
+        return encode_list(dataset, transfer_syntax_uid)
+    return await asyncio.to_thread(encode_list, dataset, transfer_syntax_uid)
 
 
 def encode_list(dataset: Dataset | bytes | None, transfer_syntax_uid: str) -> bytes | None:

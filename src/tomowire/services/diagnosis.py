@@ -133,15 +133,7 @@ def _not_connected(error: ConnectFailed, peer: PeerAddress) -> Diagnosis:
                 ),
             )
         case SSLError():
-            return Diagnosis(
-                "TLS",
-                str(error),
-                "the two sides do not agree on TLS",
-                (
-                    "the peer may not speak TLS on this port: connect without",
-                    "check the certificates: who signed the peer's, for which host, until when; and whether it wants one of ours",
-                ),
-            )
+            return _no_tls(error)
         case _:
             return Diagnosis(
                 "unreachable",
@@ -149,6 +141,18 @@ def _not_connected(error: ConnectFailed, peer: PeerAddress) -> Diagnosis:
                 "the network, or the address",
                 (f"check the address {peer.host}", "check the way to it: VPN, routes, network cable"),
             )
+
+
+def _no_tls(error: ConnectFailed) -> Diagnosis:
+    return Diagnosis(
+        "TLS",
+        str(error),
+        "the two sides do not agree on TLS",
+        (
+            "the peer may not speak TLS on this port: connect without",
+            "check the certificates: who signed the peer's, for which host, until when; and whether it wants one of ours",
+        ),
+    )
 
 
 def _rejected(error: AssociationRejected, peer: PeerAddress, calling: str) -> Diagnosis:

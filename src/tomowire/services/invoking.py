@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import DataSetError, NoAcceptedContext
 from tomowire.protocol.status import Status
-from tomowire.services.attribute_lists import decode_list, encode_list, gather
+from tomowire.services.attribute_lists import decode_list, encode_elsewhere, gather
 from tomowire.uids import name_of
 from tomowire.wire.elements import DATA_SET_PRESENT, NO_DATA_SET
 from tomowire.wire.value import value
@@ -88,10 +87,7 @@ class Invoker:
         """Send what `make(message_id=..., data_set_type=...)` gives, with its data set, and take the response."""
         association = self._association
         context = _context_in_role(association, self._abstract_syntax or sop_class_uid, as_scp=self._as_scp)
-        if dataset is None or isinstance(dataset, bytes):
-            data = encode_list(dataset, context.transfer_syntax)
-        else:  # in a thread: the first data set of a program imports pydicom
-            data = await asyncio.to_thread(encode_list, dataset, context.transfer_syntax)
+        data = await encode_elsewhere(dataset, context.transfer_syntax)
         data_set_type = NO_DATA_SET if data is None else DATA_SET_PRESENT
         request = make(message_id=association.next_message_id(), data_set_type=data_set_type)
         called = f"{name} ({name_of(sop_class_uid)})"

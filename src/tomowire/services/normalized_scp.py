@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from tomowire.errors import AssociationError, DataSetError, OperationFailed, UsageError
 from tomowire.protocol.responses import refusal
 from tomowire.protocol.status import (
+    INVALID_SOP_INSTANCE,
     NO_SUCH_SOP_CLASS,
     PROCESSING_FAILURE,
     RESOURCE_LIMITATION,
@@ -22,8 +23,9 @@ from tomowire.protocol.status import (
     UNRECOGNIZED_OPERATION,
     Status,
 )
-from tomowire.services.attribute_lists import LARGEST_LIST, decode_list, encode_list, gather
+from tomowire.services.attribute_lists import LARGEST_LIST, decode_list, encode_elsewhere, gather
 from tomowire.services.identifiers import TRANSFER_SYNTAXES
+from tomowire.uids import is_tolerable_uid
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ
 from tomowire.wire.value import value
@@ -176,6 +178,9 @@ class Normalized:
         abstract_syntax = request.context.abstract_syntax
         if sop_class_uid not in (abstract_syntax, *self._members.get(abstract_syntax, ())):
             raise OperationFailed(NO_SUCH_SOP_CLASS, "SOP class is not that of the presentation context")
+        named: str | None = getattr(message, f"{asked}_sop_instance_uid")
+        if named is not None and not is_tolerable_uid(named):
+            raise OperationFailed(INVALID_SOP_INSTANCE, "the SOP instance UID is not a UID")
         try:
             data = await gather(request.data, self._largest)
         except DataSetError as error:
@@ -183,7 +188,7 @@ class Normalized:
         return NormalizedRequest(
             operation=_name(message),
             sop_class_uid=sop_class_uid,
-            sop_instance_uid=getattr(message, f"{asked}_sop_instance_uid") or f"2.25.{uuid.uuid4().int}",
+            sop_instance_uid=named or f"2.25.{uuid.uuid4().int}",
             type_id=getattr(message, "action_type_id", getattr(message, "event_type_id", None)),
             attribute_identifiers=getattr(message, "attribute_identifier_list", ()),
             data=data,
@@ -230,7 +235,7 @@ def _is_dataset(answered: object) -> bool:
 async def _response_of(incoming: NormalizedRequest, answer: NormalizedAnswer) -> tuple[Response, bytes | None]:
     """The response to `incoming`, with its data set in the transfer syntax of the request."""
     try:
-        data = await asyncio.to_thread(encode_list, answer.dataset, incoming.transfer_syntax_uid)
+        data = await encode_elsewhere(answer.dataset, incoming.transfer_syntax_uid)
     except DataSetError:
         # The text of the exception may quote the data set.
         logger.error("%s: the answer to %s cannot be encoded", incoming.association.title, incoming.operation)

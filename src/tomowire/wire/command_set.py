@@ -64,7 +64,7 @@ def decode_command(data: bytes | memoryview) -> Message:
         return _build(elements)
     except CommandSetError as error:
         error.command_field = _peek(elements, COMMAND_FIELD)
-        error.message_id = _peek(elements, MESSAGE_ID)
+        error.message_id = None if is_response(error.command_field) else _peek(elements, MESSAGE_ID)
         if error.message_id is None:
             error.message_id = _peek(elements, MESSAGE_ID_BEING_RESPONDED_TO)
         data_set_type = _peek(elements, DATA_SET_TYPE)
