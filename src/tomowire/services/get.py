@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from tomowire.aio.association import Association
+    from tomowire.services.handler import Outcome
     from tomowire.services.query import Query
     from tomowire.services.storage_scp import StoreRequest
 
@@ -57,7 +58,7 @@ def getting(
 class Receiver(Storage):
     """The Storage SCP of who retrieves with C-GET: as `Storage`, and it can refuse what still comes when that is called off."""
 
-    def __init__(self, keep: Callable[[StoreRequest], Awaitable[int]], **options: Any) -> None:
+    def __init__(self, keep: Callable[[StoreRequest], Awaitable[Outcome]], **options: Any) -> None:
         super().__init__(self._receive, **options)
         self._handler = keep
         self._under_way: dict[Association, set[asyncio.Timeout]] = {}
@@ -74,7 +75,7 @@ class Receiver(Storage):
         """Refuse no more."""
         self._refusing.discard(association)
 
-    async def _receive(self, request: StoreRequest) -> int:
+    async def _receive(self, request: StoreRequest) -> Outcome:
         association = request.association
         if association in self._refusing:
             raise _refusal()

@@ -21,6 +21,7 @@ from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
 from tomowire.services.folder import Folder
 from tomowire.services.get import CGetScu, Receiver
+from tomowire.services.handler import status_and_comment
 from tomowire.services.models import Model, querying
 from tomowire.services.news import News
 from tomowire.services.pool import pool_for
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
+    from tomowire.services.handler import Outcome
     from tomowire.services.pool import Pool
     from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
@@ -94,16 +96,16 @@ class Objects:
     """Keeps the objects that come, in a folder or by a handler, and tells what became of each, when there is room for news."""
 
     def __init__(
-        self, into: Folder | Callable[[StoreRequest], Awaitable[int]], news: News[Retrieved, Progress]
+        self, into: Folder | Callable[[StoreRequest], Awaitable[Outcome]], news: News[Retrieved, Progress]
     ) -> None:
         self._into = into
         self._news = news
 
-    async def keep(self, request: StoreRequest) -> int:
+    async def keep(self, request: StoreRequest) -> Outcome:
         await self._news.room()
         tell = partial(self._told, request)
         try:
-            status, path = await self._kept(request)
+            status, comment, path = await self._kept(request)
             await request.data.pass_over()
         except AssociationError:
             raise  # nobody is answered
@@ -113,16 +115,14 @@ class Objects:
         except Exception:
             tell(PROCESSING_FAILURE, comment="internal error")
             raise
-        tell(status, path=path)
-        return status
+        tell(status, path=path, comment=comment)
+        return status, comment
 
-    async def _kept(self, request: StoreRequest) -> tuple[int, str | None]:
+    async def _kept(self, request: StoreRequest) -> tuple[int, str | None, str | None]:
+        """Status, error comment, and the path of the file."""
         if isinstance(self._into, Folder):
-            return SUCCESS, (await self._into.store(request)).path
-        status: int | None = await self._into(request)
-        if status is None:
-            raise TypeError("the handler of retrieved objects returned None and not a status")
-        return status, None
+            return SUCCESS, None, (await self._into.store(request)).path
+        return *status_and_comment(await self._into(request), self._into), None
 
     def _told(self, request: StoreRequest, status: int, *, path: str | None = None, comment: str | None = None) -> None:
         self._news.of_object(
@@ -141,7 +141,7 @@ class Objects:
 async def get_parts(
     peer: PeerAddress | Pool,
     parts: list[Part],
-    into: Folder | Callable[[StoreRequest], Awaitable[int]],
+    into: Folder | Callable[[StoreRequest], Awaitable[Outcome]],
     model: Model,
     *,
     options: dict[str, Any],
