@@ -12,6 +12,7 @@ from tomowire.services.dicom_file import DicomFile
 from tomowire.services.encoded import EncodedDataSet
 from tomowire.services.memory import transcoding_memory
 from tomowire.services.reencoding import UNCOMPRESSED
+from tomowire.uids import name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -36,6 +37,10 @@ async def in_agreed_syntax(
         return
     target = await _possible(source, targets) if transcode or wanted is not None else None
     if target is None:
+        if wanted in targets and wanted != source.transfer_syntax_uid:
+            raise TranscodingFailed(
+                f"cannot transcode {source.name} from {name_of(source.transfer_syntax_uid)} to {name_of(wanted)}: there is no codec"
+            )
         yield source, content
         return
     from tomowire.services.transcoding import transcode as transcoded

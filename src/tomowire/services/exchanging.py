@@ -94,6 +94,8 @@ class Exchange:
                     self._meter.total = getattr(pieces, "size", source.size)
                 sending = self._association.sending(self._context_id, self._request, operation)
                 sender = await stack.enter_async_context(sending)
+                # When the source raises, that is told, and not how the association ends because of it.
+                stack.callback(setattr, operation, "on_failed", None)
                 async for piece, last in pieces:
                     is_waiting = False
                     await sender.write(piece, last=last)

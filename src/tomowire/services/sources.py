@@ -73,7 +73,7 @@ async def as_source(thing: Any) -> Source:
     """
     if isinstance(thing, str | PathLike):
         return await to_thread(inspect, Path(cast("str | PathLike[str]", thing)))
-    if _is_dataset(thing):
+    if is_dataset(thing):
         return DatasetSource(thing)
     if isinstance(thing, Source):
         return thing
@@ -82,7 +82,7 @@ async def as_source(thing: Any) -> Source:
     raise UsageError(f"{type(thing).__name__} cannot be sent: not a path, a binary stream, a data set or a source")
 
 
-def _is_dataset(thing: object) -> TypeGuard[Dataset]:
+def is_dataset(thing: object) -> TypeGuard[Dataset]:
     """Whether it is one of pydicom's, which is not imported only to ask."""
     pydicom = sys.modules.get("pydicom")
     return pydicom is not None and isinstance(thing, pydicom.Dataset)
