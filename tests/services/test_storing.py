@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import random
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -341,8 +345,6 @@ class Blocking(io.RawIOBase):
     """A stream that gives `data` and then nothing until it is let go."""
 
     def __init__(self, data: bytes = b"") -> None:
-        import threading
-
         self._data = io.BytesIO(data)
         self.may_end = threading.Event()
 
@@ -641,3 +643,77 @@ async def test_no_progress_is_finished_when_the_object_is_not(tmp_path: Path) ->
         with pytest.raises(OSError, match="early"):
             await scu.send(bare(chunks(bytes(3 * MB)), size=4 * MB), progress=told.append)
     assert all(each.bytes_done < 4 * MB for each in told)
+
+
+# Memory
+
+MEMORY = """
+import asyncio, io, json, os, resource, sys, tempfile
+from pathlib import Path
+from pydicom import Dataset
+from tomowire import CStoreScu, Storage, associate, listen, storage
+from tomowire.services.pixel_source import WithPixels
+from tomowire.services.stream_source import BareDataSet
+from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
+
+CT, SIZE, JPEG_LS = "1.2.840.10008.5.1.4.1.1.2", 300 << 20, "1.2.840.10008.1.2.4.80"
+largest = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+received = 0
+
+async def keep(request):
+    global received
+    async for chunk in request.data:
+        received += chunk.nbytes
+    return 0
+
+async def chunks(size):
+    for _ in range(size >> 16):
+        yield bytes(1 << 16)
+
+def metadata():
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.BitsAllocated, dataset.NumberOfFrames = CT, "1.2.3", 8, 1
+    return dataset
+
+def sources(folder, size):
+    path = folder / "pixels"
+    with path.open("wb") as file:
+        file.truncate(size)
+    opened = path.open("rb")
+    bare = dict(sop_class_uid=CT, sop_instance_uid="1.2.3", transfer_syntax_uid=EXPLICIT)
+    yield BareDataSet(opened, **bare)
+    yield BareDataSet(chunks(size), **bare)
+    yield WithPixels(metadata(), path)
+    yield WithPixels(metadata(), chunks(size), length=size)
+    opened.seek(0)
+    yield WithPixels(metadata(), opened, transfer_syntax_uid=JPEG_LS)
+    opened.close()
+
+async def main(folder):
+    global received
+    async with listen(port=0, services=[Storage(keep)]) as server:
+        contexts = [storage(CT, [EXPLICIT, JPEG_LS])]
+        async with associate(f"ANY@127.0.0.1:{server.port}", contexts) as association:
+            added = []
+            for source in sources(folder, 1 << 16):
+                assert (await CStoreScu(association).send(source)).is_success
+            for source in sources(folder, SIZE):
+                received, before = 0, largest()
+                assert (await CStoreScu(association).send(source)).is_success
+                assert received >= SIZE
+                added.append(largest() - before)
+    print(json.dumps(added))
+
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(main(Path(folder)))
+"""
+
+
+def test_a_source_of_several_hundred_megabytes_is_never_in_memory() -> None:
+    """Sender and receiver in one process: together they add less than 40 MB to it."""
+    source = str(Path(__file__).parents[2] / "src")
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, env={"PYTHONPATH": source}, stdout=subprocess.PIPE, check=True, timeout=80)
+    added = json.loads(done.stdout)
+    assert len(added) == 5
+    assert max(added) < 40 << 20, added
