@@ -148,3 +148,26 @@ async def test_pynetdicom_gets_every_kind_of_source(pynetdicom: ModuleType) -> N
     assert len(received) == len(sources)
     for dataset in received:
         assert dataset == original
+
+
+@pytest.mark.parametrize(("syntax", "tool"), [(RLE, "dcmdrle"), ("1.2.840.10008.1.2.4.80", "dcmdjpls")])
+@pytest.mark.parametrize("name", ["CT_small.dcm", "SC_rgb_small_odd.dcm", "examples_palette.dcm"])
+async def test_dcmtk_decodes_what_was_compressed_for_it(
+    name: str, syntax: str, tool: str, dcmtk: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """From a file and from a data set, in the transfer syntax that was asked for: the samples are the same."""
+    path = Path(get_testdata_file(name))
+    original = dcmread(path)
+    contexts = [storage(original.SOPClassUID, [syntax])]
+    with storescp(dcmtk("storescp"), tmp_path / "received") as port:
+        async with associate(f"STORESCP@{LOOPBACK}:{port}", contexts) as association:
+            for source in (path, original):
+                assert (await CStoreScu(association).send(source, transfer_syntax=syntax)).is_success
+    received = sorted((tmp_path / "received").iterdir())
+    assert len(received) == 2
+    for each in received:
+        assert dcmread(each).file_meta.TransferSyntaxUID == syntax
+        made = tmp_path / "decoded"
+        decoding = await asyncio.create_subprocess_exec(dcmtk(tool), each, made)
+        assert await decoding.wait() == 0
+        assert (dcmread(made).pixel_array == original.pixel_array).all()

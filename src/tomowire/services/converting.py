@@ -12,7 +12,6 @@ from tomowire.services.dicom_file import DicomFile
 from tomowire.services.encoded import EncodedDataSet
 from tomowire.services.memory import transcoding_memory
 from tomowire.services.reencoding import UNCOMPRESSED
-from tomowire.uids import name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,12 +34,8 @@ async def in_agreed_syntax(
     if isinstance(source, DatasetSource) and source.is_open and targets and targets[0] in UNCOMPRESSED:
         yield source.written_in(targets[0]), None
         return
-    target = await _possible(source, targets) if transcode or wanted is not None else None
+    target = await _possible(source, targets, wanted) if transcode or wanted is not None else None
     if target is None:
-        if wanted in targets and wanted != source.transfer_syntax_uid:
-            raise TranscodingFailed(
-                f"cannot transcode {source.name} from {name_of(source.transfer_syntax_uid)} to {name_of(wanted)}: there is no codec"
-            )
         yield source, content
         return
     from tomowire.services.transcoding import transcode as transcoded
@@ -52,13 +47,15 @@ async def in_agreed_syntax(
         yield EncodedDataSet.of(source, target, made), made
 
 
-async def _possible(source: Source, targets: Sequence[str]) -> str | None:
+async def _possible(source: Source, targets: Sequence[str], wanted: str | None) -> str | None:
     """The first of `targets` that can be made of it, not counting what it is in already."""
     from tomowire.services.transcoding import can_transcode
 
     for target in targets:
         if target == source.transfer_syntax_uid:
             return None
+        if wanted is not None:
+            return target  # if it cannot be done, transcoding says why
         if await asyncio.to_thread(can_transcode, source.transfer_syntax_uid, target):
             return target
     return None
