@@ -33,8 +33,8 @@ class WithPixels:
 
     `pixels` of an uncompressed transfer syntax: bytes, the path of a file, a binary stream, or an asynchronous iterator of bytes in
     any portions. They are samples as PS3.5 8.1 has them, in the byte order of the transfer syntax. `length` is how many bytes; if
-    it is not given, the attributes say it (Rows, Columns, ...), or else what there is. More is not read. `offset` is where in a file
-    they begin.
+    it is not given, the attributes say it (Rows, Columns, ...), or else what there is. More is not read. `offset` is where in a
+    file they begin.
 
     Of a compressed one: an iterable of frames, asynchronous or not, each as bytes; or one frame as bytes, path or stream. They are
     encapsulated (PS3.5 A.4) with an empty offset table; a frame from a stream becomes as many fragments as it needs.
