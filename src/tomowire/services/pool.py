@@ -21,7 +21,7 @@ from tomowire.errors import (
     RetrieveFailed,
 )
 from tomowire.services.lease import Asked, Kept, Lease, asked_by
-from tomowire.services.retrying import REJECTED_TRANSIENT
+from tomowire.services.retrying import is_transient, jittered, retry_waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -40,6 +40,7 @@ DEFAULT_IDLE: Final = 20.0
 """Seconds that an unused one is kept: common peers end an association on which nothing comes after 30 s or 60 s."""
 
 _PATIENCE: Final = 1.0
+_TRIES_IN_PLACE_OF_ANOTHER: Final = 3
 _RELEASE_GRACE: Final = 5.0
 """Seconds that the release of an unused association may take; then it is aborted."""
 
@@ -74,7 +75,7 @@ class Pool:
     `idle` seconds after their last use. An association that has ended meanwhile is not used.
 
     A peer may take fewer associations than are wanted. When it rejects another one for the moment, those that are unused are
-    released, and it is asked once more. When it does not answer within a second, they are released too: it may serve one
+    released, and it is asked again. When it does not answer within a second, they are released too: it may serve one
     association at a time, and keep the others waiting until that is over.
     """
 
@@ -199,10 +200,18 @@ class Pool:
         try:
             return await self._open_one(contexts, asked, special, options)
         except AssociationRejected as error:
-            if error.result != REJECTED_TRANSIENT or not self._unused:
+            if not is_transient(error) or not self._unused:
                 raise
             logger.info("%s; what is unused is released, and the peer asked once more", error)
-        await self._end_unused_now()
+        # Not every peer counts one less as soon as it has answered the release.
+        for wait in retry_waits(_TRIES_IN_PLACE_OF_ANOTHER):
+            await self._end_unused_now()
+            try:
+                return await self._open_one(contexts, asked, special, options)
+            except AssociationRejected as error:
+                if not is_transient(error):
+                    raise
+            await asyncio.sleep(jittered(wait))
         return await self._open_one(contexts, asked, special, options)
 
     async def _open_one(
