@@ -15,6 +15,7 @@ from tomowire.aio.connect import associate
 from tomowire.errors import (
     AssociationError,
     AssociationRejected,
+    ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
     QueryFailed,
@@ -43,6 +44,9 @@ _PATIENCE: Final = 1.0
 _TRIES_IN_PLACE_OF_ANOTHER: Final = 3
 _RELEASE_GRACE: Final = 5.0
 """Seconds that the release of an unused association may take; then it is aborted."""
+
+_ONE_CONNECTION: Final = ("sock", "stream")
+"""Options of `associate` that are an open connection."""
 
 # The peer has answered, and the association is as good as before.
 _HARMLESS: Final = (NoAcceptedContext, QueryFailed, RetrieveFailed)
@@ -74,6 +78,8 @@ class Pool:
     Until `open`, and after `close`, each `lease` opens an association of its own. In between up to `most` are kept for up to
     `idle` seconds after their last use. An association that has ended meanwhile is not used.
 
+    With an open connection among the `options` there is one association.
+
     A peer may take fewer associations than are wanted. When it rejects another one for the moment, those that are unused are
     released, and it is asked again. When it does not answer within a second, they are released too: it may serve one
     association at a time, and keep the others waiting until that is over.
@@ -83,7 +89,8 @@ class Pool:
         self, address: PeerAddress, options: dict[str, Any], *, most: int = DEFAULT_KEPT, idle: float = DEFAULT_IDLE
     ) -> None:
         self.address = address
-        self.options = options
+        self.options = {name: option for name, option in options.items() if name not in _ONE_CONNECTION}
+        self._given = {name: options[name] for name in _ONE_CONNECTION if options.get(name) is not None} or None
         self._most = most
         self._idle = idle
         self._is_open = False
@@ -217,9 +224,21 @@ class Pool:
     async def _open_one(
         self, contexts: list[ProposedContext], asked: Asked, special: dict[str, Any], options: dict[str, Any]
     ) -> Kept:
-        manager = associate(self.address, contexts, **self.options | options | special)
+        manager = associate(self.address, contexts, **self.options | self._connection() | options | special)
         with _Patience(self):
             return Kept(await manager.__aenter__(), manager, asked, special)
+
+    def _connection(self) -> dict[str, Any]:
+        """The connection that was given in place of an address, if that is so: there is one, for one association."""
+        if self._given is None:
+            return {}
+        if not self._given:
+            raise ConnectFailed(
+                f"the connection to {self.address} that was given has been used: it is good for one association, which serves"
+                " what was proposed when it was opened"
+            )
+        given, self._given = self._given, {}
+        return given
 
     def on_kept_waiting(self, change: int) -> None:
         """So many more associations are waited for longer than is usual."""
