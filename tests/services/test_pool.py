@@ -22,6 +22,7 @@ from tomowire import (
     AssociationLost,
     AssociationRejected,
     AssociationReleased,
+    ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
     Peer,
@@ -560,3 +561,48 @@ async def test_work_in_the_block_of_a_lease_meets_the_errors_of_the_association(
     async with kept(pool_of(server)) as pool:
         with pytest.raises(AssociationReleased):
             await pool.use([verification()], work)
+
+
+# What goes to `associate`
+
+
+async def test_options_of_a_call_make_an_association_of_their_own(server: Server) -> None:
+    async with peer_of(server) as peer:
+        for options in ({}, {"maximum_length": 1 << 15}, {}, {"maximum_length": 1 << 15}):
+            with pytest.raises(NoAcceptedContext):
+                await anext(peer.find(FIND, **options))
+        assert len(server.associations) == 2
+        with pytest.raises(TypeError, match="no_such_option"):
+            await anext(peer.find(FIND, no_such_option=1))
+
+
+async def test_a_connection_that_is_there_is_good_for_one_association(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`associate` is handed the connection once; what does not fit the one association fails and says why."""
+    handed: list[object] = []
+    associate = pool_module.associate
+
+    def noting(*arguments: Any, sock: object = None, **options: Any) -> Any:
+        handed.append(sock)
+        return associate(*arguments, **options)
+
+    monkeypatch.setattr(pool_module, "associate", noting)
+    connection, file = object(), write_file(tmp_path, 1)
+    async with peer_of(server, sock=connection) as peer:
+        for _ in range(3):
+            assert await peer.echo() == 0
+        (sent,) = [each async for each in peer.send(file.path)]
+        assert isinstance(sent.error, ConnectFailed)
+        assert "good for one association" in str(sent.error)
+    assert handed == [connection]
+
+
+async def test_several_lanes_on_a_connection_that_is_there_are_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    associate = pool_module.associate
+    monkeypatch.setattr(pool_module, "associate", lambda *args, sock=None, **options: associate(*args, **options))
+    paths = [write_file(tmp_path, number).path for number in range(30)]
+    async with peer_of(server, sock=object()) as peer:
+        assert [sent.status async for sent in peer.send(paths, associations=3)] == [0] * 30

@@ -138,10 +138,12 @@ class Peer:
         timeout: Seconds = UNSET,
         grace: Seconds = UNSET,
         timeouts: Timeouts | None = None,
+        **special: Any,
     ) -> AsyncGenerator[Dataset, None]:
         """C-FIND: yield the answers as they come. Several iterations may go on at once, each on an association of its own.
 
-        Arguments and errors are those of `CFindScu.find`. To leave it early and go on at once with something else, leave it with
+        Arguments and errors are those of `CFindScu.find`; `special` ones go to `associate`, and only an association that was opened
+        with the same is used again (so in `get` and `move`). To leave it early and go on at once with something else, leave it with
         `contextlib.aclosing`; at the latest the end of the `async with` block of this peer closes it.
         """
         limits, options = self._limits(timeouts)
@@ -153,6 +155,7 @@ class Peer:
                 timeout=chosen(timeout, limits.find),
                 grace=chosen(grace, limits.grace),
                 options=options,
+                special=special,
             )
         )
 
@@ -167,6 +170,7 @@ class Peer:
         timeouts: Timeouts | None = None,
         cancellation: Cancellation = COMPLETE_IN_FLIGHT,
         confirm: bool = True,
+        **special: Any,
     ) -> AsyncGenerator[Retrieved | Progress, None]:
         """Get all that `query` matches with C-GET, into a folder or to a handler as of `Storage`; yield what became of each.
 
@@ -193,6 +197,7 @@ class Peer:
                 grace=chosen(grace, limits.grace),
                 find_timeout=limits.find,
                 options=options,
+                special=special,
             )
         )
 
@@ -206,6 +211,7 @@ class Peer:
         grace: Seconds = UNSET,
         timeouts: Timeouts | None = None,
         confirm: bool = True,
+        **special: Any,
     ) -> AsyncGenerator[Progress, None]:
         """Have the peer send all that `query` matches to the AE title `destination` with C-MOVE; yield how far it is.
 
@@ -225,6 +231,7 @@ class Peer:
                 grace=chosen(grace, limits.grace),
                 find_timeout=limits.find,
                 options=options,
+                special=special,
             )
         )
 

@@ -71,12 +71,18 @@ async def send(
 
 
 async def find(
-    pool: Pool, query: Query | Dataset, model: Model, *, options: dict[str, Any], **limits: Any
+    pool: Pool,
+    query: Query | Dataset,
+    model: Model,
+    *,
+    options: dict[str, Any],
+    special: dict[str, Any],
+    **limits: Any,
 ) -> AsyncGenerator[Dataset, None]:
-    """The answers to `query`; `limits` go to `CFindScu.find`, `options` to `associate`."""
+    """The answers to `query`; `limits` go to `CFindScu.find`, `options` and `special` to the `Pool`."""
     fresh = False
     while True:
-        async with pool.lease([querying(model)], fresh=fresh, options=options) as lease:
+        async with pool.lease([querying(model)], fresh=fresh, options=options, **special) as lease:
             answers = CFindScu(lease.association).find(query, model=model, **limits)
             # Left early, the query is cancelled; then there is nothing that would forbid using the association further.
             with suppress(GeneratorExit):
@@ -102,16 +108,17 @@ async def get(
     confirm: bool,
     find_timeout: float | None,
     options: dict[str, Any],
+    special: dict[str, Any],
     **limits: Any,
 ) -> AsyncGenerator[Retrieved | Progress, None]:
-    """What `query` matches, `into` a place; `limits` go to `CGetScu.get`, `options` to `associate`."""
+    """What `query` matches, `into` a place; `limits` go to `CGetScu.get`, `options` and `special` to the `Pool`."""
     parts, limits["failures"] = await plan_retrieval(
-        pool, query, model, with_classes=True, confirm=confirm, timeout=find_timeout, options=options
+        pool, query, model, with_classes=True, confirm=confirm, timeout=find_timeout, options=options, special=special
     )
     own = None if isinstance(into, Folder) or callable(into) else await _folder_at(into)
     place = own or cast("Folder | Callable[[StoreRequest], Awaitable[int]]", into)
     try:
-        news = get_parts(pool, parts, place, model, options=options, **limits)
+        news = get_parts(pool, parts, place, model, options=options | special, **limits)
         async with aclosing(news):
             async for each in news:
                 yield each
@@ -129,13 +136,21 @@ async def move(
     confirm: bool,
     find_timeout: float | None,
     options: dict[str, Any],
+    special: dict[str, Any],
     **limits: Any,
 ) -> AsyncGenerator[Progress, None]:
-    """What `query` matches, to `destination`; `limits` go to `CMoveScu.move`, `options` to `associate`."""
+    """What `query` matches, to `destination`; `limits` go to `CMoveScu.move`, `options` and `special` to the `Pool`."""
     requests: Requests | None = None
     if isinstance(query, Query) and not await asyncio.to_thread(names_entities, query, model):
         parts, failures = await plan_retrieval(
-            pool, query, model, with_classes=False, confirm=confirm, timeout=find_timeout, options=options
+            pool,
+            query,
+            model,
+            with_classes=False,
+            confirm=confirm,
+            timeout=find_timeout,
+            options=options,
+            special=special,
         )
         requests = Requests(parts, failures)
         yield requests.progress
@@ -143,7 +158,7 @@ async def move(
             requests.finish()
             return
     try:
-        async with pool.lease([moving(model)], options=options) as lease:
+        async with pool.lease([moving(model)], options=options, **special) as lease:
             scu = CMoveScu(lease.association)
 
             def move(what: Query | Dataset) -> AsyncGenerator[Progress, None]:

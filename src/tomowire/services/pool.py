@@ -15,13 +15,14 @@ from tomowire.aio.connect import associate
 from tomowire.errors import (
     AssociationError,
     AssociationRejected,
+    ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
     QueryFailed,
     RetrieveFailed,
 )
 from tomowire.services.lease import Asked, Kept, Lease, asked_by
-from tomowire.services.retrying import REJECTED_TRANSIENT
+from tomowire.services.retrying import is_transient, jittered, retry_waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -40,8 +41,12 @@ DEFAULT_IDLE: Final = 20.0
 """Seconds that an unused one is kept: common peers end an association on which nothing comes after 30 s or 60 s."""
 
 _PATIENCE: Final = 1.0
+_TRIES_IN_PLACE_OF_ANOTHER: Final = 3
 _RELEASE_GRACE: Final = 5.0
 """Seconds that the release of an unused association may take; then it is aborted."""
+
+_ONE_CONNECTION: Final = ("sock", "stream")
+"""Options of `associate` that are an open connection."""
 
 # The peer has answered, and the association is as good as before.
 _HARMLESS: Final = (NoAcceptedContext, QueryFailed, RetrieveFailed)
@@ -73,8 +78,10 @@ class Pool:
     Until `open`, and after `close`, each `lease` opens an association of its own. In between up to `most` are kept for up to
     `idle` seconds after their last use. An association that has ended meanwhile is not used.
 
+    With an open connection among the `options` there is one association.
+
     A peer may take fewer associations than are wanted. When it rejects another one for the moment, those that are unused are
-    released, and it is asked once more. When it does not answer within a second, they are released too: it may serve one
+    released, and it is asked again. When it does not answer within a second, they are released too: it may serve one
     association at a time, and keep the others waiting until that is over.
     """
 
@@ -82,7 +89,8 @@ class Pool:
         self, address: PeerAddress, options: dict[str, Any], *, most: int = DEFAULT_KEPT, idle: float = DEFAULT_IDLE
     ) -> None:
         self.address = address
-        self.options = options
+        self.options = {name: option for name, option in options.items() if name not in _ONE_CONNECTION}
+        self._given = {name: options[name] for name in _ONE_CONNECTION if options.get(name) is not None} or None
         self._most = most
         self._idle = idle
         self._is_open = False
@@ -199,18 +207,38 @@ class Pool:
         try:
             return await self._open_one(contexts, asked, special, options)
         except AssociationRejected as error:
-            if error.result != REJECTED_TRANSIENT or not self._unused:
+            if not is_transient(error) or not self._unused:
                 raise
             logger.info("%s; what is unused is released, and the peer asked once more", error)
-        await self._end_unused_now()
+        # Not every peer counts one less as soon as it has answered the release.
+        for wait in retry_waits(_TRIES_IN_PLACE_OF_ANOTHER):
+            await self._end_unused_now()
+            try:
+                return await self._open_one(contexts, asked, special, options)
+            except AssociationRejected as error:
+                if not is_transient(error):
+                    raise
+            await asyncio.sleep(jittered(wait))
         return await self._open_one(contexts, asked, special, options)
 
     async def _open_one(
         self, contexts: list[ProposedContext], asked: Asked, special: dict[str, Any], options: dict[str, Any]
     ) -> Kept:
-        manager = associate(self.address, contexts, **self.options | options | special)
+        manager = associate(self.address, contexts, **self.options | self._connection() | options | special)
         with _Patience(self):
             return Kept(await manager.__aenter__(), manager, asked, special)
+
+    def _connection(self) -> dict[str, Any]:
+        """The connection that was given in place of an address, if that is so: there is one, for one association."""
+        if self._given is None:
+            return {}
+        if not self._given:
+            raise ConnectFailed(
+                f"the connection to {self.address} that was given has been used: it is good for one association, which serves"
+                " what was proposed when it was opened"
+            )
+        given, self._given = self._given, {}
+        return given
 
     def on_kept_waiting(self, change: int) -> None:
         """So many more associations are waited for longer than is usual."""

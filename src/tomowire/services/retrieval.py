@@ -76,11 +76,12 @@ async def plan_retrieval(
     with_classes: bool,
     confirm: bool,
     options: dict[str, Any],
+    special: dict[str, Any],
     timeout: float | None = DEFAULT_FIND_TIMEOUT,
 ) -> tuple[list[Part], list[Exception]]:
     """Ask the peer what `query` matches, `with_classes` down to the SOP classes; and `Planner.failures`.
 
-    `timeout` is that of each query. Raises as `CFindScu.find` does.
+    `timeout` is that of each query; `options` and `special` are as for `Pool.lease`. Raises as `CFindScu.find` does.
     """
     contexts = [querying(each) for each in dict.fromkeys((model, Model.STUDY_ROOT))]
 
@@ -89,7 +90,7 @@ async def plan_retrieval(
         parts = await (planner.parts(query) if with_classes else planner.entities(query))
         return parts, planner.failures
 
-    return await pool.use(contexts, ask, options=options)
+    return await pool.use(contexts, ask, options=options, **special)
 
 
 class Objects:

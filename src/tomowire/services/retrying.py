@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 DEFAULT_RETRIES: Final = 3
 _LONGEST_WAIT: Final = 60.0
-# Of many that were sent away at the same moment not all come back at the same moment.
 _JITTER: Final = 0.25
-REJECTED_TRANSIENT: Final = 2
-"""The result of an A-ASSOCIATE-RJ that says: not now (PS3.8 Table 9-21)."""
+_REJECTED_TRANSIENT: Final = 2
 
 
 def retry_waits(retries: int = DEFAULT_RETRIES) -> tuple[float, ...]:
@@ -27,6 +25,18 @@ def retry_waits(retries: int = DEFAULT_RETRIES) -> tuple[float, ...]:
 def is_out_of_resources(response: StoreResponse) -> bool:
     """Whether an object was refused for a reason that passes (PS3.4 B.2.3: A7xx)."""
     return 0xA700 <= response.status <= 0xA7FF
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether a peer has rejected an association for now only (PS3.8 Table 9-21)."""
+    return isinstance(error, AssociationRejected) and error.result == _REJECTED_TRANSIENT
+
+
+def jittered(seconds: float) -> float:
+    """About so many seconds: of many that were sent away at the same moment not all come back at the same moment."""
+    from random import uniform  # needed seldom, and not cheap to import
+
+    return seconds * uniform(1 - _JITTER, 1 + _JITTER)
 
 
 class Retries:
@@ -47,8 +57,7 @@ class Retries:
 
         A peer that was never there is not waited for: a mistake in its address should be told at once.
         """
-        is_transient = isinstance(error, AssociationRejected) and error.result == REJECTED_TRANSIENT
-        is_worth_it = is_transient or (self._was_there and not isinstance(error, AssociationRejected))
+        is_worth_it = is_transient(error) or (self._was_there and not isinstance(error, AssociationRejected))
         if not is_worth_it or self._has_given_up:
             return None
         self._has_given_up = failures > len(self._waits)
@@ -62,8 +71,4 @@ class Retries:
         return self._wait(refusals) if is_out_of_resources(response) else None
 
     def _wait(self, number: int) -> float | None:
-        if number > len(self._waits):
-            return None
-        from random import uniform  # needed seldom, and not cheap to import
-
-        return self._waits[number - 1] * uniform(1 - _JITTER, 1 + _JITTER)
+        return jittered(self._waits[number - 1]) if number <= len(self._waits) else None
