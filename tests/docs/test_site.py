@@ -45,6 +45,12 @@ def test_what_is_broken_fails(tmp_path: Path, what: str, text: str) -> None:
     assert "WARNING" in done.stderr or "Extension error" in done.stderr
 
 
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+def test_links_of_pages_beside_the_site_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (REPOSITORY / page).read_text())
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     files = [path for kind in ("html", "css") for path in site.rglob(f"*.{kind}")]
     assert len(files) > 10
