@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 
 _CODE: Final = re.compile(r"(`+[^`]+`+)")
 _REFERENCE: Final = re.compile(r"`[A-Za-z_][\w.]*(?:\(\))?`")
+_MARKUP: Final = re.compile(r"([*|\\]|(?<=\w)_(?!\w))")
 _ITEM: Final = re.compile(r"(?:[-*]|\d+\.) ")
 
 
@@ -28,49 +29,43 @@ def as_restructured_text(lines: Sequence[str]) -> list[str]:
 
 
 def _blocks(lines: Sequence[str]) -> Iterator[list[str]]:
-    """What stands between empty lines; indented blocks that follow each other are one."""
+    """What stands between empty lines, or between fences."""
     gathered: list[str] = []
+    is_fenced = False
     for line in [*lines, ""]:
-        if line.strip():
-            gathered.append(line)
+        if is_fence := line.lstrip().startswith("```"):
+            is_fenced = not is_fenced
+        if (line.strip() or is_fenced) and not is_fence:
+            gathered.append(f"    {line}" if is_fenced else line)
         elif gathered:
             yield gathered
             gathered = []
 
 
 def _is_literal(block: Sequence[str]) -> bool:
-    return all(line.startswith("    ") for line in block)
+    return all(line.startswith("    ") for line in block) or block[0].startswith(">>> ")
 
 
 def _literal(block: Sequence[str]) -> list[str]:
-    return ["::", "", *block]
+    return ["::", "", *(line if line.startswith("    ") else f"    {line}" for line in block)]
 
 
 def _line(line: str) -> str:
     """One line: a star outside of code is no markup; code that is more than a name is literal, a name may be a link."""
-    head = match.group() if (match := _ITEM.match(line.lstrip())) else ""
-    indent = line[: len(line) - len(line.lstrip())]
-    rest = line.lstrip()[len(head) :]
-    pieces = [
-        _code(piece) if odd else _text(piece) for piece, odd in zip(_CODE.split(rest), _alternating(), strict=False)
-    ]
-    return indent + head + "".join(pieces)
-
-
-def _alternating() -> Iterator[bool]:
-    while True:
-        yield False
-        yield True
+    rest = line.lstrip()
+    head = match.group() if (match := _ITEM.match(rest)) else ""
+    pieces = enumerate(_CODE.split(rest[len(head) :]))
+    indent = line[: len(line) - len(rest)]
+    return indent + head + "".join(_code(piece) if odd % 2 else _text(piece) for odd, piece in pieces)
 
 
 def _code(piece: str) -> str:
-    if piece.startswith("``") or _REFERENCE.fullmatch(piece):
-        return piece
-    return f"`{piece}`"
+    return piece if piece.startswith("``") or _REFERENCE.fullmatch(piece) else f"`{piece}`"
 
 
 def _text(piece: str) -> str:
-    return re.sub(r"([*|\\])", r"\\\1", re.sub(r"\b_(?=\W|$)|(?<=\w)_(?=\W|$)", r"\\_", piece))
+    """A colon twice at the end announces what is literal; that is said anew where it begins."""
+    return _MARKUP.sub(r"\\\1", piece[:-1] if piece.endswith("::") else piece)
 
 
 def _convert(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:

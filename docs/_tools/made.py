@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
+from sphinx.util.logging import getLogger
 
 from automaton import action_table, state_table, transition_table
 from command_line import command_line
 from names import LEVELS, entries
 from statuses import statuses
+
+logger: Final = getLogger(__name__)
 
 MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "command line": command_line,
@@ -34,9 +36,16 @@ _PAGES: Final = re.compile(r"^<!-- pages: (.+) -->$", re.MULTILINE)
 _MARK: Final = re.compile(r"^<!-- made from the code: (.+) -->$", re.MULTILINE)
 
 
-def with_made_parts(text: str) -> str:
-    """The page with its parts in place. Raises `KeyError` for one that nothing makes."""
-    return _PAGES.sub(lambda mark: _links(mark[1].split(", ")), _MARK.sub(lambda mark: MAKERS[mark[1]](), text))
+def with_made_parts(text: str, page: str) -> str:
+    """The page with its parts in place. One that nothing makes is a warning, and so the end of a strict build."""
+
+    def part(mark: re.Match[str]) -> str:
+        if maker := MAKERS.get(mark[1]):
+            return maker()
+        logger.warning("nothing makes %r; there are %s", mark[1], ", ".join(MAKERS), location=page)
+        return ""
+
+    return _PAGES.sub(lambda mark: _links(mark[1].split(", ")), _MARK.sub(part, text))
 
 
 def _links(names: Sequence[str]) -> str:
@@ -51,10 +60,7 @@ def _title(page: Path) -> str:
 
 
 def _read(_app: Sphinx, page: str, source: list[str]) -> None:
-    try:
-        source[0] = with_made_parts(source[0])
-    except KeyError as error:
-        raise ExtensionError(f"{page}: nothing makes {error}; there are {', '.join(MAKERS)}") from error
+    source[0] = with_made_parts(source[0], page)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -71,8 +71,15 @@ def test_a_bar_in_an_option_ends_no_cell() -> None:
         (["`Storage(keep)`"], ["``Storage(keep)``"]),
         (["a", "", "    tree", "    ├── leaf", "", "b"], ["a", "", "::", "", "    tree", "    ├── leaf", "", "b"]),
         (["- one *two*", "- three"], ["- one \\*two\\*", "- three"]),
+        (["a name_ and a | and \\d"], ["a name\\_ and a \\| and \\\\d"]),
+        (
+            ["so:", "```python", "a = 1", "", "b *= 2", "```", "c"],
+            ["so:", "", "::", "", "    a = 1", "    ", "    b *= 2", "", "c"],
+        ),
+        (["so::", "", "    a * b"], ["so:", "", "::", "", "    a * b"]),
+        ([">>> f(*a)", "1"], ["::", "", "    >>> f(*a)", "    1"]),
     ],
-    ids=["stars", "names", "code", "tree", "list"],
+    ids=["stars", "names", "code", "tree", "list", "marks", "fence", "colons", "prompt"],
 )
 def test_a_docstring_looks_as_it_is_written(written: list[str], expected: list[str]) -> None:
     assert docstrings.as_restructured_text(written) == expected
