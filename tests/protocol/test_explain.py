@@ -69,7 +69,7 @@ def test_any_transfer_syntax_will_do() -> None:
         (b"HTTP/1", "that is no DICOM peer, it speaks HTTP"),
         (b"GET / ", "that is no DICOM peer, it speaks HTTP"),
         (b"SSH-2.", "that is no DICOM peer, it speaks SSH"),
-        (b"\x15\x03\x03\x00\x02\x02", "that is no DICOM peer, it speaks TLS"),
+        (b"\x15\x03\x03\x00\x02\x02", "the other side speaks TLS, and this connection is without"),
         (b"220 ma", "that is no DICOM peer, what it says begins with '220 ma'"),
         (b"\x42\0\0\0\0\0", "that is no DICOM peer"),
         (b"\xff" * 6, "that is no DICOM peer"),

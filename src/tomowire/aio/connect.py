@@ -11,7 +11,7 @@ from tomowire.aio.association import DEFAULT_RELEASE_TIMEOUT, Association
 from tomowire.aio.listen import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.opening import Opening
 from tomowire.aio.serving import Dispatcher
-from tomowire.errors import AssociationLost, OperationTimeout
+from tomowire.errors import AssociationAborted, AssociationLost, OperationTimeout
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
 from tomowire.wire.user_information import AsynchronousOperationsWindow
@@ -103,8 +103,8 @@ async def _establish(association: Association, address: PeerAddress, timeout: fl
             await association.wait_established()
     except TimeoutError:
         raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
-    except AssociationLost as error:
-        if (refusal := opening.refusal(association)) is not None:
-            raise refusal from error
-        text = f"{address} closed the connection instead of answering the association request; is it a DICOM server?"
-        raise AssociationLost(text) from error
+    except (AssociationAborted, AssociationLost) as error:
+        better = opening.explain(association, error)
+        if better is None:
+            raise
+        raise better from error

@@ -23,11 +23,14 @@ _OTHERS: Final = {b"HTTP": "HTTP", b"SSH-": "SSH", b"\x15\x03": "TLS", b"\x16\x0
 )
 
 
+SPEAKS_TLS: Final = "the other side speaks TLS, and this connection is without"
+
+
 def explain_beginning(first: bytes) -> str:
     """What a connection is whose `first` bytes are no PDU."""
     for beginning, name in _OTHERS.items():
         if first.startswith(beginning):
-            return f"that is no DICOM peer, it speaks {name}"
+            return SPEAKS_TLS if name == "TLS" else f"that is no DICOM peer, it speaks {name}"
     begins = f", what it says begins with {first.decode('ascii')!r}" if first.isascii() and min(first) >= 0x20 else ""
     return f"that is no DICOM peer{begins}"
 
