@@ -20,7 +20,7 @@ from support.raw_peer import RawPeer, raw_acceptor
 from support.services import serve
 from tomowire.aio.connect import associate
 from tomowire.aio.tls import TlsClient, TlsServer
-from tomowire.errors import AssociationAborted, AssociationLost, ConnectFailed, TlsFailed
+from tomowire.errors import AssociationLost, ConnectFailed, TlsFailed, UsageError
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.wire.pdu import AAbort
 
@@ -309,7 +309,7 @@ async def test_the_peer_stops_in_the_middle_of_the_handshake(authority: Authorit
 
 async def test_a_caller_speaks_dicom_without_tls(authority: Authority, said: Said) -> None:
     async with serve(ssl=TlsServer(**authority.sign().options)) as server:
-        with pytest.raises(AssociationLost, match="closed the connection instead of answering"):
+        with pytest.raises(AssociationLost, match=r"instead of answering.*is it a DICOM server, and one without TLS\?"):
             async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]):
                 raise AssertionError
         assert await said.one_line() == "the other side speaks DICOM without TLS on this connection"
@@ -319,7 +319,7 @@ async def test_a_caller_speaks_tls_where_there_is_none(authority: Authority, sai
     async with serve() as server, await RawPeer.connect(server.port) as peer:
         await peer.send(CLIENT_HELLO + bytes(200))
         assert isinstance(await peer.read_pdu(), AAbort)
-    assert "it speaks TLS" in said.text
+    assert "PDU type 16H is not defined: the other side speaks TLS, and this connection is without" in said.text
 
 
 async def test_the_peer_answers_with_tls_where_there_is_none() -> None:
@@ -329,7 +329,9 @@ async def test_the_peer_answers_with_tls_where_there_is_none() -> None:
         await peer.read_until_closed()
 
     async with raw_acceptor(script) as port:
-        with pytest.raises(AssociationAborted, match="it speaks TLS"):
+        with pytest.raises(
+            TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=, --tls\)$"
+        ):
             async with associate(f"ANY@{LOOPBACK}:{port}", [verification()]):
                 raise AssertionError
 
@@ -339,6 +341,28 @@ async def test_nobody_is_there(authority: Authority, free_port: int) -> None:
         async with associate(f"ANY@{LOOPBACK}:{free_port}", [verification()], ssl=TlsClient(authority.file)):
             raise AssertionError
     assert not isinstance(failure.value, TlsFailed)
+
+
+async def test_the_acceptor_closes_without_a_word_after_the_handshake(authority: Authority) -> None:
+    """As Python's own servers do in TLS 1.3 with a certificate that they do not take: they send no alert."""
+    identity = authority.sign()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), LOOPBACK, 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(AssociationLost, match=r"and does it take this side's certificate\?"):
+            async with associate(f"ANY@{LOOPBACK}:{port}", [verification()], ssl=TlsClient(authority.file)):
+                raise AssertionError
+
+
+@pytest.mark.parametrize("name", ["", ".example.org", "x" * 70])
+async def test_a_name_that_is_none(authority: Authority, name: str) -> None:
+    with pytest.raises(UsageError, match="is no host name that a certificate can be for"):
+        async with associate(
+            f"ANY@{LOOPBACK}:1", [verification()], ssl=TlsClient(authority.file, server_hostname=name)
+        ):
+            raise AssertionError
 
 
 # The acceptor goes on

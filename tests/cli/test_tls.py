@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from support.certificates import Authority
+from support.certificates import Authority, Identity
 from support.network import LOOPBACK
 from support.programs import Program, run_tomowire, serving
 
@@ -17,20 +18,132 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
 def peer(program: Program) -> str:
     return f"TOMOWIRE@{LOOPBACK}:{program.port}"
 
 
-def test_objects_are_sent_and_found_over_tls(tmp_path: Path, authority: Authority, shared_data: Path) -> None:
-    mine = authority.sign()
-    options = ("--tls-cert", mine.certificate, "--tls-key", mine.key)
-    folder = shared_data / "synthetic-dcmtk"
+def showing(identity: Identity) -> tuple[object, ...]:
+    return "--tls-cert", identity.certificate, "--tls-key", identity.key
+
+
+def test_objects_are_sent_found_and_retrieved_over_tls(tmp_path: Path, authority: Authority, shared_data: Path) -> None:
     trust = ("--tls-ca", authority.file)
-    with serving("serve", "--data-dir", tmp_path / "data", *options) as archive:
-        sent = run_tomowire("send", peer(archive), folder, "--json", *trust)
+    with serving("serve", "--data-dir", tmp_path / "data", *showing(authority.sign())) as archive:
+        assert "TOMOWIRE on 127.0.0.1" in archive.stderr.text
+        assert ", TLS" in archive.stderr.text
+        assert "--tls" in archive.stderr.text
+        sent = run_tomowire("send", peer(archive), shared_data / "synthetic-dcmtk", "--json", *trust)
         assert sent.returncode == 0, sent.stderr
         found = run_tomowire("query", peer(archive), "--format", "json", *trust)
+        assert json.loads(found.stdout)
         got = run_tomowire("retrieve", peer(archive), "--modality", "CT", "-o", tmp_path / "got", *trust)
         assert got.returncode == 0, got.stderr
-    assert json.loads(found.stdout)
     assert [each for each in (tmp_path / "got").rglob("*") if each.is_file()]
+
+
+def test_both_sides_show_certificates(tmp_path: Path, authority: Authority) -> None:
+    options = (*showing(authority.sign()), "--tls-ca", authority.file)
+    with serving("listen", "-o", tmp_path / "received", *options) as listener:
+        mine = (*showing(authority.sign("client")), "--tls-ca", authority.file)
+        assert run_tomowire("echo", peer(listener), *mine).returncode == 0
+        refused = run_tomowire("echo", peer(listener), "--tls-ca", authority.file)
+    assert refused.returncode == 3
+    assert "the peer wants a certificate of this side, and was shown none (certificate=, --tls-cert)" in refused.stderr
+    assert "the caller has shown no certificate, and one is required" in listener.stderr.text
+    assert "Traceback" not in listener.stderr.text
+
+
+def test_a_certificate_of_the_caller_can_be_left_to_it(tmp_path: Path, authority: Authority) -> None:
+    options = (*showing(authority.sign()), "--tls-ca", authority.file, "--tls-client-auth", "optional")
+    with serving("listen", "-o", tmp_path / "received", *options) as listener:
+        assert run_tomowire("echo", peer(listener), "--tls-ca", authority.file).returncode == 0
+
+
+def test_whom_to_trust_and_by_which_name(tmp_path: Path, authority: Authority) -> None:
+    with serving("listen", "-o", tmp_path / "received", *showing(authority.sign("archive.example.org"))) as listener:
+        unknown = run_tomowire("echo", peer(listener), "--tls")
+        other = run_tomowire("echo", peer(listener), "--tls-ca", authority.file, "--json")
+        name = ("--tls-server-name", "archive.example.org")
+        assert run_tomowire("echo", peer(listener), "--tls-ca", authority.file, *name).returncode == 0
+        blind = run_tomowire("echo", peer(listener), "--tls-insecure")
+    assert (unknown.returncode, other.returncode, blind.returncode) == (3, 3, 0)
+    assert "to trust it, name its authority (authorities=, --tls-ca)" in unknown.stderr
+    assert "--tls-server-name" in json.loads(other.stdout)["error"]
+    assert "warning: --tls-insecure: the peer's certificate is not verified" in blind.stderr
+
+
+def test_one_side_only_speaks_tls(tmp_path: Path, authority: Authority) -> None:
+    with serving("listen", "-o", tmp_path / "plain") as plain:
+        tried = run_tomowire("echo", peer(plain), "--tls")
+    assert (tried.returncode, "speaks DICOM without TLS" in tried.stderr) == (3, True)
+    with serving("listen", "-o", tmp_path / "tls", *showing(authority.sign())) as tls:
+        assert run_tomowire("echo", peer(tls)).returncode == 4
+    assert "speaks DICOM without TLS" in tls.stderr.text
+
+
+def test_a_profile_is_chosen_by_name(tmp_path: Path, authority: Authority) -> None:
+    options = (*showing(authority.sign(rsa=True)), "--tls-profile", "bcp195-rfc8996-modified")
+    with serving("listen", "-o", tmp_path / "received", *options) as listener:
+        mine = ("--tls-ca", authority.file, "--tls-profile", "bcp195-nd")
+        assert run_tomowire("echo", peer(listener), *mine).returncode == 0
+    unknown = run_tomowire("echo", "ANY@localhost", "--tls-profile", "ssl3")
+    assert unknown.returncode == 2
+    assert "'bcp195-rfc8996'" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tls-key", "KEY"], "--tls-key needs --tls-cert"),
+        (["--tls-insecure", "--tls-ca", "CERT"], "--tls-ca has no use with it"),
+        (["--tls-ca", "missing.pem"], "does not exist"),
+        (["--tls-cert", "CERT", "--tls-key", "OTHER"], "the key is not that of the certificate"),
+    ],
+)
+def test_what_a_caller_cannot_ask_for(authority: Authority, options: list[str], said: str) -> None:
+    identity, other = authority.sign(), authority.sign()
+    files = {"KEY": identity.key, "CERT": identity.certificate, "OTHER": other.key}
+    done = run_tomowire("echo", f"ANY@{LOOPBACK}:1", *(files.get(each, each) for each in options))
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tls-ca", "CERT"], "TLS needs a certificate: --tls-cert"),
+        (["--tls-profile", "bcp195"], "TLS needs a certificate: --tls-cert"),
+        (["--tls-cert", "CERT", "--tls-client-auth", "require"], "--tls-client-auth require needs --tls-ca"),
+        (["--tls-cert", "CERT", "--tls-key", "OTHER"], "the key is not that of the certificate"),
+    ],
+)
+def test_what_a_listener_cannot_ask_for(tmp_path: Path, authority: Authority, options: list[str], said: str) -> None:
+    files = {"CERT": authority.sign().certificate, "OTHER": authority.sign().key}
+    arguments = [files.get(each, each) for each in options]
+    done = run_tomowire("listen", "-o", tmp_path / "received", "--port", "0", *arguments)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("command", ["listen", "serve"])
+def test_sighup_has_new_certificates_read_and_broken_ones_refused(
+    tmp_path: Path, authority: Authority, stranger: Authority, command: str
+) -> None:
+    identity = authority.sign()
+    where = {"listen": "-o", "serve": "--data-dir"}[command]
+    with serving(command, where, tmp_path / "data", *showing(identity)) as program:
+        old, new = ("--tls-ca", authority.file), ("--tls-ca", stranger.file)
+        assert run_tomowire("echo", peer(program), *old).returncode == 0
+        identity.replace_by(stranger.sign())
+        program.process.send_signal(signal.SIGHUP)
+        program.stderr.wait_for("the TLS certificates have been read again")
+        assert run_tomowire("echo", peer(program), *new).returncode == 0
+        assert run_tomowire("echo", peer(program), *old).returncode == 3
+        identity.key.write_text("hello")
+        program.process.send_signal(signal.SIGHUP)
+        program.stderr.wait_for("the TLS certificates of before remain in use: the certificate .* cannot be used")
+        assert run_tomowire("echo", peer(program), *new).returncode == 0
+        assert program.end() == 0

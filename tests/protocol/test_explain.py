@@ -15,12 +15,11 @@ from tomowire.protocol.explain import (
 from tomowire.protocol.negotiation import Agreement
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
+from tomowire.wire.user_identity import UserIdentity, UserIdentityAC
 from tomowire.wire.user_information import (
     AsynchronousOperationsWindow,
     ExtendedNegotiation,
     RoleSelection,
-    UserIdentityAC,
-    UserIdentityRQ,
     UserInformation,
 )
 
@@ -86,7 +85,7 @@ def test_any_transfer_syntax_will_do() -> None:
         (b"HTTP/1", "that is no DICOM peer, it speaks HTTP"),
         (b"GET / ", "that is no DICOM peer, it speaks HTTP"),
         (b"SSH-2.", "that is no DICOM peer, it speaks SSH"),
-        (b"\x15\x03\x03\x00\x02\x02", "that is no DICOM peer, it speaks TLS"),
+        (b"\x15\x03\x03\x00\x02\x02", "the other side speaks TLS, and this connection is without"),
         (b"220 ma", "that is no DICOM peer, what it says begins with '220 ma'"),
         (b"\x42\0\0\0\0\0", "that is no DICOM peer"),
         (b"\xff" * 6, "that is no DICOM peer"),
@@ -117,7 +116,7 @@ ASKED = UserInformation(
     asynchronous_operations_window=AsynchronousOperationsWindow(16, 1),
     role_selections=(RoleSelection(CT, scu=True, scp=True), RoleSelection(MR, scu=False, scp=True)),
     extended_negotiations=(ExtendedNegotiation(CT, b"\x02\x00"), ExtendedNegotiation(MR, b"\x01")),
-    user_identity=UserIdentityRQ(2, b"user", b"secret", positive_response_requested=True),
+    user_identity=UserIdentity(2, b"user", b"secret", positive_response_requested=True),
 )
 GIVEN = UserInformation(
     maximum_length=16384,
@@ -173,7 +172,7 @@ def test_an_agreement_in_words() -> None:
         ("window", "4 operations at once (16 operations proposed)"),
         ("extended", "CT Image Storage: 02 00 proposed, answered 01 00"),
         ("extended", "MR Image Storage: 01 proposed, not answered: not agreed to"),
-        ("user identity", "type 2 given, not answered: the peer may not look at it"),
+        ("user identity", "user 'user', not answered: the peer may not look at it"),
         ("implementation", "1.2.3 'PEER_1'"),
     ]
 
@@ -189,10 +188,10 @@ def test_an_agreement_on_less_in_words() -> None:
 
 def test_an_unlimited_window_and_an_identity_that_was_answered() -> None:
     unlimited = AsynchronousOperationsWindow(0, 0)
-    asked = UserInformation(asynchronous_operations_window=unlimited, user_identity=UserIdentityRQ(1, b"user"))
+    asked = UserInformation(asynchronous_operations_window=unlimited, user_identity=UserIdentity(1, b"user"))
     given = UserInformation(asynchronous_operations_window=unlimited, user_identity_response=UserIdentityAC(b""))
     said = dict(describe_agreement(negotiated(asked, given)))
     assert said["window"] == "any number of operations at once (any number of operations proposed)"
-    assert said["user identity"] == "type 1 given, answered"
+    assert said["user identity"] == "user 'user', answered"
     said = dict(describe_agreement(negotiated(asked, UserInformation())))
-    assert said["user identity"] == "type 1 given, no answer was asked for"
+    assert said["user identity"] == "user 'user', no answer was asked for"

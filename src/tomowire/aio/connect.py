@@ -14,7 +14,7 @@ from tomowire.aio.dispatcher import Dispatcher
 from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.aio.malformed import is_lenient
 from tomowire.aio.opening import Opening
-from tomowire.errors import AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
+from tomowire.errors import AssociationAborted, AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
 from tomowire.wire.user_information import AsynchronousOperationsWindow
@@ -132,11 +132,9 @@ async def _establish(association: Association, address: PeerAddress, timeout: fl
             await association.wait_established()
     except TimeoutError:
         raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
-    except AssociationLost as error:
-        if (refusal := opening.refusal(association)) is not None:
-            refusal.proposed = error.proposed
-            raise refusal from error
-        what = f"{address} closed the connection instead of answering the association request"
-        lost = AssociationLost(f"{what}; is it a DICOM server, and without TLS?")
-        lost.proposed = error.proposed
-        raise lost from error
+    except (AssociationAborted, AssociationLost) as error:
+        better = opening.explain(association, error)
+        if better is None:
+            raise
+        better.proposed = error.proposed
+        raise better from error

@@ -11,18 +11,20 @@ from tomowire.aio.existing import Stream, check_socket, take_over, transport_of
 from tomowire.aio.tls_context import context_of_client
 from tomowire.aio.tls_handshake import Handshake
 from tomowire.aio.tls_reasons import alert_of, why_refused, why_requestor
-from tomowire.errors import ConnectFailed, TlsFailed, UsageError
+from tomowire.errors import AssociationLost, ConnectFailed, TlsFailed, UsageError
+from tomowire.protocol.explain import SPEAKS_TLS
 
 if TYPE_CHECKING:
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
     from tomowire.aio.tls import TlsClient
+    from tomowire.errors import AssociationError
 
 
 class Opening:
     """How a requestor gets its connection: a new one to `address`, or one that is there already; with or without TLS.
 
-    Raises `UsageError` for a socket or stream that cannot be used; it is still the caller's then.
+    Raises `UsageError` for a socket or stream that cannot be used, which is still the caller's then, and for a name that is none.
     """
 
     def __init__(
@@ -36,6 +38,9 @@ class Opening:
             raise UsageError("there can be a socket or a stream, not both")
         self._address = address
         self._tls = tls
+        if tls is not None:
+            name = address.host if isinstance(tls, SSLContext) else tls.server_hostname
+            self._server_hostname = _host_name(address.host if name is None else name)
         self._stream = stream  # a StreamWriter that nobody holds closes its transport
         self._socket = check_socket(sock) if sock is not None else None
         self._transport = transport_of(stream) if stream is not None else None
@@ -53,38 +58,40 @@ class Opening:
                     return
                 tls = await self._shake_hands(handshake, self._tls)
                 handshake.hand_over(tls, connection)
-        except TimeoutError:
+        except BaseException as error:
+            self._close_existing()
+            if not isinstance(error, TimeoutError):
+                raise
             if handshake.has_begun:
-                text = f"{self._over_tls}: no answer within {timeout:g} s to the TLS handshake; does it speak TLS on this port?"
+                text = f"{self._with_tls}: no answer within {timeout:g} s to the TLS handshake; does it speak TLS on this port?"
                 raise TlsFailed(text) from None
             raise ConnectFailed(f"{self._cannot}: no answer within {timeout:g} s") from None
-        except BaseException:
-            self._close_existing()
-            raise
 
-    def refusal(self, association: Association) -> TlsFailed | None:
-        """What the acceptor said of this side's certificate, if the association was lost by that.
+    def explain(self, association: Association, error: AssociationError) -> AssociationError | None:
+        """A better word for `error`, which ended `association` before it was accepted.
 
-        In TLS 1.3 the requestor's handshake is over before the acceptor has seen its certificate (RFC 8446 2).
+        In TLS 1.3 the requestor's handshake is over before the acceptor has seen its certificate (RFC 8446 2): what it says of that
+        comes instead of its answer.
         """
         alert = alert_of(association.connection.broken_by)
-        if alert is None:
+        if alert is not None:
+            return TlsFailed(f"{self._with_tls}: {why_refused(alert, self._shows_certificate)}")
+        if SPEAKS_TLS in str(error):
+            return TlsFailed(f"{self._cannot}: {SPEAKS_TLS} (ssl=, --tls)")
+        if not isinstance(error, AssociationLost):
             return None
-        return TlsFailed(f"{self._over_tls}: {why_refused(alert, self._shows_certificate)}")
+        doubt = "and one without TLS" if self._tls is None else "and does it take this side's certificate"
+        closed = f"{self._address} closed the connection instead of answering the association request"
+        return AssociationLost(f"{closed}; is it a DICOM server, {doubt}?")
 
     async def _shake_hands(self, handshake: Handshake, tls: SSLContext | TlsClient) -> asyncio.Transport:
         context = tls if isinstance(tls, SSLContext) else await context_of_client(tls)
-        name = None if isinstance(tls, SSLContext) else tls.server_hostname
         transport = await self._connect(handshake)
         try:
-            return await handshake.run(
-                transport, context, server_side=False, server_hostname=name or self._address.host
-            )
+            return await handshake.run(transport, context, server_side=False, server_hostname=self._server_hostname)
         except OSError as error:
             why = why_requestor(error, handshake.first, self._shows_certificate)
-            raise TlsFailed(f"{self._over_tls}: {why}") from error
-        except ValueError as error:
-            raise UsageError(f"{name or self._address.host!r} is no host name for TLS: {error}") from error
+            raise TlsFailed(f"{self._with_tls}: {why}") from error
 
     async def _connect(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
         """Open the connection. Raises `ConnectFailed` that says why there is none."""
@@ -126,10 +133,21 @@ class Opening:
         return f"cannot connect to {self._address}"
 
     @property
-    def _over_tls(self) -> str:
+    def _with_tls(self) -> str:
         return f"{self._cannot} with TLS"
 
     @property
     def _shows_certificate(self) -> bool | None:
         """None where that is not known."""
         return None if isinstance(self._tls, SSLContext) or self._tls is None else self._tls.certificate is not None
+
+
+def _host_name(name: str) -> str:
+    """A name that a certificate can be for. Python's own check of it comes too late to be told in an orderly way."""
+    try:
+        is_one = bool(name.encode("idna")) and not name.startswith(".")
+    except UnicodeError:
+        is_one = False
+    if not is_one:
+        raise UsageError(f"{name!r} is no host name that a certificate can be for")
+    return name

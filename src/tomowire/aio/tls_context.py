@@ -55,7 +55,7 @@ async def context_of_client(tls: TlsClient) -> SSLContext:
     _made.pop(tls, None)
     _made[tls] = _Made(stamps, context)
     while len(_made) > _MOST_REMEMBERED:
-        del _made[next(iter(_made))]
+        _made.pop(next(iter(_made)), None)
     return context
 
 

@@ -173,6 +173,9 @@ def _feed(connection: Connection, data: bytes) -> None:
     while view:
         room = connection.get_buffer(len(view))
         taken = min(len(room), len(view))
+        if not taken:  # more than anybody has to say before there is an association
+            connection.kill()
+            return
         room[:taken] = view[:taken]
         connection.buffer_updated(taken)
         view = view[taken:]

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from tomowire.protocol.negotiation import AcceptedContext, Agreement, RefusedContext
     from tomowire.wire.pdu import AAssociateRQ
-    from tomowire.wire.user_information import UserIdentityRQ, UserInformation
+    from tomowire.wire.user_identity import UserIdentity
+    from tomowire.wire.user_information import UserInformation
 
 _RESULTS: Final[dict[int, str]] = {
     ContextResult.USER_REJECTION: "the peer's application refused it: its operator decides who may use it",
@@ -29,6 +30,9 @@ _OTHERS: Final = {b"HTTP": "HTTP", b"SSH-": "SSH", b"\x15\x03": "TLS", b"\x16\x0
 )
 
 
+SPEAKS_TLS: Final = "the other side speaks TLS, and this connection is without"
+
+
 def foreign_protocol(first: bytes) -> str | None:
     """The protocol of a connection whose `first` bytes are no PDU: "HTTP", "SSH" or "TLS"; None for any other."""
     return next((name for beginning, name in _OTHERS.items() if first.startswith(beginning)), None)
@@ -38,7 +42,7 @@ def explain_beginning(first: bytes) -> str:
     """What a connection is whose `first` bytes are no PDU."""
     name = foreign_protocol(first)
     if name is not None:
-        return f"that is no DICOM peer, it speaks {name}"
+        return SPEAKS_TLS if name == "TLS" else f"that is no DICOM peer, it speaks {name}"
     begins = f", what it says begins with {first.decode('ascii')!r}" if first.isascii() and min(first) >= 0x20 else ""
     return f"that is no DICOM peer{begins}"
 
@@ -112,14 +116,14 @@ def _refused(context: RefusedContext) -> str:
     )
 
 
-def _identity(identity: UserIdentityRQ, given: UserInformation) -> str:
+def _identity(identity: UserIdentity, given: UserInformation) -> str:
     if given.user_identity_response is not None:
         answered = "answered"
     elif identity.positive_response_requested:
         answered = "not answered: the peer may not look at it"
     else:
         answered = "no answer was asked for"
-    return f"type {identity.identity_type} given, {answered}"
+    return f"{identity}, {answered}"
 
 
 def _window(agreement: Agreement) -> str:
