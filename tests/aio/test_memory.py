@@ -135,6 +135,16 @@ def test_nobody_overtakes_one_that_waits_and_came_before() -> None:
     assert young.held == 5
 
 
+def test_who_has_left_does_not_come_back() -> None:
+    memory = DataMemory(100)
+    (only,) = data_sets(memory, 1)
+    only.ask(10)
+    only.leave()
+    with pytest.raises(MemoryShort):
+        only.ask(10)
+    assert memory.used == 0
+
+
 def test_who_came_before_those_that_wait_takes_what_there_is() -> None:
     memory = DataMemory(100)
     old, holder, young = data_sets(memory, 3)

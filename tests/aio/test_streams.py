@@ -336,3 +336,95 @@ async def _play(steps: list[str | int], rest: int) -> None:
     borrower.check()
     stream.close()
     assert sender.pool.current.pins == 0
+
+
+# Putting back
+
+
+async def test_what_is_put_back_comes_again_and_then_what_follows() -> None:
+    stream = DataStream()
+    push(stream, b"abc" * GATHER)
+    await soon(stream)
+    stream.put_back(3 * GATHER - 4, memoryview(b"before "))
+    assert stream.is_put_back
+    again = await soon(stream)
+    assert (content(again), again.last) == (b"before cabc", False)
+    assert not stream.is_put_back
+    push(stream, b"rest", last=True)
+    assert content(await soon(stream)) == b"rest"
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+@pytest.mark.parametrize("used", [0, 1, 300, 301, 599, 600])
+async def test_of_the_last_chunk_what_is_put_back_is_the_last(used: int) -> None:
+    """Also if that is nothing at all."""
+    stream, data = DataStream(), bytes(range(256)) * 3
+    push(stream, data[:300])
+    push(stream, data[300:600], last=True)
+    assert (await soon(stream)).last
+    stream.put_back(used, memoryview(b""))
+    again = await soon(stream)
+    assert (content(again), again.last) == (data[used:600], True)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_the_memory_is_lent_until_what_was_put_back_has_been_taken() -> None:
+    stream = DataStream()
+    block = push(stream, b"x" * 1000)
+    stream.hurry()
+    await soon(stream)
+    stream.put_back(10, memoryview(b""))
+    assert block.pins == 1
+    again = await soon(stream)
+    again.keep()
+    push(stream, b"", last=True)
+    await soon(stream)
+    assert block.pins == 1
+    again.release()
+    assert block.pins == 0
+
+
+async def test_what_was_put_back_is_passed_over_with_the_rest() -> None:
+    stream = DataStream()
+    block = push(stream, b"x" * 1000, last=True)
+    await soon(stream)
+    stream.put_back(10, memoryview(b""))
+    await stream.pass_over()
+    stream.close()
+    assert block.pins == 0
+
+
+async def test_what_was_put_back_is_gone_when_the_request_has_been_answered() -> None:
+    stream = DataStream()
+    block = push(stream, b"x" * 1000, last=True)
+    await soon(stream)
+    stream.put_back(10, memoryview(b""))
+    stream.close()
+    assert block.pins == 0
+    with pytest.raises(UsageError, match="after the request had been answered"):
+        await anext(stream)
+
+
+async def test_what_was_put_back_is_there_when_the_association_has_ended_and_nothing_after_it() -> None:
+    stream = DataStream()
+    push(stream, b"x" * 1000)
+    stream.hurry()
+    await soon(stream)
+    stream.put_back(10, memoryview(b""))
+    stream.fail(AssociationLost("gone"))
+    assert content(await soon(stream)) == b"x" * 990
+    with pytest.raises(AssociationLost, match="gone"):
+        await anext(stream)
+
+
+async def test_a_stream_is_untouched_until_something_was_handed_out() -> None:
+    stream = DataStream()
+    assert stream.is_untouched
+    push(stream, b"x", last=True)
+    assert stream.is_untouched
+    await soon(stream)
+    assert not stream.is_untouched
+    stream.close()
+    assert not stream.is_untouched

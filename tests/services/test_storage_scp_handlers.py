@@ -12,7 +12,7 @@ import pytest
 
 from support.raw_peer import CT, RawPeer, associate_rq, command_pdu, echo_rq, message_pdus, p_data, store_rq
 from tomowire.aio.listen import listen
-from tomowire.errors import DataSetError, StoreFailed
+from tomowire.errors import DataSetError, StoreFailed, UsageError
 from tomowire.protocol.status import Status
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
@@ -323,3 +323,9 @@ async def test_a_handler_with_a_time_limit_is_cancelled_when_its_association_end
             peer.reset()
             await hanging.ended.wait()
     assert hanging.cancelled.is_set()
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_a_time_limit_must_be_a_time(seconds: float) -> None:
+    with pytest.raises(UsageError):
+        Storage(returning(0), handler_timeout=seconds)

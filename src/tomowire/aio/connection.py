@@ -265,6 +265,11 @@ class Connection(asyncio.BufferedProtocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
+    def last_heard(self) -> float:
+        """When something last came from the peer, in the loop's time; now, if nothing can come because we do not read."""
+        return self._loop.time() if self._holds else self.last_received
+
+    @property
     def is_reading_held(self) -> bool:
         """Whether nothing comes from the peer because we do not read."""
         return bool(self._holds)

@@ -95,5 +95,6 @@ class HeldData:
         if waiter is not None and not waiter.done():
             if self._share.is_given_up:
                 waiter.set_exception(MemoryShort(NONE_LEFT))
+                waiter.exception()  # seen: who is cancelled at this moment does not look at it
             else:
                 waiter.set_result(None)

@@ -111,7 +111,8 @@ class DataMemory:
         self._settle(now)
 
     def leave(self, share: Share, now: float) -> None:
-        """The data set is not held any more."""
+        """The data set is not held any more, and will not be again."""
+        share.is_given_up = True
         if self._shares.pop(share.number, None) is not None:
             if share.wanted:
                 self._stop_waiting(share)

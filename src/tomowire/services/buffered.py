@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import MemoryShort
 from tomowire.services.storage_scp import Storage
-from tomowire.services.store_request import BufferedStoreRequest, no_memory
+from tomowire.services.store_request import BufferedStoreRequest, raise_as_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,12 +28,13 @@ class BufferedStorage(Storage):
 
     async def _perform(self, request: StoreRequest) -> Any:
         connection = request.association.connection
-        with request.memory.hold(lambda: connection.last_received) as held:
+        with request.memory.hold(lambda: connection.last_heard) as held:
             try:
                 async for chunk in request.data:
                     await held.write(chunk.buffers, chunk.nbytes)
                 content = held.whole()
             except MemoryShort as error:
-                raise no_memory(error) from None
+                raise_as_failure(error)
+                raise
             request.data.close()  # the memory that it was received into
             return await self._call(BufferedStoreRequest(request, content, held), request.data)

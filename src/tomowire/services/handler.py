@@ -72,6 +72,8 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float, handler: Callable[..., Any]) -> None:
+        if seconds <= 0:
+            raise UsageError(f"a handler cannot do its work in {seconds:g} s")
         self._seconds = seconds
         self._handler = handler
         self._abandoned: set[asyncio.Task[Any]] = set()

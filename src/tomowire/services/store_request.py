@@ -43,6 +43,9 @@ class StoredObject:
         self.transfer_syntax_uid: Final = transfer_syntax_uid
         """The encoding of the data set."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.sop_instance_uid}, {self.association.title}>"
+
     @property
     def calling_ae_title(self) -> str:
         """The AE title of who opened the association."""
@@ -106,14 +109,14 @@ class StoreRequest(StoredObject):
         if self._metadata is None:
             if not self.data.is_untouched:
                 raise UsageError("the metadata of an object are read before its data")
-            self._held = self.memory.hold(lambda: self.association.connection.last_received)
+            self._held = self.memory.hold(lambda: self.association.connection.last_heard)
             head = Head(self.transfer_syntax_uid, self._held, limit)
             try:
                 dataset = await head.read(self.data)
-            except MemoryShort as error:
-                raise no_memory(error) from None
-            except DataSetError as error:
-                raise StoreFailed(CANNOT_UNDERSTAND, str(error)) from error
+            except BaseException as error:
+                self.close()
+                raise_as_failure(error)
+                raise
             self.encoded_metadata = head.encoded
             self._metadata = with_file_meta(self, dataset)
         return self._metadata
@@ -159,10 +162,9 @@ class BufferedStoreRequest(StoredObject):
         if self._dataset is None:
             try:
                 dataset = await decoded(self.content, self.transfer_syntax_uid, self._held)
-            except MemoryShort as error:
-                raise no_memory(error) from None
-            except DataSetError as error:
-                raise StoreFailed(CANNOT_UNDERSTAND, str(error)) from error
+            except (MemoryShort, DataSetError) as error:
+                raise_as_failure(error)
+                raise
             self._dataset = with_file_meta(self, dataset)
         return self._dataset
 
@@ -178,9 +180,12 @@ class BufferedStoreRequest(StoredObject):
         await write_whole_object(os.fspath(path), self.file_header(), chunks())
 
 
-def no_memory(error: MemoryShort) -> StoreFailed:
-    """PS3.4 B.2.3: refused, out of resources. The sender may try again."""
-    return StoreFailed(OUT_OF_RESOURCES, str(error))
+def raise_as_failure(error: BaseException) -> None:
+    """Raise `StoreFailed` for want of memory (PS3.4 B.2.3: the sender may try again), and for what cannot be read."""
+    if isinstance(error, MemoryShort):
+        raise StoreFailed(OUT_OF_RESOURCES, str(error)) from None
+    if isinstance(error, DataSetError):
+        raise StoreFailed(CANNOT_UNDERSTAND, str(error)) from error
 
 
 def with_file_meta(of: StoredObject, dataset: Dataset) -> Dataset:
