@@ -47,7 +47,8 @@ class Memory:
     def now(cls) -> Memory:
         for _ in range(3):
             gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is free is not held
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # what is free is not held
+            trim(0)
         status = Path("/proc/self/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         return cls(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 from tomowire.wire.command_set import decode_command, encode_command
@@ -27,7 +28,7 @@ DEFAULT_PATIENCE: Final = 30.0
 
 _READ: Final = 1 << 16
 _FRAGMENT: Final = 1 << 14
-_RESET: Final = struct.pack("ii", 1, 0)
+_RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """SO_LINGER with no time to linger: closing sends RST."""
 
 
