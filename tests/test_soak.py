@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the soak reads 
 def test_three_hundred_associations_leave_nothing() -> None:
     seed = random.randrange(1 << 32)
     try:
-        assert "300 turns" in run(associations=300, seed=seed, at_once=8, may_warm_up=True)
+        assert "300 associations" in run(associations=300, seed=seed, at_once=8, may_warm_up=True)
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise

@@ -40,7 +40,8 @@ from tomowire import (
     verification,
 )
 from tomowire.services.dicom_file import DicomFile
-from tomowire.testing import FaultyPeer
+from tomowire.testing import Behaviour, FaultyPeer, Talk
+from tomowire.testing.raw import RawMessage
 from tomowire.testing.samples import CT_IMAGE_STORAGE
 from tomowire.wire.pdu import AAbort
 
@@ -72,6 +73,10 @@ async def get(association: Association, file: DicomFile, timeout: float) -> list
 
 async def move(association: Association, file: DicomFile, timeout: float) -> list[Any]:
     return [each async for each in CMoveScu(association).move(STUDY, "DEST", timeout=timeout)]
+
+
+async def all_of(answers: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in answers]
 
 
 OPERATIONS: list[Operation] = [echo, store, find, get, move]
@@ -187,6 +192,30 @@ async def test_what_comes_after_the_timeout_is_not_taken_for_the_answer_to_the_n
         await peer.wait_idle()
     assert [each.command.message_id for each in peer.heard.requests] == [1, 1]  # type: ignore[attr-defined]
     assert (peer.heard.connections, peer.heard.releases) == (2, 1)
+
+
+async def test_a_late_association_is_not_used_for_the_next_request_of_a_peer() -> None:
+    async with asyncio.timeout(LONG), FaultyPeer.answers_late(4 * SHORT, times=1) as peer, Peer(peer.address) as dicom:
+        with pytest.raises(OperationTimeout):
+            await all_of(dicom.find(Query.studies(), timeout=SHORT))
+        assert len(await all_of(dicom.find(Query.studies(), timeout=LONG))) == 1
+    assert peer.heard.connections == 2
+
+
+class HangsUp(Behaviour):
+    """Answers one request of each association, and then closes the connection."""
+
+    async def answer(self, talk: Talk, message: RawMessage) -> None:
+        await super().answer(talk, message)
+        await talk.close()
+
+
+async def test_a_peer_that_hangs_up_between_two_requests() -> None:
+    async with asyncio.timeout(LONG), FaultyPeer(HangsUp()) as peer, Peer(peer.address) as dicom:
+        for number in range(1, 4):
+            assert len(await all_of(dicom.find(Query.studies(), timeout=LONG))) == 1
+            await peer.wait_idle()
+            assert peer.heard.connections == number
 
 
 async def test_a_peer_that_accepts_the_connection_and_never_answers() -> None:

@@ -34,7 +34,6 @@ __all__ = [
     "MR",
     "RELEASE_RP",
     "RELEASE_RQ",
-    "SECONDS",
     "STORE",
     "Closed",
     "RawMessage",
@@ -49,8 +48,6 @@ __all__ = [
     "store_rq",
 ]
 
-SECONDS = 10.0
-"""No step of a script takes longer; a test that waits for ever fails instead."""
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"

@@ -47,7 +47,8 @@ class Memory:
     def now(cls) -> Memory:
         for _ in range(3):
             gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is free is not held
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # what is free is not held
+            trim(0)
         status = Path("/proc/self/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         return cls(
@@ -71,13 +72,8 @@ async def soak(folder: Path, *, associations: int, seed: int, at_once: int, may_
     before = Resources.now()
     files = make_files(folder)
     handlers = Handlers(files, chance)
-    ended = 0
 
-    def on_end(association: object) -> None:
-        nonlocal ended
-        ended += 1
-
-    async with listen(LOOPBACK, 0, services=handlers.services, shutdown_grace=1.0, on_end=on_end) as server:
+    async with listen(LOOPBACK, 0, services=handlers.services, shutdown_grace=1.0) as server:
         handlers.own_address = PeerAddress("SOAK", LOOPBACK, server.port)
         work = Work(chance, files, server)
         listening = Resources.now()
@@ -98,7 +94,7 @@ async def soak(folder: Path, *, associations: int, seed: int, at_once: int, may_
         )
     resident = ", ".join(f"{each.resident / 1e6:.1f}" for each in memory)
     return (
-        f"{associations} turns, {ended} associations of the server, in {time.monotonic() - begun:.0f} s; MB after each quarter:"
+        f"{associations} associations at least, in {time.monotonic() - begun:.0f} s; MB after each quarter:"
         f" {resident}; objects: {', '.join(str(each.blocks) for each in memory)}; nothing is left. "
         + ", ".join(f"{count} {name}" for name, count in work.outcomes.most_common())
     )

@@ -89,6 +89,15 @@ async def test_objects_can_be_waited_for(archive: Archive) -> None:
     assert not late.done()
 
 
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Archive():
+        with pytest.raises(ValueError, match="sock"), Archive(sock=object()):
+            pass
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_has_no_address_before_it_listens() -> None:
     with pytest.raises(UsageError):
         _ = Archive().address

@@ -369,11 +369,16 @@ async def test_what_cannot_be_asked_of_it(wrong: Callable[[], Any]) -> None:
 # Bounds
 
 
-async def test_it_does_not_wait_for_ever() -> None:
-    peer = FaultyPeer.falls_silent(patience=0.1)
+@pytest.mark.parametrize(
+    "peer",
+    [FaultyPeer.falls_silent(patience=0.1), FaultyPeer.stops_reading(patience=0.1), FaultyPeer.closes(patience=0.1)],
+    ids=lambda peer: type(peer.fault).__name__,
+)
+async def test_it_does_not_wait_for_ever(peer: FaultyPeer) -> None:
     async with associated(peer) as raw:
+        await raw.send(command_pdu(ECHO.context_id, echo_rq()))
         await peer.wait_idle()
-        with pytest.raises(Closed):
+        with pytest.raises((Closed, ConnectionResetError)):
             await raw.read(1)
 
 

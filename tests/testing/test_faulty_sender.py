@@ -91,6 +91,26 @@ async def test_a_rejection_is_told() -> None:
     assert outcome == Outcome(outcome.sop_instance_uid, rejection=AAssociateRJ(1, 1, 7))
 
 
+async def test_an_scp_that_does_not_take_such_objects_is_the_tests_mistake() -> None:
+    async def refuse(peer: RawPeer) -> None:
+        await peer.accept(refuse=[CT])
+        await everything(peer)
+
+    async with raw_acceptor(refuse) as port:
+        with pytest.raises(UsageError, match="does not take CT Image Storage in Explicit VR Little Endian"):
+            await SENDER.resets(f"SCP@{LOOPBACK}:{port}")
+
+
+@pytest.mark.parametrize("inside", ["pdu", "object"])
+async def test_a_rejection_is_told_also_where_half_of_something_was_to_be_sent(inside: str) -> None:
+    async def reject(peer: RawPeer) -> None:
+        await peer.reject(1, 1, 7)
+
+    async with raw_acceptor(reject) as port:
+        outcome = await SENDER.truncates(f"SCP@{LOOPBACK}:{port}", inside)  # type: ignore[arg-type]
+    assert outcome == Outcome(outcome.sop_instance_uid, rejection=AAssociateRJ(1, 1, 7))
+
+
 async def test_an_scp_that_goes_away_is_told() -> None:
     async def leave(peer: RawPeer) -> None:
         await peer.read_pdu()

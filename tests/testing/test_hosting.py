@@ -9,10 +9,12 @@ import threading
 import pytest
 
 from support.leaks import open_descriptors
+from support.raw_peer import RawPeer
 from tomowire import CEchoScu, associate, verification
 from tomowire.errors import UsageError
 from tomowire.testing import FaultyPeer, no_leaks
 from tomowire.testing.hosting import Hosted
+from tomowire.wire.pdu import AReleaseRP
 
 
 class Recorded(Hosted):
@@ -64,6 +66,38 @@ def test_it_is_used_once_at_a_time() -> None:
         pass
     with recorded:
         pass
+
+
+async def test_in_a_loop_too() -> None:
+    recorded = Recorded()
+    async with recorded:
+        with pytest.raises(UsageError, match="in use already"):
+            await recorded.__aenter__()
+    async with recorded:
+        pass
+
+
+def test_what_the_test_failed_with_comes_first() -> None:
+    with pytest.raises(ZeroDivisionError) as caught, Recorded(fails_at="stop"):
+        _ = 1 / 0
+    assert caught.value.__notes__ == ["and the Recorded failed: RuntimeError('no stop')"]
+
+
+def test_a_peer_can_be_used_again_in_another_loop() -> None:
+    peer = FaultyPeer.babbles(b"hello")
+
+    async def use() -> None:
+        async with peer, await RawPeer.connect(peer.port) as raw:
+            await raw.send(AReleaseRP())
+            await raw.read_until_closed()
+            await peer.wait_idle()
+
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="AReleaseRP"):
+            asyncio.run(use())
+    with peer:
+        pass
+    assert peer.heard.connections == 2
 
 
 def test_a_test_that_is_not_asynchronous_can_talk_to_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypedDict
 
@@ -105,8 +106,8 @@ class FaultyAcceptor(Hosted):
             await self._converse(talk)
         except Enough:
             await self._leave(talk)
-        except (Closed, ConnectionError, TimeoutError):
-            return  # the other side is gone, or has said nothing for long
+        except (Closed, OSError):
+            return  # the other side is gone, or (`TimeoutError`) has said nothing for long
 
     async def _converse(self, talk: Talk) -> None:
         await talk.behaviour.connected(talk)
@@ -146,8 +147,9 @@ class FaultyAcceptor(Hosted):
 
     async def _leave(self, talk: Talk) -> None:
         try:
-            await talk.behaviour.leave(talk)
-        except Closed:
+            async with asyncio.timeout(self._patience):
+                await talk.behaviour.leave(talk)
+        except (Closed, OSError):
             return
 
     def _turn(self) -> Behaviour:

@@ -10,6 +10,7 @@ from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
@@ -95,6 +96,7 @@ class Archive(Hosted):
         self._folder: TemporaryDirectory[str] | None = None
         self._port = 0
         self._waiting: list[tuple[int, Future[None]]] = []
+        self._lock = Lock()  # the test may live in another thread
         for each in objects:
             self.add(each)
 
@@ -113,7 +115,7 @@ class Archive(Hosted):
     @property
     def datasets(self) -> list[Dataset]:
         """What is there, as pydicom reads it, in the order in which it came."""
-        return [each.dataset for each in self.objects.values()]
+        return [each.dataset for each in list(self.objects.values())]
 
     def add(self, source: Dataset | str | PathLike[str]) -> None:
         """Put an object into it: a data set, or the path of a DICOM file."""
@@ -128,10 +130,12 @@ class Archive(Hosted):
     def arrived(self, count: int) -> Future[None]:
         """Done when there are `count` objects: for `result(timeout)` in a test that is not asynchronous."""
         future: Future[None] = Future()
-        if len(self.objects) >= count:
+        with self._lock:
+            is_there = len(self.objects) >= count
+            if not is_there:
+                self._waiting.append((count, future))
+        if is_there:
             future.set_result(None)
-        else:
-            self._waiting.append((count, future))
         return future
 
     async def wait_for(self, count: int, *, timeout: float = 10.0) -> None:
@@ -147,23 +151,31 @@ class Archive(Hosted):
             Get(self._retrieve, relational=True),
             Move(self._retrieve, self._destination, relational=True),
         ]
-        self._server = listen(LOOPBACK, 0, services=services, **{"shutdown_grace": 1.0, **self._options})
-        await self._server.start()
-        self._port = self._server.port
-        self._folder = TemporaryDirectory(prefix="tomowire-testing-")
+        folder = TemporaryDirectory(prefix="tomowire-testing-")
+        server = listen(LOOPBACK, 0, services=services, **{"shutdown_grace": 1.0, **self._options})
+        try:
+            await server.start()
+        except BaseException:
+            folder.cleanup()
+            raise
+        self._server, self._folder, self._port = server, folder, server.port
 
     async def stop(self) -> None:
-        if self._server is not None:
+        assert self._server is not None
+        assert self._folder is not None
+        try:
             await self._server.close()
-        if self._folder is not None:
+        finally:
             self._folder.cleanup()
 
     def _keep(self, kept: KeptObject) -> None:
-        self.objects[kept.sop_instance_uid] = kept
-        for each in [each for each in self._waiting if each[0] <= len(self.objects)]:
-            self._waiting.remove(each)
-            if not each[1].done():
-                each[1].set_result(None)
+        with self._lock:
+            self.objects[kept.sop_instance_uid] = kept
+            reached = [each for each in self._waiting if each[0] <= len(self.objects)]
+            self._waiting = [each for each in self._waiting if each not in reached]
+        for _, future in reached:
+            if not future.done():
+                future.set_result(None)
 
     # Handlers
 

@@ -63,7 +63,10 @@ class Talk:
 
     async def close(self) -> None:
         """End with a TCP FIN, and read what still comes: closing with bytes unread would send RST."""
-        self.connection.half_close()
+        try:
+            self.connection.half_close()
+        except OSError:
+            raise Closed from None  # the other side was faster
         await self.connection.read_until_closed()
         raise Closed
 

@@ -31,7 +31,8 @@ class FaultySender:
 
     Each method opens an association to `address` (`AET@host:port`), where it sends one object with C-STORE or a part of it, made
     anew each time: of `sop_class_uid`, in `transfer_syntax_uid`, with `size` bytes of pixel data. `patience` is how long it waits
-    for the SCP's next word, in seconds. All raise `OSError` when there is no connection.
+    for the SCP's next word, in seconds. All raise `OSError` when there is no connection, and `UsageError` when the SCP does not
+    take the object's SOP class in that transfer syntax.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class FaultySender:
                 await talk.send(talk.request[: len(talk.request) // 2])
             elif await talk.associate():
                 await talk.send(_truncated(talk, inside))
+            else:
+                return talk.outcome
             if inside != "object":
                 talk.half_close()
             await talk.hear()

@@ -27,6 +27,7 @@ class Hosted(ABC):
     the thread too, when the block is left. One object can be used for several blocks, one after the other.
     """
 
+    _in_use = False
     _stop: Callable[[], object] | None = None
     _thread: threading.Thread | None = None
     _ended: Future[None] | None = None
@@ -40,19 +41,20 @@ class Hosted(ABC):
         """End, and wait until nothing is left."""
 
     async def __aenter__(self) -> Self:
+        if self._in_use:
+            raise UsageError(f"this {type(self).__name__} is in use already")
         await self.start()
+        self._in_use = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._in_use = False
         try:
             await self.stop()
         except Exception as failure:
-            if error is None:
-                raise
-            # What the test failed with comes first; this may be why.
-            error.add_note(f"and the {type(self).__name__} failed: {failure!r}")
+            self._tell(failure, error)
 
     def __enter__(self) -> Self:
         if self._thread is not None:
@@ -66,6 +68,8 @@ class Hosted(ABC):
         try:
             started.result()
         except BaseException:
+            if self._stop is not None:  # an interrupt, not a failure
+                self._stop()
             self._join()
             raise
         return self
@@ -77,7 +81,16 @@ class Hosted(ABC):
         assert self._ended is not None
         self._stop()
         self._join()
-        self._ended.result()
+        try:
+            self._ended.result()
+        except Exception as failure:
+            self._tell(failure, error)
+
+    def _tell(self, failure: Exception, error: BaseException | None) -> None:
+        """Raise what failed here; but what the test failed with comes first, and this may be why."""
+        if error is None:
+            raise failure
+        error.add_note(f"and the {type(self).__name__} failed: {failure!r}")
 
     def _join(self) -> None:
         assert self._thread is not None
@@ -136,14 +149,17 @@ class Listener:
             listening.close()
             raise
         self._socket = listening
+        self._failures = []
+        self._idle = asyncio.Event()  # of this event loop
         self._idle.set()
         self._accepting = asyncio.create_task(self._accept(listening))
 
     async def stop(self) -> None:
         """Stop listening, end what is being played, and raise what failed in it."""
-        if self._accepting is None or self._socket is None:
+        accepting = self._accepting
+        if accepting is None or self._socket is None:
             return
-        tasks = [self._accepting, *self._playing]
+        tasks = [accepting, *self._playing]
         for each in tasks:
             each.cancel()
         try:
@@ -151,6 +167,8 @@ class Listener:
         finally:
             self._socket.close()
             self._accepting = None
+        if not accepting.cancelled() and (error := accepting.exception()) is not None:
+            self._failures.append(error)
         if self._failures:
             raise self._failures[0]
 
@@ -162,7 +180,11 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             sock, _ = await loop.sock_accept(listening)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:  # some systems say here that it is gone already
+                sock.close()
+                continue
             task = asyncio.create_task(self._play(sock))
             self._idle.clear()
             self._playing[task] = sock

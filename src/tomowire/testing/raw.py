@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 from tomowire.wire.command_set import decode_command, encode_command
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from tomowire.wire.command_set import Message
     from tomowire.wire.pdu import Pdu
 
+DEFAULT_PATIENCE: Final = 30.0
+"""Seconds for one step: none takes as long, and whoever waits for what does not come is told in the end."""
+
 _READ: Final = 1 << 16
 _FRAGMENT: Final = 1 << 14
-_RESET: Final = struct.pack("ii", 1, 0)
+_RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """SO_LINGER with no time to linger: closing sends RST."""
 
 
@@ -91,7 +95,7 @@ def malformed_command_pdu(context_id: int, message: Message) -> bytes:
 class RawConnection:
     """One connection of which every byte is one's own. No step takes longer than `patience` seconds: `TimeoutError`."""
 
-    def __init__(self, sock: socket.socket, *, patience: float = 10.0) -> None:
+    def __init__(self, sock: socket.socket, *, patience: float = DEFAULT_PATIENCE) -> None:
         sock.setblocking(False)
         self.socket = sock
         self.patience = patience
@@ -107,7 +111,12 @@ class RawConnection:
 
     @classmethod
     async def connect(
-        cls, port: int, *, host: str = "127.0.0.1", receive_buffer: int | None = None, patience: float = 10.0
+        cls,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        patience: float = DEFAULT_PATIENCE,
     ) -> Self:
         """Open a connection."""
         sock = socket.socket()

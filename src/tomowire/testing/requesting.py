@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.errors import UnknownCommand
+from tomowire.errors import UnknownCommand, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.testing.raw import Closed, RawConnection, Unexpected, command_pdu, data_pdus
 from tomowire.testing.samples import new_uid, sample_object
-from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from tomowire.wire.elements import HEADER
 from tomowire.wire.messages import CStoreRQ, Response
 from tomowire.wire.pdu import AAbort, AAssociateAC, AAssociateRJ, AReleaseRP, AReleaseRQ, encode_pdu
@@ -91,7 +91,7 @@ class Requesting:
         self.connection.close()
 
     async def associate(self) -> bool:
-        """Ask for the association; whether it was accepted."""
+        """Ask for the association; whether it was accepted. Raises `UsageError` if it was, but not for the object."""
         await self.send(self.request)
         try:
             answer = await self.connection.read_pdu()
@@ -101,7 +101,12 @@ class Requesting:
         except TimeoutError:
             return False
         self._on_control(answer)
-        return isinstance(answer, AAssociateAC)
+        if not isinstance(answer, AAssociateAC):
+            return False
+        if not any(each.context_id == STORE_CONTEXT and each.result == 0 for each in answer.presentation_contexts):
+            what = f"{name_of(self._offer.sop_class_uid)} in {name_of(self._offer.transfer_syntax_uid)}"
+            raise UsageError(f"the SCP does not take {what}: give the FaultySender what it does take")
+        return True
 
     @property
     def command(self) -> CStoreRQ:
