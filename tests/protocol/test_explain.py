@@ -93,7 +93,7 @@ def test_any_transfer_syntax_will_do() -> None:
 )
 def test_who_else_may_be_there(first: bytes, words: str) -> None:
     assert explain_beginning(first) == words
-    assert foreign_protocol(first) == next((name for name in ("HTTP", "SSH", "TLS") if words.endswith(name)), None)
+    assert foreign_protocol(first) == next((name for name in ("HTTP", "SSH", "TLS") if f"speaks {name}" in words), None)
 
 
 @pytest.mark.parametrize(
