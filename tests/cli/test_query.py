@@ -658,3 +658,11 @@ async def test_the_other_exit_codes(finder: Finder) -> None:
     late = await tomowire("query", finder.peer, "--timeout", "0.1")
     assert late.code == 6
     assert all(done.stdout == "" for done in (nobody, rejected, no_context, late))
+
+
+async def test_an_answer_that_cannot_be_read_does_not_keep_the_others_back(finder: Finder) -> None:
+    finder.answers = [study(1), b"nonsense, this is", study(2)]
+    result = await tomowire("query", finder.peer, "--format", "jsonl")
+    assert result.code == 1
+    assert [json.loads(line)["00100020"]["Value"] for line in result.stdout.splitlines()] == [["P1"], ["P2"]]
+    assert "1 of the peer's answers cannot be read, the first because the identifier" in result.stderr

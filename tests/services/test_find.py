@@ -336,17 +336,27 @@ async def test_a_pending_response_without_an_identifier_is_the_peers_fault() -> 
             await ids(CFindScu(association).find(Query.studies()))
 
 
-async def test_an_answer_that_is_no_data_set() -> None:
+async def test_an_answer_that_is_no_data_set_does_not_keep_the_others_back() -> None:
     async def script(peer: RawPeer) -> None:
         request = await peer.read_message()
-        await peer.send(response(request, 0xFF00, b"nonsense, this is"))
-        await peer.read_message()
-        await peer.send(response(request, 0xFE00))
+        for data in (Archive.one(1, EXPLICIT), b"nonsense, this is", Archive.one(2, EXPLICIT)):
+            await peer.send(response(request, 0xFF00, data))
+        await peer.send(response(request, 0x0000))
         await peer.answer_release()
 
+    got: list[str] = []
+
+    async def collect(answers: AsyncGenerator[Dataset, None]) -> None:
+        async for answer in answers:
+            got.append(answer.PatientID)  # noqa: PERF401 - kept when the iteration raises
+
     async with played(script) as association:
-        with pytest.raises(DataSetError, match="the identifier"):
-            await ids(CFindScu(association).find(Query.studies()))
+        with pytest.raises(ExceptionGroup, match="1 of the peer's answers cannot be read") as caught:
+            await collect(CFindScu(association).find(Query.studies()))
+    assert got == ["1", "2"]
+    (error,) = caught.value.exceptions
+    assert isinstance(error, DataSetError)
+    assert "the identifier" in str(error)
 
 
 async def test_a_peer_that_does_not_answer_and_one_that_does_not_stop() -> None:

@@ -458,19 +458,34 @@ async def test_a_study_of_the_patient_study_only_model_is_taken_apart_in_study_r
     assert not any("PatientID" in each for each in below)
 
 
-async def test_an_answer_with_a_key_that_cannot_be_read(tmp_path: Path) -> None:
-    """PS3.5 6.2 has no such VR. It is the peer's fault, and said so."""
-    level = EXPLICIT.element(0x00080052, "CS", b"STUDY ")
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda answer: answer.replace(b"UI", b"UX"), "StudyInstanceUID in an answer of the peer cannot be read"),
+        (lambda answer: answer[:-1], "the identifier"),
+    ],
+    ids=["a VR that PS3.5 6.2 does not have", "cut short"],
+)
+async def test_an_answer_that_cannot_be_read_is_the_peers_fault_and_does_not_keep_the_others_back(
+    catalogue: Catalogue, tmp_path: Path, spoil: Callable[[bytes], bytes], text: str
+) -> None:
+    spoilt = spoil(EXPLICIT.element(0x00080052, "CS", b"STUDY ") + EXPLICIT.element(0x0020000D, "UI", b"1.2.3\0"))
+    answers = catalogue.answer
 
     async def answer(request: FindRequest) -> AsyncGenerator[FindAnswers, None]:
-        yield FindAnswers([level + EXPLICIT.element(0x0020000D, "UI", b"1.2.3\0").replace(b"UI", b"UX")])
+        if b"STUDY" in request.identifier:
+            yield FindAnswers([spoilt])
+        async for each in answers(request):
+            yield each
 
-    async with (
-        listen(LOOPBACK, 0, services=[Find(answer)], aet="ARCHIVE") as server,
-        Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer,
-    ):
-        with pytest.raises(DataSetError, match="StudyInstanceUID in an answer of the peer cannot be read"):
-            _ = [each async for each in peer.get(Query.studies(), tmp_path)]
+    catalogue.answer = answer  # type: ignore[method-assign]
+    async with catalogue.serving() as peer:
+        with pytest.raises(ExceptionGroup) as caught:
+            _ = [each async for each in peer.get(Query.studies(), tmp_path / "got")]
+    assert len(list((tmp_path / "got").rglob("*.dcm"))) == len(catalogue.rows)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, DataSetError)
+    assert text in str(error)
 
 
 async def test_what_is_confirmed_comes_and_what_is_not_is_told(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -81,9 +81,13 @@ async def _query(
     asked = [int(element.tag) for element in identifier]
     confirmation = Confirmation(identifier, [each.unique_key for each in model.levels])
     doubts: Counter[str] = Counter()
+    count = 0
+    unreadable: ExceptionGroup | None = None
     extended = [QueryOptions(relational=True).on(model.find)] if relational else []
 
     def compare(answer: Dataset) -> None:
+        nonlocal count
+        count += 1
         doubts.update(confirmation.doubts(answer))
 
     try:
@@ -93,7 +97,9 @@ async def _query(
                 complain(f"{address.ae_title} does not agree to relational queries: it may refuse this one")
             answers = CFindScu(association).find(query, model=model, timeout=timeout)
             with open_output(form, asked) as show:
-                count = await _show(answers, show, compare, limit)
+                await _show(answers, show, compare, limit)
+    except ExceptionGroup as group:
+        unreadable = group
     except TomowireError as failure:
         hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
         complain(explain(failure, called=address.ae_title) + hint)
@@ -102,6 +108,9 @@ async def _query(
         complain(
             f"{doubtful} of {count} answers do not confirm {keyword}: {address.ae_title} may not match by it at {query.level} level"
         )
+    if unreadable is not None:
+        complain(f"{unreadable.message}, the first because {unreadable.exceptions[0]}")
+        return ExitCode.FAILED
     if not count:
         complain(f"{address} has nothing that matches")
     elif count == limit:
@@ -114,10 +123,8 @@ async def _show(
     show: Callable[[Dataset], None],
     compare: Callable[[Dataset], None],
     limit: int | None,
-) -> int:
-    """Show the answers as they come, compare them with what was asked, and leave the others be after so many; gives how many
-    there were.
-    """
+) -> None:
+    """Show the answers as they come, compare them with what was asked, and leave the others be after so many."""
     count = 0
     async with aclosing(answers):
         async for answer in answers:
@@ -126,4 +133,3 @@ async def _show(
             count += 1
             if count == limit:
                 break
-    return count

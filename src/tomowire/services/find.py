@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import associate
 from tomowire.aio.responses import responses
-from tomowire.errors import AssociationError, OperationTimeout, PeerMisbehaved, QueryFailed
+from tomowire.errors import AssociationError, DataSetError, OperationTimeout, PeerMisbehaved, QueryFailed
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Level, Model
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FIND_TIMEOUT: Final = 10.0
 DEFAULT_CANCEL_GRACE: Final = 5.0
+_MOST_KEPT: Final = 100
+"""Errors of single answers that are kept until the end: a peer may send a million of them."""
 
 
 class CFindScu:
@@ -51,6 +53,7 @@ class CFindScu:
 
         Raises `QueryFailed` when the peer ends with a failure (what was yielded before stays valid); `UsageError` and
         `DataSetError` for a query that cannot be sent; `NoAcceptedContext`, `OperationTimeout`, and what else ends an association.
+        Answers that cannot be read are passed over, and raised at the end: one `ExceptionGroup` of `DataSetError`, the first 100.
         """
         association = self._association
         model = model or default_model_of(query)
@@ -61,6 +64,7 @@ class CFindScu:
         received = responses(
             association, context, request, identifier, name=f"C-FIND ({model})", timeout=timeout, grace=grace
         )
+        unreadable = _Unreadable()
         async with aclosing(received) as answers:
             async for response, data in answers:
                 status = Status(response.status)
@@ -68,21 +72,43 @@ class CFindScu:
                     _check_end(association, status, response, query, model)
                 elif data is None:
                     raise PeerMisbehaved("the peer sent a pending C-FIND response without an identifier")
-                else:
-                    yield decode(data, context.transfer_syntax)
+                elif (answer := unreadable.or_decoded(data, context.transfer_syntax)) is not None:
+                    yield answer
+        unreadable.check()
+
+
+class _Unreadable:
+    """The answers to one query that cannot be read: they do not keep the others back."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._errors: list[DataSetError] = []
+
+    def or_decoded(self, data: bytes, transfer_syntax: str) -> Dataset | None:
+        try:
+            return decode(data, transfer_syntax)
+        except DataSetError as error:
+            self._count += 1
+            if len(self._errors) < _MOST_KEPT:
+                self._errors.append(error)
+            return None
+
+    def check(self) -> None:
+        if self._errors:
+            raise ExceptionGroup(f"{self._count} of the peer's answers cannot be read", self._errors)
 
 
 @asynccontextmanager
 async def associate_for_queries(
     peer: PeerAddress, contexts: Iterable[ProposedContext], **options: Any
 ) -> AsyncGenerator[Association, None]:
-    """As `associate`, but `QueryFailed` is no reason for an abort: the association is as good as before, and is released."""
-    failure = None
+    """As `associate`, but a query that fails is no reason for an abort: the association is as good as before, and is released."""
+    failure: Exception | None = None
     try:
         async with associate(peer, contexts, **options) as association:
             try:
                 yield association
-            except QueryFailed as error:
+            except (QueryFailed, ExceptionGroup) as error:
                 failure = error
     except (AssociationError, OperationTimeout):
         if failure is None:

@@ -26,6 +26,7 @@ MOST_TOGETHER: Final = MOST_SOP_CLASSES
 # UIDs in one request: 64 KB at most, so that the identifier fits where lengths have two bytes.
 _UIDS_AT_ONCE: Final = 500
 _SEVERAL: Final = 2
+_MOST_KEPT: Final = 100
 
 _WHAT_TO_RETURN: Final = {
     Level.PATIENT: (),
@@ -76,11 +77,13 @@ class Planner:
         self._options = options
         self._unnamed: Counter[Level] = Counter()
         self._unconfirmed: Counter[tuple[Level, tuple[str, ...]]] = Counter()
+        self._unreadable: list[Exception] = []
 
     @property
     def failures(self) -> list[Exception]:
-        """What was left out, and why: `PeerMisbehaved` and `NotConfirmed`."""
+        """What was left out, and why: `PeerMisbehaved`, `NotConfirmed`, and `DataSetError`."""
         return [
+            *self._unreadable,
             *(PeerMisbehaved(_without_key(level, count)) for level, count in self._unnamed.items()),
             *(
                 NotConfirmed(_without_confirmation(level, keywords, count), keywords, count)
@@ -117,6 +120,7 @@ class Planner:
     def _in_study_root(self) -> Planner:
         planner = Planner(self._scu, Model.STUDY_ROOT, confirm=self._confirm, **self._options)
         planner._unnamed, planner._unconfirmed = self._unnamed, self._unconfirmed
+        planner._unreadable = self._unreadable
         return planner
 
     async def _entities(self, query: Query | Dataset) -> AsyncGenerator[tuple[Part, Dataset | None], None]:
@@ -126,22 +130,40 @@ class Planner:
         confirmation = Confirmation(asked, path[:-1])
         seen: set[tuple[str, ...]] = set()
         images: dict[tuple[str, ...], dict[str, str]] = {}  # class by instance, for each series
-        async with aclosing(self._scu.find(asked, model=self._model, **self._options)) as answers:
+        async with aclosing(self._answers(asked)) as answers:
             async for answer in answers:
-                key = tuple(_one(answer, keyword) or _one(asked, keyword) for keyword in path)
+                try:
+                    key = tuple(_one(answer, keyword) or _one(asked, keyword) for keyword in path)
+                    sop_class = _one(answer, "SOPClassUID") if level is Level.IMAGE else ""
+                except DataSetError as error:
+                    self._cannot_read([error])
+                    continue
                 doubts = confirmation.doubts(answer) if self._confirm else []
                 if not key[-1]:
                     self._unnamed[level] += 1
                 elif doubts:
                     self._unconfirmed[level, tuple(doubts)] += 1
                 elif level is Level.IMAGE:
-                    images.setdefault(key[:-1], {})[key[-1]] = _one(answer, "SOPClassUID")
+                    images.setdefault(key[:-1], {})[key[-1]] = sop_class
                 elif key not in seen:
                     seen.add(key)
                     yield Part(level, _named(path, key)), answer
         for above, class_of in images.items():
             for part in _image_parts(_named(path, above), class_of):
                 yield part, None
+
+    async def _answers(self, asked: Dataset) -> AsyncGenerator[Dataset, None]:
+        """All that can be read."""
+        async with aclosing(self._scu.find(asked, model=self._model, **self._options)) as answers:
+            try:
+                async for answer in answers:
+                    yield answer
+            except ExceptionGroup as group:
+                self._cannot_read(group.exceptions)
+
+    def _cannot_read(self, errors: Sequence[Exception]) -> None:
+        """Keep some of them: a peer may send a million such answers."""
+        self._unreadable += errors[: _MOST_KEPT - len(self._unreadable)]
 
 
 def _without_key(level: Level, count: int) -> str:
