@@ -82,6 +82,7 @@ async def test_a_handler_is_asked_before_there_is_an_association() -> None:
         assert request.association.peer_host == host
         assert [each.context_id for each in request.contexts] == [1, 3]
         assert request.identity is None
+        assert request.peer_certificate is None
         handler.gate.set()
         assert isinstance(await peer.read_pdu(), AAssociateAC)
         assert server.associations == [request.association]
