@@ -316,14 +316,17 @@ async def test_whatever_status_the_requestor_gives_its_objects(peer: Peer, statu
         assert (rsp.status, counts) == (0xA702, (0, 5, 0))
 
 
-async def test_an_answer_to_no_sub_operation_ends_the_association(archive: Program) -> None:
-    async with await opened(archive) as raw:
-        await raw.send(message_pdus(context_id(GET), request_of(GET, 1, ""), encode(STUDY)))
-        message = await raw.read_message()
-        assert isinstance(message.command, CStoreRQ)
-        await raw.send(
-            command_pdu(
-                message.context_id, dataclasses.replace(stored(message.command), message_id_being_responded_to=999)
-            )
-        )
-        await raw.expect_abort()
+async def test_an_answer_to_no_sub_operation_is_passed_over(peer: Peer) -> None:
+    """A server is lenient: the log says so, and the true answers count."""
+    await peer.raw.send(message_pdus(context_id(GET), request_of(GET, 1, ""), encode(STUDY)))
+    while True:
+        message = await peer.raw.read_message()
+        if isinstance(message.command, CStoreRQ):
+            answer = stored(message.command)
+            stray = dataclasses.replace(answer, message_id_being_responded_to=999)
+            await peer.raw.send(command_pdu(message.context_id, stray), command_pdu(message.context_id, answer))
+            continue
+        assert isinstance(message.command, CGetRSP)
+        if message.command.status not in PENDING:
+            break
+    assert (message.command.status, message.command.number_of_completed_suboperations) == (0x0000, 5)
