@@ -228,6 +228,20 @@ def test_who_has_waited_too_long_is_given_up_the_last_that_came_first() -> None:
     assert (old.share.is_given_up, old.held) == (False, 70), "but what the one gives back is enough for the other"
 
 
+def test_of_many_that_are_late_some_may_be_given_up_for_the_first_meanwhile() -> None:
+    """The last is silent. When it has gone, the others are left waiting for each other, and one of them has to go for that."""
+    memory = DataMemory(100, wait=WAIT)
+    first, second, third, fourth = data_sets(memory, 4)
+    first.ask(16)
+    second.ask(16)
+    third.ask(16)
+    assert not first.ask(80)
+    assert not second.ask(20)
+    assert not fourth.ask(20, now=5.0)
+    assert memory.give_up_late(WAIT) == 5.0 + WAIT
+    assert (first.held, second.share.is_given_up, third.share.is_given_up) == (96, True, True)
+
+
 def test_a_data_set_of_which_nothing_comes_is_given_up_before_those_that_wait_for_it() -> None:
     memory = DataMemory(100, wait=WAIT)
     silent, other = data_sets(memory, 2)

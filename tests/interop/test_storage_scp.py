@@ -109,7 +109,7 @@ def check(streamed: list[Received], buffered: list[Received]) -> None:
 
 @pytest.fixture(scope="module")
 def one_of_each_kind(shared_data: Path) -> list[DicomFile]:
-    """One file for each SOP class and transfer syntax; the whole collection if there is an environment variable `TOMOWIRE_ALL_OBJECTS`."""
+    """One file for each SOP class and transfer syntax; with the environment variable below all there are."""
     files = [each for each in discover([shared_data]) if isinstance(each, DicomFile)]
     if os.environ.get("TOMOWIRE_ALL_OBJECTS"):
         return files

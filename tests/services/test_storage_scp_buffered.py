@@ -321,6 +321,18 @@ async def test_a_silent_peer_does_not_keep_the_memory_that_others_wait_for() -> 
         assert (await finish(silent, MB)).status == 0xA700
 
 
+async def test_a_peer_that_is_not_read_from_is_not_silent() -> None:
+    """Its data set keeps what it has; it is the other one that has waited too long."""
+    async with serve(Buffered(), memory_wait=0.3) as server, peers_of(server, 2) as (held_up, other):
+        await begin(held_up, LIMIT)
+        await until(lambda: memory_of(server).used >= LIMIT - MB)
+        connection = server.associations[0].connection
+        connection.hold_reading("test")
+        assert (await store(other, bytes(LIMIT // 2))).status == 0xA700
+        connection.allow_reading("test")
+        assert (await finish(held_up)).status == 0
+
+
 async def test_the_memory_of_a_data_set_that_is_decoded_counts_twice() -> None:
     buffered = Buffered(decodes=True)
     data = EXPLICIT.element(0x7FE00010, "OW", bytes(LIMIT // 2))

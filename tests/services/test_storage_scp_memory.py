@@ -28,14 +28,9 @@ from tomowire import listen
 from tomowire.services.buffered import BufferedStorage
 
 largest = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-together = most = 0
 
 async def keep(request):
-    global together, most
-    together += 1
-    most = max(most, together)
     await asyncio.sleep(0.02)
-    together -= 1
     return 0 if len(request.content) == int(sys.argv[1]) else 0xC000
 
 async def main():
@@ -43,7 +38,7 @@ async def main():
     async with listen(port=0, services=[BufferedStorage(keep)], memory=int(sys.argv[2]), memory_wait=600) as server:
         print(server.port, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    print(json.dumps({"added": largest() - before, "most": most}))
+    print(json.dumps({"added": largest() - before}))
 
 asyncio.run(main())
 """
@@ -73,7 +68,6 @@ async def test_fifty_senders_of_large_objects_take_no_more_than_the_memory_of_th
         raise
     result = json.loads(output)
     assert set(statuses) == {0}
-    assert result["most"] > 1
     assert result["added"] < MEMORY
 
 

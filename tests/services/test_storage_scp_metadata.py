@@ -341,3 +341,33 @@ async def test_a_peer_that_goes_away_leaves_no_file_and_nothing_held(tmp_path: P
         await association.close()
         assert association.budget.data.used == 0
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_handler_that_was_given_up_cannot_take_memory_any_more() -> None:
+    let_go, asked = asyncio.Event(), asyncio.Event()
+    raised: list[Exception] = []
+
+    async def keep(request: StoreRequest) -> int:
+        try:
+            await let_go.wait()
+        except asyncio.CancelledError:
+            await let_go.wait()
+        try:
+            await request.metadata()
+        except UsageError as error:
+            raised.append(error)
+        asked.set()
+        return 0
+
+    services = [Storage(keep, handler_timeout=0.1)]
+    async with listen(port=0, services=services) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        (association,) = server.associations
+        assert association.budget is not None
+        assert (await store(peer, before_pixels(EXPLICIT))).status == 0x0110
+        let_go.set()
+        async with asyncio.timeout(10):
+            await asked.wait()
+        assert association.budget.data.used == 0
+        await peer.release()
+    assert [str(each) for each in raised] == ["the data set was read after the request had been answered"]

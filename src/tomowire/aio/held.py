@@ -84,7 +84,7 @@ class HeldData:
         if self._content is None:
             raise MemoryShort(NONE_LEFT)
         self._memory.finish(self._share, self._loop.time())
-        data = self._content.getvalue()  # the very bytes that were written into: CPython copies when both are kept
+        data = self._content.getvalue()  # the very bytes that were written into, as long as nothing more is written
         self._content = BytesIO()
         return data
 

@@ -124,8 +124,8 @@ class DataMemory:
         silent = [each for each in self._shares.values() if self._is_coming(each) and not each.wanted]
         waiting = [each for each in reversed(self._shares.values()) if each.wanted]
         for share in (*silent, *waiting):
-            # Whoever got what another gave back is not late any more.
-            if self._waiting and self._deadline(share) <= now:
+            # Whoever got what another gave back is not late any more, and may have been given up for a third.
+            if self._waiting and not share.is_given_up and self._deadline(share) <= now:
                 self._give_up(share)
                 self._settle(now)
         if not self._waiting:

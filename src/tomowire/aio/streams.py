@@ -118,6 +118,11 @@ class DataStream:
         return self._lent is None and not self._finished
 
     @property
+    def is_over(self) -> bool:
+        """Whether all of it has been handed out."""
+        return self._finished and self._rest is None
+
+    @property
     def is_put_back(self) -> bool:
         """Whether nothing has been handed out since the last `put_back`."""
         return self._rest is not None

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tomowire.errors import StoreFailed, UsageError
-from tomowire.protocol.status import PROCESSING_FAILURE, Status
+from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +20,7 @@ Outcome: TypeAlias = "int | tuple[int, str | None]"
 """What a handler returns: a status, or a status and an error comment."""
 
 _LARGEST_STATUS: Final = 0xFFFF
+_PLAIN: Final = (Status, int)
 
 
 def status_and_comment(outcome: Any, handler: Callable[..., Any]) -> tuple[int, str | None]:
@@ -28,6 +29,8 @@ def status_and_comment(outcome: Any, handler: Callable[..., Any]) -> tuple[int, 
     Raises `UsageError`, which names it, for what is no final status of a C-STORE: nothing of that kind may tell the sender that its
     object is safe, least of all the commonest mistake there is, a forgotten `return`.
     """
+    if outcome == SUCCESS and type(outcome) in _PLAIN:  # nearly always
+        return outcome, None
     status, comment = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (outcome, None)
     if not _is_final(status):
         raise _nonsense("returned", status, "a status", handler)
