@@ -319,6 +319,29 @@ async def test_a_stream_in_non_blocking_mode() -> None:
         await as_source(stream)
 
 
+async def test_a_stream_that_cannot_go_to_its_end_is_read_once(tmp_path: Path) -> None:
+    content = write_file(tmp_path, 1, data_of(1)).path.read_bytes()
+
+    class OnlyBack(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            if whence:
+                raise io.UnsupportedOperation("only back")
+            return super().seek(offset)
+
+    source = await as_source(OnlyBack(content))
+    assert not source.repeatable
+    assert await whole(source) == data_of(1)
+
+
+async def test_a_stream_that_gives_more_than_it_was_asked_for() -> None:
+    class Generous(Unseekable):
+        def read(self, size: int = -1) -> bytes:
+            return bytes(size + 1)
+
+    with pytest.raises(UsageError, match="gave 1025 bytes when 1024 were asked for"):
+        await as_source(Generous(b""))
+
+
 # Bare data sets
 
 
@@ -334,7 +357,9 @@ async def test_a_bare_data_set_is_what_it_is_said_to_be() -> None:
         if not source.repeatable:
             with pytest.raises(UsageError, match="read already"):
                 await whole(source)
-    assert await whole(BareDataSet(io.BytesIO(data), size=10, **said)) == data[:10]
+    stream = io.BytesIO(data)
+    assert await whole(BareDataSet(stream, size=10, **said)) == data[:10]
+    assert stream.tell() == 10  # what follows belongs to somebody else
 
 
 async def test_a_bare_data_set_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class BlockingReader:
 
     async def read(self, limit: int) -> Bytes:
         self._reading = in_own_thread(partial(self._read, limit))
-        return _checked(await asyncio.shield(self._reading))
+        return _checked(await asyncio.shield(self._reading), limit)
 
     async def close(self) -> None:
         if self._reading is not None and not self._reading.done():
@@ -88,7 +88,7 @@ class AsyncReader:
         self._read = stream.read
 
     async def read(self, limit: int) -> Bytes:
-        return _checked(await self._read(limit))
+        return _checked(await self._read(limit), limit)
 
     async def close(self) -> None:
         pass
@@ -197,8 +197,10 @@ def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     return future
 
 
-def _checked(data: Any) -> Bytes:
+def _checked(data: Any, limit: int | None = None) -> Bytes:
     if isinstance(data, bytes | bytearray | memoryview):
+        if limit is not None and len(data) > limit:
+            raise UsageError(f"the stream gave {len(data)} bytes when {limit} were asked for")
         return data
     if data is None:
         raise UsageError(

@@ -219,9 +219,10 @@ def storing_contexts(association: Association, sop_class_uid: str) -> list[Accep
 
 def _find_context(association: Association, source: Source) -> AcceptedContext | None:
     """The context for an object as it is."""
+    kind = (source.sop_class_uid, source.transfer_syntax_uid)
     for each in association.agreement.contexts.values():
-        if each.abstract_syntax == source.sop_class_uid and each.transfer_syntax == source.transfer_syntax_uid:
-            return each if association.is_requestor or each.requestor_is_scp else None
+        if (each.abstract_syntax, each.transfer_syntax) == kind and (association.is_requestor or each.requestor_is_scp):
+            return each
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from io import UnsupportedOperation
 from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,7 +85,7 @@ class BareDataSet:
             raise UsageError(f"{self.name} has been read already")
         self._is_used = True
         reader = reader_of(self._stream)
-        head = await read_up_to(reader, _MARKED)
+        head = await read_up_to(reader, _MARKED if self.size is None else min(_MARKED, self.size))
         if head[PREAMBLE_LENGTH:_MARKED] == PREFIX:
             raise FileFormatError(f"{self.name} is a DICOM file with file meta information, and no bare data set")
         async with StreamPieces(ChainedReader([MemoryReader(head), reader]), self.size, payload, self.name) as pieces:
@@ -135,7 +136,10 @@ class _Rewindable:
             stream.seek(start)
             return start, end - start
 
-        return cls(stream, *await in_own_thread(measure))
+        try:
+            return cls(stream, *await in_own_thread(measure))
+        except UnsupportedOperation:  # it can be wound back, but not forward
+            return None
 
     async def begin(self, offset: int) -> ByteReader:
         if isinstance(self._stream, bytes | bytearray | memoryview):
