@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.accounts import Accounts
-from tomowire.services.adapting import UNLIMITED_WINDOW
+from tomowire.services.adapting import UNLIMITED_WINDOW, FixedPace
 from tomowire.services.crew import Crew
 from tomowire.services.planning import log_agreement
 from tomowire.services.retrying import is_out_of_resources
@@ -243,7 +243,7 @@ class Lanes:
             self._way,
             most=1 if careful else window if supply is not None else min(window, len(files)),
             wanted=lambda: self._pace.window,
-            on_answer=self._on_answer,
+            on_answer=None if isinstance(self._pace, FixedPace) else self._on_answer,
         )
         self._connected[lane] = crew
         self._retries.on_open()
