@@ -84,7 +84,8 @@ class Lanes:
         """Yield what became of each file; of those only that were begun, when `stop` is set meanwhile."""
         if stop is not None and stop.is_set():
             return
-        for _ in range(self._pace.associations):
+        lanes = self._pace.associations
+        for _ in range(lanes if self._supply.is_open else min(lanes, len(self._left))):
             self._start_lane()
         stopping = asyncio.create_task(self._stop_when(stop)) if stop is not None else None
         try:
@@ -143,7 +144,7 @@ class Lanes:
     def _adjust(self) -> None:
         """As many lanes as are wanted, and as many senders in each."""
         wanted = self._pace.associations
-        for lane, crew in self._connected.items():
+        for lane, crew in list(self._connected.items()):
             if self._lanes > wanted and lane not in self._leaving:
                 self._leaving.add(lane)
                 self._lanes -= 1
@@ -248,6 +249,8 @@ class Lanes:
         self._connected[lane] = crew
         self._retries.on_open()
         self._pace.opened(asyncio.get_running_loop().time(), association.window)
+        if not isinstance(self._pace, FixedPace):
+            self._adjust()  # something else may be wanted by now
         try:
             await crew.run()
         finally:
