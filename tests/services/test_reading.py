@@ -158,6 +158,16 @@ async def test_large_files_come_without_and_bad_ones_with_an_error(tmp_path: Pat
     assert found[4] == bytes(MB)[:2].replace(b"\0\0", b"\x10\0") + bytes(MB - 2)
 
 
+@pytest.mark.parametrize("size", [100, 65_536, 200_000])
+async def test_a_small_file_that_is_being_written_to_is_an_error(tmp_path: Path, size: int) -> None:
+    """What was found when it was looked at is no whole object any more."""
+    file = write_file(tmp_path, 1, bytes(size))
+    with file.path.open("ab") as more:
+        more.write(b"!")
+    ((_, content),) = await drain(ReadAhead(deque([file])))
+    assert "has become longer" in str(content)
+
+
 async def test_the_memory_of_larger_files_is_used_again_when_they_are_done_with_and_not_before(tmp_path: Path) -> None:
     contents = [bytes([number]) * (70_000 + number % 5) for number in range(200)]
     files = [write_file(tmp_path, number, content) for number, content in enumerate(contents)]

@@ -74,7 +74,7 @@ class BlockingReader:
 
     async def read(self, limit: int) -> Bytes:
         self._reading = in_own_thread(partial(self._read, limit))
-        return _checked(await asyncio.shield(self._reading))
+        return _checked(await asyncio.shield(self._reading), limit)
 
     async def close(self) -> None:
         if self._reading is not None and not self._reading.done():
@@ -88,7 +88,7 @@ class AsyncReader:
         self._read = stream.read
 
     async def read(self, limit: int) -> Bytes:
-        return _checked(await self._read(limit))
+        return _checked(await self._read(limit), limit)
 
     async def close(self) -> None:
         pass
@@ -117,6 +117,27 @@ class IteratorReader:
             await aclose()
 
 
+class LimitedReader:
+    """The first `size` bytes of another; `OSError` if it has fewer. `name` is what the text calls it."""
+
+    def __init__(self, reader: ByteReader, size: int, name: str) -> None:
+        self._reader = reader
+        self._left = size
+        self._name = name
+
+    async def read(self, limit: int) -> Bytes:
+        if not self._left:
+            return b""
+        data = await self._reader.read(min(limit, self._left))
+        if not len(data):
+            raise OSError(f"{self._name} ended {self._left} bytes early")
+        self._left -= len(data)
+        return data
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+
 class ChainedReader:
     """Of several, one after the other."""
 
@@ -135,6 +156,16 @@ class ChainedReader:
     async def close(self) -> None:
         for each in self._readers:
             await each.close()
+
+
+async def read_up_to(reader: ByteReader, size: int, head: bytes = b"") -> bytes:
+    """`head` and what follows, so that it is `size` bytes; fewer at the end."""
+    while len(head) < size:
+        data = await reader.read(size - len(head))
+        if not len(data):
+            break
+        head += data
+    return head
 
 
 def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -166,8 +197,10 @@ def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     return future
 
 
-def _checked(data: Any) -> Bytes:
+def _checked(data: Any, limit: int | None = None) -> Bytes:
     if isinstance(data, bytes | bytearray | memoryview):
+        if limit is not None and len(data) > limit:
+            raise UsageError(f"the stream gave {len(data)} bytes when {limit} were asked for")
         return data
     if data is None:
         raise UsageError(

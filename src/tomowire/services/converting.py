@@ -34,7 +34,7 @@ async def in_agreed_syntax(
     if isinstance(source, DatasetSource) and source.is_open and targets and targets[0] in UNCOMPRESSED:
         yield source.written_in(targets[0]), None
         return
-    target = await _possible(source, targets) if transcode or wanted is not None else None
+    target = await _possible(source, targets, wanted) if transcode or wanted is not None else None
     if target is None:
         yield source, content
         return
@@ -47,13 +47,15 @@ async def in_agreed_syntax(
         yield EncodedDataSet.of(source, target, made), made
 
 
-async def _possible(source: Source, targets: Sequence[str]) -> str | None:
+async def _possible(source: Source, targets: Sequence[str], wanted: str | None) -> str | None:
     """The first of `targets` that can be made of it, not counting what it is in already."""
     from tomowire.services.transcoding import can_transcode
 
     for target in targets:
         if target == source.transfer_syntax_uid:
             return None
+        if wanted is not None:
+            return target  # if it cannot be done, transcoding says why
         if await asyncio.to_thread(can_transcode, source.transfer_syntax_uid, target):
             return target
     return None

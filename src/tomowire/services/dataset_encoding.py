@@ -13,9 +13,9 @@ from zlib import MAX_WBITS, compressobj
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services.encodability import cannot_be_encoded, check_text
 from tomowire.services.pixel_element import (
+    SEQUENCE_END,
     has_items,
     head_of_pixels,
-    sequence_end,
 )
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED, UNDEFINED, reencode
 from tomowire.uids import (
@@ -101,7 +101,7 @@ def encode_elements(dataset: Dataset, transfer_syntax_uid: str, is_wanted: Calla
     try:
         write_dataset(target, chosen, character_set or "iso8859")
     except Exception as error:  # whatever pydicom meets: TypeError, ValueError, AttributeError, struct.error, ...
-        raise cannot_be_encoded(chosen, layout, character_set or "iso8859", error) from error
+        raise cannot_be_encoded(chosen, layout, character_set or "iso8859") from error
     encoded = target.getvalue()
     return encoded if layout == target_layout else reencode(encoded, _LAYOUTS[layout], _LAYOUTS[target_layout])
 
@@ -149,7 +149,7 @@ def _pixel_parts(dataset: Dataset, transfer_syntax_uid: str) -> list[Part]:
     if transfer_syntax_uid not in UNCOMPRESSED:
         if not has_items(content):
             raise DataSetError(f"(7FE0,0010) PixelData is not encapsulated, against {name_of(transfer_syntax_uid)}")
-        return [head_of_pixels(transfer_syntax_uid, "OB", UNDEFINED), content, sequence_end()]
+        return [head_of_pixels(transfer_syntax_uid, "OB", UNDEFINED), content, SEQUENCE_END]
     if is_encapsulated(element):
         raise DataSetError(f"(7FE0,0010) PixelData is encapsulated, against {name_of(transfer_syntax_uid)}")
     vr = _vr_of(element, dataset, implicit=implicit)

@@ -37,15 +37,13 @@ def check_text(dataset: Dataset, character_set: Any, *, was_read: bool) -> None:
                     raise DataSetError(f"{_shown(element)}: {_said_of(named)} cannot hold its text")
 
 
-def cannot_be_encoded(
-    dataset: Dataset, layout: tuple[bool, bool], character_set: Any, error: Exception
-) -> DataSetError:
-    """What to raise when pydicom has failed with `error`: the text names the element, not its value."""
-    return DataSetError(f"{_culprit(dataset, layout, character_set) or 'an element'} cannot be encoded: {_kind(error)}")
+def cannot_be_encoded(dataset: Dataset, layout: tuple[bool, bool], character_set: Any) -> DataSetError:
+    """What to raise when pydicom has failed: the text names the element, and not its value, which may be a patient's."""
+    return DataSetError(_culprit(dataset, layout, character_set) or "it cannot be encoded")
 
 
 def _culprit(dataset: Dataset, layout: tuple[bool, bool], character_set: Any) -> str | None:
-    """The first element that cannot be written, those of items with the sequences that they are in."""
+    """The first element that cannot be written, those of items behind the sequences that they are in."""
     import pydicom
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_data_element
@@ -53,24 +51,14 @@ def _culprit(dataset: Dataset, layout: tuple[bool, bool], character_set: Any) ->
     for tag in sorted(dataset.keys()):
         target = DicomBytesIO()
         target.is_implicit_VR, target.is_little_endian = layout
+        element: Any = dataset.get_item(tag)
         try:
-            element = dataset[tag]
-            write_data_element(target, element, character_set)
-        except Exception:
-            shown = _shown(dataset.get_item(tag))
-            inner = None
-            value = getattr(dataset.get_item(tag), "value", None)
-            if isinstance(value, pydicom.Sequence):
-                inner = next(filter(None, (_culprit(item, layout, character_set) for item in value)), None)
-            return f"{shown}: {inner}" if inner is not None else shown
+            write_data_element(target, dataset[tag], character_set)
+        except Exception:  # pydicom raises whatever it stumbles over
+            items = element.value if isinstance(element.value, pydicom.Sequence) else ()
+            inner = next(filter(None, (_culprit(item, layout, character_set) for item in items)), None)
+            return f"{_shown(element)}: {inner or f'its value cannot be encoded as {element.VR}'}"
     return None
-
-
-def _kind(error: Exception) -> str:
-    """What happened, without the value: that may be a patient's."""
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return {"error": "a number that does not fit its VR"}.get(type(error).__name__, type(error).__name__)
 
 
 def _shown(element: Any) -> str:

@@ -14,10 +14,11 @@ _IMPLICIT: Final = Struct("<HHI")
 _EXPLICIT: Final = Struct("<HH2sHI")
 _EXPLICIT_BIG: Final = Struct(">HH2sHI")
 _ITEM: Final = b"\xfe\xff\x00\xe0"
-_END: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 EMPTY_OFFSET_TABLE: Final = _ITEM + bytes(4)
 """The first item, with nothing in it: where frames begin is found by looking at them all."""
+SEQUENCE_END: Final = b"\xfe\xff\xdd\xe0" + bytes(4)
+"""What stands behind the last fragment."""
 
 
 def head_of_pixels(transfer_syntax_uid: str, vr: str, length: int) -> bytes:
@@ -34,11 +35,6 @@ def head_of_pixels(transfer_syntax_uid: str, vr: str, length: int) -> bytes:
 def item_head(length: int) -> bytes:
     """What stands before a fragment of `length` bytes, an even number."""
     return _ITEM + length.to_bytes(4, "little")
-
-
-def sequence_end() -> bytes:
-    """What stands behind the last fragment."""
-    return _END
 
 
 def has_items(content: bytes | memoryview | BufferedIOBase) -> bool:

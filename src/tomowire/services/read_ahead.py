@@ -94,18 +94,21 @@ class ReadAhead(Generic[F]):
         try:
             with open(file.path, "rb", buffering=0) as source:
                 source.seek(file.offset)
+                # One byte more is asked for: a file that has it is being written to.
                 if file.size <= _TINY:
-                    data = source.read(file.size)
-                    if len(data) == file.size:
+                    data = source.read(file.size + 1)
+                    got = len(data)
+                    if got == file.size:
                         return even(data)
                 else:
                     buffer = self._buffer(file.size + 1)
-                    if fill(source, buffer[: file.size]) == file.size:
+                    got = fill(source, buffer[: file.size + 1])
+                    if got == file.size:
                         buffer[file.size] = 0
                         return buffer[: file.size + file.size % 2]
         except OSError as error:
             return error
-        return OSError(f"{file.path} has become shorter while it was sent")
+        return OSError(f"{file.path} has become {'shorter' if got < file.size else 'longer'} while it was sent")
 
     def _buffer(self, size: int) -> memoryview:
         """Memory for `size` bytes or more."""

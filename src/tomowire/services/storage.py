@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import sleep
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from tomowire.errors import NoAcceptedContext, OperationTimeout
@@ -140,7 +141,8 @@ class CStoreScu:
         agreed = [each.transfer_syntax for each in storing_contexts(self._association, source.sop_class_uid)]
         fitting = in_agreed_syntax(source, content, agreed, transfer_syntax, transcode=transcode)
         async with fitting as (source, content):
-            return await self._until_answered(source, content, _context_for(self._association, source), how)
+            context = _context_for(self._association, source, transfer_syntax)
+            return await self._until_answered(source, content, context, how)
 
     async def _until_answered(
         self, source: Source, content: bytes | memoryview | None, context: AcceptedContext, how: _How
@@ -151,7 +153,7 @@ class CStoreScu:
             waits, refusals = Retries(retry_waits(how.retries)), 1
             while (wait := waits.before_sending(response, refusals)) is not None:
                 logger.info("%s: %s; sending it again in %.1f s", source.sop_instance_uid, response.status, wait)
-                await asyncio.sleep(wait)
+                await sleep(wait)
                 if not self._association.is_established:
                     break
                 response = await self._attempt(source, content, context, how)
@@ -217,14 +219,16 @@ def storing_contexts(association: Association, sop_class_uid: str) -> list[Accep
 
 def _find_context(association: Association, source: Source) -> AcceptedContext | None:
     """The context for an object as it is."""
+    kind = (source.sop_class_uid, source.transfer_syntax_uid)
     for each in association.agreement.contexts.values():
-        if each.abstract_syntax == source.sop_class_uid and each.transfer_syntax == source.transfer_syntax_uid:
-            return each if association.is_requestor or each.requestor_is_scp else None
+        if (each.abstract_syntax, each.transfer_syntax) == kind and (association.is_requestor or each.requestor_is_scp):
+            return each
     return None
 
 
-def _context_for(association: Association, file: Source) -> AcceptedContext:
-    sop_class, transfer_syntax = file.sop_class_uid, file.transfer_syntax_uid
+def _context_for(association: Association, source: Source, wanted: str | None) -> AcceptedContext:
+    """The context to send it in, `wanted` if that transfer syntax is given. Raises `NoAcceptedContext`, which says why."""
+    sop_class, transfer_syntax = source.sop_class_uid, wanted or source.transfer_syntax_uid
     if association.is_requestor:
         return association.context(sop_class, transfer_syntax)
     usable = storing_contexts(association, sop_class)

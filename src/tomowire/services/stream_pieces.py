@@ -64,9 +64,9 @@ class StreamPieces:
         elif self._given is not None:
             self._free.put_nowait(memoryview(self._given.obj))
         current = self._next
-        self._next = await self._take()
-        if self._next is None:
-            self._over = True
+        if current is not None:
+            self._next = await self._take()
+        self._over = self._next is None
         self._given = current
         return (current if current is not None else memoryview(b"")), self._over
 

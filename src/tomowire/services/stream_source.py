@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from io import UnsupportedOperation
 from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import FileFormatError, IncompleteFileMeta, UsageError
-from tomowire.services.byte_readers import ChainedReader, MemoryReader, in_own_thread, reader_of
+from tomowire.services.byte_readers import ChainedReader, MemoryReader, in_own_thread, read_up_to, reader_of
 from tomowire.services.dicom_file import FIRST_READ, MOST_READ, identify
 from tomowire.services.stream_pieces import StreamPieces
 from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX
@@ -84,7 +85,7 @@ class BareDataSet:
             raise UsageError(f"{self.name} has been read already")
         self._is_used = True
         reader = reader_of(self._stream)
-        head = bytes(await _at_least(reader, b"", _MARKED))
+        head = await read_up_to(reader, _MARKED if self.size is None else min(_MARKED, self.size))
         if head[PREAMBLE_LENGTH:_MARKED] == PREFIX:
             raise FileFormatError(f"{self.name} is a DICOM file with file meta information, and no bare data set")
         async with StreamPieces(ChainedReader([MemoryReader(head), reader]), self.size, payload, self.name) as pieces:
@@ -98,28 +99,18 @@ async def part10_stream(stream: Any) -> StreamSource:
     """
     origin = await _Rewindable.of(stream) or _Once(stream)
     reader = await origin.begin(0)
-    head = await _at_least(reader, b"", FIRST_READ)
+    head = await read_up_to(reader, FIRST_READ)
     while True:
         try:
             found = identify(head)
         except IncompleteFileMeta as error:
-            longer = await _at_least(reader, head, max(error.needed, len(head) + FIRST_READ))
+            longer = await read_up_to(reader, max(error.needed, len(head) + FIRST_READ), head)
             if len(longer) == len(head) or len(head) > MOST_READ:
                 raise FileFormatError("the stream ends inside its file meta information") from None
             head = longer
         else:
             origin.unread(head)
             return StreamSource(found, origin)
-
-
-async def _at_least(reader: ByteReader, head: bytes, size: int) -> bytes:
-    """`head` and what follows, up to `size` bytes or the end."""
-    while len(head) < size:
-        data = await reader.read(size - len(head))
-        if not len(data):
-            break
-        head += data
-    return head
 
 
 class _Rewindable:
@@ -145,7 +136,10 @@ class _Rewindable:
             stream.seek(start)
             return start, end - start
 
-        return cls(stream, *await in_own_thread(measure))
+        try:
+            return cls(stream, *await in_own_thread(measure))
+        except UnsupportedOperation:  # it can be wound back, but not forward
+            return None
 
     async def begin(self, offset: int) -> ByteReader:
         if isinstance(self._stream, bytes | bytearray | memoryview):

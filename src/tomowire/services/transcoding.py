@@ -1,6 +1,6 @@
 """Objects for a peer that does not take them in the transfer syntax they are stored in.
 
-What comes out is uncompressed: that is what every peer can take (PS3.5 10.1), and it loses nothing.
+What comes out is uncompressed, which every peer can take (PS3.5 10.1), or compressed without loss.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from io import FileIO
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import TranscodingFailed
+from tomowire.services.compressing import LOSSLESS, can_compress, compressed
 from tomowire.services.decoding import decoded, decoders_of
 from tomowire.services.encoded import EncodedDataSet
 from tomowire.services.reencoding import LARGEST, UNCOMPRESSED, reencode
@@ -35,6 +36,7 @@ _EXPANSION: Final = {
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: 1032,
 }
 _EXPANSION_OF_IMAGES: Final = 8
+_NO_CODEC: Final = 'no codec is installed for it; try `pip install "tomowire[images]"`'
 # A large data set is held in memory two or three times over: these wait for one another, in all event loops of the process.
 _large_ones: Final = ThreadPoolExecutor(1, thread_name_prefix="tomowire-transcoding")
 
@@ -42,10 +44,10 @@ _large_ones: Final = ThreadPoolExecutor(1, thread_name_prefix="tomowire-transcod
 def can_transcode(from_ts: str, to_ts: str) -> bool:
     """Whether `transcode` makes data sets of transfer syntax `to_ts` from those of `from_ts`: both are UIDs.
 
-    `to_ts` has to be one of the uncompressed ones: Implicit and Explicit VR Little Endian, Big Endian, Deflated. What is compressed
-    can be decoded if its codec is installed (`pip install "tomowire[images]"`); RLE always.
+    `to_ts` has to be one of the uncompressed ones (Implicit and Explicit VR Little Endian, Big Endian, Deflated), or RLE Lossless,
+    JPEG-LS Lossless or JPEG 2000 Lossless. Codecs come with `pip install "tomowire[images]"`; what decodes RLE is always there.
     """
-    return to_ts in UNCOMPRESSED and (from_ts in UNCOMPRESSED or bool(decoders_of(from_ts)))
+    return (to_ts in UNCOMPRESSED or can_compress(to_ts)) and (from_ts in UNCOMPRESSED or bool(decoders_of(from_ts)))
 
 
 async def transcode(file: DicomFile | EncodedDataSet, to_ts: str) -> bytes:
@@ -69,18 +71,20 @@ def transcoded_size(file: DicomFile | EncodedDataSet) -> int:
 def _transcode(file: DicomFile | EncodedDataSet, to_ts: str) -> bytes:
     from_ts = file.transfer_syntax_uid
     described = f"{file.sop_instance_uid} from {name_of(from_ts)} to {name_of(to_ts)}"
-    if to_ts not in UNCOMPRESSED:
-        raise TranscodingFailed(f"cannot transcode {described}: only uncompressed transfer syntaxes are written")
+    if to_ts not in UNCOMPRESSED | LOSSLESS:
+        raise TranscodingFailed(f"cannot transcode {described}: that is not written here")
+    if to_ts in LOSSLESS and not can_compress(to_ts):
+        raise TranscodingFailed(f"cannot transcode {described}: {_NO_CODEC}")
     decode = None
     if from_ts not in UNCOMPRESSED:
         decoders = decoders_of(from_ts)
         if not decoders:
-            raise TranscodingFailed(
-                f'cannot transcode {described}: no codec is installed for it; try `pip install "tomowire[images]"`'
-            )
+            raise TranscodingFailed(f"cannot transcode {described}: {_NO_CODEC}")
         decode = partial(decoded, decoders=decoders)
     try:
-        return reencode(_read(file), from_ts, to_ts, decode)
+        if to_ts in UNCOMPRESSED:
+            return reencode(_read(file), from_ts, to_ts, decode)
+        return compressed(reencode(_read(file), from_ts, EXPLICIT_VR_LITTLE_ENDIAN, decode), to_ts)
     except Exception as error:  # pydicom and the codecs raise whatever they stumble over
         raise TranscodingFailed(f"cannot transcode {described}: {' '.join(str(error).split())}") from error
 
