@@ -606,3 +606,28 @@ async def test_several_lanes_on_a_connection_that_is_there_are_one(
     paths = [write_file(tmp_path, number).path for number in range(30)]
     async with peer_of(server, sock=object()) as peer:
         assert [sent.status async for sent in peer.send(paths, associations=3)] == [0] * 30
+
+
+async def test_an_iteration_that_another_task_is_in_does_not_keep_the_block_open(
+    server: Server, tmp_path: Path
+) -> None:
+    """It ends with that task; what else was left is closed, and what is kept released."""
+    paths = [write_file(tmp_path, number).path for number in range(5)]
+    is_asked = asyncio.Event()
+
+    async def silent(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.read_message()
+        is_asked.set()
+        await peer.read_until_closed()
+
+    async with raw_acceptor(silent) as port:
+        async with peer_of(port) as peer:
+            waiting = asyncio.ensure_future(anext(peer.find(FIND)))
+            await soon(is_asked.wait())
+        waiting.cancel()
+        await soon(asyncio.wait([waiting]))
+    async with peer_of(server) as peer:
+        left = peer.send(paths)
+        assert (await soon(anext(left))).status == 0
+    assert [each async for each in left] == []

@@ -110,9 +110,8 @@ class AdaptivePace:
         self._ladder = self._rungs()
         self._rung = 0
         self._phase = _Phase.CLIMBING
-        self._reference: float | None = (
-            None  # the throughput to compare with: of the rung below, above, or of this one before
-        )
+        # The throughput to compare with: of the rung below or above, where this one came from, or of this one before.
+        self._reference: float | None = None
         self._hold = _FIRST_HOLD
         self._held = 0  # measurements since the last try
         self._was_slow = False

@@ -41,7 +41,7 @@ class Crew:
         *,
         most: int,
         wanted: Callable[[], int],
-        on_answer: Callable[[Sendable, StoreResponse], None],
+        on_answer: Callable[[Sendable, StoreResponse], None] | None,
     ) -> None:
         self._lease = lease
         self._files = files
@@ -119,7 +119,8 @@ class Crew:
             self.has_answers = True
             logger.info("%s: %s", file.sop_instance_uid, response.status)
             accounts.answered(file, response)
-            self._on_answer(file, response)
+            if self._on_answer is not None:
+                self._on_answer(file, response)
             return True
         return False
 

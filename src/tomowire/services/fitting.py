@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from tomowire.services.converting import in_agreed_syntax
 from tomowire.services.given import Given
@@ -12,7 +12,7 @@ from tomowire.services.storage import CStoreScu, storing_contexts
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from tomowire.aio.association import Association
     from tomowire.services.dicom_file import DicomFile
@@ -54,20 +54,27 @@ class Way:
         """Send one object of which the data set is `content`, if it has been read. Raises as `CStoreScu.send` and `fitted` do."""
         if self.pacer is not None:
             association = cast("Association", PacedAssociation(association, self.pacer))
-        async with AsyncExitStack() as stack:
-            source: Source | None
-            if isinstance(file, Given):
-                source = file.source
-            elif self.transcode:
-                source, content = await stack.enter_async_context(fitted(association, file, content))
-            else:
-                source = file
-            return await CStoreScu(association).send(
-                source,
-                content=content,
-                transcode=self.transcode and isinstance(file, Given),
-                timeout=self.timeout,
-                retries=0,  # the lanes see to that
-                originator=self.originator,
-                on_bytes=self.progress,
-            )
+        if isinstance(file, Given):
+            return await self._send(association, file.source, content, transcode=self.transcode)
+        if not self.transcode:
+            return await self._send(association, file, content)
+        async with fitted(association, file, content) as (source, content):
+            return await self._send(association, source, content)
+
+    def _send(
+        self,
+        association: Association,
+        source: Source | None,
+        content: bytes | memoryview | None,
+        *,
+        transcode: bool = False,
+    ) -> Coroutine[Any, Any, StoreResponse]:
+        return CStoreScu(association).send(
+            source,
+            content=content,
+            transcode=transcode,
+            timeout=self.timeout,
+            retries=0,  # the lanes see to that
+            originator=self.originator,
+            on_bytes=self.progress,
+        )

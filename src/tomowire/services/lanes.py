@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.accounts import Accounts
-from tomowire.services.adapting import UNLIMITED_WINDOW
+from tomowire.services.adapting import UNLIMITED_WINDOW, FixedPace
 from tomowire.services.crew import Crew
 from tomowire.services.planning import log_agreement
 from tomowire.services.retrying import is_out_of_resources
@@ -84,7 +84,8 @@ class Lanes:
         """Yield what became of each file; of those only that were begun, when `stop` is set meanwhile."""
         if stop is not None and stop.is_set():
             return
-        for _ in range(self._pace.associations):
+        lanes = self._pace.associations
+        for _ in range(lanes if self._supply.is_open else min(lanes, len(self._left))):
             self._start_lane()
         stopping = asyncio.create_task(self._stop_when(stop)) if stop is not None else None
         try:
@@ -143,7 +144,7 @@ class Lanes:
     def _adjust(self) -> None:
         """As many lanes as are wanted, and as many senders in each."""
         wanted = self._pace.associations
-        for lane, crew in self._connected.items():
+        for lane, crew in list(self._connected.items()):
             if self._lanes > wanted and lane not in self._leaving:
                 self._leaving.add(lane)
                 self._lanes -= 1
@@ -243,11 +244,13 @@ class Lanes:
             self._way,
             most=1 if careful else window if supply is not None else min(window, len(files)),
             wanted=lambda: self._pace.window,
-            on_answer=self._on_answer,
+            on_answer=None if isinstance(self._pace, FixedPace) else self._on_answer,
         )
         self._connected[lane] = crew
         self._retries.on_open()
         self._pace.opened(asyncio.get_running_loop().time(), association.window)
+        if not isinstance(self._pace, FixedPace):
+            self._adjust()  # something else may be wanted by now
         try:
             await crew.run()
         finally:

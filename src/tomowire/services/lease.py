@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tomowire.errors import NoAcceptedContext, QueryFailed, RetrieveFailed, SubOperationFailed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
@@ -17,6 +19,13 @@ Asked: TypeAlias = frozenset[tuple[str, tuple[str, ...], bool, bool]]
 def asked_by(contexts: Sequence[ProposedContext]) -> Asked:
     """What is proposed, whatever its numbers: abstract syntax, transfer syntaxes and roles."""
     return frozenset((each.abstract_syntax, each.transfer_syntaxes, each.scu, each.scp) for each in contexts)
+
+
+def is_harmless(error: BaseException) -> bool:
+    """Whether it says that the peer has answered with a refusal, which leaves the association as good as before."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_harmless, error.exceptions))
+    return isinstance(error, NoAcceptedContext | QueryFailed | RetrieveFailed | SubOperationFailed)
 
 
 class Lease:

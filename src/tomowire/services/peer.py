@@ -71,10 +71,22 @@ class Peer:
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            while self._iterations:
-                await self._iterations.pop().aclose()
+            await self._close_iterations()
         finally:
             await self._pool.close()
+
+    async def _close_iterations(self) -> None:
+        """Close those that were left; one that another task is in the middle of ends with that task."""
+        failures: list[Exception] = []
+        while self._iterations:
+            iteration = self._iterations.pop()
+            if not iteration.ag_running:
+                try:
+                    await iteration.aclose()
+                except Exception as error:  # the others are closed all the same
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def echo(self, *, timeout: Seconds = UNSET, timeouts: Timeouts | None = None) -> Status:
         """C-ECHO. `timeout` is how long its answer may take, `timeouts` are those of this call (so in all calls).

@@ -16,12 +16,9 @@ from tomowire.errors import (
     AssociationError,
     AssociationRejected,
     ConnectFailed,
-    NoAcceptedContext,
     OperationTimeout,
-    QueryFailed,
-    RetrieveFailed,
 )
-from tomowire.services.lease import Asked, Kept, Lease, asked_by
+from tomowire.services.lease import Asked, Kept, Lease, asked_by, is_harmless
 from tomowire.services.retrying import is_transient, jittered, retry_waits
 
 if TYPE_CHECKING:
@@ -47,9 +44,6 @@ _RELEASE_GRACE: Final = 5.0
 
 _ONE_CONNECTION: Final = ("sock", "stream")
 """Options of `associate` that are an open connection."""
-
-# The peer has answered, and the association is as good as before.
-_HARMLESS: Final = (NoAcceptedContext, QueryFailed, RetrieveFailed)
 
 
 class _Patience:
@@ -140,11 +134,11 @@ class Pool:
         lease = Lease(kept.association, is_reused=reused is not None)
         try:
             yield lease
-        except _HARMLESS:
-            await self._give_back_quietly(kept)
-            raise
         except BaseException as error:
-            await kept.abort(error)
+            if is_harmless(error):
+                await self._give_back_quietly(kept)
+            else:
+                await kept.abort(error)
             raise
         await self._give_back(kept, may_stay=lease.is_worth_keeping)
 
