@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support.certificates import Authority, Identity
+from support.files import data_of, write_file
 from support.network import LOOPBACK
-from support.services import serve
+from support.services import Keeper, serve
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.aio.tls import TlsClient, TlsServer
@@ -23,6 +24,7 @@ from tomowire.aio.tls_context import context_of_client
 from tomowire.aio.tls_profiles import TlsProfile
 from tomowire.aio.tls_titles import titles_by_certificate
 from tomowire.errors import TlsFailed, UsageError
+from tomowire.services.peer import Peer
 from tomowire.services.verification import CEchoScu, verification
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -243,6 +245,31 @@ async def test_only_the_oldest_profile_takes_the_suite_of_the_aes_profile(author
             else:
                 with pytest.raises(TlsFailed, match="no cipher suite"):
                     await echo(server.port, old)
+
+
+@pytest.mark.parametrize("profile", SUITES)
+async def test_a_curve_of_less_than_256_bits_is_not_used_for_the_key_exchange(
+    authority: Authority, profile: str
+) -> None:
+    weak = ssl.create_default_context(cafile=authority.file)
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    weak.set_ecdh_curve("secp224r1")
+    async with serve(ssl=TlsServer(**authority.sign(rsa=True).options, profile=profile)) as server:
+        with pytest.raises(TlsFailed, match="no cipher suite or key exchange in common"):
+            await echo(server.port, weak)
+
+
+async def test_a_peer_speaks_tls_in_all_that_it_does(authority: Authority, tmp_path: Path) -> None:
+    keeper = Keeper()
+    path = write_file(tmp_path, 1)
+    async with (
+        serve(keeper, ssl=TlsServer(**authority.sign().options)) as server,
+        Peer(f"ANY@{LOOPBACK}:{server.port}", ssl=TlsClient(authority.file)) as peer,
+    ):
+        assert (await peer.echo()).is_success
+        assert [sent.is_failure async for sent in peer.send(path.path)] == [False]
+    assert keeper.stored["1.2.1"] == data_of(1)
 
 
 def short_key(folder: Path) -> Identity:
