@@ -147,8 +147,9 @@ class _Watched(ssl.SSLContext):
                 raise
             except ssl.SSLError:
                 _send_now(self._transport, outgoing.read())
+                del tls.do_handshake  # it refers to `tls`
                 raise
-            del tls.do_handshake  # a cycle
+            del tls.do_handshake
 
         tls.do_handshake = do_handshake  # type: ignore[method-assign]
         return tls
