@@ -166,6 +166,26 @@ async def test_settings_that_contradict_each_other_are_refused(authority: Author
         listen(LOOPBACK, 0, services=[], certificate_titles=titles_by_certificate({}))
 
 
+async def test_one_side_cannot_have_the_value_of_the_other(authority: Authority) -> None:
+    mine = authority.sign()
+    with pytest.raises(UsageError, match="who calls needs a TlsClient or an SSLContext for TLS, and not a TlsServer"):
+        await echo(1, TlsServer(**mine.options))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="who listens needs a TlsServer or an SSLContext for TLS, and not a TlsClient"):
+        await serve(ssl=TlsClient(authority.file)).start()
+
+
+async def test_contexts_of_ones_own_are_taken_as_they_are(authority: Authority) -> None:
+    """Also such as Python warns of when they are made."""
+    identity = authority.sign()
+    with warnings.catch_warnings(action="ignore"):
+        mine, theirs = ssl.SSLContext(ssl.PROTOCOL_TLSv1_2), ssl.SSLContext(ssl.PROTOCOL_TLSv1_2)
+    theirs.load_cert_chain(identity.certificate, identity.key)
+    mine.load_verify_locations(authority.file)
+    mine.verify_mode, mine.check_hostname = ssl.CERT_REQUIRED, True
+    async with serve(ssl=theirs) as server:
+        assert await echo(server.port, mine) == "TLSv1.2"
+
+
 async def test_a_profile_that_is_none_is_refused_with_the_nearest(authority: Authority) -> None:
     identity = authority.sign()
     assert await refusal(TlsClient(profile="bcp195-rfc8995")) == (

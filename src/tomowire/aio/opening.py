@@ -39,7 +39,7 @@ class Opening:
         self._address = address
         self._tls = tls
         if tls is not None:
-            name = address.host if isinstance(tls, SSLContext) else tls.server_hostname
+            name = getattr(tls, "server_hostname", None)  # an SSLContext says nothing of it
             self._server_hostname = _host_name(address.host if name is None else name)
         self._stream = stream  # a StreamWriter that nobody holds closes its transport
         self._socket = check_socket(sock) if sock is not None else None

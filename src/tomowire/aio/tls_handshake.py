@@ -125,7 +125,7 @@ class _Watched(ssl.SSLContext):
     _transport: asyncio.Transport
 
     def __new__(cls, context: ssl.SSLContext, handshake: Handshake, transport: asyncio.Transport) -> _Watched:
-        made = super().__new__(cls, context.protocol)
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)  # any: nothing is done with it
         made._context, made._handshake, made._transport = context, handshake, transport
         return made
 
