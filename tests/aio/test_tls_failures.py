@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from support.cancelling import cancelled_after_each_step
 from support.certificates import Authority, Identity
 from support.network import LOOPBACK, closed
-from support.raw_peer import RawPeer, raw_acceptor
+from support.raw_peer import RawPeer, associate_rq, raw_acceptor
 from support.services import serve
 from tomowire.aio.connect import associate
 from tomowire.aio.tls import TlsClient, TlsServer
 from tomowire.errors import AssociationLost, ConnectFailed, TlsFailed, UsageError
 from tomowire.services.verification import CEchoScu, verification
-from tomowire.wire.pdu import AAbort
+from tomowire.wire.pdu import AAbort, encode_pdu
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -287,8 +288,8 @@ async def test_the_peer_says_nothing(authority: Authority) -> None:
         await peer.read_until_closed()
 
     async with raw_acceptor(script) as port:
-        why = await refused(port, TlsClient(authority.file), connect_timeout=0.3)
-        assert why == "no answer within 0.3 s to the TLS handshake; does it speak TLS on this port?"
+        why = await refused(port, TlsClient(authority.file), connect_timeout=1.0)
+        assert why == "no answer within 1 s to the TLS handshake; does it speak TLS on this port?"
 
 
 async def test_the_peer_stops_in_the_middle_of_the_handshake(authority: Authority) -> None:
@@ -302,8 +303,8 @@ async def test_the_peer_stops_in_the_middle_of_the_handshake(authority: Authorit
                 await peer.read_until_closed()
 
         async with raw_acceptor(script) as port:
-            assert "no answer within 0.3 s to the TLS handshake" in await refused(
-                port, TlsClient(authority.file), connect_timeout=0.3
+            assert "no answer within 1 s to the TLS handshake" in await refused(
+                port, TlsClient(authority.file), connect_timeout=1.0
             )
 
 
@@ -382,6 +383,23 @@ async def test_a_caller_that_connects_and_goes_is_worth_a_word_at_most(authority
     )
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x00\x05hello",
+        b"\x80\x2e\x01\x03\x01\x00" + bytes(64),
+        b"\x17\x03\x03\xff\xff" + bytes(100),
+        bytes(64),
+    ],
+)
+async def test_garbage_is_worth_one_line(authority: Authority, said: Said, garbage: bytes) -> None:
+    tls = TlsServer(**authority.sign().options)
+    async with serve(ssl=tls) as server, await RawPeer.connect(server.port) as peer:
+        await peer.send(garbage)
+        await peer.read_until_closed()
+        assert "TLS" in await said.one_line()
+
+
 async def test_who_says_nothing_is_dropped_in_time_and_with_a_word(authority: Authority, said: Said) -> None:
     tls = TlsServer(**authority.sign().options)
     async with serve(ssl=tls, artim_timeout=0.2) as server, await RawPeer.connect(server.port) as peer:
@@ -457,6 +475,63 @@ async def test_a_cancelled_handshake_closes_the_socket_that_was_given(
     with pytest.raises(asyncio.CancelledError):
         await calling
     await closed(sock)
+
+
+async def test_to_be_cancelled_at_any_moment_leaves_nothing(authority: Authority) -> None:
+    """On neither side: both live in this event loop."""
+    client = TlsClient(authority.file)
+    async with serve(ssl=TlsServer(**authority.sign().options)) as server:
+
+        async def call() -> None:
+            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=client) as association:
+                assert (await CEchoScu(association).echo()).is_success
+
+        runs = [steps async for steps in cancelled_after_each_step(call, growth=1.0)]
+    assert len(runs) > 20
+
+
+async def test_a_request_that_comes_with_the_end_of_the_handshake_is_not_lost(authority: Authority) -> None:
+    """A requestor need not wait after its last word of the handshake."""
+    outgoing, incoming = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context(cafile=authority.file)
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=LOOPBACK)
+    async with (
+        serve(ssl=TlsServer(**authority.sign().options)) as server,
+        await RawPeer.connect(server.port) as peer,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        await peer.send(outgoing.read())
+        loop = asyncio.get_running_loop()
+        while True:
+            incoming.write(await loop.sock_recv(peer.socket, 1 << 16))
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                continue
+        tls.write(encode_pdu(associate_rq()))
+        await peer.send(outgoing.read())  # the end of the handshake, and the request: one segment
+        while True:
+            incoming.write(await loop.sock_recv(peer.socket, 1 << 16))
+            try:
+                answer = tls.read(6)
+                break
+            except ssl.SSLWantReadError:
+                continue
+        assert answer[:1] == b"\x02"  # A-ASSOCIATE-AC
+
+
+async def test_who_goes_with_the_end_of_the_handshake_is_forgotten(authority: Authority) -> None:
+    context = ssl.create_default_context(cafile=authority.file)
+    async with serve(ssl=TlsServer(**authority.sign().options)) as server:
+        _, writer = await asyncio.open_connection(LOOPBACK, server.port, ssl=context)
+        writer.transport.abort()
+        address = f"ANY@{LOOPBACK}:{server.port}"
+        async with associate(address, [verification()], ssl=TlsClient(authority.file)) as association:
+            assert (await CEchoScu(association).echo()).is_success
+            assert len(server.associations) == 1
 
 
 @pytest.fixture(scope="session")

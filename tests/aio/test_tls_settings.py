@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support.certificates import Authority, Identity
+from support.files import data_of, write_file
 from support.network import LOOPBACK
-from support.services import serve
+from support.services import Keeper, serve
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.aio.tls import TlsClient, TlsServer
@@ -23,6 +24,7 @@ from tomowire.aio.tls_context import context_of_client
 from tomowire.aio.tls_profiles import TlsProfile
 from tomowire.aio.tls_titles import titles_by_certificate
 from tomowire.errors import TlsFailed, UsageError
+from tomowire.services.peer import Peer
 from tomowire.services.verification import CEchoScu, verification
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -164,6 +166,26 @@ async def test_settings_that_contradict_each_other_are_refused(authority: Author
         listen(LOOPBACK, 0, services=[], certificate_titles=titles_by_certificate({}))
 
 
+async def test_one_side_cannot_have_the_value_of_the_other(authority: Authority) -> None:
+    mine = authority.sign()
+    with pytest.raises(UsageError, match="who calls needs a TlsClient or an SSLContext for TLS, and not a TlsServer"):
+        await echo(1, TlsServer(**mine.options))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="who listens needs a TlsServer or an SSLContext for TLS, and not a TlsClient"):
+        await serve(ssl=TlsClient(authority.file)).start()
+
+
+async def test_contexts_of_ones_own_are_taken_as_they_are(authority: Authority) -> None:
+    """Also such as Python warns of when they are made."""
+    identity = authority.sign()
+    with warnings.catch_warnings(action="ignore"):
+        mine, theirs = ssl.SSLContext(ssl.PROTOCOL_TLSv1_2), ssl.SSLContext(ssl.PROTOCOL_TLSv1_2)
+    theirs.load_cert_chain(identity.certificate, identity.key)
+    mine.load_verify_locations(authority.file)
+    mine.verify_mode, mine.check_hostname = ssl.CERT_REQUIRED, True
+    async with serve(ssl=theirs) as server:
+        assert await echo(server.port, mine) == "TLSv1.2"
+
+
 async def test_a_profile_that_is_none_is_refused_with_the_nearest(authority: Authority) -> None:
     identity = authority.sign()
     assert await refusal(TlsClient(profile="bcp195-rfc8995")) == (
@@ -243,6 +265,31 @@ async def test_only_the_oldest_profile_takes_the_suite_of_the_aes_profile(author
             else:
                 with pytest.raises(TlsFailed, match="no cipher suite"):
                     await echo(server.port, old)
+
+
+@pytest.mark.parametrize("profile", SUITES)
+async def test_a_curve_of_less_than_256_bits_is_not_used_for_the_key_exchange(
+    authority: Authority, profile: str
+) -> None:
+    weak = ssl.create_default_context(cafile=authority.file)
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    weak.set_ecdh_curve("secp224r1")
+    async with serve(ssl=TlsServer(**authority.sign(rsa=True).options, profile=profile)) as server:
+        with pytest.raises(TlsFailed, match="no cipher suite or key exchange in common"):
+            await echo(server.port, weak)
+
+
+async def test_a_peer_speaks_tls_in_all_that_it_does(authority: Authority, tmp_path: Path) -> None:
+    keeper = Keeper()
+    path = write_file(tmp_path, 1)
+    async with (
+        serve(keeper, ssl=TlsServer(**authority.sign().options)) as server,
+        Peer(f"ANY@{LOOPBACK}:{server.port}", ssl=TlsClient(authority.file)) as peer,
+    ):
+        assert (await peer.echo()).is_success
+        assert [sent.is_failure async for sent in peer.send(path.path)] == [False]
+    assert keeper.stored["1.2.1"] == data_of(1)
 
 
 def short_key(folder: Path) -> Identity:

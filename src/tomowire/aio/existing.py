@@ -48,4 +48,5 @@ def take_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> N
     """`protocol` has the transport from now on."""
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
-    transport.resume_reading()  # a reader that had enough has paused it
+    if not transport.is_closing():
+        transport.resume_reading()  # a reader that had enough has paused it

@@ -39,7 +39,7 @@ class Opening:
         self._address = address
         self._tls = tls
         if tls is not None:
-            name = address.host if isinstance(tls, SSLContext) else tls.server_hostname
+            name = getattr(tls, "server_hostname", None)  # an SSLContext says nothing of it
             self._server_hostname = _host_name(address.host if name is None else name)
         self._stream = stream  # a StreamWriter that nobody holds closes its transport
         self._socket = check_socket(sock) if sock is not None else None
@@ -50,14 +50,15 @@ class Opening:
 
         Raises `ConnectFailed`, of which `TlsFailed` is one, and `UsageError` for certificates of one's own that cannot be used.
         """
-        connection, handshake = association.connection, Handshake()
+        handshake = Handshake()
         try:
+            context = await self._context()
             async with asyncio.timeout(timeout):
-                if self._tls is None:
-                    await self._connect(connection)
-                    return
-                tls = await self._shake_hands(handshake, self._tls)
-                handshake.hand_over(tls, connection)
+                if context is None:
+                    await self._connect(association.connection)
+                else:
+                    tls = await self._shake_hands(handshake, context)
+                    handshake.hand_over(tls, association.connection)
         except BaseException as error:
             self._close_existing()
             if not isinstance(error, TimeoutError):
@@ -84,8 +85,12 @@ class Opening:
         closed = f"{self._address} closed the connection instead of answering the association request"
         return AssociationLost(f"{closed}; is it a DICOM server, {doubt}?")
 
-    async def _shake_hands(self, handshake: Handshake, tls: SSLContext | TlsClient) -> asyncio.Transport:
-        context = tls if isinstance(tls, SSLContext) else await context_of_client(tls)
+    async def _context(self) -> SSLContext | None:
+        return (
+            self._tls if self._tls is None or isinstance(self._tls, SSLContext) else await context_of_client(self._tls)
+        )
+
+    async def _shake_hands(self, handshake: Handshake, context: SSLContext) -> asyncio.Transport:
         transport = await self._connect(handshake)
         try:
             return await handshake.run(transport, context, server_side=False, server_hostname=self._server_hostname)

@@ -37,10 +37,7 @@ class TlsAcceptor:
 
     async def load(self) -> None:
         """Read the certificates. Raises `UsageError` when they cannot be used; those of before remain then."""
-        if isinstance(self._tls, SSLContext):
-            if self._context is not None:
-                return
-        else:
+        if not isinstance(self._tls, SSLContext):
             self._context = await context_of_server(self._tls)
 
     async def reload(self) -> None:
@@ -71,12 +68,14 @@ class TlsAcceptor:
             return
         if len(self._handshakes) >= _MOST_HANDSHAKES:
             logger.warning("too many connections without a TLS handshake: the one that has waited longest is dropped")
-            next(iter(self._handshakes)).cancel()
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.cancel()
         task = asyncio.get_running_loop().create_task(self._shake_hands(handshake, transport, connection))
         self._handshakes[task] = None
 
         def on_end(ended: asyncio.Task[None]) -> None:
-            del self._handshakes[ended]
+            self._handshakes.pop(ended, None)
             if ended.cancelled():  # perhaps before it had begun
                 transport.abort()
 

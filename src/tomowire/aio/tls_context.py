@@ -41,6 +41,8 @@ async def context_of_client(tls: TlsClient) -> SSLContext:
     Raises `UsageError` for files that cannot be used. When there was a context before, it is used on instead, and a warning logged:
     a certificate and its key are not replaced in the same moment.
     """
+    if not isinstance(tls, TlsClient):
+        raise UsageError(f"who calls needs a TlsClient or an SSLContext for TLS, and not a {type(tls).__name__}")
     stamps = _stamps_of(tls)
     before = _made.get(tls)
     if before is not None and before.stamps == stamps:
@@ -61,6 +63,8 @@ async def context_of_client(tls: TlsClient) -> SSLContext:
 
 async def context_of_server(tls: TlsServer) -> SSLContext:
     """A context from what the files hold now. Raises `UsageError` for files or settings that cannot be used."""
+    if not isinstance(tls, TlsServer):
+        raise UsageError(f"who listens needs a TlsServer or an SSLContext for TLS, and not a {type(tls).__name__}")
     return await asyncio.to_thread(_make_server, tls)
 
 

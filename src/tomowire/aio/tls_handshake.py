@@ -125,7 +125,7 @@ class _Watched(ssl.SSLContext):
     _transport: asyncio.Transport
 
     def __new__(cls, context: ssl.SSLContext, handshake: Handshake, transport: asyncio.Transport) -> _Watched:
-        made = super().__new__(cls, context.protocol)
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)  # any: nothing is done with it
         made._context, made._handshake, made._transport = context, handshake, transport
         return made
 
@@ -147,8 +147,9 @@ class _Watched(ssl.SSLContext):
                 raise
             except ssl.SSLError:
                 _send_now(self._transport, outgoing.read())
+                del tls.do_handshake  # it refers to `tls`
                 raise
-            del tls.do_handshake  # a cycle
+            del tls.do_handshake
 
         tls.do_handshake = do_handshake  # type: ignore[method-assign]
         return tls
