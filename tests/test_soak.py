@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import random
 import sys
 
@@ -13,18 +15,27 @@ from support.soak_work import Work
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the soak reads /proc")
 
 
-def test_three_hundred_associations_leave_nothing() -> None:
+def soak_briefly(associations: int, **options: bool) -> None:
     seed = random.randrange(1 << 32)
     try:
-        assert "300 associations" in run(associations=300, seed=seed, at_once=8, may_warm_up=True)
+        assert f"{associations} associations" in run(
+            associations=associations, seed=seed, at_once=8, may_warm_up=True, **options
+        )
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise
 
 
-async def leave_a_task(self: Work) -> None:
-    import asyncio
+def test_three_hundred_associations_leave_nothing() -> None:
+    soak_briefly(300)
 
+
+@pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
+def test_nor_do_they_in_uvloop() -> None:
+    soak_briefly(100, with_uvloop=True)
+
+
+async def leave_a_task(self: Work) -> None:
     asyncio.get_running_loop().create_task(asyncio.sleep(60), name="forgotten")
 
 

@@ -1,7 +1,7 @@
 """Thousands of associations of which much goes wrong: then memory, tasks, timers, threads and descriptors are where they were.
 
-`python -m support.soak --associations 20000 [--seed N] [--at-once 12]`, with `src` and `tests` on the PYTHONPATH. One line of
-result at the end; exit code 1 when something is left.
+`python -m support.soak --associations 20000 [--seed N] [--at-once 12] [--uvloop]`, with `src` and `tests` on the PYTHONPATH.
+One line of result at the end; exit code 1 when something is left.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import ctypes
 import gc
+import importlib
 import logging
 import random
 import sys
@@ -69,6 +70,10 @@ async def soak(folder: Path, *, associations: int, seed: int, at_once: int, may_
     """
     chance = random.Random(seed)
     begun = time.monotonic()
+    # What a loop opens for itself when it first listens.
+    first = await asyncio.start_server(lambda *_: None, LOOPBACK, 0)
+    first.close()
+    await first.wait_closed()
     before = Resources.now()
     files = make_files(folder)
     handlers = Handlers(files, chance)
@@ -114,12 +119,15 @@ async def _turns(work: Work, count: int, at_once: int) -> None:
     await asyncio.sleep(SHORT)
 
 
-def run(*, associations: int, seed: int, at_once: int = 12, may_warm_up: bool = False) -> str:
+def run(
+    *, associations: int, seed: int, at_once: int = 12, may_warm_up: bool = False, with_uvloop: bool = False
+) -> str:
     """`soak` in an event loop and a folder of its own."""
+    factory = importlib.import_module("uvloop").new_event_loop if with_uvloop else None
     logging.getLogger("asyncio").addHandler(errors := _Errors())
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = asyncio.run(
+        with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=factory) as runner:
+            result = runner.run(
                 soak(Path(folder), associations=associations, seed=seed, at_once=at_once, may_warm_up=may_warm_up)
             )
     finally:
@@ -145,9 +153,12 @@ def main() -> int:
     parser.add_argument("--associations", type=int, default=20_000)
     parser.add_argument("--at-once", type=int, default=12)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--uvloop", action="store_true", help="in uvloop, which tells of no timers")
     options = parser.parse_args()
     try:
-        line = run(associations=options.associations, seed=options.seed, at_once=options.at_once)
+        line = run(
+            associations=options.associations, seed=options.seed, at_once=options.at_once, with_uvloop=options.uvloop
+        )
     except Exception as error:
         sys.stdout.write(f"seed {options.seed}: FAILED: {error!r}\n")
         if isinstance(error, SoakFailed):
