@@ -14,7 +14,8 @@ from support.network import LOOPBACK
 from support.raw_peer import CT, RawPeer, command_pdu, echo_rq, message_pdus, p_data, raw_acceptor, store_rq
 from support.requirements import REPOSITORY
 from support.services import Keeper, serve
-from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE
+from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS
+from tomowire.aio.budget import LEAST_MEMORY
 from tomowire.aio.connect import associate
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.storage import CStoreScu, storage
@@ -112,10 +113,10 @@ async def test_small_objects_that_wait_for_their_handlers_fill_the_same_memory()
 
 
 async def test_blocks_full_of_tiny_fragments_are_handed_out_before_there_is_enough_to_gather() -> None:
-    """A byte takes thirteen on the way: all blocks are full long before a megabyte of data has come."""
-    count = BLOCKS // 13 + 50_000
+    """A byte takes thirteen on the way: all blocks are full long before a megabyte of data has come. (Few blocks fill sooner.)"""
+    count = LEAST_BLOCKS * BLOCK_SIZE // 13 + 10_000
     keeper = Keeper()
-    async with serve(keeper) as server, await RawPeer.connect(server.port) as peer:
+    async with serve(keeper, memory=LEAST_MEMORY) as server, await RawPeer.connect(server.port) as peer:
         await peer.associate()
         sending = asyncio.create_task(
             peer.send(command_pdu(3, store_rq()), p_data(3, b"x", command=False, last=False) * count, LAST)
