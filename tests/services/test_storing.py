@@ -474,6 +474,23 @@ async def test_a_source_that_fails_in_the_middle_ends_the_association(kind: str,
     assert keeper.stored == {}
 
 
+async def test_a_file_that_grows_while_it_is_sent_ends_the_association(tmp_path: Path) -> None:
+    """Somebody writes it: what has gone out is no whole object, and must not be stored as one."""
+    file = write_file(tmp_path, 1, bytes(5 * MB))
+    keeper = Keeper()
+
+    def grow(_: int) -> None:
+        with file.path.open("ab") as more:
+            more.write(b"more")
+
+    async with serve(keeper) as server, scu_of(server.port) as scu:
+        with pytest.raises(OSError, match="has become longer while it was sent"):
+            await scu.send(file, on_bytes=grow)
+        assert not await is_usable(scu)
+        assert isinstance(await keeper.next_end(), BaseException)
+    assert keeper.stored == {}
+
+
 async def test_a_source_that_fails_at_the_beginning_does_not() -> None:
     """Nothing has been sent of a data set that cannot be encoded, of pixels that do not fit, of a stream that is broken."""
     wrong = dataset_of()

@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tomowire.errors import TranscodingFailed
-from tomowire.services.dataset_source import DatasetSource
 from tomowire.services.dicom_file import DicomFile
-from tomowire.services.encoded import EncodedDataSet
 from tomowire.services.memory import transcoding_memory
 from tomowire.services.reencoding import UNCOMPRESSED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from tomowire.services.encoded import EncodedDataSet
     from tomowire.services.sources import Source
 
     Content = bytes | memoryview | None
@@ -30,6 +29,8 @@ async def in_agreed_syntax(
     As it is, where none of them is possible: it is for the caller to refuse that then. To be left when it has been sent, for others
     wait for its memory. Raises `TranscodingFailed`, and what reading the source raises.
     """
+    from tomowire.services.dataset_source import DatasetSource
+
     targets = sorted((each for each in agreed if wanted in (None, each)), key=lambda each: each not in UNCOMPRESSED)
     if isinstance(source, DatasetSource) and source.is_open and targets and targets[0] in UNCOMPRESSED:
         yield source.written_in(targets[0]), None
@@ -38,6 +39,7 @@ async def in_agreed_syntax(
     if target is None:
         yield source, content
         return
+    from tomowire.services.encoded import EncodedDataSet
     from tomowire.services.transcoding import transcode as transcoded
     from tomowire.services.transcoding import transcoded_size
 
@@ -63,6 +65,9 @@ async def _possible(source: Source, targets: Sequence[str], wanted: str | None) 
 
 async def _whole(source: Source) -> DicomFile | EncodedDataSet:
     """What can be transcoded: that takes the whole data set at once."""
+    from tomowire.services.dataset_source import DatasetSource
+    from tomowire.services.encoded import EncodedDataSet
+
     if isinstance(source, DicomFile | EncodedDataSet):
         return source
     if isinstance(source, DatasetSource):

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast, runtime_checkable
 
 from tomowire.errors import UsageError
-from tomowire.services.dataset_source import DatasetSource
 from tomowire.services.dicom_file import inspect
-from tomowire.services.stream_source import is_stream, part10_stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,10 +71,15 @@ async def as_source(thing: Any) -> Source:
     """
     if isinstance(thing, str | PathLike):
         return await to_thread(inspect, Path(cast("str | PathLike[str]", thing)))
+    # Who sends files, as most do, needs none of the rest.
     if is_dataset(thing):
+        from tomowire.services.dataset_source import DatasetSource
+
         return DatasetSource(thing)
     if isinstance(thing, Source):
         return thing
+    from tomowire.services.stream_source import is_stream, part10_stream
+
     if is_stream(thing):
         return await part10_stream(thing)
     raise UsageError(f"{type(thing).__name__} cannot be sent: not a path, a binary stream, a data set or a source")
