@@ -85,7 +85,7 @@ class Lanes:
         if stop is not None and stop.is_set():
             return
         lanes = self._pace.associations
-        for _ in range(lanes if self._supply.is_open else min(lanes, len(self._left))):
+        for _ in range(lanes if self._supply.is_open else max(min(lanes, len(self._left)), 1)):
             self._start_lane()
         stopping = asyncio.create_task(self._stop_when(stop)) if stop is not None else None
         try:
