@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from support.raw_peer import CT, RawPeer, associate_rq, command_pdu, echo_rq, me
 from tomowire.aio.listen import listen
 from tomowire.errors import DataSetError, StoreFailed, UsageError
 from tomowire.protocol.status import Status
+from tomowire.services.retrieval import Objects, Retrieved
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 from tomowire.wire.messages import CEchoRSP, CStoreRSP
@@ -231,6 +232,28 @@ async def test_the_handler_sees_who_calls() -> None:
         await store(peer)
         host, port = peer.socket.getsockname()
     assert seen == ["CALLING", "CALLED", f"{host}:{port}"]
+
+
+class Told:
+    """What a retrieval tells of its objects."""
+
+    def __init__(self) -> None:
+        self.of: list[Retrieved] = []
+
+    async def room(self) -> None:
+        """There is some."""
+
+    def of_object(self, retrieved: Retrieved) -> None:
+        self.of.append(retrieved)
+
+
+async def test_a_handler_of_retrieved_objects_may_give_a_comment_too() -> None:
+    told = Told()
+    objects = Objects(returning((0xB000, "less than all")), cast("Any", told))
+    async with peer_of(objects.keep) as peer:
+        assert await store(peer) == (0xB000, "less than all")
+    (retrieved,) = told.of
+    assert (retrieved.status, retrieved.error_comment) == (0xB000, "less than all")
 
 
 # Handlers that take too long

@@ -20,6 +20,7 @@ from support.data_sets import ENCODERS, EXPLICIT, IMPLICIT, Encoder, elements_of
 from support.raw_peer import CT, RawPeer, associate_rq, command_pdu, message_pdus, p_data, store_rq
 from tomowire.aio.listen import listen
 from tomowire.errors import StoreFailed, UsageError
+from tomowire.services.folder import Folder
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -293,6 +294,22 @@ async def test_a_file_is_written_whole_whether_the_attributes_were_read_or_not(
     assert written.file_meta.MediaStorageSOPInstanceUID == "1.2.3"
     assert written.file_meta.SourceApplicationEntityTitle == "CALLING"
     assert len(written.PixelData) == size
+
+
+async def test_a_folder_keeps_the_whole_object_though_the_attributes_have_been_read(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    data = before_pixels(EXPLICIT) + EXPLICIT.element(0x7FE00010, "OW", PIXELS)
+
+    async def keep(request: StoreRequest) -> int:
+        assert "1.2.3" in repr(request)
+        await request.metadata()
+        return await folder.keep(request)
+
+    async with peer_of(keep) as peer:
+        assert (await store(peer, data)).status == 0
+    folder.close()
+    assert (tmp_path / "1.2.3.dcm").read_bytes().endswith(data)
+    assert dcmread(tmp_path / "1.2.3.dcm").PatientID == "4711"
 
 
 async def test_a_file_that_cannot_be_written_leaves_nothing_and_is_out_of_resources(tmp_path: Path) -> None:
