@@ -236,7 +236,8 @@ async def test_a_silent_stream_is_given_up(server: Server) -> None:
     assert sorted(str(type(sent.outcome).__name__) for sent in results) == [OperationTimeout.__name__, "Status"]
 
 
-async def test_leaving_early_closes_the_iterators(server: Server, keeper: Keeper) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+async def test_leaving_early_closes_the_iterators(server: Server, keeper: Keeper, nested: bool) -> None:
     closed = asyncio.Event()
 
     async def endless() -> AsyncIterator[Dataset]:
@@ -249,7 +250,7 @@ async def test_leaving_early_closes_the_iterators(server: Server, keeper: Keeper
             closed.set()
 
     async with peer_of(server) as peer:
-        async with aclosing(peer.send(endless())) as results:
+        async with aclosing(peer.send([[endless()]] if nested else endless())) as results:
             assert not (await anext(results)).is_failure
         assert closed.is_set()
 

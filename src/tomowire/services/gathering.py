@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable
+from contextlib import aclosing
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,13 @@ async def gathered(things: Iterable[Any], timeout: float) -> AsyncGenerator[list
             iterator = aiter(thing)
             async with closing(iterator):
                 async for each in iterator:
-                    async for some in gathered([each], timeout):
-                        yield some
+                    async with aclosing(gathered([each], timeout)) as found:
+                        async for some in found:
+                            yield some
         else:
-            async for some in gathered(thing, timeout):
-                yield some
+            async with aclosing(gathered(thing, timeout)) as found:
+                async for some in found:
+                    yield some
 
 
 def _gives_several(thing: Any) -> bool:
