@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from io import BytesIO
@@ -180,6 +181,18 @@ async def test_objects_are_given_back(archive: Archive, tmp_path: Path) -> None:
             pass
     received = [dcmread(path) for path in into.rglob("*.dcm")]
     assert {each.SOPInstanceUID for each in received} == {SAMPLES[1].uid, SAMPLES[2].uid}
+
+
+async def test_many_retrievals_at_once_do_not_get_in_each_others_way(archive: Archive, tmp_path: Path) -> None:
+    async def get(number: int) -> list[str]:
+        into = tmp_path / str(number)
+        async with Peer(archive.address) as peer:
+            async for _ in peer.get(Query.study(f"{ROOT}.1.1"), into):
+                pass
+        return sorted(dcmread(path).SOPInstanceUID for path in into.rglob("*.dcm"))
+
+    results = await asyncio.gather(*(get(number) for number in range(8)))
+    assert results == [sorted(sample.uid for sample in SAMPLES[:3])] * 8
 
 
 async def test_objects_are_moved_where_it_was_told(archive: Archive) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -199,25 +199,26 @@ class Archive(Hosted):
 
         asked = decode(request.identifier, request.transfer_syntax_uid)
         _level_of(asked)
-        chosen = [each for each in self.objects.values() if selected_by(asked, each.dataset)]
+        chosen = [each for each in list(self.objects.values()) if selected_by(asked, each.dataset)]
         return Retrieval(len(chosen), self._files(chosen))
 
     async def _files(self, chosen: Sequence[KeptObject]) -> AsyncIterator[Sequence[DicomFile]]:
         assert self._folder is not None
-        folder = Path(self._folder.name)
+        # A folder for each request: another one may be sending the same objects.
+        folder = Path(await asyncio.to_thread(mkdtemp, dir=self._folder.name))
         for start in range(0, len(chosen), _BATCH):
-            yield await asyncio.to_thread(_written, folder, chosen[start : start + _BATCH])
+            yield await asyncio.to_thread(_written, folder, chosen[start : start + _BATCH], start)
 
     async def _destination(self, request: RetrieveRequest, ae_title: str) -> Destination | None:
         address = self.destinations.get(ae_title)
         return Destination(PeerAddress.parse(address)) if address is not None else None
 
 
-def _written(folder: Path, chosen: Sequence[KeptObject]) -> list[DicomFile]:
+def _written(folder: Path, chosen: Sequence[KeptObject], first: int) -> list[DicomFile]:
     """The objects as files: the SCPs of C-GET and C-MOVE send from there."""
     files = []
-    for number, each in enumerate(chosen):
-        path = folder / f"{number:06}-{each.sop_instance_uid}.dcm"
+    for number, each in enumerate(chosen, first):
+        path = folder / f"{number:06}.dcm"
         path.write_bytes(each.file)
         files.append(inspect(path))
     return files
