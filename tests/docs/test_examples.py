@@ -3,15 +3,17 @@
 A block of Python is a program by itself, or a file of tests if it has functions named `test_...`. It finds an archive at
 `ARCHIVE@localhost:11112`, a folder `scans/` with `ct.dcm` and `mr.dcm`, and move destinations `RECEIVER` and `VIEWER`. What
 listens does so with `listen("127.0.0.1", 11112, ...)`, is called at `@localhost:11112` by the same program, and ends by
-itself. What cannot be run is a block of `text`; one behind `<!-- prints -->` is what the program before it prints, in which
-`...` stands for anything.
+itself: with exit code 0, and nothing on stderr. What cannot be run is a block of `text`; one behind `<!-- prints -->` is what
+the program before it prints, in which `...` stands for anything.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 import click
 import pytest
 
-from support.doc_blocks import Block, all_blocks, blocks, matches
+from support.doc_blocks import Block, all_blocks, blocks, matches, pages
 from support.doc_surroundings import Surroundings, make_data_directory, surroundings
 from support.network import free_port
 from support.programs import command_line
@@ -56,9 +58,11 @@ async def run(command: list[str], at: Path) -> tuple[int, str, str]:
         async with asyncio.timeout(SECONDS):
             stdout, stderr = await process.communicate()
     except TimeoutError:
-        process.kill()
-        stdout, stderr = await process.communicate()
-        return -9, stdout.decode(), f"{stderr.decode()}\nnot over after {SECONDS} s"
+        return -9, "", f"not over after {SECONDS} s"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, stdout.decode(), stderr.decode()
 
@@ -86,6 +90,13 @@ def check(block: Block, code: int, stdout: str, stderr: str) -> None:
         pytest.fail(f"{block.place}: printed\n{stdout}\nand not\n{block.prints}", pytrace=False)
 
 
+def test_no_program_is_overlooked() -> None:
+    whole = "\n".join(page.read_text() for page in pages())
+    programs = all_blocks("python")
+    assert len(programs) == len(re.findall(r"^ *```python", whole, re.MULTILINE))
+    assert len([each for each in programs if each.prints]) == whole.count("\n<!-- prints -->\n")
+
+
 @pytest.mark.parametrize("block", all_blocks("python"), ids=lambda block: block.place)
 async def test_the_example_runs(block: Block, tmp_path: Path, data: Path) -> None:
     async with surroundings(tmp_path, data) as around:
@@ -103,7 +114,7 @@ def command_lines() -> list[tuple[Block, list[str]]]:
 )
 async def test_the_command_runs(block: Block, words: list[str], tmp_path: Path, data: Path) -> None:
     """Those that ask a peer are run; of those that stay, or work on an archive's own data, only the options are read."""
-    words = [block.__class__(block.page, block.line, "sh", word).program("{archive}", 0) for word in words]
+    words = [replace(block, text=word).program("{archive}", 0) for word in words]
     if "{archive}" not in words:
         command = main.get_command(click.Context(main), words[0])
         assert command is not None
@@ -131,7 +142,7 @@ async def test_a_failing_example_is_found_by_page_and_line(tmp_path: Path, data:
     page = tmp_path / "page.md"
     page.write_text(f"# Page\n\n```python\n{text}```\n")
     (block,) = blocks("python", page)
-    block = Block(REPOSITORY / "docs" / "page.md", block.line, "python", block.text)
+    block = replace(block, page=REPOSITORY / "docs" / "page.md")
     async with surroundings(tmp_path, data) as around:
         outcome = await run_block(block, around)
     with pytest.raises(pytest.fail.Exception, match=rf"docs/page\.md:4: {why}"):

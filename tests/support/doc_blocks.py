@@ -11,7 +11,7 @@ from typing import Final
 from support.requirements import REPOSITORY
 
 _FENCE: Final = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
+    r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
 )
 _PRINTS: Final = re.compile(r"\n\n<!-- prints -->\n```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ARCHIVE: Final = re.compile(r"\b(?:ARCHIVE|TOMOWIRE)@localhost:11112\b")
