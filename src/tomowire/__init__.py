@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from tomowire.protocol.status import Status
     from tomowire.services.buffered import BufferedStorage
     from tomowire.services.diagnosis import Diagnosis, diagnose
-    from tomowire.services.extended import QueryOptions, RetrieveOptions, StorageOptions
+    from tomowire.services.extended import QueryOptions, RetrieveOptions, StorageOptions, relational
     from tomowire.services.find import CFindScu
     from tomowire.services.find_scp import Find, FindAnswers, FindRequest
     from tomowire.services.folder import Folder
@@ -190,6 +190,7 @@ __all__ = [
     "moving",
     "querying",
     "related",
+    "relational",
     "send_files",
     "storage",
     "titles_by_certificate",
@@ -295,6 +296,7 @@ _HOME: Final = {
     "moving": "tomowire.services.move",
     "querying": "tomowire.services.models",
     "related": "tomowire.services.related",
+    "relational": "tomowire.services.extended",
     "send_files": "tomowire.services.sending",
     "storage": "tomowire.services.storage",
     "titles_by_certificate": "tomowire.aio.tls_titles",
