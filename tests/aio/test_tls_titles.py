@@ -35,7 +35,7 @@ async def test_both_sides_see_each_others_certificate_as_openssl_shows_it(author
     gone: asyncio.Queue[Association] = asyncio.Queue()
     tls = TlsServer(**acceptors.options, authorities=authority.file)
     client = TlsClient(authority.file, **requestors.options)
-    async with serve(ssl=tls, on_end=gone.put_nowait) as server:
+    async with serve(ssl=tls, on_ended=gone.put_nowait) as server:
         async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=client) as association:
             seen = association.peer_certificate
         other = (await gone.get()).peer_certificate  # still known when the association is over
@@ -71,7 +71,7 @@ async def test_without_tls_and_without_a_certificate_there_is_none(authority: Au
         associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]) as association,
     ):
         assert (association.peer_certificate, association.tls_version) == (None, None)
-    async with serve(ssl=TlsServer(**authority.sign().options), on_end=gone.put_nowait) as server:
+    async with serve(ssl=TlsServer(**authority.sign().options), on_ended=gone.put_nowait) as server:
         client = TlsClient(authority.file)
         async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=client):
             pass
