@@ -64,9 +64,11 @@ def decode_command(data: bytes | memoryview) -> Message:
         return _build(elements)
     except CommandSetError as error:
         error.command_field = _peek(elements, COMMAND_FIELD)
-        error.message_id = None if is_response(error.command_field) else _peek(elements, MESSAGE_ID)
+        numbers = (MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO)
+        first, second = reversed(numbers) if is_response(error.command_field) else numbers
+        error.message_id = _peek(elements, first)
         if error.message_id is None:
-            error.message_id = _peek(elements, MESSAGE_ID_BEING_RESPONDED_TO)
+            error.message_id = _peek(elements, second)
         data_set_type = _peek(elements, DATA_SET_TYPE)
         error.has_data_set = None if data_set_type is None else data_set_type != NO_DATA_SET
         raise
