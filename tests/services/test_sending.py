@@ -211,12 +211,8 @@ async def test_what_is_no_uid_is_not_proposed(files: list[DicomFile]) -> None:
 async def test_an_instance_uid_that_cannot_be_sent_is_that_files_failure(files: list[DicomFile]) -> None:
     """It stands in the command set, and harms nobody else."""
     good = files[0]
-    unencodable = DicomFile(
-        files[1].path, CT, "1.\N{SNOWMAN}", EXPLICIT_VR_LITTLE_ENDIAN, files[1].offset, files[1].size
-    )
-    traversal = DicomFile(
-        files[2].path, CT, "../../etc/passwd", EXPLICIT_VR_LITTLE_ENDIAN, files[2].offset, files[2].size
-    )
+    unencodable = replace(files[1], sop_instance_uid="1.\N{SNOWMAN}")
+    traversal = replace(files[2], sop_instance_uid="../../etc/passwd")
     async with serve() as server:
         results = await send(server.port, [unencodable, traversal, good])
     assert failures(results) == {"2": UsageError, "3": 0x0117}
