@@ -113,7 +113,9 @@ async def test_a_requestor_shows_the_certificate_that_is_there_when_it_calls(aut
     identity = authority.sign("client")
     client = TlsClient(authority.file, **identity.options)
     seen = Seen()
-    async with serve(ssl=TlsServer(**authority.sign().options, authorities=authority.file), on_ended=seen.end) as server:
+    async with serve(
+        ssl=TlsServer(**authority.sign().options, authorities=authority.file), on_ended=seen.end
+    ) as server:
         await shown_by(server.port, client)
         await shown_by(server.port, client)
         identity.replace_by(authority.sign("client"))
@@ -141,7 +143,9 @@ async def test_half_a_change_leaves_a_requestor_with_what_it_had(
     identity, new = authority.sign("client"), authority.sign("client")
     client = TlsClient(authority.file, **identity.options)
     seen = Seen()
-    async with serve(ssl=TlsServer(**authority.sign().options, authorities=authority.file), on_ended=seen.end) as server:
+    async with serve(
+        ssl=TlsServer(**authority.sign().options, authorities=authority.file), on_ended=seen.end
+    ) as server:
         await shown_by(server.port, client)
         key = identity.key.read_bytes()
         identity.replace_by(new)

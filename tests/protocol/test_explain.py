@@ -66,6 +66,18 @@ def test_the_peer_may_have_chosen_another_transfer_syntax() -> None:
     assert "Explicit VR Little Endian" in text
 
 
+@pytest.mark.parametrize(("chosen", "name"), [(IMPLICIT, "Implicit VR Little Endian"), ("", "none")])
+def test_a_transfer_syntax_that_was_not_proposed_is_the_peers_fault(chosen: str, name: str) -> None:
+    """PS3.8 9.3.3.2: an accepted context has one of those proposed."""
+    given = agreement((CT, (JPEG,), 0, chosen), (MR, (JPEG,), 3, ""))
+    words = f"the peer accepted it in a transfer syntax that was not proposed, {name}: that breaks the standard"
+    assert explain_refusal(given, CT, JPEG).endswith(words)
+    assert explain_refusal(given, CT, None).endswith(words)
+    assert "does not support this SOP class" in explain_refusal(given, MR, None)
+    refused = [said for what, said in describe_agreement(given) if what == "refused"]
+    assert [words in said for said in refused] == [True, False]
+
+
 def test_only_contexts_that_would_have_fitted_count() -> None:
     given = agreement((CT, (JPEG,), 4, ""), (CT, (EXPLICIT,), 3, ""), (CT, (IMPLICIT,), 0, IMPLICIT))
     assert "does not support this SOP class" in explain_refusal(given, CT, EXPLICIT)

@@ -30,6 +30,8 @@ from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import decode
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage
+from tomowire.services.suboperations import Retrieval, RetrieveRequest
+from tomowire.uids import STORAGE_SOP_CLASSES
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CEchoRSP, CGetRQ, CGetRSP, CStoreRQ, CStoreRSP
 from tomowire.wire.pdu import AAbort, AReleaseRP
@@ -513,3 +515,14 @@ async def test_the_requestor_goes_away_at_any_moment(files: list[DicomFile]) -> 
             pass
         async with asyncio.timeout(5):
             await asyncio.gather(*(each.wait_closed() for each in server.associations))
+
+
+def test_every_storage_class_of_the_standard_can_be_sent() -> None:
+    """Some of them are not in the arc of the others: RT Beams Delivery Instruction, Stored Print."""
+
+    async def never(request: RetrieveRequest) -> Retrieval:
+        raise NotImplementedError
+
+    get = Get(never)
+    assert [uid for uid in STORAGE_SOP_CLASSES if not get.may_be_scp(uid)] == []
+    assert not get.may_be_scp("1.2.840.10008.5.1.4.31"), "a worklist"

@@ -70,11 +70,24 @@ def _why(agreement: Agreement, abstract_syntax: str, transfer_syntax: str | None
         return f"this transfer syntax was not proposed for it on this association, but {names}"
     for refused in agreement.refused:
         if refused.context_id in fitting:
+            if (chosen := _not_proposed(agreement, refused)) is not None:
+                return chosen
             is_about_syntaxes = refused.result == ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
             unnamed = is_about_syntaxes and transfer_syntax is None
             was = f" (proposed: {_names(refused.transfer_syntaxes)})" if unnamed else ""
             return f"{explain_result(refused.result)}{was}"
     return f"the peer chose {_names(agreement.contexts[number].transfer_syntax for number in sorted(fitting))}"
+
+
+def _not_proposed(agreement: Agreement, refused: RefusedContext) -> str | None:
+    """What is wrong with a context that the peer accepted, and which cannot be used all the same (PS3.8 9.3.3.2)."""
+    for answered in agreement.response.presentation_contexts:
+        if answered.context_id == refused.context_id and answered.result == ContextResult.ACCEPTANCE:
+            chosen = name_of(answered.transfer_syntax) or "none"
+            return (
+                f"the peer accepted it in a transfer syntax that was not proposed, {chosen}: that breaks the standard"
+            )
+    return None
 
 
 def describe_proposal(request: AAssociateRQ) -> Iterator[tuple[str, str]]:
@@ -90,7 +103,7 @@ def describe_agreement(agreement: Agreement) -> Iterator[tuple[str, str]]:
     for context in agreement.contexts.values():
         yield "accepted", _accepted(context, agreement)
     for refused in agreement.refused:
-        yield "refused", _refused(refused)
+        yield "refused", _refused(agreement, refused)
     yield "maximum length", f"{_length(given.maximum_length)} to the peer, {_length(asked.maximum_length)} to this side"
     yield "window", _window(agreement)
     yield from _extended(asked, given)
@@ -110,10 +123,9 @@ def _accepted(context: AcceptedContext, agreement: Agreement) -> str:
     return f"{name_of(context.abstract_syntax)} in {name_of(context.transfer_syntax)}{of}; this side is {role}"
 
 
-def _refused(context: RefusedContext) -> str:
-    return (
-        f"{name_of(context.abstract_syntax)} in {_names(context.transfer_syntaxes)}: {explain_result(context.result)}"
-    )
+def _refused(agreement: Agreement, context: RefusedContext) -> str:
+    why = _not_proposed(agreement, context) or explain_result(context.result)
+    return f"{name_of(context.abstract_syntax)} in {_names(context.transfer_syntaxes)}: {why}"
 
 
 def _identity(identity: UserIdentity, given: UserInformation) -> str:

@@ -13,6 +13,7 @@ from tomowire.errors import (
     NoAcceptedContext,
     OperationTimeout,
     PeerMisbehaved,
+    TlsFailed,
 )
 from tomowire.wire.value import value
 
@@ -44,6 +45,8 @@ class Diagnosis:
 def diagnose(error: Exception, peer: PeerAddress, calling_ae_title: str) -> Diagnosis:
     """What `error`, which `associate` or a service has raised, means for who called `peer` as `calling_ae_title`."""
     match error:
+        case TlsFailed():
+            return _no_tls(error)
         case ConnectFailed():
             return _not_connected(error, peer)
         case AssociationRejected():

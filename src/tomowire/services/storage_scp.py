@@ -34,8 +34,12 @@ _STANDARD_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 
 
 def may_be_storage(abstract_syntax: str) -> bool:
-    """Private SOP classes, and the arc of the standard where all its storage classes are: not worklists, queries or commitment."""
-    return not abstract_syntax.startswith(_STANDARD) or abstract_syntax.startswith(_STANDARD_STORAGE)
+    """Private SOP classes, the storage classes of the standard, and the arc where it puts new ones: not worklists or commitment."""
+    return (
+        not abstract_syntax.startswith(_STANDARD)
+        or abstract_syntax.startswith(_STANDARD_STORAGE)
+        or abstract_syntax in STORAGE_SOP_CLASSES
+    )
 
 
 def _shown(uid: str) -> str:
