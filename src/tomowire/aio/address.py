@@ -34,6 +34,15 @@ class PeerAddress:
     port: int
 
     @classmethod
+    def of(cls, peer: str | PeerAddress) -> PeerAddress:
+        """`peer`, read if it is text. Raises `UsageError` for what is wrong, or neither of the two."""
+        if isinstance(peer, str):
+            return cls.parse(peer)
+        if not isinstance(peer, cls):
+            raise UsageError(f"a peer is AET@host:port or a PeerAddress, and not a {type(peer).__name__}")
+        return peer
+
+    @classmethod
     def parse(cls, text: str, *, called_ae_title: str | None = None) -> PeerAddress:
         """Read one of the two forms; `called_ae_title` overrides the AE title. IPv6 addresses stand in brackets.
 

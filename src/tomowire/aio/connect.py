@@ -81,7 +81,7 @@ async def associate(
     Raises `ConnectFailed`, `AssociationRejected`, `IdentityNotConfirmed`, `OperationTimeout`, and what else can end an association
     (`AssociationError`).
     """
-    address = PeerAddress.parse(peer) if isinstance(peer, str) else peer
+    address = PeerAddress.of(peer)
     opening = Opening(address, ssl, sock, stream)
     if identity_required:
         if identity is None:

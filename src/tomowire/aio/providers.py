@@ -5,12 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tomowire.aio.serving import AcceptsRelated
+from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
+    from typing import Any
 
     from tomowire.aio.serving import ServiceProvider
     from tomowire.wire.user_information import CommonExtendedNegotiation
+
+
+def checked(services: Any) -> tuple[ServiceProvider, ...]:
+    """`services` as they were given, if each is one. Raises `UsageError` for a handler or a class in the place of a service."""
+    if not hasattr(services, "__iter__"):
+        raise UsageError(f"services are given as a list, services=[...], and not as a {type(services).__name__}")
+    given = tuple(services)
+    for each in given:
+        if isinstance(each, type):
+            raise UsageError(f"{each.__name__} is a class and no service: make one of it, {each.__name__}(...)")
+        if not hasattr(each, "transfer_syntaxes"):
+            shown = getattr(each, "__qualname__", None) or f"a {type(each).__name__}"
+            raise UsageError(f"{shown} is no service: a handler goes into one, as in Storage(handler)")
+    return given
 
 
 class Providers:

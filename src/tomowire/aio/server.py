@@ -10,6 +10,7 @@ from tomowire.aio.admission import Admission
 from tomowire.aio.association import Association
 from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
+from tomowire.aio.providers import checked
 from tomowire.aio.tls_acceptor import TlsAcceptor
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
@@ -55,7 +56,7 @@ class Server:
     ) -> None:
         self._host = host
         self._port = port
-        self._services = tuple(services)
+        self._services = checked(services)
         self._rules = rules
         self._budget = budget
         self._maximum_waiting_per_address = maximum_waiting_per_address
@@ -101,6 +102,8 @@ class Server:
             accept = self._tls.accepting(self._accept)
         try:
             self._server = await loop.create_server(accept, self._host, self._port, backlog=_BACKLOG, **self._options)
+        except OverflowError as error:
+            raise UsageError(f"{self._port} is not a TCP port (0 to 65535)") from error
         except OSError as error:
             reason = error.strerror or error
             raise ConnectFailed(
@@ -152,7 +155,12 @@ class Server:
         await self._tls.reload()
 
     async def wait_closed(self) -> None:
-        """Wait until someone has called `close`, and all associations are over."""
+        """Wait until someone has called `close`, and all associations are over.
+
+        Raises `UsageError` for a server that was never started: nobody could call it, and this would wait for ever.
+        """
+        if self._server is None and not self._closing:
+            raise UsageError("the server is not listening: use it as `async with listen(...) as server`")
         await self._closed.wait()
 
     async def __aenter__(self) -> Server:

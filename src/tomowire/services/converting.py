@@ -51,6 +51,7 @@ async def in_agreed_syntax(
 
 async def _possible(source: Source, targets: Sequence[str], wanted: str | None) -> str | None:
     """The first of `targets` that can be made of it, not counting what it is in already."""
+    from tomowire.services.image_codecs import is_missing
     from tomowire.services.transcoding import can_transcode
 
     for target in targets:
@@ -60,7 +61,8 @@ async def _possible(source: Source, targets: Sequence[str], wanted: str | None) 
             return target  # if it cannot be done, transcoding says why
         if await asyncio.to_thread(can_transcode, source.transfer_syntax_uid, target):
             return target
-    return None
+    # For want of a codec that can be had nothing is possible: transcoding says so, and how to get it.
+    return targets[0] if targets and is_missing(source.transfer_syntax_uid) and targets[0] in UNCOMPRESSED else None
 
 
 async def _whole(source: Source) -> DicomFile | EncodedDataSet:

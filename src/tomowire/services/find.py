@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.connect import associate
 from tomowire.aio.responses import responses
-from tomowire.errors import AssociationError, DataSetError, OperationTimeout, PeerMisbehaved, QueryFailed
+from tomowire.errors import AssociationError, DataSetError, OperationTimeout, PeerMisbehaved, QueryFailed, UsageError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Level, Model
@@ -117,10 +117,15 @@ async def associate_for_queries(
         raise failure
 
 
-def default_model_of(query: Query | Dataset) -> Model:
-    """The model in which a query is asked when none is named."""
+def default_model_of(query: Any) -> Model:
+    """The model in which a query is asked when none is named. Raises `UsageError` for what is no query."""
     if isinstance(query, Query):
         return query.model
+    from pydicom import Dataset
+
+    if not isinstance(query, Dataset):
+        shown = query.__name__ if isinstance(query, type) else f"a {type(query).__name__}"
+        raise UsageError(f"a query is a Query, such as Query.study(uid), or a pydicom Dataset, and not {shown}")
     level = query.get("QueryRetrieveLevel")
     return default_model(Level.PATIENT if level == Level.PATIENT else Level.STUDY)
 

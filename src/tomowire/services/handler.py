@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
@@ -21,6 +21,21 @@ Outcome: TypeAlias = "int | tuple[int, str | None]"
 
 _LARGEST_STATUS: Final = 0xFFFF
 _PLAIN: Final = (Status, int)
+
+
+def checked_handler(handler: Any) -> Any:
+    """The handler, if it is something that can be called. Raises `UsageError` for anything else."""
+    if not callable(handler) or isinstance(handler, type):
+        what = handler.__name__ if isinstance(handler, type) else type(handler).__name__
+        raise UsageError(f"a storage handler is an async function that takes the request, and not {what}")
+    return handler
+
+
+def awaitable(work: Any, handler: Callable[..., Any]) -> Awaitable[Any]:
+    """What calling a handler has given. Raises `UsageError`, which names it, if that cannot be awaited: `async` was forgotten."""
+    if not hasattr(work, "__await__"):
+        raise UsageError(f"the storage handler is no async function (`async def`): {name_of(handler)}")
+    return cast("Awaitable[Any]", work)
 
 
 def status_and_comment(outcome: Any, handler: Callable[..., Any]) -> tuple[int, str | None]:

@@ -28,6 +28,11 @@ def is_available(uid: str) -> bool:
     return uid in _DECODE and find_spec("imagecodecs") is not None and find_spec("numpy") is not None
 
 
+def is_missing(uid: str) -> bool:
+    """Whether pixel data of this transfer syntax could be decoded, if only imagecodecs were installed."""
+    return uid in _DECODE and not is_available(uid)
+
+
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     """One frame: its samples pixel by pixel, in little endian. Raises what imagecodecs raises."""
     import imagecodecs

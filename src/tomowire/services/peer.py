@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.aio.connect import DEFAULT_AE_TITLE
+from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
 from tomowire.services import peer_calls
 from tomowire.services.adapting import AUTO, DEFAULT_MOST_ASSOCIATIONS
 from tomowire.services.find import default_model_of
@@ -17,7 +18,7 @@ from tomowire.services.timeouts import UNSET, Seconds, Timeouts, chosen
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
     from os import PathLike
     from types import AsyncGeneratorType
 
@@ -58,8 +59,9 @@ class Peer:
         bandwidth: float | None = None,
         **options: Any,
     ) -> None:
-        self.address = PeerAddress.parse(address) if isinstance(address, str) else address
+        self.address = PeerAddress.of(address)
         self.timeouts = timeouts or Timeouts()
+        _check_names(options)
         options = {"aet": check_ae_title(aet), **self.timeouts.for_association, **options}
         self._pacer = Pacer(bandwidth) if bandwidth is not None else None
         self._pool = Pool(self.address, options, most=kept, idle=idle)
@@ -256,3 +258,11 @@ class Peer:
         iteration = cast("AsyncGeneratorType[T, None]", generator)
         self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
         return iteration
+
+
+def _check_names(options: Iterable[str]) -> None:
+    """A name that `associate` does not know is told at once, and of the one who got it: not by the first call."""
+    known = signature(associate).parameters
+    for name in options:
+        if name not in known:
+            raise TypeError(f"Peer() got an unexpected keyword argument {name!r}")

@@ -10,7 +10,7 @@ import logging
 from asyncio import sleep
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from tomowire.errors import NoAcceptedContext, OperationTimeout
+from tomowire.errors import NoAcceptedContext, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import Status
 from tomowire.services.converting import in_agreed_syntax
@@ -56,6 +56,8 @@ def storage(
     could not be sent. Name the compressed ones that the files have. Raises `InvalidUid` for an unknown name.
     """
     uid = storage_uid(sop_class)
+    if isinstance(transfer_syntaxes, str):
+        raise UsageError(f"transfer syntaxes are given as a list: [{str(transfer_syntaxes)!r}]")
     return tuple(ProposedContext(uid, (transfer_syntax,)) for transfer_syntax in transfer_syntaxes)
 
 

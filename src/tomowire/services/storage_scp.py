@@ -15,7 +15,7 @@ from tomowire.protocol.status import (
     SOP_CLASS_NOT_SUPPORTED,
     UNRECOGNIZED_OPERATION,
 )
-from tomowire.services.handler import TimeLimit, failure, status_and_comment
+from tomowire.services.handler import TimeLimit, awaitable, checked_handler, failure, status_and_comment
 from tomowire.services.store_request import StoreRequest as StoreRequest
 from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_tolerable_uid
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
@@ -67,7 +67,7 @@ class Storage:
         any_sop_class: bool = False,
         handler_timeout: float | None = None,
     ) -> None:
-        self._keep = keep
+        self._keep = checked_handler(keep)
         self._sop_classes = sop_classes
         self._transfer_syntaxes = transfer_syntaxes
         self._any_sop_class = any_sop_class
@@ -136,13 +136,14 @@ class Storage:
     async def _perform(self, request: StoreRequest) -> Any:
         """Have the object handled; gives what the handler returns."""
         if self._time_limit is None:  # a call less, for each object
-            return await self._keep(request)
+            return await awaitable(self._keep(request), self._keep)
         return await self._call(request, request.data)
 
     async def _call(self, request: Any, data: DataStream) -> Any:
+        work = awaitable(self._keep(request), self._keep)
         if self._time_limit is None:
-            return await self._keep(request)
-        return await self._time_limit.call(self._keep(request), data)
+            return await work
+        return await self._time_limit.call(work, data)
 
     @cached_property
     def _own_memory(self) -> HeldMemory:
