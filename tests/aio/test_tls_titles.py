@@ -169,7 +169,7 @@ async def test_who_calls_by_a_title_that_is_not_its_own_is_rejected_and_the_log_
     (line,) = [text for text in caplog.messages if "may call as" in text]
     assert line.startswith(f"MR1 -> ANY ({LOOPBACK}:")
     assert "CN=ct1" in line
-    assert line.endswith("may call as CT1 only")
+    assert line.endswith("may call as CT1 only (result 1, source 1, reason 3)")
 
 
 async def test_who_shows_no_certificate_is_rejected_where_titles_go_by_certificate(authority: Authority) -> None:

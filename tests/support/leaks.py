@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tomowire.testing.leaks import SECONDS_TO_SETTLE, Resources, leaks_since, open_descriptors
+from tomowire.testing.leaks import DESCRIPTORS, SECONDS_TO_SETTLE, Resources, leaks_since, open_descriptors
 
-__all__ = ["SECONDS_TO_SETTLE", "Resources", "leaks_since", "open_descriptors"]
+__all__ = ["DESCRIPTORS", "SECONDS_TO_SETTLE", "Resources", "leaks_since", "open_descriptors"]
