@@ -407,12 +407,13 @@ async def test_who_says_nothing_is_dropped_in_time_and_with_a_word(authority: Au
     assert "no TLS handshake within 0.2 s" in said.text
 
 
+@pytest.mark.parametrize(("most", "options"), [(2, {}), (128, {"maximum_waiting_per_address": 2})])
 async def test_of_too_many_without_a_handshake_the_oldest_is_dropped(
-    authority: Authority, said: Said, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, said: Said, monkeypatch: pytest.MonkeyPatch, most: int, options: dict[str, int]
 ) -> None:
-    monkeypatch.setattr("tomowire.aio.tls_acceptor._MOST_HANDSHAKES", 2)
+    monkeypatch.setattr("tomowire.aio.tls_acceptor._MOST_HANDSHAKES", most)
     tls = TlsServer(**authority.sign().options)
-    async with serve(ssl=tls, artim_timeout=20.0) as server, contextlib.AsyncExitStack() as stack:
+    async with serve(ssl=tls, artim_timeout=20.0, **options) as server, contextlib.AsyncExitStack() as stack:
         first, *_ = [await stack.enter_async_context(await RawPeer.connect(server.port)) for _ in range(3)]
         assert await first.read_until_closed() == b""
     assert "too many connections without a TLS handshake" in said.text

@@ -63,7 +63,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
         self._lenient = lenient
-        self._tls = TlsAcceptor(ssl, artim_timeout) if ssl is not None else None
+        self._tls = TlsAcceptor(ssl, artim_timeout, maximum_waiting_per_address) if ssl is not None else None
         self._on_established = on_established
         self._on_ended = on_ended
         self._options = options
