@@ -12,6 +12,7 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tomowire.aio.existing import feed
 from tomowire.aio.writing import direct_descriptor
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Handshake(asyncio.BufferedProtocol):
         tls.set_protocol(connection)
         connection.connection_made(tls)
         for data in self._early:
-            _feed(connection, data)
+            feed(connection, tls, data)
         if self._has_ended:
             connection.eof_received()
         if self._is_lost:
@@ -167,16 +168,3 @@ def _send_now(transport: asyncio.Transport, data: bytes) -> None:
         os.write(descriptor, data)
     except OSError:
         return
-
-
-def _feed(connection: Connection, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        room = connection.get_buffer(len(view))
-        taken = min(len(room), len(view))
-        if not taken:  # more than anybody has to say before there is an association
-            connection.kill()
-            return
-        room[:taken] = view[:taken]
-        connection.buffer_updated(taken)
-        view = view[taken:]
