@@ -308,12 +308,27 @@ async def test_the_peer_stops_in_the_middle_of_the_handshake(authority: Authorit
             )
 
 
-async def test_a_caller_speaks_dicom_without_tls(authority: Authority, said: Said) -> None:
+@pytest.mark.parametrize("contexts", [1, 128])
+async def test_a_caller_speaks_dicom_without_tls(authority: Authority, said: Said, contexts: int) -> None:
     async with serve(ssl=TlsServer(**authority.sign().options)) as server:
-        with pytest.raises(AssociationLost, match=r"instead of answering.*is it a DICOM server, and one without TLS\?"):
-            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]):
+        with pytest.raises(
+            TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=, --tls\)$"
+        ):
+            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()] * contexts):
                 raise AssertionError
         assert await said.one_line() == "the other side speaks DICOM without TLS on this connection"
+
+
+async def test_the_peer_closes_when_it_is_offered_dicom() -> None:
+    """As OpenSSL does where it expects TLS: it sends no alert."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.read(6)
+
+    async with raw_acceptor(script) as port:
+        with pytest.raises(AssociationLost, match=r"instead of answering.*is it a DICOM server, and one without TLS\?"):
+            async with associate(f"ANY@{LOOPBACK}:{port}", [verification()]):
+                raise AssertionError
 
 
 async def test_a_caller_speaks_tls_where_there_is_none(authority: Authority, said: Said) -> None:

@@ -13,6 +13,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tomowire.aio.existing import feed
+from tomowire.aio.tls_reasons import is_tls
 from tomowire.aio.writing import direct_descriptor
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _BUFFER: Final = 64 * 1024
 _FIRST: Final = 8
+
+# The fatal alert "protocol_version" as a record (RFC 8446 5.1, 6.2). OpenSSL says nothing to a caller that does not speak TLS, and
+# a closed connection may mean anything.
+_NO_TLS_CAME: Final = bytes.fromhex("15 0301 0002 02 46")
 
 # Of a peer that does not confirm the end of TLS no more is expected than that it closes the connection.
 _SHUTDOWN_TIMEOUT: Final = 5.0
@@ -147,7 +152,10 @@ class _Watched(ssl.SSLContext):
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError:
-                _send_now(self._transport, outgoing.read())
+                alert = outgoing.read()
+                if not alert and tls.server_side and not is_tls(self._handshake.first):
+                    alert = _NO_TLS_CAME
+                _send_now(self._transport, alert)
                 del tls.do_handshake  # it refers to `tls`
                 raise
             del tls.do_handshake
