@@ -285,6 +285,26 @@ async def test_what_cannot_be_wound_back_is_sent_once(tmp_path: Path) -> None:
             await whole(source)
 
 
+class AsyncFile:
+    """As libraries for asynchronous files make them: all that it can do is a coroutine."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    async def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    async def seekable(self) -> bool:
+        return True
+
+
+async def test_an_asynchronous_file_is_sent_once(tmp_path: Path) -> None:
+    content = write_file(tmp_path, 1, data_of(1)).path.read_bytes()
+    source = await as_source(AsyncFile(content))  # a coroutine that nobody awaited would be complained about
+    assert not source.repeatable
+    assert await whole(source) == data_of(1)
+
+
 async def test_a_file_meta_information_that_is_longer_than_the_first_look(tmp_path: Path) -> None:
     meta = FileMeta(CT, "1.2.3", EXPLICIT_UID, private_information_creator_uid="1.2", private_information=bytes(5000))
     content = encode_file_meta(meta) + data_of(1)

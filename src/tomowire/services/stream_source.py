@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
 from io import UnsupportedOperation
 from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Final
@@ -126,9 +127,9 @@ class _Rewindable:
         """None if it cannot be wound back."""
         if isinstance(stream, bytes | bytearray | memoryview):
             return cls(stream, 0, memoryview(stream).nbytes)
-        seekable = getattr(stream, "seekable", None)
-        if seekable is None or not hasattr(stream, "read") or seekable() is not True:
-            return None
+        read, seekable = getattr(stream, "read", None), getattr(stream, "seekable", None)
+        if read is None or seekable is None or iscoroutinefunction(read) or seekable() is not True:
+            return None  # of an asynchronous one `seekable` may be a coroutine too
 
         def measure() -> tuple[int, int]:
             start = stream.tell()
