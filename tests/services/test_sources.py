@@ -43,6 +43,8 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 MB = 1 << 20
 JPEG_LS = "1.2.840.10008.1.2.4.80"
+RLE = "1.2.840.10008.1.2.5"
+MPEG_4 = "1.2.840.10008.1.2.4.102"
 EXPLICIT_UID = EXPLICIT_VR_LITTLE_ENDIAN
 
 
@@ -653,6 +655,45 @@ async def test_compressed_frames_are_encapsulated(tmp_path: Path) -> None:
         assert next(generate_frames(made.PixelData, number_of_frames=1)) == large + b"\0"
 
 
+async def test_frames_from_streams_can_be_had_once() -> None:
+    """A list can be looked at again, the streams in it cannot."""
+    frames = [b"\xff\xd8one\xff\xd9", b"\xff\xd8two\xff\xd9"]
+    source = WithPixels(image(frames=2), list(map(io.BytesIO, frames)), transfer_syntax_uid=JPEG_LS)
+    assert not source.repeatable
+    await whole(source)
+    with pytest.raises(UsageError, match="read already"):
+        await whole(source)
+
+
+async def test_a_frame_in_a_file_is_one_fragment(tmp_path: Path) -> None:
+    """As RLE Lossless and video have to be (PS3.5 A.4.2, A.4.5)."""
+    from pydicom.encaps import generate_fragments
+
+    frame = os.urandom(2 * MB + 1)
+    (tmp_path / "frame").write_bytes(b"skip" + frame)
+    source = WithPixels(image(), tmp_path / "frame", offset=4, transfer_syntax_uid=RLE)
+    made = read_back(source, await whole(source))
+    assert list(generate_fragments(made.PixelData))[1:] == [frame + b"\0"]
+
+
+async def test_the_frames_of_a_video_are_one_stream(tmp_path: Path) -> None:
+    """PS3.5 8.2.5 to 8.2.9: Number of Frames is that of the pictures in it."""
+    from pydicom.encaps import generate_fragments
+
+    video = os.urandom(2 * MB)
+    (tmp_path / "video").write_bytes(video)
+    whole_ones: list[Any] = [video, [video], tmp_path / "video"]
+    for thing in whole_ones:
+        source = WithPixels(image(frames=250), thing, transfer_syntax_uid=MPEG_4)
+        made = read_back(source, await whole(source))
+        assert made.NumberOfFrames == 250
+        assert list(generate_fragments(made.PixelData))[1:] == [video]
+    for stream in (io.BytesIO(video), await stream_reader(video)):
+        source = WithPixels(image(frames=250), stream, transfer_syntax_uid=MPEG_4 + ".1")
+        made = read_back(source, await whole(source))
+        assert b"".join(list(generate_fragments(made.PixelData))[1:]) == video
+
+
 @pytest.mark.parametrize(
     ("pixels", "options", "text"),
     [
@@ -661,6 +702,8 @@ async def test_compressed_frames_are_encapsulated(tmp_path: Path) -> None:
         ([b"a", b"b"], {"transfer_syntax_uid": JPEG_LS}, "there are more frames of pixel data, and there should be 1"),
         ([], {"transfer_syntax_uid": JPEG_LS}, "there are 0 frames"),
         ([b""], {"transfer_syntax_uid": JPEG_LS}, "frame 1 is empty"),
+        ([b"a", b"b"], {"transfer_syntax_uid": MPEG_4}, "there are more frames of pixel data, and there should be 1"),
+        (Path(os.devnull), {"transfer_syntax_uid": JPEG_LS}, "frame 1 is empty"),
     ],
 )
 async def test_pixels_that_do_not_fit_the_attributes(pixels: Any, options: dict[str, Any], text: str) -> None:
