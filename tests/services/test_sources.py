@@ -385,6 +385,24 @@ async def test_a_bare_data_set_is_what_it_is_said_to_be() -> None:
     assert stream.tell() == 10  # what follows belongs to somebody else
 
 
+async def test_a_generator_of_what_cannot_be_sent_is_closed(tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    async def giving(name: str, content: bytes) -> AsyncIterator[bytes]:
+        try:
+            for _ in range(1000):
+                yield content
+        finally:
+            closed.append(name)
+
+    garbage, file = giving("garbage", bytes(100)), giving("file", write_file(tmp_path).path.read_bytes())
+    with pytest.raises(FileFormatError):
+        await as_source(garbage)
+    with pytest.raises(FileFormatError):
+        await whole(BareDataSet(file, sop_class_uid=CT, sop_instance_uid="1.2", transfer_syntax_uid=EXPLICIT_UID))
+    assert closed == ["garbage", "file"]
+
+
 async def test_a_bare_data_set_that_is_a_file_is_refused(tmp_path: Path) -> None:
     content = write_file(tmp_path).path.read_bytes()
     source = BareDataSet(content, sop_class_uid=CT, sop_instance_uid="1.2", transfer_syntax_uid=EXPLICIT_UID)
