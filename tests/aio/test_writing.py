@@ -90,3 +90,12 @@ async def test_a_broken_connection_is_left_to_the_transport_to_report(wire: Wire
     write_buffers(wire.transport, wire.descriptor, [b"into", b"nothing"])
     async with asyncio.timeout(10):
         assert isinstance(await lost, OSError)
+
+
+async def test_a_broken_connection_is_complained_about_once(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    """By who lost it; asyncio has a warning for every buffer that is written to it afterwards."""
+    wire.far.close()
+    for _ in range(2):
+        write_buffers(wire.transport, wire.descriptor, [bytes(10_000)] * 100)
+    assert wire.transport.is_closing()
+    assert caplog.records == []

@@ -185,6 +185,21 @@ async def test_nonsense_of_a_handler_is_a_failure_and_a_log_entry(
     assert f"the handler of N-SET {said}" in caplog.text
 
 
+@pytest.mark.parametrize("status", [0x0000, 0x0001, 0xB000, 0xFE00, 0xFF00, 0x12345, -1])
+async def test_what_failed_is_answered_with_the_status_of_a_failure(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    failure = OperationFailed(status, "Smith^John")
+    async with asking(Normalized([MPPS], set=handler_of(failure), get=handler_of(None))) as peer:
+        refused = await respond(peer, REQUESTS[1])
+        answered = await respond(peer, REQUESTS[2])
+        await peer.release()
+    assert (refused.status, refused.error_comment) == (0x0110, "internal error")
+    assert answered.status == 0
+    assert f"the handler of N-SET raised OperationFailed with {status}, which is no status of a failure" in caplog.text
+    assert "Smith" not in caplog.text
+
+
 async def test_a_data_set_for_a_delete_is_nonsense(caplog: pytest.LogCaptureFixture) -> None:
     async with asking(Normalized([MPPS], delete=handler_of(b"\x08\x00\x05\x00CS\x00\x00"))) as peer:
         assert (await respond(peer, REQUESTS[4])).status == 0x0110

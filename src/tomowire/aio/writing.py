@@ -25,6 +25,8 @@ def write_buffers(transport: Transport, descriptor: int | None, buffers: Sequenc
     if descriptor is not None and not transport.get_write_buffer_size() and not transport.is_closing():
         buffers = _write_now(descriptor, buffers)
     for buffer in buffers:  # not `writelines`: before Python 3.12 it joins them first, a second copy
+        if transport.is_closing() and not transport.get_write_buffer_size():
+            return  # it takes nothing any more, and asyncio would log a warning for each of what may be a hundred buffers
         transport.write(buffer)
 
 

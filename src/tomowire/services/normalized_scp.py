@@ -111,10 +111,11 @@ class Normalized:
     Of a Meta SOP class, `members` are the classes that it stands for: `{meta: [class, ...]}`. A request for any other class than
     that of its presentation context is refused with 0118H.
 
-    A handler that raises `OperationFailed` answers with that status; `DataSetError`, which decoding raises, and any other exception
-    with 0110H. A data set of more than `largest` bytes is refused with 0213H, and so much memory a request may take: as many as
-    the window allows are served at once. `handler_timeout` is the seconds that a handler may take, after which it is cancelled and
-    0110H is answered; None is no limit. A handler is cancelled, too, when the association is aborted.
+    A handler that raises `OperationFailed` answers with that status, which has to be that of a failure; `DataSetError`, which
+    decoding raises, and any other exception with 0110H. A data set of more than `largest` bytes is refused with 0213H, and so much
+    memory a request may take: as many as the window allows are served at once. `handler_timeout` is the seconds that a handler may
+    take, after which it is cancelled and 0110H is answered; None is no limit. A handler is cancelled, too, when the association is
+    aborted.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Normalized:
             response, data = await _response_of(incoming, answer)
             then = answer.then
         except OperationFailed as failure:
+            _check_failure(failure, _name(request.message))
             response, data = _failure(request.message, failure), None
         except DataSetError as error:
             response, data = refusal(request.message, PROCESSING_FAILURE, str(error)), None
@@ -225,6 +227,14 @@ def _checked(answered: Any, operation: str) -> NormalizedAnswer:
     if answer.dataset is not None and operation == _NAMES[NDeleteRQ]:
         raise UsageError("the handler of N-DELETE returned a data set: its response has none (PS3.7 10.3.6.2)")
     return answer
+
+
+def _check_failure(failure: OperationFailed, operation: str) -> None:
+    """Raise `UsageError` for a status that is none of a failure: the peer must not be told that what failed is done."""
+    if not (0 <= failure.status <= 0xFFFF and Status(failure.status).is_failure):
+        raise UsageError(
+            f"the handler of {operation} raised OperationFailed with {failure.status}, which is no status of a failure"
+        )
 
 
 def _is_dataset(answered: object) -> bool:
