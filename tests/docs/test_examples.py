@@ -2,9 +2,9 @@
 
 A block of Python is a program by itself, or a file of tests if it has functions named `test_...`. It finds an archive at
 `ARCHIVE@localhost:11112`, a folder `scans/` with `ct.dcm` and `mr.dcm`, and move destinations `RECEIVER` and `VIEWER`. What
-listens does so with `listen("127.0.0.1", 11112, ...)`, is called at `@localhost:11112` by the same program, and ends by
-itself: with exit code 0, and nothing on stderr. What cannot be run is a block of `text`; one behind `<!-- prints -->` is what
-the program before it prints, in which `...` stands for anything.
+listens does so with `listen("127.0.0.1", 11113, ...)`, beside the archive, is called at `@localhost:11113` by the same
+program, and ends by itself: with exit code 0, and nothing on stderr. What cannot be run is a block of `text`; one behind
+`<!-- prints -->` is what the program before it prints, in which `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def test_no_program_is_overlooked() -> None:
     programs = all_blocks("python")
     assert len(programs) == len(re.findall(r"^ *```python", whole, re.MULTILINE))
     assert len([each for each in programs if each.prints]) == whole.count("\n<!-- prints -->\n")
+
+
+@pytest.mark.parametrize("block", all_blocks("python"), ids=lambda block: block.place)
+def test_no_program_listens_where_the_archive_does(block: Block) -> None:
+    assert not re.search(r"listen\([^)]*\b11112\b", block.text)
 
 
 @pytest.mark.parametrize("block", all_blocks("python"), ids=lambda block: block.place)

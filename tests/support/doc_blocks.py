@@ -15,9 +15,9 @@ _FENCE: Final = re.compile(
 )
 _PRINTS: Final = re.compile(r"\n\n<!-- prints -->\n```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ARCHIVE: Final = re.compile(r"\b(?:ARCHIVE|TOMOWIRE)@localhost:11112\b")
-_OWN: Final = re.compile(r"@(?:localhost|127\.0\.0\.1):11112\b")
+_OWN: Final = re.compile(r"@(?:localhost|127\.0\.0\.1):11113\b")
 _LINES: Final = r"(?:.*\n)*"
-_LISTENS: Final = re.compile(r'(listen\(\s*"127\.0\.0\.1",\s*)11112\b')
+_LISTENS: Final = re.compile(r'(listen\(\s*"127\.0\.0\.1",\s*)11113\b')
 _HAS_TESTS: Final = re.compile(r"^(?:async )?def test_", re.MULTILINE)
 
 
