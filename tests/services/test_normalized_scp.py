@@ -254,6 +254,29 @@ async def test_a_data_set_that_is_too_large_is_refused() -> None:
     assert taken.status == 0
 
 
+async def test_data_sets_are_held_in_the_memory_of_the_server() -> None:
+    """Of which half is for data sets: what is larger is refused, and all of it is free again when a request has been served."""
+    used: list[int] = []
+
+    async def note(request: NormalizedRequest) -> None:
+        assert request.association.budget is not None
+        used.append(request.association.budget.data.used)
+
+    request = NSetRQ(message_id=1, requested_sop_class_uid=MPPS, requested_sop_instance_uid="1.2.3")
+    async with (
+        listen(LOOPBACK, 0, services=[Normalized([MPPS], set=note)], memory=8 << 20) as server,
+        await RawPeer.connect(server.port) as peer,
+    ):
+        await peer.associate(associate_rq(PresentationContextRQ(1, MPPS, (EXPLICIT,))))
+        taken = await respond(peer, request, bytes(2 << 20))
+        refused = await respond(peer, request, bytes(5 << 20))
+        again = await respond(peer, request, bytes(1 << 20))
+        await peer.release()
+    assert [each.status for each in (taken, refused, again)] == [0, 0x0213, 0]
+    assert "memory" in refused.error_comment
+    assert used == [2 << 20, 1 << 20]
+
+
 async def test_a_handler_that_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     cancelled = asyncio.Event()
 
