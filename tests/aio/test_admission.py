@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from support.network import LOOPBACK
 from support.raw_peer import RELEASE_RQ, RawPeer, associate_rq, echo_rq, message_pdus
 from support.services import serve
 from tomowire.aio.association import Association
-from tomowire.aio.association_request import AssociationRequest
+from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.connect import associate
+from tomowire.aio.listen import listen
 from tomowire.errors import AssociationRejected
-from tomowire.services.verification import CEchoScu, verification
+from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.wire.messages import CEchoRSP
 from tomowire.wire.pdu import AAbort, AAssociateAC, AAssociateRJ, encode_pdu
+from tomowire.wire.user_identity import UserIdentity
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -117,6 +120,44 @@ async def test_an_exception_in_it_is_a_rejection_for_now_and_its_text_is_kept_ou
         assert await answer_to(server.port) == FOR_NOW
     assert "the handler of its request failed: ValueError at " in caplog.text
     assert "1234" not in caplog.text
+
+
+class Broken(Verification):
+    """A provider with a mistake in it."""
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        raise ValueError("passcode 1234")
+
+
+def broken(*_: object) -> bool:
+    raise ValueError("passcode 1234")
+
+
+async def text_for_bytes(request: AssociationRequest) -> Identified:
+    return Identified("Jane", response="passcode 1234")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"admits": broken}, {"services": [Broken()]}, {"identify": text_for_bytes}],
+    ids=["admits", "services", "identify"],
+)
+async def test_so_is_one_in_anything_else_that_is_asked(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asks = associate_rq()
+    who = UserIdentity.jwt("a.b.c", positive_response=True)
+    asks = replace(asks, user_information=replace(asks.user_information, user_identity=who))
+    async with (
+        listen(port=0, **{"services": [Verification()]} | options) as server,
+        await RawPeer.connect(server.port) as peer,
+    ):
+        await peer.send(asks)
+        assert await peer.read_pdu() == FOR_NOW
+    assert "the handler of its request failed: " in caplog.text
+    assert "1234" not in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_one_that_cancels_itself_is_a_rejection_for_now() -> None:

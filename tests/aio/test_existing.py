@@ -18,10 +18,11 @@ from support.services import Keeper, serve
 from tomowire.aio.connect import associate
 from tomowire.aio.listen import Server
 from tomowire.aio.tls import TlsClient, TlsServer
-from tomowire.errors import AssociationLost, TlsFailed, UsageError
+from tomowire.errors import AssociationAborted, AssociationLost, TlsFailed, UsageError
 from tomowire.services.storage import CStoreScu, storage
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from tomowire.wire.pdu import AAbort, encode_pdu
 
 ON_EVERY_LOOP = True
 
@@ -91,6 +92,62 @@ async def test_streams_are_used_and_nobody_else_has_to_hold_them(
         assert (await CEchoScu(association).echo()).is_success
         assert (await CStoreScu(association).send(write_file(tmp_path, 1))).is_success
     assert keeper.stored["1.2.1"] == data_of(1)
+
+
+@pytest.mark.parametrize(
+    ("tls", "held", "error", "words"),
+    [
+        (None, encode_pdu(AAbort(2, 1)), AssociationAborted, "the peer aborted the association"),
+        (None, b"HTTP/1.1 400 Bad Request\r\n" * 4000, AssociationAborted, "it speaks HTTP"),
+        (TlsClient(verify=False), b"HTTP/1.1 400 Bad Request\r\n", TlsFailed, "but HTTP"),
+    ],
+)
+async def test_what_a_reader_holds_is_not_lost(
+    pair: tuple[socket.socket, socket.socket], tls: TlsClient | None, held: bytes, error: type[Exception], words: str
+) -> None:
+    reader, writer = await asyncio.open_connection(sock=pair[0])
+    pair[1].sendall(b"1" + held)
+    assert await reader.readexactly(1) == b"1"
+    with pytest.raises(error, match=words):
+        async with associate(PEER, CONTEXTS, stream=(reader, writer), ssl=tls):
+            raise AssertionError
+
+
+class Ending(asyncio.StreamReaderProtocol):
+    """Tells that the other side sends no more."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self.has_ended = asyncio.Event()
+
+    def eof_received(self) -> bool | None:
+        self.has_ended.set()
+        return super().eof_received()
+
+
+async def test_nor_is_the_end_behind_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, protocol = await loop.create_connection(lambda: Ending(reader), sock=pair[0])
+    pair[1].sendall(b"\x02")
+    pair[1].shutdown(socket.SHUT_WR)
+    await protocol.has_ended.wait()
+    with pytest.raises(AssociationLost, match="closed the connection instead of answering"):
+        async with associate(PEER, CONTEXTS, stream=(reader, asyncio.StreamWriter(transport, protocol, reader, loop))):
+            raise AssertionError
+
+
+async def test_for_the_streams_it_is_the_end(server: Server) -> None:
+    """Who waits for one of them, as is the habit after `close`, does not wait for ever."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
+    waiting = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    async with associate(PEER, CONTEXTS, stream=(reader, writer)) as association, asyncio.timeout(10):
+        assert await waiting == b""
+        assert (await CEchoScu(association).echo()).is_success
+    writer.close()
+    async with asyncio.timeout(10):
+        await writer.wait_closed()
 
 
 async def test_a_stream_that_speaks_tls_already_is_used_as_it_is(authority: Authority) -> None:

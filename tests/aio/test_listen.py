@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -477,6 +478,29 @@ async def test_connections_without_an_association_are_not_unlimited(caplog: pyte
         finally:
             for peer in waiting:
                 peer.close()
+
+
+@pytest.mark.parametrize(("options", "remain"), [({}, 2 + 64), ({"maximum_waiting_per_address": 5}, 5)])
+async def test_nor_when_they_come_all_at_once(options: dict[str, int], remain: int) -> None:
+    async with (
+        serve(maximum_associations=2, artim_timeout=60.0, **options) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        # The server's loop does not run meanwhile: it finds all of them when it does.
+        waiting = [stack.enter_context(socket.create_connection((LOOPBACK, server.port))) for _ in range(100)]
+        await works(server.port)
+        async with asyncio.timeout(10):
+            for sock in waiting[: 100 + 1 - remain]:
+                sock.setblocking(False)
+                await closed_by_the_other(sock)
+        waiting[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            waiting[-1].recv(1)
+
+
+async def closed_by_the_other(sock: socket.socket) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
 
 
 @pytest.mark.parametrize(

@@ -308,12 +308,27 @@ async def test_the_peer_stops_in_the_middle_of_the_handshake(authority: Authorit
             )
 
 
-async def test_a_caller_speaks_dicom_without_tls(authority: Authority, said: Said) -> None:
+@pytest.mark.parametrize("contexts", [1, 128])
+async def test_a_caller_speaks_dicom_without_tls(authority: Authority, said: Said, contexts: int) -> None:
     async with serve(ssl=TlsServer(**authority.sign().options)) as server:
-        with pytest.raises(AssociationLost, match=r"instead of answering.*is it a DICOM server, and one without TLS\?"):
-            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]):
+        with pytest.raises(
+            TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=, --tls\)$"
+        ):
+            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()] * contexts):
                 raise AssertionError
         assert await said.one_line() == "the other side speaks DICOM without TLS on this connection"
+
+
+async def test_the_peer_closes_when_it_is_offered_dicom() -> None:
+    """As OpenSSL does where it expects TLS: it sends no alert."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.read(6)
+
+    async with raw_acceptor(script) as port:
+        with pytest.raises(AssociationLost, match=r"instead of answering.*is it a DICOM server, and one without TLS\?"):
+            async with associate(f"ANY@{LOOPBACK}:{port}", [verification()]):
+                raise AssertionError
 
 
 async def test_a_caller_speaks_tls_where_there_is_none(authority: Authority, said: Said) -> None:
@@ -407,12 +422,13 @@ async def test_who_says_nothing_is_dropped_in_time_and_with_a_word(authority: Au
     assert "no TLS handshake within 0.2 s" in said.text
 
 
+@pytest.mark.parametrize(("most", "options"), [(2, {}), (128, {"maximum_waiting_per_address": 2})])
 async def test_of_too_many_without_a_handshake_the_oldest_is_dropped(
-    authority: Authority, said: Said, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, said: Said, monkeypatch: pytest.MonkeyPatch, most: int, options: dict[str, int]
 ) -> None:
-    monkeypatch.setattr("tomowire.aio.tls_acceptor._MOST_HANDSHAKES", 2)
+    monkeypatch.setattr("tomowire.aio.tls_acceptor._MOST_HANDSHAKES", most)
     tls = TlsServer(**authority.sign().options)
-    async with serve(ssl=tls, artim_timeout=20.0) as server, contextlib.AsyncExitStack() as stack:
+    async with serve(ssl=tls, artim_timeout=20.0, **options) as server, contextlib.AsyncExitStack() as stack:
         first, *_ = [await stack.enter_async_context(await RawPeer.connect(server.port)) for _ in range(3)]
         assert await first.read_until_closed() == b""
     assert "too many connections without a TLS handshake" in said.text

@@ -100,7 +100,7 @@ CERTIFICATE = PeerCertificate(
     FINGERPRINT,
     "CN=ct1,O=Hospital",
     "ct1",
-    ("DNS:CT1.example.org", "IP:10.0.0.7", "URI:urn:ct:1", "email:a@b.org"),
+    ("DNS:CT1.example.org", "IP:10.0.0.7", "IP:FE80:0:0:0:0:0:0:1", "URI:urn:ct:1", "email:a@b.org"),
 )
 
 
@@ -113,6 +113,8 @@ CERTIFICATE = PeerCertificate(
         "cn: ct1",
         "DNS:ct1.example.ORG",
         "IP:10.0.0.7",
+        "IP:fe80::1",
+        "IP:fe80:0:0::1",
         "URI:urn:ct:1",
         "email:a@b.org",
     ],
@@ -126,6 +128,7 @@ def test_a_certificate_is_known_by(key: str) -> None:
 def test_the_titles_of_all_that_applies_are_joined() -> None:
     titles_of = titles_by_certificate({"CN:ct1": ["CT1", "CT1_RESEARCH"], "IP:10.0.0.7": "BACKUP "})
     assert set(titles_of(CERTIFICATE)) == {"CT1", "CT1_RESEARCH", "BACKUP"}
+    assert not titles_of(PeerCertificate(b"", FINGERPRINT, names=("IP:<invalid>",)))
 
 
 def test_why_one_is_not_let_in() -> None:
@@ -140,7 +143,7 @@ def test_why_one_is_not_let_in() -> None:
     )
 
 
-@pytest.mark.parametrize("key", ["ct1", "serial:12", "CN:", "sha256:12", "sha256:" + "xy" * 32])
+@pytest.mark.parametrize("key", ["ct1", "serial:12", "CN:", "IP:ct1", "sha256:12", "sha256:" + "xy" * 32])
 def test_keys_that_name_no_certificate_are_refused(key: str) -> None:
     with pytest.raises(UsageError, match=key[:6]):
         titles_by_certificate({key: "CT1"})
@@ -169,7 +172,7 @@ async def test_who_calls_by_a_title_that_is_not_its_own_is_rejected_and_the_log_
     (line,) = [text for text in caplog.messages if "may call as" in text]
     assert line.startswith(f"MR1 -> ANY ({LOOPBACK}:")
     assert "CN=ct1" in line
-    assert line.endswith("may call as CT1 only")
+    assert line.endswith("may call as CT1 only (result 1, source 1, reason 3)")
 
 
 async def test_who_shows_no_certificate_is_rejected_where_titles_go_by_certificate(authority: Authority) -> None:

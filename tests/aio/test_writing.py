@@ -76,6 +76,13 @@ async def test_a_closing_transport_takes_nothing(wire: Wire) -> None:
     assert await wire.read(4) == b""
 
 
+async def test_a_connection_that_broke_does_not_fill_the_log(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    wire.transport.abort()
+    for _ in range(20):  # asyncio says nothing of the first few
+        write_buffers(wire.transport, wire.descriptor, [b"an answer"])
+    assert not caplog.records
+
+
 async def test_a_broken_connection_is_left_to_the_transport_to_report(wire: Wire) -> None:
     lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
@@ -90,3 +97,12 @@ async def test_a_broken_connection_is_left_to_the_transport_to_report(wire: Wire
     write_buffers(wire.transport, wire.descriptor, [b"into", b"nothing"])
     async with asyncio.timeout(10):
         assert isinstance(await lost, OSError)
+
+
+async def test_a_broken_connection_is_complained_about_once(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    """By who lost it; asyncio has a warning for every buffer that is written to it afterwards."""
+    wire.far.close()
+    for _ in range(2):
+        write_buffers(wire.transport, wire.descriptor, [bytes(10_000)] * 100)
+    assert wire.transport.is_closing()
+    assert caplog.records == []

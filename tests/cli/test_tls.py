@@ -82,7 +82,9 @@ def test_one_side_only_speaks_tls(tmp_path: Path, authority: Authority) -> None:
         tried = run_tomowire("echo", peer(plain), "--tls")
     assert (tried.returncode, "speaks DICOM without TLS" in tried.stderr) == (3, True)
     with serving("listen", "-o", tmp_path / "tls", *showing(authority.sign())) as tls:
-        assert run_tomowire("echo", peer(tls)).returncode == 4
+        refused = run_tomowire("echo", peer(tls))
+    assert refused.returncode == 3
+    assert "the other side speaks TLS, and this connection is without (ssl=, --tls)" in refused.stderr
     assert "speaks DICOM without TLS" in tls.stderr.text
 
 

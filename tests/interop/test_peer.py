@@ -132,5 +132,5 @@ async def test_a_server_of_pynetdicom_that_takes_one_association(pynetdicom: Mod
         for _ in range(2):
             assert await peer.echo() == 0
             async with asyncio.timeout(60):
-                results = [sent async for sent in peer.send([file.path for file in files])]
+                results = [sent async for sent in peer.send([file.path for file in files], associations=AUTO)]
             assert [sent.status for sent in results] == [0] * len(files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -196,7 +197,8 @@ def files(tmp_path: Path) -> list[DicomFile]:
     return [write_file(tmp_path, number) for number in range(400)]
 
 
-async def send_all(server: Server, files: list[DicomFile], **options: int) -> None:
+async def send_all(server: Server, files: list[DicomFile], **options: Any) -> None:
+    options["associations"] = "auto"
     async with asyncio.timeout(60), Peer(PeerAddress("ANY", LOOPBACK, server.port), window=1) as peer:
         results = [sent async for sent in peer.send([file.path for file in files], **options)]
     assert [sent.outcome for sent in results] == [0] * len(files)

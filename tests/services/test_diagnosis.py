@@ -19,6 +19,7 @@ from tomowire.errors import (
     ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
+    TlsFailed,
     TomowireError,
 )
 from tomowire.services.diagnosis import Diagnosis, diagnose
@@ -134,7 +135,6 @@ async def test_a_rejection(result: int, source: int, reason: int, whose: str, ch
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP", "belongs to a web server"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH", "is for logging in"),
-        (bytes.fromhex("15030100020246"), "TLS", "connect with TLS"),
         (b"220 mail.example ESMTP\r\n", "?", "check the port"),
     ],
 )
@@ -149,6 +149,18 @@ async def test_something_else_than_dicom(said: bytes, foreign: str, change: str)
     assert error.foreign == foreign
     assert diagnosis.kind == "not DICOM"
     assert any(change in each for each in diagnosis.change)
+
+
+async def test_a_peer_that_wants_tls() -> None:
+    async def script(peer: RawPeer) -> None:
+        await peer.read(6)
+        await peer.send(bytes.fromhex("15030100020246"))  # RFC 8446 6: an alert, protocol_version
+        await peer.read_until_closed()
+
+    error, diagnosis = await from_script(script)
+    assert isinstance(error, TlsFailed)
+    assert diagnosis.kind == "TLS"
+    assert diagnosis.change[0] == "connect with TLS"
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,21 @@ async def test_nonsense_of_a_handler_is_a_failure_and_a_log_entry(
     assert f"the handler of N-SET {said}" in caplog.text
 
 
+@pytest.mark.parametrize("status", [0x0000, 0x0001, 0xB000, 0xFE00, 0xFF00, 0x12345, -1])
+async def test_what_failed_is_answered_with_the_status_of_a_failure(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    failure = OperationFailed(status, "Smith^John")
+    async with asking(Normalized([MPPS], set=handler_of(failure), get=handler_of(None))) as peer:
+        refused = await respond(peer, REQUESTS[1])
+        answered = await respond(peer, REQUESTS[2])
+        await peer.release()
+    assert (refused.status, refused.error_comment) == (0x0110, "internal error")
+    assert answered.status == 0
+    assert f"the handler of N-SET raised OperationFailed with {status}, which is no status of a failure" in caplog.text
+    assert "Smith" not in caplog.text
+
+
 async def test_a_data_set_for_a_delete_is_nonsense(caplog: pytest.LogCaptureFixture) -> None:
     async with asking(Normalized([MPPS], delete=handler_of(b"\x08\x00\x05\x00CS\x00\x00"))) as peer:
         assert (await respond(peer, REQUESTS[4])).status == 0x0110
@@ -237,6 +252,29 @@ async def test_a_data_set_that_is_too_large_is_refused() -> None:
         await peer.release()
     assert (refused.status, refused.error_comment) == (0x0213, "a data set of more than 1000 bytes")
     assert taken.status == 0
+
+
+async def test_data_sets_are_held_in_the_memory_of_the_server() -> None:
+    """Of which half is for data sets: what is larger is refused, and all of it is free again when a request has been served."""
+    used: list[int] = []
+
+    async def note(request: NormalizedRequest) -> None:
+        assert request.association.budget is not None
+        used.append(request.association.budget.data.used)
+
+    request = NSetRQ(message_id=1, requested_sop_class_uid=MPPS, requested_sop_instance_uid="1.2.3")
+    async with (
+        listen(LOOPBACK, 0, services=[Normalized([MPPS], set=note)], memory=8 << 20) as server,
+        await RawPeer.connect(server.port) as peer,
+    ):
+        await peer.associate(associate_rq(PresentationContextRQ(1, MPPS, (EXPLICIT,))))
+        taken = await respond(peer, request, bytes(2 << 20))
+        refused = await respond(peer, request, bytes(5 << 20))
+        again = await respond(peer, request, bytes(1 << 20))
+        await peer.release()
+    assert [each.status for each in (taken, refused, again)] == [0, 0x0213, 0]
+    assert "memory" in refused.error_comment
+    assert used == [2 << 20, 1 << 20]
 
 
 async def test_a_handler_that_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:

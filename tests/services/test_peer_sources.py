@@ -318,3 +318,10 @@ async def test_one_that_can_be_wound_back_is_sent_again(tmp_path: Path) -> None:
         (sent,) = await send(peer, io.BytesIO(content))
     assert sent.is_failure
     assert scp.requests == 2
+
+
+@pytest.mark.parametrize("associations", [0, -1, None, "all"])
+async def test_a_number_of_associations_that_is_none(associations: Any) -> None:
+    peer = Peer(PeerAddress("ANY", LOOPBACK, 104))
+    with pytest.raises(UsageError, match=f"not {associations!r}"):
+        await send(peer, b"something", associations=associations)

@@ -43,6 +43,8 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 MB = 1 << 20
 JPEG_LS = "1.2.840.10008.1.2.4.80"
+RLE = "1.2.840.10008.1.2.5"
+MPEG_4 = "1.2.840.10008.1.2.4.102"
 EXPLICIT_UID = EXPLICIT_VR_LITTLE_ENDIAN
 
 
@@ -285,6 +287,26 @@ async def test_what_cannot_be_wound_back_is_sent_once(tmp_path: Path) -> None:
             await whole(source)
 
 
+class AsyncFile:
+    """As libraries for asynchronous files make them: all that it can do is a coroutine."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    async def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    async def seekable(self) -> bool:
+        return True
+
+
+async def test_an_asynchronous_file_is_sent_once(tmp_path: Path) -> None:
+    content = write_file(tmp_path, 1, data_of(1)).path.read_bytes()
+    source = await as_source(AsyncFile(content))  # a coroutine that nobody awaited would be complained about
+    assert not source.repeatable
+    assert await whole(source) == data_of(1)
+
+
 async def test_a_file_meta_information_that_is_longer_than_the_first_look(tmp_path: Path) -> None:
     meta = FileMeta(CT, "1.2.3", EXPLICIT_UID, private_information_creator_uid="1.2", private_information=bytes(5000))
     content = encode_file_meta(meta) + data_of(1)
@@ -363,6 +385,24 @@ async def test_a_bare_data_set_is_what_it_is_said_to_be() -> None:
     assert stream.tell() == 10  # what follows belongs to somebody else
 
 
+async def test_a_generator_of_what_cannot_be_sent_is_closed(tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    async def giving(name: str, content: bytes) -> AsyncIterator[bytes]:
+        try:
+            for _ in range(1000):
+                yield content
+        finally:
+            closed.append(name)
+
+    garbage, file = giving("garbage", bytes(100)), giving("file", write_file(tmp_path).path.read_bytes())
+    with pytest.raises(FileFormatError):
+        await as_source(garbage)
+    with pytest.raises(FileFormatError):
+        await whole(BareDataSet(file, sop_class_uid=CT, sop_instance_uid="1.2", transfer_syntax_uid=EXPLICIT_UID))
+    assert closed == ["garbage", "file"]
+
+
 async def test_a_bare_data_set_that_is_a_file_is_refused(tmp_path: Path) -> None:
     content = write_file(tmp_path).path.read_bytes()
     source = BareDataSet(content, sop_class_uid=CT, sop_instance_uid="1.2", transfer_syntax_uid=EXPLICIT_UID)
@@ -383,8 +423,6 @@ NOT_AS_WRITTEN = {
     "MR_small_jpeg_ls_lossless.dcm": "the same",
     "SC_rgb_rle_16bit.dcm": "the same",
     "SC_rgb_rle_16bit_2frame.dcm": "the same",
-    "MR_truncated.dcm": "the length of its pixel data",
-    "rtplan_truncated.dcm": "a length beyond its end",
     "SC_rgb_jpeg.dcm": "implicit VR against its transfer syntax",
     "image_dfl.dcm": "deflated by another program",
     "rtdose_rle.dcm": "UIDs of VR UN",
@@ -392,10 +430,14 @@ NOT_AS_WRITTEN = {
 }
 
 
+CUT_SHORT = {"MR_truncated.dcm": "PixelData", "rtplan_truncated.dcm": "BeamSequence"}
+"""Files of which the end is missing, and the element in which they end."""
+
+
 def readable_files() -> Iterator[tuple[Path, Any]]:
     for stored in pydicom_data_sets():
         dataset = dcmread(stored.path)
-        if "SOPClassUID" in dataset and "SOPInstanceUID" in dataset:
+        if stored.path.name not in CUT_SHORT and "SOPClassUID" in dataset and "SOPInstanceUID" in dataset:
             yield stored.path, dataset
 
 
@@ -415,6 +457,15 @@ async def test_a_data_set_that_was_read_goes_out_as_it_came_in() -> None:
         syntaxes.add(source.transfer_syntax_uid)
     assert different == set(NOT_AS_WRITTEN)
     assert len(syntaxes) >= 12
+
+
+@pytest.mark.parametrize("target", [None, IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN])
+@pytest.mark.parametrize("name", CUT_SHORT)
+async def test_a_data_set_that_was_cut_short_is_not_sent_as_if_it_were_whole(name: str, target: str | None) -> None:
+    """pydicom takes what is left of a value for all of it, and would write it with the length that it has now."""
+    source = DatasetSource(dcmread(get_testdata_file(name)), target)
+    with pytest.raises(DataSetError, match=rf"{CUT_SHORT[name]}: it was cut short, \d+ of \d+ bytes are there"):
+        await whole(source)
 
 
 @pytest.mark.parametrize(
@@ -633,6 +684,45 @@ async def test_compressed_frames_are_encapsulated(tmp_path: Path) -> None:
         assert next(generate_frames(made.PixelData, number_of_frames=1)) == large + b"\0"
 
 
+async def test_frames_from_streams_can_be_had_once() -> None:
+    """A list can be looked at again, the streams in it cannot."""
+    frames = [b"\xff\xd8one\xff\xd9", b"\xff\xd8two\xff\xd9"]
+    source = WithPixels(image(frames=2), list(map(io.BytesIO, frames)), transfer_syntax_uid=JPEG_LS)
+    assert not source.repeatable
+    await whole(source)
+    with pytest.raises(UsageError, match="read already"):
+        await whole(source)
+
+
+async def test_a_frame_in_a_file_is_one_fragment(tmp_path: Path) -> None:
+    """As RLE Lossless and video have to be (PS3.5 A.4.2, A.4.5)."""
+    from pydicom.encaps import generate_fragments
+
+    frame = os.urandom(2 * MB + 1)
+    (tmp_path / "frame").write_bytes(b"skip" + frame)
+    source = WithPixels(image(), tmp_path / "frame", offset=4, transfer_syntax_uid=RLE)
+    made = read_back(source, await whole(source))
+    assert list(generate_fragments(made.PixelData))[1:] == [frame + b"\0"]
+
+
+async def test_the_frames_of_a_video_are_one_stream(tmp_path: Path) -> None:
+    """PS3.5 8.2.5 to 8.2.9: Number of Frames is that of the pictures in it."""
+    from pydicom.encaps import generate_fragments
+
+    video = os.urandom(2 * MB)
+    (tmp_path / "video").write_bytes(video)
+    whole_ones: list[Any] = [video, [video], tmp_path / "video"]
+    for thing in whole_ones:
+        source = WithPixels(image(frames=250), thing, transfer_syntax_uid=MPEG_4)
+        made = read_back(source, await whole(source))
+        assert made.NumberOfFrames == 250
+        assert list(generate_fragments(made.PixelData))[1:] == [video]
+    for stream in (io.BytesIO(video), await stream_reader(video)):
+        source = WithPixels(image(frames=250), stream, transfer_syntax_uid=MPEG_4 + ".1")
+        made = read_back(source, await whole(source))
+        assert b"".join(list(generate_fragments(made.PixelData))[1:]) == video
+
+
 @pytest.mark.parametrize(
     ("pixels", "options", "text"),
     [
@@ -641,6 +731,8 @@ async def test_compressed_frames_are_encapsulated(tmp_path: Path) -> None:
         ([b"a", b"b"], {"transfer_syntax_uid": JPEG_LS}, "there are more frames of pixel data, and there should be 1"),
         ([], {"transfer_syntax_uid": JPEG_LS}, "there are 0 frames"),
         ([b""], {"transfer_syntax_uid": JPEG_LS}, "frame 1 is empty"),
+        ([b"a", b"b"], {"transfer_syntax_uid": MPEG_4}, "there are more frames of pixel data, and there should be 1"),
+        (Path(os.devnull), {"transfer_syntax_uid": JPEG_LS}, "frame 1 is empty"),
     ],
 )
 async def test_pixels_that_do_not_fit_the_attributes(pixels: Any, options: dict[str, Any], text: str) -> None:

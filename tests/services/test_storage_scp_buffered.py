@@ -388,7 +388,7 @@ FRAGMENT = p_data(3, bytes(128 * 1024 - 12), command=False, last=False)
 
 async def test_without_a_server_there_is_a_limit_too() -> None:
     """For what comes with C-GET."""
-    memory = Storage(Buffered().keep)._own_memory  # type: ignore[arg-type]
+    memory = Storage(Buffered().keep)._memory.own  # type: ignore[arg-type]
     assert memory.limit == 512 * MB
 
 

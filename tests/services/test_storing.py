@@ -33,6 +33,7 @@ from tomowire.errors import (
     OperationTimeout,
     PeerMisbehaved,
     TranscodingFailed,
+    UsageError,
 )
 from tomowire.services.dataset_source import DatasetSource
 from tomowire.services.pixel_source import WithPixels
@@ -177,6 +178,8 @@ async def test_priority_and_originator_are_told() -> None:
         await scu.send(dataset_of())
         await scu.send(dataset_of(), priority="high")
         await scu.send(dataset_of(), priority="low", originator=MoveOriginator("ASKER", 7))
+        with pytest.raises(UsageError, match="'low', 'medium', 'high': not 'urgent'"):
+            await scu.send(dataset_of(), priority="urgent")  # type: ignore[arg-type]
     assert [each.priority for each in seen] == [0, 1, 2]
     originators = [(each.move_originator_application_entity_title, each.move_originator_message_id) for each in seen]
     assert originators == [(None, None), (None, None), ("ASKER", 7)]

@@ -207,6 +207,7 @@ async def raw_acceptor(
     listener.listen(128)
     listener.setblocking(False)
     scripts: list[asyncio.Task[None]] = []
+    accepted: list[socket.socket] = []
 
     async def play(sock: socket.socket) -> None:
         async with RawPeer(sock) as peer:
@@ -216,6 +217,7 @@ async def raw_acceptor(
         while True:
             sock, _ = await asyncio.get_running_loop().sock_accept(listener)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted.append(sock)
             scripts.append(asyncio.create_task(play(sock)))
 
     accepting = asyncio.create_task(accept())
@@ -226,7 +228,8 @@ async def raw_acceptor(
         for each in scripts:
             each.cancel()
         results = await asyncio.gather(accepting, *scripts, return_exceptions=True)
-        listener.close()
+        for sock in (listener, *accepted):  # also of a script that was cancelled before it began
+            sock.close()
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result

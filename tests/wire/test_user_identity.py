@@ -11,6 +11,8 @@ from tomowire.wire.user_identity import IdentityType, UserIdentity, UserIdentity
     ("identity", "kind", "primary", "secondary"),
     [
         (UserIdentity.name("Müller"), 1, b"M\xc3\xbcller", b""),
+        (UserIdentity.name("M\udcfcller"), 1, b"M\xfcller", b""),
+        (UserIdentity.name_and_passcode("\udcff", "x"), 2, b"\xff", b"x"),
         (UserIdentity.name_and_passcode("bob", "pä"), 2, b"bob", b"p\xc3\xa4"),
         (UserIdentity.name_and_passcode("bob", b"\xff"), 2, b"bob", b"\xff"),
         (UserIdentity.kerberos(b"\x60"), 3, b"\x60", b""),

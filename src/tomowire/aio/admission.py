@@ -85,6 +85,9 @@ class Admission:
         except AssociationRejected as refusal:
             reject(association, refusal)
             return
+        except Exception as error:  # of `admits`, `certificate_titles` or a provider
+            _fail(association, error)
+            return
         asked = AssociationRequest(association, request)
         if self._rules.on_request is None and (self._rules.identify is None or asked.identity is None):
             accept(asked, response, providers, None)
@@ -216,7 +219,9 @@ def accept(
         response = confirm_identity(asked.pdu, response, identified.response)
     try:
         association.accept(asked.pdu, response, providers)
-    except UsageError as error:  # the response of `identify` does not fit
+    except Exception as error:  # the response of `identify` does not fit, or is not one
+        if not association.awaits_answer:
+            raise
         _fail(association, error)
 
 

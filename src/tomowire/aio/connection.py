@@ -279,6 +279,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether there is no connection: not any more, or not yet."""
         return self._transport is None
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether there is no connection, or not for long."""
+        return self._transport is None or self._transport.is_closing()
+
     def _close(self) -> None:
         """Close the connection when what was written has been sent; not later than `_LINGER` seconds from now."""
         transport = self._transport

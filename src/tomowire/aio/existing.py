@@ -11,6 +11,7 @@ from tomowire.errors import UsageError
 
 Stream = asyncio.Transport | tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
+_AT_ONCE: Final = 1 << 16
 _FAMILIES: Final = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", socket.AF_INET)}
 
 
@@ -44,9 +45,46 @@ def transport_of(stream: Stream) -> asyncio.Transport:
     return transport
 
 
-def take_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
-    """`protocol` has the transport from now on."""
+def take_over(stream: Stream, transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
+    """`protocol` has the transport of `stream` from now on, and what a reader holds that nobody has read yet."""
+    before = transport.get_protocol()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
+    if isinstance(stream, tuple):
+        reader = stream[0]
+        while data := _held_by(reader):
+            feed(protocol, transport, data)
+        if reader.at_eof() and not protocol.eof_received():
+            transport.close()
+        if isinstance(before, asyncio.StreamReaderProtocol):
+            # For the reader and the writer it is the end: `await writer.wait_closed()` would wait for ever.
+            before.connection_lost(None)
     if not transport.is_closing():
         transport.resume_reading()  # a reader that had enough has paused it
+
+
+def feed(protocol: asyncio.BufferedProtocol, transport: asyncio.Transport, data: bytes) -> None:
+    """Give `protocol` what came on its transport before it was its."""
+    view = memoryview(data)
+    while view:
+        room = cast("memoryview", protocol.get_buffer(len(view)))
+        taken = min(len(room), len(view))
+        if not taken:  # more than anybody has to say before there is an association
+            transport.abort()
+            return
+        room[:taken] = view[:taken]
+        protocol.buffer_updated(taken)
+        view = view[taken:]
+
+
+def _held_by(reader: asyncio.StreamReader) -> bytes:
+    """What can be read without waiting."""
+    reading = reader.read(_AT_ONCE)
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        return cast("bytes", done.value)
+    except RuntimeError:  # somebody else is waiting for more: there is nothing
+        return b""
+    reading.close()  # it would have to wait
+    return b""

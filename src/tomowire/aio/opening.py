@@ -98,10 +98,10 @@ class Opening:
             why = why_requestor(error, handshake.first, self._shows_certificate)
             raise TlsFailed(f"{self._with_tls}: {why}") from error
 
-    async def _connect(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+    async def _connect(self, protocol: asyncio.BufferedProtocol) -> asyncio.Transport:
         """Open the connection. Raises `ConnectFailed` that says why there is none."""
-        if self._transport is not None:
-            take_over(self._transport, protocol)
+        if self._transport is not None and self._stream is not None:
+            take_over(self._stream, self._transport, protocol)
             return self._transport
         loop = asyncio.get_running_loop()
         try:

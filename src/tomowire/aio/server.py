@@ -64,7 +64,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
         self._lenient = lenient
-        self._tls = TlsAcceptor(ssl, artim_timeout) if ssl is not None else None
+        self._tls = TlsAcceptor(ssl, artim_timeout, maximum_waiting_per_address) if ssl is not None else None
         self._on_established = on_established
         self._on_ended = on_ended
         self._options = options
@@ -193,14 +193,21 @@ class Server:
         if self._closing:  # it was in the queue of the kernel
             association.connection.kill()
             return
-        if len(self._connections) > self._rules.maximum_associations + _MOST_WAITING:
+        most = self._rules.maximum_associations + _MOST_WAITING
+        if len(self._connections) > most:
             # They would use up the descriptors that the objects of others are written to.
-            self._drop_first(each for each in self._connections if not (each.has_begun or each.awaits_answer))
+            there = self._not_closing()
+            if len(there) > most:
+                self._drop_first(each for each in there if not (each.has_begun or each.awaits_answer))
         if self._maximum_waiting_per_address is not None:
             host = association.peer_host
-            unasked = [each for each in self._connections if each.is_unasked and each.peer_host == host]
+            unasked = [each for each in self._not_closing() if each.is_unasked and each.peer_host == host]
             if len(unasked) > self._maximum_waiting_per_address:
                 self._drop_first(unasked)
+
+    def _not_closing(self) -> list[Association]:
+        """Who has been dropped is heard of a little later: of many that come at once another has to go for each."""
+        return [each for each in self._connections if not each.connection.is_closing]
 
     def _drop_first(self, waiting: Iterable[Association]) -> None:
         """Of too many connections: who has waited longest without asking for an association is the least likely to do so."""

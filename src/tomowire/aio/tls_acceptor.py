@@ -14,7 +14,7 @@ from tomowire.aio.tls_reasons import why_acceptor
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from tomowire.aio.connection import Connection
     from tomowire.aio.tls import TlsServer
@@ -26,13 +26,17 @@ _MOST_HANDSHAKES: Final = 128
 
 
 class TlsAcceptor:
-    """Shakes hands with those who connect, and hands those over with whom that went well. `timeout` is in seconds."""
+    """Shakes hands with those who connect, and hands those over with whom that went well. `timeout` is in seconds.
 
-    def __init__(self, tls: SSLContext | TlsServer, timeout: float) -> None:
+    From one address there may be `maximum_per_address` of them; None is no limit of its own.
+    """
+
+    def __init__(self, tls: SSLContext | TlsServer, timeout: float, maximum_per_address: int | None = None) -> None:
         self._tls = tls
         self._timeout = timeout
+        self._maximum_per_address = maximum_per_address
         self._context: SSLContext | None = tls if isinstance(tls, SSLContext) else None
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # with whom, in the order in which they began
         self._is_stopped = False
 
     async def load(self) -> None:
@@ -66,13 +70,14 @@ class TlsAcceptor:
         if self._is_stopped:
             transport.abort()
             return
-        if len(self._handshakes) >= _MOST_HANDSHAKES:
-            logger.warning("too many connections without a TLS handshake: the one that has waited longest is dropped")
-            oldest = next(iter(self._handshakes))
-            del self._handshakes[oldest]
-            oldest.cancel()
+        host = printable_address(transport.get_extra_info("peername")).rpartition(":")[0]
+        if self._maximum_per_address is not None:
+            self._make_room(
+                self._maximum_per_address, [task for task, other in self._handshakes.items() if other == host]
+            )
+        self._make_room(_MOST_HANDSHAKES, self._handshakes)
         task = asyncio.get_running_loop().create_task(self._shake_hands(handshake, transport, connection))
-        self._handshakes[task] = None
+        self._handshakes[task] = host
 
         def on_end(ended: asyncio.Task[None]) -> None:
             self._handshakes.pop(ended, None)
@@ -80,6 +85,13 @@ class TlsAcceptor:
                 transport.abort()
 
         task.add_done_callback(on_end)
+
+    def _make_room(self, most: int, waiting: Collection[asyncio.Task[None]]) -> None:
+        if waiting and len(waiting) >= most:
+            oldest = next(iter(waiting))
+            logger.warning("too many connections without a TLS handshake: the one that has waited longest is dropped")
+            del self._handshakes[oldest]
+            oldest.cancel()
 
     async def _shake_hands(
         self, handshake: Handshake, transport: asyncio.Transport, connection: Callable[[], Connection]

@@ -12,6 +12,8 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tomowire.aio.existing import feed
+from tomowire.aio.tls_reasons import is_tls
 from tomowire.aio.writing import direct_descriptor
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 _BUFFER: Final = 64 * 1024
 _FIRST: Final = 8
+
+# The fatal alert "protocol_version" as a record (RFC 8446 5.1, 6.2). OpenSSL says nothing to a caller that does not speak TLS, and
+# a closed connection may mean anything.
+_NO_TLS_CAME: Final = bytes.fromhex("15 0301 0002 02 46")
 
 # Of a peer that does not confirm the end of TLS no more is expected than that it closes the connection.
 _SHUTDOWN_TIMEOUT: Final = 5.0
@@ -80,7 +86,7 @@ class Handshake(asyncio.BufferedProtocol):
         tls.set_protocol(connection)
         connection.connection_made(tls)
         for data in self._early:
-            _feed(connection, data)
+            feed(connection, tls, data)
         if self._has_ended:
             connection.eof_received()
         if self._is_lost:
@@ -146,7 +152,10 @@ class _Watched(ssl.SSLContext):
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError:
-                _send_now(self._transport, outgoing.read())
+                alert = outgoing.read()
+                if not alert and tls.server_side and not is_tls(self._handshake.first):
+                    alert = _NO_TLS_CAME
+                _send_now(self._transport, alert)
                 del tls.do_handshake  # it refers to `tls`
                 raise
             del tls.do_handshake
@@ -167,16 +176,3 @@ def _send_now(transport: asyncio.Transport, data: bytes) -> None:
         os.write(descriptor, data)
     except OSError:
         return
-
-
-def _feed(connection: Connection, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        room = connection.get_buffer(len(view))
-        taken = min(len(room), len(view))
-        if not taken:  # more than anybody has to say before there is an association
-            connection.kill()
-            return
-        room[:taken] = view[:taken]
-        connection.buffer_updated(taken)
-        view = view[taken:]

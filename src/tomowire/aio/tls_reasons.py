@@ -132,9 +132,14 @@ def _certificate_of_peer(error: ssl.SSLCertVerificationError) -> str:
     return f"the peer's certificate {what}{advice}"
 
 
+def is_tls(first: bytes) -> bool:
+    """Whether a connection begins with a TLS record (RFC 8446 5.1), as far as can be seen."""
+    return not first or (first[0] in range(20, 24) and first[1:2] in (b"", b"\x03"))
+
+
 def _not_tls(first: bytes) -> str | None:
-    """What the other side speaks, if its first bytes are no TLS record (RFC 8446 5.1) but something else."""
-    if not first or (first[0] in range(20, 24) and first[1:2] in (b"", b"\x03")):
+    """What the other side speaks, if it is something else."""
+    if is_tls(first):
         return None
     if 1 <= first[0] <= 7 and first[1:2] in (b"", b"\0"):  # a PDU (PS3.8 9.3.1)
         return "the other side speaks DICOM without TLS on this connection"

@@ -63,6 +63,8 @@ def _read_key(key: str) -> str:
         what = what.replace(":", "").lower()
         if not _FINGERPRINT.fullmatch(what):
             raise UsageError(f"{key!r}: a SHA-256 fingerprint has 64 hexadecimal digits")
+    if kind == "IP" and _address(what) is None:
+        raise UsageError(f"{key!r}: {what!r} is not an IP address")
     return _key(kind, what)
 
 
@@ -76,5 +78,17 @@ def _keys_of(certificate: PeerCertificate) -> Iterable[str]:
 
 
 def _key(kind: str, what: str) -> str:
-    # Host names have no upper and lower case (RFC 4343).
-    return f"{kind}:{what.lower() if kind == 'DNS' else what}"
+    if kind == "DNS":  # host names have no upper and lower case (RFC 4343)
+        what = what.lower()
+    elif kind == "IP":  # the same address can be written in many ways; OpenSSL has FE80:0:0:0:0:0:0:1
+        what = _address(what) or what
+    return f"{kind}:{what}"
+
+
+def _address(text: str) -> str | None:
+    from ipaddress import ip_address  # needed seldom
+
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

@@ -22,9 +22,14 @@ def direct_descriptor(transport: Transport) -> int | None:
 
 def write_buffers(transport: Transport, descriptor: int | None, buffers: Sequence[bytes | memoryview]) -> None:
     """Send `buffers` in order. What the kernel does not take now goes to the transport, which copies it or keeps a reference."""
-    if descriptor is not None and not transport.get_write_buffer_size() and not transport.is_closing():
-        buffers = _write_now(descriptor, buffers)
+    if not transport.get_write_buffer_size():
+        if transport.is_closing():
+            return  # it would pass them over, and log a warning for each: as many as a peer likes that asks much and goes away
+        if descriptor is not None:
+            buffers = _write_now(descriptor, buffers)
     for buffer in buffers:  # not `writelines`: before Python 3.12 it joins them first, a second copy
+        if transport.is_closing() and not transport.get_write_buffer_size():
+            return  # it takes nothing any more, and asyncio would log a warning for each of what may be a hundred buffers
         transport.write(buffer)
 
 

@@ -14,7 +14,7 @@ from tomowire.aio.connect import associate
 from tomowire.cli.options import json_option, peer_argument, requestor_options
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import TomowireError
-from tomowire.services.sending import log_agreement
+from tomowire.services.planning import log_agreement
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:

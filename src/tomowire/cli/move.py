@@ -20,10 +20,10 @@ from tomowire.errors import TomowireError
 from tomowire.services.find import CFindScu
 from tomowire.services.models import querying
 from tomowire.services.move import CMoveScu, moving
+from tomowire.services.planning import log_agreement
 from tomowire.services.requests import Requests
 from tomowire.services.retrieve_plan import Planner
 from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT
-from tomowire.services.sending import log_agreement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence

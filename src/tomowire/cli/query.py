@@ -18,7 +18,7 @@ from tomowire.services.confirming import Confirmation
 from tomowire.services.extended import QueryOptions
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu, associate_for_queries
 from tomowire.services.models import querying
-from tomowire.services.sending import log_agreement
+from tomowire.services.planning import log_agreement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

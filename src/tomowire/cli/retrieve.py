@@ -28,10 +28,10 @@ from tomowire.errors import ConnectFailed, TomowireError, UsageError
 from tomowire.services.find import CFindScu, associate_for_queries
 from tomowire.services.folder import Folder
 from tomowire.services.models import querying
+from tomowire.services.planning import log_agreement
 from tomowire.services.retrieval import get_parts
 from tomowire.services.retrieve_plan import Planner
 from tomowire.services.retrieving import DEFAULT_RETRIEVE_TIMEOUT, Progress
-from tomowire.services.sending import log_agreement
 from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import Verification
 from tomowire.wire.value import value

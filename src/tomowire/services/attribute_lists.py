@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from tomowire.aio.copied import Copied
+    from tomowire.aio.held import HeldData
     from tomowire.aio.streams import DataStream
 
 LARGEST_LIST: Final = 64 << 20
@@ -50,21 +51,26 @@ def decode_list(data: bytes | None, transfer_syntax_uid: str) -> Dataset:
         raise _renamed(error) from error
 
 
-async def gather(stream: DataStream | Copied | None, most: int) -> bytes | None:
-    """All of a data set that arrives, as a copy; None if there is none. Raises `DataSetError` for more than `most` bytes.
+async def gather(stream: DataStream | Copied | None, most: int, held: HeldData | None = None) -> bytes | None:
+    """All of a data set that arrives, as a copy, in the memory of `held`; None if there is none.
 
-    Raises the `AssociationError` that kept it from becoming whole.
+    Raises `DataSetError` for more than `most` bytes, `MemoryShort`, and the `AssociationError` that kept it from becoming whole.
     """
     if stream is None:
         return None
     data = bytearray()
+    size = 0
     async for chunk in stream:
-        if len(data) + chunk.nbytes > most:
+        size += chunk.nbytes
+        if size > most:
             stream.close()
             raise DataSetError(f"a data set of more than {most} bytes")
+        if held is not None:
+            await held.write(chunk.buffers, chunk.nbytes)
+            continue
         for buffer in chunk.buffers:
             data += buffer
-    return bytes(data)
+    return bytes(data) if held is None else held.whole()
 
 
 def _renamed(error: DataSetError) -> DataSetError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import MAX_WBITS, compressobj
 
 from tomowire.errors import DataSetError, UsageError
-from tomowire.services.encodability import cannot_be_encoded, check_text
+from tomowire.services.encodability import cannot_be_encoded, check_text, check_whole
 from tomowire.services.pixel_element import (
     SEQUENCE_END,
     has_items,
@@ -69,7 +69,8 @@ def encode_parts(dataset: Dataset, transfer_syntax_uid: str) -> list[Part]:
     """The data set in parts that follow one another. Pixel data is a part of its own, and not copied.
 
     File meta information, command elements and group lengths are left out. `dataset` is not changed; pydicom may settle VRs that
-    depend on other elements. Raises `DataSetError`, which names the element, for what cannot be encoded, or not without a loss.
+    depend on other elements. Raises `DataSetError`, which names the element, for what cannot be encoded, or not without a loss,
+    and for what was cut short when it was read.
     """
     head = encode_elements(dataset, transfer_syntax_uid, lambda tag: tag < PIXEL_DATA)
     tail = encode_elements(dataset, transfer_syntax_uid, lambda tag: tag > PIXEL_DATA)
@@ -88,6 +89,8 @@ def encode_elements(dataset: Dataset, transfer_syntax_uid: str, is_wanted: Calla
     elements = {tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if _is_data(tag) and is_wanted(tag)}
     if not elements:
         return b""
+    for each in elements.values():
+        check_whole(each)
     chosen = NewDataset(elements)
     target_layout = layout_of(transfer_syntax_uid)
     layout = _layout_of_values(dataset, target_layout)
@@ -143,6 +146,7 @@ def _pixel_parts(dataset: Dataset, transfer_syntax_uid: str) -> list[Part]:
     if PIXEL_DATA not in dataset:
         return []
     element = dataset.get_item(PIXEL_DATA)
+    check_whole(element)
     content: Part = element.value or b""
     size = size_of(content)
     implicit, little = layout_of(transfer_syntax_uid)

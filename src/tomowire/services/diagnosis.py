@@ -15,6 +15,7 @@ from tomowire.errors import (
     PeerMisbehaved,
     TlsFailed,
 )
+from tomowire.protocol.explain import SPEAKS_TLS
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -147,6 +148,13 @@ def _not_connected(error: ConnectFailed, peer: PeerAddress) -> Diagnosis:
 
 
 def _no_tls(error: ConnectFailed) -> Diagnosis:
+    if SPEAKS_TLS in str(error):
+        return Diagnosis(
+            "TLS",
+            str(error),
+            "this side: the peer wants TLS on this port",
+            ("connect with TLS", "or ask its operator for a port without TLS"),
+        )
     return Diagnosis(
         "TLS",
         str(error),
@@ -192,7 +200,6 @@ def _rejected(error: AssociationRejected, peer: PeerAddress, calling: str) -> Di
 
 def _not_dicom(error: AssociationAborted, peer: PeerAddress) -> Diagnosis:
     change = {
-        "TLS": ("connect with TLS, or use the peer's port for DICOM without TLS",),
         "HTTP": (f"port {peer.port} belongs to a web server (DICOMweb, perhaps): use the port for DIMSE", _USUAL_PORTS),
         "SSH": (f"port {peer.port} is for logging in to the host: use the one for DICOM", _USUAL_PORTS),
     }.get(str(error.foreign), (_USUAL_PORTS,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError
+from tomowire.services.reencoding import UNDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,17 @@ def check_text(dataset: Dataset, character_set: Any, *, was_read: bool) -> None:
             for each in [element.value] if element.VM == 1 else element.value:
                 if not _can_hold(named, str(each), was_read=was_read):
                     raise DataSetError(f"{_shown(element)}: {_said_of(named)} cannot hold its text")
+
+
+def check_whole(element: Any) -> None:
+    """Raise `DataSetError` for a value that was cut short when it was read: pydicom would write what is left as the whole."""
+    import pydicom  # noqa: F401 - whole, before its parts
+    from pydicom.dataelem import RawDataElement
+
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and element.length != UNDEFINED:
+        length = len(element.value)
+        if length != element.length:
+            raise DataSetError(f"{_shown(element)}: it was cut short, {length} of {element.length} bytes are there")
 
 
 def cannot_be_encoded(dataset: Dataset, layout: tuple[bool, bool], character_set: Any) -> DataSetError:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services.byte_readers import read_up_to, reader_of
 from tomowire.services.pixel_element import item_head
+from tomowire.services.reencoding import UNDEFINED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 _FRAGMENT: Final = 1 << 20
 """Bytes of a frame that come from a stream and are made one fragment."""
@@ -39,6 +40,22 @@ async def fragments(frames: Any, expected: int) -> AsyncGenerator[bytes | memory
     if count != expected:
         shown = "more" if count > expected else str(count)
         raise DataSetError(f"there are {shown} frames of pixel data, and there should be {expected}")
+
+
+async def one_fragment(
+    portions: AsyncIterator[bytes | memoryview], size: int, expected: int
+) -> AsyncGenerator[bytes | memoryview, None]:
+    """The item of a single frame of `size` bytes. Raises `DataSetError` as `fragments` does."""
+    if expected != 1:
+        raise DataSetError(f"there are 1 frames of pixel data, and there should be {expected}")
+    if not size:
+        raise DataSetError("frame 1 is empty")
+    if size >= UNDEFINED:
+        raise DataSetError(f"the frame has {size} bytes, more than a fragment can have")
+    yield item_head(size + size % 2)
+    async for portion in portions:
+        yield portion
+    yield bytes(size % 2)
 
 
 async def _each(frames: Any) -> AsyncGenerator[Any, None]:

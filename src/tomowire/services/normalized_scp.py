@@ -12,7 +12,7 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tomowire.errors import AssociationError, DataSetError, OperationFailed, UsageError
+from tomowire.errors import AssociationError, DataSetError, MemoryShort, OperationFailed, UsageError
 from tomowire.protocol.responses import refusal
 from tomowire.protocol.status import (
     INVALID_SOP_INSTANCE,
@@ -24,6 +24,7 @@ from tomowire.protocol.status import (
     Status,
 )
 from tomowire.services.attribute_lists import LARGEST_LIST, decode_list, encode_elsewhere, gather
+from tomowire.services.data_memory import DataSetMemory
 from tomowire.services.identifiers import TRANSFER_SYNTAXES
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.elements import DATA_SET_PRESENT
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from tomowire.aio.association import Association
+    from tomowire.aio.held import HeldData
     from tomowire.aio.serving import IncomingRequest
     from tomowire.wire.messages import Request, Response
 
@@ -111,10 +113,10 @@ class Normalized:
     Of a Meta SOP class, `members` are the classes that it stands for: `{meta: [class, ...]}`. A request for any other class than
     that of its presentation context is refused with 0118H.
 
-    A handler that raises `OperationFailed` answers with that status; `DataSetError`, which decoding raises, and any other exception
-    with 0110H. A data set of more than `largest` bytes is refused with 0213H, and so much memory a request may take: as many as
-    the window allows are served at once. `handler_timeout` is the seconds that a handler may take, after which it is cancelled and
-    0110H is answered; None is no limit. A handler is cancelled, too, when the association is aborted.
+    A handler that raises `OperationFailed` answers with that status of a failure; `DataSetError`, which decoding raises, and any
+    other exception with 0110H. A data set of more than `largest` bytes is refused with 0213H, and so is one for which there is no
+    memory in the server (`listen(memory=...)`, as for `BufferedStorage`). `handler_timeout` is the seconds that a handler may take,
+    then it is cancelled, and 0110H answered; None is no limit. A handler is cancelled, too, when the association is aborted.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Normalized:
         self._transfer_syntaxes = transfer_syntaxes
         self._largest = largest
         self._handler_timeout = handler_timeout
+        self._memory = DataSetMemory()
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return self._transfer_syntaxes if abstract_syntax in self._sop_classes else None
@@ -151,16 +154,25 @@ class Normalized:
         return None
 
     async def handle(self, request: IncomingRequest) -> None:
+        association = request.association
+        with self._memory.of(association).hold(lambda: association.connection.last_heard) as held:
+            then = await self._perform(request, held)
+        if then is not None:
+            await _go_on(request, then)
+
+    async def _perform(self, request: IncomingRequest, held: HeldData) -> Callable[[], Awaitable[object]] | None:
+        """Perform it and respond; gives what is to be called then."""
         then = None
         try:
             handler = self._handlers.get(type(request.message))
             if handler is None:
                 raise OperationFailed(UNRECOGNIZED_OPERATION)
-            incoming = await self._read(request)
+            incoming = await self._read(request, held)
             answer = await self._ask(handler, incoming)
             response, data = await _response_of(incoming, answer)
             then = answer.then
         except OperationFailed as failure:
+            _check_failure(failure, _name(request.message))
             response, data = _failure(request.message, failure), None
         except DataSetError as error:
             response, data = refusal(request.message, PROCESSING_FAILURE, str(error)), None
@@ -168,10 +180,9 @@ class Normalized:
             # Without the comment, which may quote what came.
             logger.warning("%s: %s: %s", request.association.title, _name(request.message), Status(response.status))
         await request.respond(response, data)
-        if then is not None:
-            await _go_on(request, then)
+        return then
 
-    async def _read(self, request: IncomingRequest) -> NormalizedRequest:
+    async def _read(self, request: IncomingRequest, held: HeldData) -> NormalizedRequest:
         message: Any = request.message
         asked = "affected" if isinstance(message, NCreateRQ | NEventReportRQ) else "requested"
         sop_class_uid: str = getattr(message, f"{asked}_sop_class_uid")
@@ -182,8 +193,8 @@ class Normalized:
         if named is not None and not is_tolerable_uid(named):
             raise OperationFailed(INVALID_SOP_INSTANCE, "the SOP instance UID is not a UID")
         try:
-            data = await gather(request.data, self._largest)
-        except DataSetError as error:
+            data = await gather(request.data, self._largest, held)
+        except (DataSetError, MemoryShort) as error:
             raise OperationFailed(RESOURCE_LIMITATION, str(error)) from None
         return NormalizedRequest(
             operation=_name(message),
@@ -225,6 +236,14 @@ def _checked(answered: Any, operation: str) -> NormalizedAnswer:
     if answer.dataset is not None and operation == _NAMES[NDeleteRQ]:
         raise UsageError("the handler of N-DELETE returned a data set: its response has none (PS3.7 10.3.6.2)")
     return answer
+
+
+def _check_failure(failure: OperationFailed, operation: str) -> None:
+    """Raise `UsageError` for a status that is none of a failure: the peer must not be told that what failed is done."""
+    if not (0 <= failure.status <= 0xFFFF and Status(failure.status).is_failure):
+        raise UsageError(
+            f"the handler of {operation} raised OperationFailed with {failure.status}, which is no status of a failure"
+        )
 
 
 def _is_dataset(answered: object) -> bool:

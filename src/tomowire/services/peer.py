@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
 from tomowire.services import peer_calls
-from tomowire.services.adapting import AUTO, DEFAULT_MOST_ASSOCIATIONS
+from tomowire.services.adapting import DEFAULT_MOST_ASSOCIATIONS
 from tomowire.services.find import default_model_of
 from tomowire.services.get import COMPLETE_IN_FLIGHT
 from tomowire.services.pacing import Pacer
@@ -105,7 +105,7 @@ class Peer:
     def send(
         self,
         *things: Any,
-        associations: Associations = AUTO,
+        associations: Associations = 1,
         most_associations: int = DEFAULT_MOST_ASSOCIATIONS,
         retries: int = DEFAULT_RETRIES,
         transcode: bool = False,
@@ -122,12 +122,12 @@ class Peer:
         the path or the thing that it is about. What does not exist, or is damaged, or no DICOM, is a failure too. In a folder what
         is not DICOM is passed over. What an iterable raises is raised at the end.
 
-        `associations` is how many are used at once; "auto" finds out how many, and how much of the window, make it faster, and
-        never uses more than `most_associations`. Up to `retries` times an object that is refused with A7xx (out of resources) is
-        sent again, and a peer that has gone away is tried again, after 1 s, 2 s, 4 s, and so on; a stream that cannot be wound back
-        is not sent again once it was begun. With `transcode` what the peer does not take as it is, is sent in a transfer syntax
-        that it does take, if that can be made without loss. `timeout` is the time without progress after which an object is
-        given up.
+        `associations` is how many are used at once; "auto" finds out how many, and how much of the window, make it faster,
+        and never uses more than `most_associations` (there are peers that lose objects which come on two at once). Up to
+        `retries` times an object that is refused with A7xx (out of resources) is sent again, and a peer that has gone away is
+        tried again, after 1 s, 2 s, 4 s, and so on; a stream that cannot be wound back is not sent again once it was begun.
+        With `transcode` what the peer does not take as it is, is sent in a transfer syntax that it does take, if that can be
+        made without loss. `timeout` is the time without progress after which an object is given up.
         """
         limits, options = self._limits(timeouts)
         return self._kept(

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tomowire.errors import AssociationError, OperationTimeout
+from tomowire.errors import AssociationError, OperationTimeout, UsageError
 from tomowire.services.adapting import AUTO, AdaptivePace
 from tomowire.services.feed import Feed
 from tomowire.services.find import CFindScu
@@ -49,7 +49,7 @@ async def send(
 ) -> AsyncGenerator[Sent, None]:
     """What became of each of `things`; `options` go to `send_files`."""
     options |= {
-        "associations": AdaptivePace(most_associations) if associations == AUTO else associations,
+        "associations": _pace(associations, most_associations),
         "timeout": timeout,
     }
     gathering = gathered(things, timeout)
@@ -68,6 +68,14 @@ async def send(
             yield sent
     if feed.error is not None:
         raise feed.error
+
+
+def _pace(associations: Any, most: int) -> int | AdaptivePace:
+    if associations == AUTO:
+        return AdaptivePace(most)
+    if isinstance(associations, int) and associations > 0:
+        return associations
+    raise UsageError(f"associations are a number of them, or {AUTO!r}: not {associations!r}")
 
 
 async def find(

@@ -20,6 +20,13 @@ EMPTY_OFFSET_TABLE: Final = _ITEM + bytes(4)
 SEQUENCE_END: Final = b"\xfe\xff\xdd\xe0" + bytes(4)
 """What stands behind the last fragment."""
 
+_VIDEO: Final = "1.2.840.10008.1.2.4.10"  # and a digit: MPEG-2, MPEG-4, HEVC
+
+
+def is_video(transfer_syntax_uid: str) -> bool:
+    """Whether all frames are one stream of bits (PS3.5 8.2.5 to 8.2.9)."""
+    return transfer_syntax_uid.startswith(_VIDEO)
+
 
 def head_of_pixels(transfer_syntax_uid: str, vr: str, length: int) -> bytes:
     """Tag, VR and length of (7FE0,0010). Raises `DataSetError` for what is longer than can be said (PS3.5 7.1)."""

@@ -12,8 +12,8 @@ from tomowire.errors import DataSetError, UsageError
 from tomowire.services.byte_readers import ChainedReader, IteratorReader, LimitedReader, MemoryReader, reader_of
 from tomowire.services.dataset_encoding import encode_elements, layout_of, stated_transfer_syntax
 from tomowire.services.dataset_source import required_uid
-from tomowire.services.fragments import fragments
-from tomowire.services.pixel_element import EMPTY_OFFSET_TABLE, SEQUENCE_END, head_of_pixels
+from tomowire.services.fragments import fragments, one_fragment
+from tomowire.services.pixel_element import EMPTY_OFFSET_TABLE, SEQUENCE_END, head_of_pixels, is_video
 from tomowire.services.reading import read_pieces
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED, UNDEFINED
 from tomowire.services.stream_pieces import PIECE, StreamPieces
@@ -37,7 +37,8 @@ class WithPixels:
     file they begin.
 
     Of a compressed one: an iterable of frames, asynchronous or not, each as bytes; or one frame as bytes, path or stream. They are
-    encapsulated (PS3.5 A.4) with an empty offset table; a frame from a stream becomes as many fragments as it needs.
+    encapsulated (PS3.5 A.4) with an empty offset table, a frame as one fragment; one from a stream becomes as many as it needs,
+    which RLE Lossless and video that is not "Fragmentable" do not allow. Of a video, all that it has is one frame.
 
     `transfer_syntax_uid` is by default what the data set says, or Explicit VR Little Endian. Raises `UsageError`.
     """
@@ -63,7 +64,7 @@ class WithPixels:
         self._length = length
         self._is_used = False
         is_bytes = isinstance(pixels, bytes | bytearray | memoryview)
-        self.repeatable = self._path is not None or is_bytes or isinstance(pixels, list | tuple)
+        self.repeatable = self._path is not None or is_bytes or _are_frames_in_memory(pixels)
         self._is_encapsulated = self.transfer_syntax_uid not in UNCOMPRESSED
         self._check(is_readable=self._path is not None or is_stream(pixels))
 
@@ -141,10 +142,15 @@ class WithPixels:
         return IteratorReader(_bytes_of_file(self._path, self._offset, length))
 
     def _fragments(self) -> AsyncIterator[bytes | memoryview]:
-        frames = int(self._metadata.get("NumberOfFrames") or 1)
-        if self._path is not None:
-            return fragments([_bytes_of_file(self._path, self._offset, self._available() or 0)], frames)
-        return fragments(self._pixels, frames)
+        frames = 1 if is_video(self.transfer_syntax_uid) else int(self._metadata.get("NumberOfFrames") or 1)
+        if self._path is None:
+            return fragments(self._pixels, frames)
+        size = self._available() or 0
+        return one_fragment(_bytes_of_file(self._path, self._offset, size), size, frames)
+
+
+def _are_frames_in_memory(pixels: Any) -> bool:
+    return isinstance(pixels, list | tuple) and all(isinstance(each, bytes | bytearray | memoryview) for each in pixels)
 
 
 async def _bytes_of_file(path: Path, offset: int, size: int) -> AsyncIterator[memoryview]:

@@ -24,12 +24,12 @@ from tomowire.services.get import CGetScu, Receiver
 from tomowire.services.handler import status_and_comment
 from tomowire.services.models import Model, querying
 from tomowire.services.news import News
+from tomowire.services.planning import log_agreement
 from tomowire.services.pool import pool_for
 from tomowire.services.requests import Requests
 from tomowire.services.retrieve_contexts import contexts_for
 from tomowire.services.retrieve_plan import Planner, grouped
 from tomowire.services.retrieving import Progress
-from tomowire.services.sending import log_agreement
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:

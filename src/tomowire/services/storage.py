@@ -43,9 +43,6 @@ DEFAULT_STORE_TIMEOUT: Final = 30.0
 Priority: TypeAlias = Literal["low", "medium", "high"]
 _PRIORITIES: Final = {"low": LOW, "medium": MEDIUM, "high": HIGH}  # PS3.7 9.3.1.1
 
-_STANDARD: Final = "1.2.840.10008."
-_STANDARD_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
-
 
 def storage(
     sop_class: str, transfer_syntaxes: Iterable[str] = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -131,9 +128,12 @@ class CStoreScu:
         `content` is the data set, for callers who have read it already; `on_bytes` gets the number of bytes of each piece sent.
 
         Raises `NoAcceptedContext` if the peer took no presentation context for the object, `OSError` if it cannot be read,
-        `FileFormatError`, `DataSetError` or `TranscodingFailed` for what cannot be sent, `OperationTimeout` when nothing moved for
-        `timeout` seconds, and what else ends an association. A failure status is not an exception: see `StoreResponse`.
+        `UsageError`, `FileFormatError`, `DataSetError` or `TranscodingFailed` for what cannot be sent, `OperationTimeout` when
+        nothing moved for `timeout` seconds, and what else ends an association. A failure status is not an exception: see
+        `StoreResponse`.
         """
+        if priority not in _PRIORITIES:
+            raise UsageError(f"the priority of a C-STORE is {', '.join(map(repr, _PRIORITIES))}: not {priority!r}")
         if not isinstance(source, DicomFile):
             source = await _identified(source, timeout)
         how = _How(timeout, priority, retries, progress, originator, on_bytes)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio.budget import DEFAULT_MEMORY
-from tomowire.aio.held import HeldMemory
 from tomowire.errors import DataSetError, StoreFailed
 from tomowire.protocol.status import (
     CANNOT_UNDERSTAND,
@@ -15,6 +12,7 @@ from tomowire.protocol.status import (
     SOP_CLASS_NOT_SUPPORTED,
     UNRECOGNIZED_OPERATION,
 )
+from tomowire.services.data_memory import DataSetMemory
 from tomowire.services.handler import TimeLimit, awaitable, checked_handler, failure, status_and_comment
 from tomowire.services.store_request import StoreRequest as StoreRequest
 from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_tolerable_uid
@@ -71,6 +69,7 @@ class Storage:
         self._sop_classes = sop_classes
         self._transfer_syntaxes = transfer_syntaxes
         self._any_sop_class = any_sop_class
+        self._memory = DataSetMemory()
         self._time_limit = TimeLimit(handler_timeout, keep) if handler_timeout is not None else None
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
@@ -122,8 +121,7 @@ class Storage:
         if data is None:
             raise StoreFailed(CANNOT_UNDERSTAND, "the request has no data set")
         association = request.association
-        memory = association.budget.data if association.budget is not None else self._own_memory
-        object_ = StoreRequest(association, message, context.transfer_syntax, data, memory)
+        object_ = StoreRequest(association, message, context.transfer_syntax, data, self._memory.of(association))
         try:
             outcome = status_and_comment(await self._perform(object_), self._keep)
             # Whatever the handler made of it: there is no answer to a data set that may still turn out to be cut short.
@@ -144,8 +142,3 @@ class Storage:
         if self._time_limit is None:
             return await work
         return await self._time_limit.call(work, data)
-
-    @cached_property
-    def _own_memory(self) -> HeldMemory:
-        """For associations that have no server to share with others."""
-        return HeldMemory(DEFAULT_MEMORY // 2)

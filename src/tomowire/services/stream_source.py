@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
 from io import UnsupportedOperation
 from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Final
@@ -85,9 +86,10 @@ class BareDataSet:
             raise UsageError(f"{self.name} has been read already")
         self._is_used = True
         reader = reader_of(self._stream)
-        head = await read_up_to(reader, _MARKED if self.size is None else min(_MARKED, self.size))
-        if head[PREAMBLE_LENGTH:_MARKED] == PREFIX:
-            raise FileFormatError(f"{self.name} is a DICOM file with file meta information, and no bare data set")
+        async with _closed_on_failure(reader):
+            head = await read_up_to(reader, _MARKED if self.size is None else min(_MARKED, self.size))
+            if head[PREAMBLE_LENGTH:_MARKED] == PREFIX:
+                raise FileFormatError(f"{self.name} is a DICOM file with file meta information, and no bare data set")
         async with StreamPieces(ChainedReader([MemoryReader(head), reader]), self.size, payload, self.name) as pieces:
             yield pieces
 
@@ -99,18 +101,33 @@ async def part10_stream(stream: Any) -> StreamSource:
     """
     origin = await _Rewindable.of(stream) or _Once(stream)
     reader = await origin.begin(0)
+    async with _closed_on_failure(reader):
+        head, found = await _beginning(reader)
+    origin.unread(head)
+    return StreamSource(found, origin)
+
+
+async def _beginning(reader: ByteReader) -> tuple[bytes, Identity]:
+    """As much as it takes to know which object it is, and which it is."""
     head = await read_up_to(reader, FIRST_READ)
     while True:
         try:
-            found = identify(head)
+            return head, identify(head)
         except IncompleteFileMeta as error:
             longer = await read_up_to(reader, max(error.needed, len(head) + FIRST_READ), head)
             if len(longer) == len(head) or len(head) > MOST_READ:
                 raise FileFormatError("the stream ends inside its file meta information") from None
             head = longer
-        else:
-            origin.unread(head)
-            return StreamSource(found, origin)
+
+
+@asynccontextmanager
+async def _closed_on_failure(reader: ByteReader) -> AsyncIterator[None]:
+    """What cannot be used is not read any more, and a generator not kept waiting."""
+    try:
+        yield
+    except BaseException:
+        await reader.close()
+        raise
 
 
 class _Rewindable:
@@ -126,9 +143,9 @@ class _Rewindable:
         """None if it cannot be wound back."""
         if isinstance(stream, bytes | bytearray | memoryview):
             return cls(stream, 0, memoryview(stream).nbytes)
-        seekable = getattr(stream, "seekable", None)
-        if seekable is None or not hasattr(stream, "read") or seekable() is not True:
-            return None
+        read, seekable = getattr(stream, "read", None), getattr(stream, "seekable", None)
+        if read is None or seekable is None or iscoroutinefunction(read) or seekable() is not True:
+            return None  # of an asynchronous one `seekable` may be a coroutine too
 
         def measure() -> tuple[int, int]:
             start = stream.tell()

@@ -48,7 +48,7 @@ class UserIdentity:
     @classmethod
     def name(cls, user_name: str, *, positive_response: bool = False) -> UserIdentity:
         """A user name, which nothing proves."""
-        return cls(IdentityType.USER_NAME, user_name.encode(), b"", positive_response)
+        return cls(IdentityType.USER_NAME, _name(user_name), b"", positive_response)
 
     @classmethod
     def name_and_passcode(
@@ -56,7 +56,7 @@ class UserIdentity:
     ) -> UserIdentity:
         """A user name and its passcode. Both are sent as they are: use TLS."""
         secret = passcode.encode() if isinstance(passcode, str) else passcode
-        return cls(IdentityType.USER_NAME_AND_PASSCODE, user_name.encode(), secret, positive_response)
+        return cls(IdentityType.USER_NAME_AND_PASSCODE, _name(user_name), secret, positive_response)
 
     @classmethod
     def kerberos(cls, ticket: bytes, *, positive_response: bool = False) -> UserIdentity:
@@ -104,3 +104,8 @@ class UserIdentityAC:
 
     def __repr__(self) -> str:
         return f"UserIdentityAC({len(self.server_response)} bytes)"
+
+
+def _name(user_name: str) -> bytes:
+    """Escaped bytes, as Python reads them from a command line and `user_name` from a peer, are sent as they were."""
+    return user_name.encode("utf-8", "surrogateescape")
