@@ -316,3 +316,11 @@ async def test_what_is_too_long_for_its_field_is_the_callers_fault() -> None:
 
 def test_what_is_identified_does_not_show_the_response() -> None:
     assert "secret" not in repr(Identified("alice", b"secret"))
+
+
+async def test_a_response_that_is_not_bytes_is_the_handlers_failure_and_answered() -> None:
+    async def identify(_request: AssociationRequest) -> Identified:
+        return Identified("alice", "ticket")  # type: ignore[arg-type]
+
+    async with serve(identify=identify) as server:
+        assert await answer_to(server.port, UserIdentity.kerberos(b"ticket", positive_response=True)) == FOR_NOW

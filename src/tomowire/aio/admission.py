@@ -160,6 +160,8 @@ class Admission:
         identified = found if isinstance(found, Identified) else Identified(found)
         if not identified.user:  # a forgotten `return`, a check that says no, a search that finds nobody
             raise _refusal(REJECT_USER_IDENTITY, f"{asked.identity} is not known")
+        if not isinstance(identified.response, bytes):  # encoding it would fail, and the requestor would get no answer
+            raise UsageError(f"the response of `identify` is bytes, and not {type(identified.response).__name__}")
         return identified
 
 
