@@ -201,6 +201,15 @@ async def test_a_socket_that_is_not_connected() -> None:
         assert sock.fileno() != -1
 
 
+@pytest.mark.parametrize("mistake", [{"aet": "x" * 17}, {"malformed": "both"}, {"window": 1 << 16}])
+async def test_a_mistake_in_something_else(
+    pair: tuple[socket.socket, socket.socket], mistake: dict[str, object]
+) -> None:
+    await refused(sock=pair[0], **mistake)
+    assert pair[0].getblocking()
+    assert pair[0].fileno() != -1
+
+
 async def test_a_socket_that_is_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].close()
     assert await refused(sock=pair[0]) == "the socket is closed"

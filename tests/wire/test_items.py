@@ -10,6 +10,7 @@ from support.wire_values import raw_item
 from tomowire.errors import PduError, UsageError
 from tomowire.wire.items import (
     MOST_ITEMS,
+    MOST_OF_A_CONTEXT,
     ContextResult,
     Item,
     PresentationContextAC,
@@ -206,3 +207,12 @@ def test_a_flood_of_items_is_refused() -> None:
     assert len(list(split_items(memoryview(empty * MOST_ITEMS), 0))) == MOST_ITEMS
     with pytest.raises(PduError, match="more than"):
         list(split_items(memoryview(empty * (MOST_ITEMS + 1)), 0))
+
+
+def test_one_context_cannot_be_such_a_flood_either() -> None:
+    """128 of them, each with as many empty items as fit in it, would keep the reader busy for a fifth of a second."""
+    most = PresentationContextRQ(1, CT, (IMPLICIT,) * (MOST_OF_A_CONTEXT - 1))
+    assert decode_presentation_context_rq(only_item(encode_presentation_context_rq(most))) == most
+    more = PresentationContextRQ(1, CT, (IMPLICIT,) * MOST_OF_A_CONTEXT)
+    with pytest.raises(PduError, match=f"more than {MOST_OF_A_CONTEXT} items"):
+        decode_presentation_context_rq(only_item(encode_presentation_context_rq(more)))

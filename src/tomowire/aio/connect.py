@@ -82,7 +82,6 @@ async def associate(
     (`AssociationError`).
     """
     address = PeerAddress.of(peer)
-    opening = Opening(address, ssl, sock, stream)
     if identity_required:
         if identity is None:
             raise UsageError("identity_required needs an identity that can be confirmed")
@@ -107,6 +106,7 @@ async def associate(
     )
     association.identity = identity
     upper.associate(proposal, asyncio.get_running_loop().time())
+    opening = Opening(address, ssl, sock, stream)  # last: until then a socket or stream is the caller's, and as it was
     await opening.open(association, connect_timeout)
     try:
         await _establish(association, address, association_timeout, opening)

@@ -20,6 +20,8 @@ ITEM_HEADER: Final = Struct(">BxH")
 
 MOST_ITEMS: Final = 2048
 """Of one level."""
+MOST_OF_A_CONTEXT: Final = 256
+"""Sub-items of one presentation context, of which there may be 128. The standard has some fifty transfer syntaxes."""
 
 APPLICATION_CONTEXT_ITEM: Final = 0x10
 PRESENTATION_CONTEXT_RQ_ITEM: Final = 0x20
@@ -82,18 +84,18 @@ class Item:
         return UnknownItem(self.item_type, bytes(self.body))
 
 
-def split_items(view: memoryview, offset: int) -> Iterator[Item]:
+def split_items(view: memoryview, offset: int, most: int = MOST_ITEMS) -> Iterator[Item]:
     """Walk over the items of one level.
 
-    Raises `PduError` when a header is cut short, a length goes past the parent, or there are more than `MOST_ITEMS`: the largest
+    Raises `PduError` when a header is cut short, a length goes past the parent, or there are more than `most`: the largest
     honest request has some hundreds, and half a megabyte of empty ones would keep the reader busy for everyone.
     """
     position = 0
     count = 0
     while position < len(view):
         count += 1
-        if count > MOST_ITEMS:
-            raise PduError(f"more than {MOST_ITEMS} items", offset=offset + position)
+        if count > most:
+            raise PduError(f"more than {most} items", offset=offset + position)
         if len(view) - position < ITEM_HEADER.size:
             raise PduError("the header of an item is cut short", offset=offset + position)
         item_type, length = ITEM_HEADER.unpack_from(view, position)
@@ -197,7 +199,7 @@ def _sort_sub_items(item: Item) -> tuple[list[str], tuple[str, ...], tuple[Unkno
     abstract: list[str] = []
     transfer: list[str] = []
     unknown: list[UnknownItem] = []
-    for sub_item in split_items(item.body[size:], item.offset + size):
+    for sub_item in split_items(item.body[size:], item.offset + size, MOST_OF_A_CONTEXT):
         if sub_item.item_type == ABSTRACT_SYNTAX_ITEM:
             abstract.append(decode_text(sub_item.body))
         elif sub_item.item_type == TRANSFER_SYNTAX_ITEM:
