@@ -213,21 +213,26 @@ async def raw_acceptor(
         async with RawPeer(sock) as peer:
             await script(peer)
 
-    async def accept() -> None:
-        while True:
-            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            accepted.append(sock)
-            scripts.append(asyncio.create_task(play(sock)))
+    def accept() -> None:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.append(sock)
+        scripts.append(asyncio.create_task(play(sock)))
 
-    accepting = asyncio.create_task(accept())
+    # Not with `sock_accept`: what it has accepted at the moment of its cancellation is lost, and open.
+    loop = asyncio.get_running_loop()
+    loop.add_reader(listener, accept)
     try:
         yield listener.getsockname()[1]
     finally:
-        accepting.cancel()
+        loop.remove_reader(listener)
         for each in scripts:
             each.cancel()
-        results = await asyncio.gather(accepting, *scripts, return_exceptions=True)
+        results = await asyncio.gather(*scripts, return_exceptions=True)
         for sock in (listener, *accepted):  # also of a script that was cancelled before it began
             sock.close()
     for result in results:

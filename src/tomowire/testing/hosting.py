@@ -177,18 +177,41 @@ class Listener:
         await self._idle.wait()
 
     async def _accept(self, listening: socket.socket) -> None:
+        """Until it is cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listening)
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:  # some systems say here that it is gone already
-                sock.close()
-                continue
-            task = asyncio.create_task(self._play(sock))
-            self._idle.clear()
-            self._playing[task] = sock
-            task.add_done_callback(self._done)
+        try:
+            loop.add_reader(listening, self._accept_now, listening)
+        except NotImplementedError:  # Windows' default loop
+            while True:
+                self._take((await loop.sock_accept(listening))[0])
+        # Not with `sock_accept`: what it has accepted at the moment of its cancellation is lost, and open.
+        try:
+            await loop.create_future()
+        finally:
+            loop.remove_reader(listening)
+
+    def _accept_now(self, listening: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._failures.append(error)
+            asyncio.get_running_loop().remove_reader(listening)
+            return
+        sock.setblocking(False)
+        self._take(sock)
+
+    def _take(self, sock: socket.socket) -> None:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # some systems say here that it is gone already
+            sock.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._play(sock))
+        self._idle.clear()
+        self._playing[task] = sock
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._playing.pop(task).close()  # here, since a task that is cancelled at once never begins
