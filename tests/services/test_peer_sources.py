@@ -97,6 +97,28 @@ async def test_all_kinds_in_one_call(server: Server, keeper: Keeper, tmp_path: P
     assert paths["1.2.30"] is None
 
 
+async def test_what_can_be_sent_only_once_does_not_go_on_an_association_that_may_be_dead(tmp_path: Path) -> None:
+    """The peer is gone from the one that was kept, and this side has not heard of it yet."""
+    connections = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal connections
+        connections += 1
+        await peer.accept()
+        message = await peer.read_message()
+        assert isinstance(message.command, CStoreRQ)
+        response = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
+        await peer.send(command_pdu(message.context_id, response))
+        await peer.read(6)  # a release, or what meets the end
+        peer.reset()
+
+    files = [write_file(tmp_path, number) for number in (1, 2)]
+    async with raw_acceptor(script) as port, peer_of(port, release_timeout=5) as peer:
+        (first,) = await send(peer, files[0].path)
+        (second,) = await send(peer, Once(files[1].path.read_bytes()))
+    assert (first.status, second.status, connections) == (0, 0, 2)
+
+
 async def test_what_the_data_set_says_arrives(server: Server, keeper: Keeper) -> None:
     async with peer_of(server) as peer:
         await send(peer, data_set(1, PatientID="P1", Rows=3))

@@ -30,6 +30,11 @@ class Given:
         return self.source is not None and (not isinstance(self.source, _Once) or not self.source.is_begun)
 
 
+def goes_once(sendable: object) -> bool:
+    """Whether it can be sent once only, as a stream that cannot be wound back."""
+    return isinstance(sendable, Given) and isinstance(sendable.source, _Once)
+
+
 def is_open(sendable: object) -> bool:
     """Whether it can be written in any uncompressed transfer syntax, as a data set can."""
     return isinstance(sendable, Given) and bool(getattr(sendable.source, "is_open", False))

@@ -10,6 +10,7 @@ from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.accounts import Accounts
 from tomowire.services.adapting import UNLIMITED_WINDOW, FixedPace
 from tomowire.services.crew import Crew
+from tomowire.services.given import goes_once
 from tomowire.services.planning import log_agreement
 from tomowire.services.retrying import is_out_of_resources
 from tomowire.services.sent import Sent
@@ -216,7 +217,9 @@ class Lanes:
         lane = asyncio.current_task()
         crew: Crew | None = None
         try:
-            async with self._pool.lease(self._contexts, options=self._options) as lease:
+            # A kept one may be dead without anybody's knowing: what can be sent only once is not tried on it.
+            fresh = any(map(goes_once, self._left))
+            async with self._pool.lease(self._contexts, fresh=fresh, options=self._options) as lease:
                 crew = await self._send_over(lease, lane)
         except (AssociationError, OperationTimeout) as error:
             if crew is None:
