@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from support.files import data_of, write_file
 from support.network import LOOPBACK, free_port
-from support.raw_peer import RawPeer, raw_acceptor
+from support.raw_peer import RawPeer, command_pdu, raw_acceptor
 from support.services import Keeper, serve
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.listen import Server, listen
@@ -24,6 +25,8 @@ from tomowire.services.retrying import Retries, retry_waits
 from tomowire.services.sending import Sent, send_files
 from tomowire.services.storage import StoreResponse
 from tomowire.services.storage_scp import Storage, StoreRequest
+from tomowire.wire.messages import CStoreRQ, CStoreRSP
+from tomowire.wire.pdu import AAbort
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -270,3 +273,54 @@ def test_the_waits_are_not_all_the_same() -> None:
         waits = [retries.before_sending(response, number) or 0.0 for _ in range(100)]
         assert 0.75 * seconds <= min(waits) < max(waits) <= 1.25 * seconds
     assert retries.before_sending(response, 3) is None
+
+
+# Connections that are lost
+
+
+async def abort(peer: RawPeer) -> None:
+    await peer.send(AAbort(0, 0))
+    await peer.read_until_closed()
+
+
+async def reset(peer: RawPeer) -> None:
+    peer.reset()
+
+
+@pytest.mark.parametrize(
+    ("end", "times", "waits", "status", "attempts"),
+    [
+        (reset, 1, (), 0, 2),
+        (reset, 3, SHORT, 0, 4),
+        (reset, 9, SHORT, None, 4),
+        (reset, 9, (), None, 2),
+        (abort, 9, SHORT, None, 2),
+    ],
+)
+async def test_a_lost_connection_is_worth_as_many_retries_as_there_are_and_an_abort_one(
+    files: list[DicomFile],
+    end: Callable[[RawPeer], Awaitable[None]],
+    times: int,
+    waits: tuple[float, ...],
+    status: int | None,
+    attempts: int,
+) -> None:
+    """The first of them also where there are none: with several under way it may have been another's fault."""
+    asked = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal asked
+        await peer.accept()
+        message = await peer.read_message()
+        asked += 1
+        if asked <= times:
+            await end(peer)
+            return
+        assert isinstance(message.command, CStoreRQ)
+        response = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
+        await peer.send(command_pdu(message.context_id, response))
+        await peer.answer_release()
+
+    async with raw_acceptor(script) as port:
+        (sent,) = await send(port, files[:1], retry_waits=waits)
+    assert (sent.status, asked) == (status, attempts)

@@ -271,8 +271,8 @@ class Lanes:
             pass
 
     async def _wait_for_resources(self) -> None:
-        """When nothing else is left, wait before sending again what was refused for want of resources."""
-        if not (self._left or self._again or self._stopped) and self._accounts.put_off.refused:
+        """When nothing else is left, wait before sending again what was refused for want of resources, or lost its connection."""
+        if not (self._left or self._again or self._stopped) and self._accounts.put_off.has_waiting:
             self._left.extend(await self._accounts.put_off.wait_for_resources())
 
     def _on_no_association(self, error: Exception) -> None:

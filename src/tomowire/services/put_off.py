@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tomowire.sending")
 
-_ATTEMPTS: Final = 2
 _MOST: Final = 1000
 
 
@@ -30,6 +29,7 @@ class PutOff:
         """Those during which an association ended, to be taken from."""
         self.refused: list[tuple[Sendable, StoreResponse]] = []
         """Those that the peer had no resources for, and what it said."""
+        self._lost: list[Sendable] = []  # those during which connections were lost, not for the first time
         self._retries = retries
         self._attempts: dict[Sendable, list[Exception]] = {}
         self._refusals: dict[Sendable, int] = {}
@@ -38,16 +38,26 @@ class PutOff:
     @property
     def is_much(self) -> bool:
         """Whether this should be sent before anything else: whatever the peer does, no more than so much is put off."""
-        return len(self.again) + len(self.refused) >= _MOST
+        return len(self.again) + len(self._lost) + len(self.refused) >= _MOST
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is something of which the time has not come."""
+        return bool(self.refused or self._lost)
 
     def interrupted(self, file: Sendable, error: Exception) -> bool:
         """The association ended before the peer had answered. Whether the file is put off; if not, that was its last attempt."""
         attempts = self._attempts.setdefault(file, [])
         attempts.append(error)
-        if len(attempts) < _ATTEMPTS and file.repeatable:
+        wait = self._retries.before_repeating(error, len(attempts)) if file.repeatable else None
+        if wait is None:
+            return False
+        if wait:
+            self._lost.append(file)
+            self._wait_until(wait)
+        else:
             self.again.append(file)
-            return True
-        return False
+        return True
 
     def answered(self, file: Sendable, response: StoreResponse) -> bool:
         """The peer has answered. Whether the file is put off because of what it said."""
@@ -57,8 +67,11 @@ class PutOff:
             return False
         self._refusals[file] = refusals
         self.refused.append((file, response))
-        self._due = max(self._due, asyncio.get_running_loop().time() + wait)
+        self._wait_until(wait)
         return True
+
+    def _wait_until(self, seconds: float) -> None:
+        self._due = max(self._due, asyncio.get_running_loop().time() + seconds)
 
     def forget(self, file: Sendable) -> None:
         """It is known what became of this file."""
@@ -66,10 +79,13 @@ class PutOff:
         self._refusals.pop(file, None)
 
     async def wait_for_resources(self) -> list[Sendable]:
-        """Give what was refused, when the time has come to send it again."""
+        """Give what was refused, when the time has come to send it again; what lost its connections is in `again` then."""
         wait = max(self._due - asyncio.get_running_loop().time(), 0.0)
-        logger.info("sending %d objects again in %.1f s: the peer is out of resources", len(self.refused), wait)
+        why = "the peer is out of resources" if self.refused else "the connection was lost"
+        logger.info("sending %d objects again in %.1f s: %s", len(self.refused) + len(self._lost), wait, why)
         await asyncio.sleep(wait)
+        lost, self._lost = self._lost, []
+        self.again.extend(lost)
         refused, self.refused = self.refused, []  # not before: stopped meanwhile, they count as they stand
         return [file for file, _ in refused]
 
@@ -77,12 +93,13 @@ class PutOff:
         """What has become of all these when nothing is sent any more."""
         for file, response in self.refused:
             yield Sent(file, response)
-        for file in self.again:
+        for file in (*self.again, *self._lost):
             yield Sent(file, None, self._attempts[file][-1])
 
     def clear(self) -> list[Sendable]:
         """All of them; they are not sent any more."""
-        files = [*self.again, *(file for file, _ in self.refused)]
+        files = [*self.again, *self._lost, *(file for file, _ in self.refused)]
         self.again.clear()
+        self._lost.clear()
         self.refused.clear()
         return files

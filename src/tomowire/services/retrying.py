@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import AssociationRejected
+from tomowire.errors import AssociationLost, AssociationRejected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,17 @@ class Retries:
         PS3.4 B.2.3: of all failures only A7xx, out of resources, is not of the object's own making.
         """
         return self._wait(refusals) if is_out_of_resources(response) else None
+
+    def before_repeating(self, error: Exception, interruptions: int) -> float | None:
+        """Seconds before an object is sent again during which an association ended `interruptions` times, by `error` at last; None:
+        not at all.
+
+        The first time at once, and whatever it was: of several that were under way it may have been the fault of another. From then
+        on it is sent alone, and only a connection that was lost may not have been its own fault.
+        """
+        if interruptions == 1:
+            return 0.0
+        return self._wait(interruptions) if isinstance(error, AssociationLost) else None
 
     def _wait(self, number: int) -> float | None:
         return jittered(self._waits[number - 1]) if number <= len(self._waits) else None
