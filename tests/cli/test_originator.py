@@ -8,8 +8,10 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -19,6 +21,8 @@ from support.objects import SECONDARY_CAPTURE, Sample
 from support.programs import run_tomowire, start, tomowire
 from support.raw_peer import RELEASE_RP, RawPeer, associate_rq, message_pdus, raw_acceptor, store_rq
 from support.subprocesses import python_environment
+from tomowire.aio.address import PeerAddress
+from tomowire.cli.originator import OfOurMove
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CMoveRQ, CMoveRSP, CStoreRSP
@@ -30,7 +34,21 @@ ELSEWHERE = "127.0.0.2"
 SAMPLE = Sample(1)
 
 
-async def answer_from(host: str, port: int, originator: str | None, calling: str) -> CStoreRSP:
+OURS, OTHER = "ours", "other"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a sender names as the cause of an object: an AE title, and a Message ID, that of the request or another one."""
+
+    title: str | None
+    message_id: str | int | None = OURS
+
+    def number(self, ours: int) -> int | None:
+        return ours if self.message_id == OURS else ours % 0xFFFF + 1 if self.message_id == OTHER else self.message_id
+
+
+async def answer_from(host: str, port: int, originator: tuple[str | None, int | None], calling: str) -> CStoreRSP:
     """What the sample is answered that `calling` sends from the address `host`."""
     with socket.socket() as sock:
         try:
@@ -42,8 +60,8 @@ async def answer_from(host: str, port: int, originator: str | None, calling: str
             await sender.associate(associate_rq(STORAGE, called="HERE", calling=calling))
             request = replace(
                 store_rq(instance=SAMPLE.uid, sop_class=SECONDARY_CAPTURE),
-                move_originator_application_entity_title=originator,
-                move_originator_message_id=1,
+                move_originator_application_entity_title=originator[0],
+                move_originator_message_id=originator[1],
             )
             await sender.send(message_pdus(1, request, SAMPLE.data_set))
             response = (await sender.read_message()).command
@@ -52,28 +70,36 @@ async def answer_from(host: str, port: int, originator: str | None, calling: str
 
 
 @pytest.mark.parametrize(
-    ("host", "originator", "calling", "is_taken"),
+    ("host", "cause", "calling", "is_taken"),
     [
-        (LOOPBACK, "HERE", "ARCHIVE", True),
-        (ELSEWHERE, "HERE", "GATEWAY", True),  # an archive may send from another host than it is asked on
-        (LOOPBACK, None, "ARCHIVE", True),
-        (LOOPBACK, "ARCHIVE", "ARCHIVE", True),
-        (LOOPBACK, "OTHER", "ARCHIVE", False),
-        (ELSEWHERE, None, "ARCHIVE", False),
-        (ELSEWHERE, "ARCHIVE", "ARCHIVE", False),
-        (ELSEWHERE, "OTHER", "ARCHIVE", False),
+        (LOOPBACK, Cause("HERE"), "ARCHIVE", True),
+        (ELSEWHERE, Cause("HERE"), "GATEWAY", True),  # an archive may send from another host than it is asked on
+        (LOOPBACK, Cause(None), "ARCHIVE", True),
+        (LOOPBACK, Cause("ARCHIVE"), "ARCHIVE", True),
+        (LOOPBACK, Cause("OTHER"), "ARCHIVE", False),
+        (ELSEWHERE, Cause(None), "ARCHIVE", False),
+        (ELSEWHERE, Cause("ARCHIVE"), "ARCHIVE", False),
+        (ELSEWHERE, Cause("OTHER"), "ARCHIVE", False),
+        # Of the same title, but of another request: of a retrieval that was killed, say, and of which the peer goes on sending.
+        (LOOPBACK, Cause("HERE", OTHER), "ARCHIVE", False),
+        (LOOPBACK, Cause("ARCHIVE", OTHER), "ARCHIVE", False),
+        (LOOPBACK, Cause(None, OTHER), "ARCHIVE", False),
+        # Peers that say nothing about it.
+        (LOOPBACK, Cause("HERE", None), "ARCHIVE", True),
+        (LOOPBACK, Cause("HERE", 0), "ARCHIVE", True),
+        (LOOPBACK, Cause(None, None), "ARCHIVE", True),
+        (ELSEWHERE, Cause(None, None), "ARCHIVE", False),
     ],
 )
-async def test_whose_objects_are_taken(
-    host: str, originator: str | None, calling: str, is_taken: bool, tmp_path: Path
-) -> None:
-    asked, sent = asyncio.Event(), asyncio.Event()
+async def test_whose_objects_are_taken(host: str, cause: Cause, calling: str, is_taken: bool, tmp_path: Path) -> None:
+    asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    sent = asyncio.Event()
 
     async def script(peer: RawPeer) -> None:
         await peer.accept()
         request = await peer.read_message()
         assert isinstance(request.command, CMoveRQ)
-        asked.set()
+        asked.set_result(request.command.message_id)
         await sent.wait()
         final = CMoveRSP(
             message_id_being_responded_to=request.command.message_id,
@@ -95,20 +121,35 @@ async def test_whose_objects_are_taken(
         )
         listening = await asyncio.to_thread(program.stderr.wait_for, rf"listening as HERE@{LOOPBACK}:(\d+)")
         async with asyncio.timeout(30):
-            await asked.wait()
+            originator = (cause.title, cause.number(await asked))
             response = await answer_from(host, int(listening[1]), originator, calling)
             sent.set()
         code = await asyncio.to_thread(program.process.wait, 20)
         await asyncio.to_thread(program.stdout.join)
         await asyncio.to_thread(program.stderr.join)
-    told = "and not one of HERE" in program.stderr.text
+    told = "and not this one of HERE" in program.stderr.text
     stored = json.loads(program.stdout.text)["stored"]
     files = os.listdir(tmp_path)
     if is_taken:
         assert (response.status, code, told, stored, files) == (0, 0, False, 1, [f"{SAMPLE.uid}.dcm"])
     else:  # PS3.7 C.5.22
         assert (response.status, code, told, stored, files) == (0x0124, 1, True, 0, [])
-        assert response.error_comment == "not of a C-MOVE of HERE"
+        assert response.error_comment == "not of this C-MOVE of HERE"
+
+
+def test_each_run_has_message_ids_of_its_own() -> None:
+    """What the peer still sends for an earlier run would be taken for this one's, if both began to count at 1."""
+    peer = PeerAddress("ARCHIVE", LOOPBACK, 1)
+    runs = [OfOurMove("HERE", peer, AsyncMock(), print) for _ in range(4)]
+    numbers = [tuple(run.new_message_id() for _ in range(3)) for run in runs]
+    assert len(set(numbers)) > 1  # that all four are the same by chance does not happen
+    assert all(1 <= each <= 0xFFFF for each in chain(*numbers))
+
+
+def test_message_ids_are_not_used_twice_as_long_as_there_are_others() -> None:
+    ours = OfOurMove("HERE", PeerAddress("ARCHIVE", LOOPBACK, 1), AsyncMock(), print)
+    assert {ours.new_message_id() for _ in range(0xFFFF)} == set(range(1, 0x10000))
+    assert 1 <= ours.new_message_id() <= 0xFFFF
 
 
 @pytest.fixture(params=["qrscp", "orthanc"])

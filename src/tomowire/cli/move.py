@@ -93,11 +93,13 @@ async def move_all(
     report: RetrievalReport,
     told: Callable[[Progress], None],
     options: dict[str, Any],
+    new_message_id: Callable[[], int] | None = None,
 ) -> Progress | None:
     """Have the peer send all that is selected to the AE title `destination`, with one request after the other; `parts` if that has
     been found out already. One that fails does not stop the others. What goes wrong is told to the report.
 
-    `told` is told how far it is, and the last of that is given back.
+    `told` is told how far it is, and the last of that is given back. `new_message_id` gives each request its Message ID, where who
+    asks has to know it.
     """
     model = selection.model
     last = None
@@ -106,7 +108,7 @@ async def move_all(
         async with associate(report.peer, [moving(model), querying(model)], **options) as association:
             log_agreement(logger, association)
             if parts is None:
-                planner = Planner(CFindScu(association), model, confirm=selection.confirm)
+                planner = Planner(CFindScu(association), model, confirm=selection.confirm, timeout=timeout)
                 with report.finding():
                     parts = selection.outright or await planner.entities(selection.query)
                 failures = planner.failures
@@ -114,8 +116,10 @@ async def move_all(
             scu = CMoveScu(association)
 
             async def move(query: Query) -> AsyncGenerator[Progress, None]:
+                message_id = None if new_message_id is None else new_message_id()
+                moved = scu.move(query, destination, model=model, timeout=timeout, message_id=message_id)
                 try:
-                    async with aclosing(scu.move(query, destination, model=model, timeout=timeout)) as progress:
+                    async with aclosing(moved) as progress:
                         async for each in progress:
                             yield each
                 except ExceptionGroup as failures:

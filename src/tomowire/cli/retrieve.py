@@ -229,7 +229,10 @@ class _Retrieval:
                 await stack.enter_async_context(server)
             place = f"{address}:{server.port}"
             logger.info("listening as %s@%s", title, place)
-            last = await move_all(self._selection, parts, title, self._timeout, self._report, self._told, self._options)
+            last = await move_all(
+                *(self._selection, parts, title, self._timeout, self._report, self._told, self._options),
+                ours.new_message_id,
+            )
         if not ours.came and self._report.is_undelivered:
             complain(f"listening here on {place} as {title}: the peer must have that address")
         elsewhere = last.completed - self.collector.arrived if last is not None else 0

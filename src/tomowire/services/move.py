@@ -49,12 +49,16 @@ class CMoveScu:
         timeout: float | None = DEFAULT_RETRIEVE_TIMEOUT,
         grace: float = DEFAULT_CANCEL_GRACE,
         priority: int = MEDIUM,
+        message_id: int | None = None,
     ) -> AsyncGenerator[Progress, None]:
         """Have the peer send what `query` names to the AE title `destination`; yield how far it is (PS3.7 9.1.4).
 
         `query` has unique keys only, as `Query.study(uid)`; an identifier of one's own is sent as it is. `timeout` is the time in
         seconds to the next response. Left early it sends C-CANCEL and waits up to `grace` seconds for the peer to stop; if it does
         not, the association is aborted. Leave it with `contextlib.aclosing`, or by cancelling the task.
+
+        `message_id` is for who has to know beforehand which one the sub-operations will name as their cause (PS3.7 9.1.1.1): one
+        that is not in use on this association, 1 to 65535.
 
         Raises, at the end, `RetrieveFailed` for a failure status, and one `ExceptionGroup` with a `SubOperationFailed` for each
         object that was not transferred; before, `UsageError` and `DataSetError` for what cannot be asked for; `NoAcceptedContext`,
@@ -66,7 +70,7 @@ class CMoveScu:
         check_ae_title(destination)
         identifier = await asyncio.to_thread(encoded_identifier, query, model, context.transfer_syntax)
         request = CMoveRQ(
-            message_id=association.next_message_id(),
+            message_id=association.next_message_id() if message_id is None else message_id,
             affected_sop_class_uid=model.move,
             move_destination=destination,
             priority=priority,
