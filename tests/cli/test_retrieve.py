@@ -65,7 +65,7 @@ class Archive:
 
     def by(self, method: str) -> list[str]:
         """Options for that method."""
-        return ["--method", method, "--aet", "DEST", "--port", str(self.destination)]
+        return ["--method", method, "--aet", "DEST", *(["--port", str(self.destination)] if method == "move" else [])]
 
 
 @pytest.fixture(scope="module", params=["tomowire", pytest.param("dcmqrscp", marks=pytest.mark.interop)])

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from support.filesystems import directory_of_nobody
 from support.objects import Sample, chunks_of, stream
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.index.versions import CURRENT, create_schema, schema_version
+from tomowire.server.reindex import reindex
 
 
 @pytest.fixture
@@ -64,6 +66,41 @@ async def test_a_database_of_another_program(root: Path) -> None:
     with pytest.raises(UsageError, match=f"{root / 'index.sqlite'}: .* not an index of tomowire"):
         async with ArchiveStorage(root):
             pass
+
+
+@pytest.mark.parametrize("table", ["alembic_version", "archive"])
+async def test_an_index_that_does_not_say_what_it_is_of(root: Path, table: str) -> None:
+    with closing(sqlite3.connect(root / "index.sqlite")) as index:
+        index.execute(f"DELETE FROM {table}")
+        index.commit()
+    with pytest.raises(UsageError, match=f"{root / 'index.sqlite'}: .* run 'tomowire db reindex'"):
+        async with ArchiveStorage(root):
+            pass
+    assert reindex(root) == 1
+    async with ArchiveStorage(root) as storage:
+        assert (await storage.index.counts()).instances == 1
+
+
+async def test_an_index_of_a_later_version_is_not_made_anew_by_this_one(root: Path) -> None:
+    """It may know more than the files say."""
+    with closing(sqlite3.connect(root / "index.sqlite")) as index:
+        index.execute("UPDATE alembic_version SET version_num = '9999'")
+        index.commit()
+    before = (root / "index.sqlite").read_bytes()
+    with pytest.raises(UsageError, match="schema 9999, and this program knows only"):
+        reindex(root)
+    assert (root / "index.sqlite").read_bytes() == before
+
+
+async def test_an_index_that_cannot_be_written_to() -> None:
+    """Else every object would be refused, and the start would have said that all is well."""
+    with directory_of_nobody() as root:
+        async with ArchiveStorage(root):
+            pass
+        (root / "index.sqlite").chmod(0o400)
+        with pytest.raises(IndexUnavailable, match=f"{root / 'index.sqlite'}: the index is read-only"):
+            async with ArchiveStorage(root):
+                pass
 
 
 def test_an_index_without_checksums_is_to_be_made_anew() -> None:

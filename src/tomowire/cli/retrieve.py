@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
 
+_PORT: Final = 11112
 _GRACE: Final = 1.0
 """Seconds for associations to us when the C-MOVE is over: the peer has nothing more to send."""
 
@@ -75,9 +76,7 @@ logger: Final = logging.getLogger("tomowire.retrieve")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=11112,
-    show_default=True,
-    help="With --method move: TCP port to listen on.",
+    help=f"With --method move: TCP port to listen on.  [default: {_PORT}]",
 )
 @json_option
 @requestor_options(timeout=DEFAULT_RETRIEVE_TIMEOUT, timeout_help="Seconds in which something must come.")
@@ -89,7 +88,7 @@ def command(
     template: str,
     resume: bool,
     bind: str | None,
-    port: int,
+    port: int | None,
     as_json: bool,
     timeout: float,
     verbose: int,
@@ -104,13 +103,15 @@ def command(
         name = name_from_template(template)
     except UsageError as error:
         raise click.BadParameter(str(error), param_hint="--name") from None
+    if method != "move" and (bind is not None or port is not None):
+        raise click.UsageError("--bind and --port are for --method move: with C-GET nothing is listened on")
     if not is_unique(template):
         complain(
             "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
         )
     advice = f"; another way may be open: --method {'get' if method == 'move' else 'move'}"
     report = RetrievalReport(peer, method, None, as_json, verbose > 0, advice)
-    listening = _Listening(bind, port) if method == "move" else None
+    listening = _Listening(bind, _PORT if port is None else port) if method == "move" else None
     run(_retrieve(keys, partial(Folder, output, name=name), listening, resume, report, timeout, options))
 
 

@@ -81,6 +81,10 @@ class Archive:
                 f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
                 "or let in everyone with --allow-unknown-callers"
             )
+        if settings.allow_unknown_callers and settings.allowed_callers:
+            raise UsageError(
+                "--allow names who may call, and --allow-unknown-callers lets in everyone: leave one of them out"
+            )
         self.settings: Final = settings
         self._nodes = nodes_by_title(settings.nodes)
         is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)

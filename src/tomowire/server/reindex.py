@@ -20,6 +20,7 @@ from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.rows import IndexedObject, NewRow
 from tomowire.server.index.sqlite_writer import SqliteWriter
+from tomowire.server.index.versions import require_no_newer
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_file
 from tomowire.server.recovery import recover
@@ -56,12 +57,14 @@ def reindex(
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
     Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
     in another order than that in which they came.
-    Raises `UsageError` if there is no archive or a process uses it, `IndexUnavailable`, `OSError`; then the old index stays.
+    Raises `UsageError` if there is no archive, a process uses it, or a later tomowire has made the index, which may know more than
+    the files say; `IndexUnavailable`, `OSError`. Then the old index stays.
     """
     with DataDirectory.inspect(root) as directory:
         if not directory.is_locked:
             raise UsageError(f"the data directory {directory.root} is in use by another process: stop it first")
         finish_swap(directory)
+        require_no_newer(directory.index_path)
         _forget_unfinished(directory)
         building = directory.index_path.with_name("index.sqlite.building")
         building.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tomowire.errors import IndexUnavailable
 from tomowire.server.files import FILE_MODE
 from tomowire.server.index import statements
 from tomowire.server.index.attributes import InstanceRecord
@@ -45,6 +46,10 @@ class SqliteWriter:
         Raises `UsageError` if it is no index or one of a newer program, `IndexUnavailable`, `OSError`.
         """
         _create(path, fsync=fsync)
+        if not os.access(
+            path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+        ):  # SQLite would open it all the same, and say so with the first object
+            raise IndexUnavailable("the index is read-only: give this program's user the right to write to it")
         with sqlite_errors():
             connection = connect_writer(path, fsync=fsync, busy_timeout=busy_timeout)
             try:

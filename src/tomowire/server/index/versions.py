@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from tomowire.errors import UsageError
-from tomowire.server.index.connect import connect_writer
+from tomowire.server.index.connect import connect_reader, connect_writer
 
 CURRENT: Final = "0001"
 """The last migration in `migrations/versions`."""
@@ -36,6 +37,8 @@ def schema_version(connection: sqlite3.Connection) -> str | None:
     if not connection.execute("SELECT 1 FROM pragma_table_info('instances') WHERE name = 'checksum'").fetchone():
         raise UsageError("the index was made before version 0.1.0: run 'tomowire db reindex'")
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row is None or not connection.execute("SELECT 1 FROM archive WHERE id = 1").fetchone():
+        raise UsageError("the index does not say what it is of: run 'tomowire db reindex'")
     return str(row[0])
 
 
@@ -74,9 +77,25 @@ def require_current(connection: sqlite3.Connection) -> str | None:
     Raises `UsageError` for an index that a later tomowire has made.
     """
     version = schema_version(connection)
-    if version is not None and version > CURRENT:
-        raise UsageError(f"the index has schema {version}, and this program knows only {CURRENT}: use a newer tomowire")
+    if version is not None:
+        _check_known(version)
     return version
+
+
+def require_no_newer(path: Path) -> None:
+    """Raises `UsageError` if a later tomowire has made the database. Whether it can be read does not matter."""
+    try:
+        with closing(connect_reader(path)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return
+    if row is not None:
+        _check_known(str(row[0]))
+
+
+def _check_known(version: str) -> None:
+    if version > CURRENT:
+        raise UsageError(f"the index has schema {version}, and this program knows only {CURRENT}: use a newer tomowire")
 
 
 def _version_at(path: Path) -> str | None:
