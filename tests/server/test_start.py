@@ -92,6 +92,18 @@ async def test_an_index_of_a_later_version_is_not_made_anew_by_this_one(root: Pa
     assert (root / "index.sqlite").read_bytes() == before
 
 
+async def test_an_index_that_cannot_be_upgraded(root: Path) -> None:
+    with closing(sqlite3.connect(root / "index.sqlite")) as index:
+        index.execute("UPDATE alembic_version SET version_num = '0000'")
+        index.commit()
+    with pytest.raises(
+        IndexUnavailable, match=f"{root / 'index.sqlite'}: the index cannot be upgraded, and is as it was: .*0000"
+    ):
+        async with ArchiveStorage(root):
+            pass
+    assert reindex(root) == 1
+
+
 async def test_an_index_that_cannot_be_written_to() -> None:
     """Else every object would be refused, and the start would have said that all is well."""
     with directory_of_nobody() as root:

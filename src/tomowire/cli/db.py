@@ -14,7 +14,7 @@ from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
 from tomowire.cli.serve import data_dir_option
-from tomowire.errors import IndexUnavailable, TomowireError, UsageError
+from tomowire.errors import TomowireError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,25 +98,8 @@ def upgrade(data_dir: Path, verbose: int) -> None:
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-
-    def work() -> tuple[str | None, str | None]:
-        try:
-            return migrate(data_dir)
-        except Exception as error:
-            if not _is_of_the_database(error):
-                raise
-            reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            raise IndexUnavailable(f"the index cannot be upgraded, and is as it was: {reason}") from error
-
-    before, after = _guarded(work)
+    before, after = _guarded(lambda: migrate(data_dir))
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
-
-
-def _is_of_the_database(error: Exception) -> bool:
-    """Whether SQLite, SQLAlchemy or Alembic raised it: the latter two are imported only where there is something to migrate."""
-    return any(
-        kind.__module__.partition(".")[0] in ("sqlite3", "sqlalchemy", "alembic") for kind in type(error).__mro__
-    )
 
 
 class _Findings:

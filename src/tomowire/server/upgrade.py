@@ -14,7 +14,7 @@ def upgrade(root: Path | str) -> tuple[str | None, str | None]:
     """Migrate the index of the archive in `root`; gives the version of its schema before and after.
 
     Raises `UsageError` if there is no archive or index, a process uses it, or a newer program has made it; `OSError`;
-    `sqlite3.Error` and SQLAlchemy's errors if the database cannot be changed: then it is as it was.
+    `IndexUnavailable` if the database cannot be changed: then it is as it was.
     """
     with DataDirectory.inspect(root) as directory:
         if not directory.is_locked:

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tomowire.errors import UsageError
+from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.index.connect import connect_reader, connect_writer
 
 CURRENT: Final = "0001"
@@ -63,12 +63,26 @@ def create_schema(connection: sqlite3.Connection) -> None:
 def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str | None]:
     """Bring the database at `path` to the current schema, in one transaction; gives the version before and the one after.
 
-    Raises `UsageError` if it is newer than this program or no index, and what SQLAlchemy raises if it cannot be changed.
+    Raises `UsageError` if it is newer than this program or no index; `IndexUnavailable` if it cannot be changed: then it is as it
+    was.
     """
-    before = _version_at(path)
-    if before != CURRENT or migrations != MIGRATIONS:
-        _migrate(path, migrations)
-    return before, _version_at(path)
+    try:
+        before = _version_at(path)
+        if before != CURRENT or migrations != MIGRATIONS:
+            _migrate(path, migrations)
+        return before, _version_at(path)
+    except Exception as error:
+        if not _is_of_the_database(error):
+            raise
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise IndexUnavailable(f"the index cannot be upgraded, and is as it was: {reason}") from error
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether SQLite, SQLAlchemy or Alembic raised it: the latter two are imported only where there is something to migrate."""
+    return any(
+        kind.__module__.partition(".")[0] in ("sqlite3", "sqlalchemy", "alembic") for kind in type(error).__mro__
+    )
 
 
 def require_current(connection: sqlite3.Connection) -> str | None:
