@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from io import BytesIO
+from struct import pack
+from time import process_time
 from typing import Any
 
 import pytest
@@ -194,6 +196,36 @@ def test_nesting_without_an_end_is_an_error() -> None:
     level = b"\x08\x00\x40\x11\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     with pytest.raises(DataSetError):
         decode(level * 50_000, IMPLICIT)
+
+
+@pytest.mark.parametrize("transfer_syntax", [IMPLICIT, EXPLICIT])
+@pytest.mark.parametrize("kind", ["elements", "items", "elements of an item"])
+def test_four_megabytes_of_nothing_are_refused_at_once(kind: str, transfer_syntax: str) -> None:
+    """pydicom would be busy with them for ten seconds or more, and hold up everybody else."""
+    is_implicit = transfer_syntax == IMPLICIT
+    many = 500_000
+    if kind == "items":
+        content = b"\xfe\xff\x00\xe0\0\0\0\0" * many
+    else:
+        content = b"".join(
+            pack("<HH", 0x0010, 1 + n % 0xFFFF) + (b"\0\0" if is_implicit else b"LO") + b"\0\0" for n in range(many)
+        )
+    if kind == "elements of an item":
+        content = b"\xfe\xff\x00\xe0" + pack("<I", len(content)) + content
+    if kind != "elements":
+        content = b"\x08\0\x32\x10" + (b"" if is_implicit else b"SQ\0\0") + pack("<I", len(content)) + content
+    began = process_time()
+    with pytest.raises(DataSetError, match="more than 10000 elements and items"):
+        decode(content, transfer_syntax)
+    assert process_time() - began < 2
+
+
+def test_a_list_of_sixty_thousand_uids_is_not_too_much() -> None:
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = [f"1.2.{number}" for number in range(60_000)]
+    found = decode(encode(query, IMPLICIT), IMPLICIT)
+    assert len(found.StudyInstanceUID) == 60_000
 
 
 def test_a_deflate_bomb_does_not_fill_the_memory() -> None:

@@ -22,9 +22,10 @@ class _Damage(Exception):
     """The first thing that is wrong."""
 
 
-def what_is_wrong(data: bytes, *, is_implicit: bool, is_little: bool) -> str | None:
-    """Which element, and why (PS3.5 7.1, 7.5); None if nothing is found: then each length fits, and each sequence has its items."""
-    walk = _Walk(data, is_little=is_little)
+def what_is_wrong(data: bytes, *, is_implicit: bool, is_little: bool, most: int | None = None) -> str | None:
+    """Which element, and why (PS3.5 7.1, 7.5); None if nothing is found: then each length fits, each sequence has its items, and
+    there are no more than `most` elements and items, if that is given."""
+    walk = _Walk(data, is_little=is_little, most=most)
     try:
         walk.data_set(0, len(data), is_implicit, 0)
     except _Damage as damage:
@@ -33,8 +34,10 @@ def what_is_wrong(data: bytes, *, is_implicit: bool, is_little: bool) -> str | N
 
 
 class _Walk:
-    def __init__(self, data: bytes, *, is_little: bool) -> None:
+    def __init__(self, data: bytes, *, is_little: bool, most: int | None) -> None:
         order = "<" if is_little else ">"
+        self._most = most
+        self._count = 0
         self._data = data
         self._tag = Struct(f"{order}HH")
         self._short = Struct(f"{order}H")
@@ -67,7 +70,13 @@ class _Walk:
             _fail(f"{_shown(item_of)} has an item without an end")
         return position
 
+    def _count_one(self) -> None:
+        self._count += 1
+        if self._most is not None and self._count > self._most:
+            _fail(f"it has more than {self._most} elements and items")
+
     def _element(self, tag: _Tag, position: int, end: int, is_implicit: bool, depth: int) -> int:
+        self._count_one()
         vr, length, position = self._header(tag, position, end, is_implicit)
         if vr == "SQ" or length == _UNDEFINED:
             # PS3.5 6.2.2: what is in UN of undefined length is in Implicit VR.
@@ -106,6 +115,7 @@ class _Walk:
             position += 8
             if is_open and found == _SEQUENCE_END:
                 return position
+            self._count_one()
             if found != _ITEM:
                 _fail(f"{_shown(tag)} has {_shown(found)} for an item")
             if item_length == _UNDEFINED:

@@ -173,6 +173,34 @@ def test_a_sequence_has_one_item_to_match() -> None:
     assert (failed.value.status, failed.value.offending_elements) == (0xA900, (0x00081032,))
 
 
+@pytest.mark.parametrize(
+    ("keys", "tag"),
+    [
+        ({0x00100010: ("SQ", [{PATIENT_ID: ("LO", "1")}])}, 0x00100010),
+        ({STUDY_UID: ("SQ", [{}])}, STUDY_UID),
+        ({0x00081110: ("LO", "1.2.3")}, 0x00081110),
+        ({0x00081110: ("OB", b"\0\1")}, 0x00081110),
+        ({0x00081110: ("SQ", [{0x00081155: ("SQ", [{}])}])}, 0x00081155),
+    ],
+)
+def test_a_sequence_is_no_value_and_a_value_is_no_sequence(keys: Attributes, tag: int) -> None:
+    """As if nothing had been asked, the answer would be everything."""
+    with pytest.raises(QueryFailed, match="belongs") as refused:
+        keys_of("STUDY", keys)
+    assert (refused.value.status, refused.value.offending_elements) == (0xA900, (tag,))
+
+
+@pytest.mark.parametrize("key", [("SQ", []), ("LO", ""), ("OB", b"")])
+def test_without_a_value_it_does_not_matter(key: tuple[str, Any]) -> None:
+    assert [each.values for each in keys_of("STUDY", {0x00100010: key, 0x00081110: key}).entries] == [(), ()]
+
+
+@pytest.mark.parametrize("vr", ["OB", "OW", "UN"])
+def test_text_that_is_said_to_be_bytes_is_text(vr: str) -> None:
+    """Were it passed over, a key that names one study would match all of them."""
+    assert keys_of("STUDY", {STUDY_UID: (vr, b"1.2.3\0")}).entries == (Key(STUDY_UID, "UI", ("1.2.3",)),)
+
+
 def test_only_uids_may_be_many() -> None:
     assert keys_of("STUDY", {STUDY_UID: ("UI", "\\".join(["1.2"] * 2000))}).entries[0].values == ("1.2",) * 2000
     with pytest.raises(QueryFailed) as failed:

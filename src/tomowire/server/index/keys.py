@@ -47,6 +47,7 @@ _VRS: Final = frozenset((*SHORT_VRS, *LONG_VRS))
 _EXTENDED_TEXT: Final = frozenset({"SH", "LO", "UC", "PN"})  # PS3.5 6.1.2.3: as Specific Character Set says
 _PLAIN_TEXT: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
 _ONE_TEXT: Final = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 6.2: a backslash is no delimiter there
+_NO_TEXT: Final = frozenset({"UN", "OB", "OD", "OF", "OL", "OV", "OW"})
 _INTEGERS: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q"}
 
 
@@ -97,6 +98,8 @@ def parse_keys(identifier: bytes, transfer_syntax_uid: str, model: Model, *, rel
         character_set = _character_set(dataset, "")
         level = _text(dataset, QUERY_RETRIEVE_LEVEL)
         entries = tuple(_keys(dataset, character_set))
+    except QueryFailed:
+        raise
     except Exception as error:  # pydicom raises whatever it meets, and so does struct
         raise unreadable(identifier, transfer_syntax_uid) from error
     keys = Keys(_level(level, model), model, character_set, entries)
@@ -176,6 +179,7 @@ def _keys(dataset: Dataset, character_set: str, *, top: bool = True) -> Iterator
         if tag & 0xFFFF == 0 or (tag in _SAID_BY_THE_ARCHIVE if top else tag == SPECIFIC_CHARACTER_SET):
             continue
         vr = _vr(dataset, tag)
+        _require_kind(dataset, tag, vr)
         if vr == "SQ":
             items = (_keys(item, _character_set(item, character_set), top=False) for item in dataset[tag].value)
             yield Key(int(tag), vr, (), tuple(tuple(item) for item in items))
@@ -184,16 +188,29 @@ def _keys(dataset: Dataset, character_set: str, *, top: bool = True) -> Iterator
 
 
 def _vr(dataset: Dataset, tag: int) -> str:
+    vr: str | None = dataset.get_item(tag, keep_deferred=True).VR  # None in implicit VR
+    if vr not in _VRS:  # what is none is not sent back as one
+        vr = "UN"
+    usual = _usual_vr(tag) if vr in _NO_TEXT else None  # what is said to be bytes may be text all the same
+    return str(vr if usual is None or (usual == "SQ" and vr != "UN") else usual)
+
+
+def _usual_vr(tag: int) -> str | None:
+    """The dictionary's, of "US or SS" the first; None for a private attribute, or one of a newer edition."""
     import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_VR
 
-    vr: str | None = dataset.get_item(tag, keep_deferred=True).VR  # None in implicit VR
-    if vr == "UN" or vr not in _VRS:  # what is none is not sent back as one
-        try:
-            vr = dictionary_VR(tag)
-        except KeyError:  # a private one, or one of a newer edition
-            return "UN"
-    return str(vr)[:2]  # of "US or SS" the first
+    try:
+        return str(dictionary_VR(tag))[:2]
+    except KeyError:
+        return None
+
+
+def _require_kind(dataset: Dataset, tag: int, vr: str) -> None:
+    """A sequence where a value belongs, or a value where a sequence does, must not be taken for a key that matches everything."""
+    usual, element = _usual_vr(tag), dataset.get_item(tag, keep_deferred=True)
+    if usual is not None and (usual == "SQ") is not (vr == "SQ") and element.value:
+        _refuse("a sequence where a value belongs" if vr == "SQ" else "a value where a sequence belongs", tag)
 
 
 def _values(dataset: Dataset, tag: int, vr: str, character_set: str) -> list[str]:
