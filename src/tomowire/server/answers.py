@@ -17,6 +17,7 @@ from tomowire.server.index.keys import (
     RETRIEVE_AE_TITLE,
     SPECIFIC_CHARACTER_SET,
 )
+from tomowire.services.repertoires import TEXT_VRS
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.vrs import LONG_VRS
 
@@ -28,7 +29,6 @@ Row = Sequence[Any]
 # From the value of a column and the codec for text, the whole element.
 Cell = Callable[[Any, str], bytes]
 
-_TEXT_VRS: Final = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})  # PS3.5 6.1.2.3
 _LONG: Final = frozenset(LONG_VRS)
 _LONGEST: Final = 0xFFFE
 _ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
@@ -159,7 +159,7 @@ class _Elements:
         """What encodes text, padded to even length (PS3.5 6.2)."""
         framed = self._framed(tag, vr)
         padding = b"\0" if vr == "UI" else b" "
-        if vr in _TEXT_VRS:
+        if vr in TEXT_VRS:
 
             def cell(value: str | None, codec: str) -> bytes:
                 raw = value.encode(codec) if value else b""

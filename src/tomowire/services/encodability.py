@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import DataSetError
 from tomowire.services.reencoding import UNDEFINED
+from tomowire.services.repertoires import TEXT_VRS, has_character
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydicom import Dataset
-
-_TEXT: Final = frozenset({"SH", "LO", "UC", "ST", "LT", "UT", "PN"})  # PS3.5 6.1.2.3
 
 
 def check_text(dataset: Dataset, character_set: Any, *, was_read: bool) -> None:
@@ -32,7 +31,7 @@ def check_text(dataset: Dataset, character_set: Any, *, was_read: bool) -> None:
         if element.VR == "SQ":
             for item in element.value or ():
                 check_text(item, named, was_read=was_read)
-        elif element.VR in _TEXT and not element.is_empty:
+        elif element.VR in TEXT_VRS and not element.is_empty:
             for each in [element.value] if element.VM == 1 else element.value:
                 if not _can_hold(named, str(each), was_read=was_read):
                     raise DataSetError(f"{_shown(element)}: {_said_of(named)} cannot hold its text")
@@ -99,17 +98,4 @@ def _can_hold(named: Any, text: str, *, was_read: bool) -> bool:
 
 def _fits(text: str, encodings: Sequence[str]) -> bool:
     """Whether each character is in one of these repertoires: escape sequences lead from one to another."""
-    import pydicom  # noqa: F401 - whole, before its parts
-    from pydicom.charset import custom_encoders
-
-    def holds(character: str, encoding: str) -> bool:
-        try:
-            if encoding in custom_encoders:
-                custom_encoders[encoding](character)
-            else:
-                character.encode(encoding)
-        except UnicodeError:
-            return False
-        return True
-
-    return all(any(holds(character, each) for each in encodings) for character in set(text))
+    return all(any(has_character(each, character) for each in encodings) for character in set(text))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import AssociationError, OperationTimeout, TomowireError
-from tomowire.protocol.status import UNRECOGNIZED_OPERATION
 from tomowire.services.adapting import UNLIMITED_WINDOW
-from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
 from tomowire.services.crowd import Crowd
 from tomowire.services.feed import Feed, stopped_by_cancel
 from tomowire.services.fitting import fitted
 from tomowire.services.models import Model
 from tomowire.services.read_ahead import ReadAhead
+from tomowire.services.retrieval_scp import RetrievalScp
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
 from tomowire.services.storage_scp import may_be_storage
 from tomowire.services.suboperations import (
@@ -28,7 +26,7 @@ from tomowire.services.suboperations import (
 from tomowire.wire.messages import CGetRQ
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable
 
     from tomowire.aio.serving import IncomingRequest
     from tomowire.services.dicom_file import DicomFile
@@ -46,7 +44,7 @@ stands there to be read, the responses to their sub-operations.
 """
 
 
-class Get:
+class Get(RetrievalScp):
     """The SCP of C-GET: `objects` is called for every request, and says how many objects it selects and where they lie.
 
     It raises `RetrieveFailed` or `QueryFailed` to end with that status; `DataSetError`, which `decode` raises, ends with C000H, any
@@ -67,32 +65,17 @@ class Get:
         timeout: float = DEFAULT_STORE_TIMEOUT,
         relational: bool = False,
     ) -> None:
-        self._objects = objects
-        self._sop_classes = frozenset(model.get for model in models)
-        self._timeout = timeout
-        self._relational = relational
+        super().__init__(CGetRQ, (model.get for model in models), objects, timeout, relational=relational)
         self._served = Crowd(_MOST_OF_ONE)
-
-    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
-        return IDENTIFIER_SYNTAXES if abstract_syntax in self._sop_classes else None
 
     def may_be_scp(self, abstract_syntax: str) -> bool:
         """Of all that may be storage: this side sends it."""
         return may_be_storage(abstract_syntax)
 
-    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
-        """PS3.4 C.5.3.1.2."""
-        return agree_relational(proposed, RETRIEVE_NEGOTIATION_BYTES, relational=self._relational)
+    async def _answer(self, request: IncomingRequest) -> None:
+        await self._served.serve(request, self._get)
 
-    async def handle(self, request: IncomingRequest) -> None:
-        message = request.message
-        if not isinstance(message, CGetRQ):
-            await request.refuse(UNRECOGNIZED_OPERATION)
-            return
-
-        await self._served.serve(request, partial(self._answer, message))
-
-    async def _answer(self, message: CGetRQ, request: IncomingRequest) -> None:
+    async def _get(self, request: IncomingRequest) -> None:
         async def work(asked: RetrieveRequest, operations: SubOperations) -> None:
             retrieval = await selected(request, self._objects(asked))
             if retrieval is not None:
@@ -100,7 +83,7 @@ class Get:
                 async with Feed(retrieval.files, _AHEAD) as feed, stopped_by_cancel(request, feed):
                     await _Sending(request, operations, feed, self._timeout).run()
 
-        await answer_retrieval(request, message, work)
+        await answer_retrieval(request, work)
 
 
 class _Sending:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError
 from tomowire.services.damage import what_is_wrong
+from tomowire.services.repertoires import TEXT_VRS, has_character
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -33,8 +34,6 @@ TRANSFER_SYNTAXES: Final = frozenset(
 )
 """Those that a data set without pixels can have."""
 
-# PS3.5 6.1.2.3: the VRs that Specific Character Set is about.
-_TEXT: Final = frozenset({"SH", "LO", "UC", "ST", "LT", "UT", "PN"})
 _CHARACTER_SET: Final = "SpecificCharacterSet"
 _DEFAULT_REPERTOIRE: Final = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
 _LAST_GROUP_THAT_IS_NO_DATA: Final = 0x0007  # commands, file meta information, and what PS3.5 7.8 forbids
@@ -164,7 +163,7 @@ def _strings(dataset: Dataset) -> Iterator[str]:
         if element.VR == "SQ":
             for item in element.value:
                 yield from _strings(item)
-        elif element.VR in _TEXT and not element.is_empty:
+        elif element.VR in TEXT_VRS and not element.is_empty:
             for each in [element.value] if element.VM == 1 else element.value:
                 yield str(each)
 
@@ -172,7 +171,7 @@ def _strings(dataset: Dataset) -> Iterator[str]:
 def _carries(character_set: Any, text: set[str]) -> bool:
     """Whether all characters of `text` are in one of the repertoires that `character_set` names (PS3.3 C.12.1.1.2)."""
     import pydicom  # noqa: F401 - whole, before its parts
-    from pydicom.charset import convert_encodings, custom_encoders, python_encoding
+    from pydicom.charset import convert_encodings, python_encoding
 
     names = [character_set] if isinstance(character_set, str) else list(character_set or ())
     if not names or not all(name in python_encoding for name in names):
@@ -181,14 +180,7 @@ def _carries(character_set: Any, text: set[str]) -> bool:
     def encodable(character: str, name: str, encoding: str) -> bool:
         if name in _DEFAULT_REPERTOIRE:  # for which pydicom would take Latin-1
             return character <= "\x7f"
-        try:
-            if encoding in custom_encoders:
-                custom_encoders[encoding](character)
-            else:
-                character.encode(encoding)
-        except UnicodeError:
-            return False
-        return True
+        return has_character(encoding, character)
 
     pairs = list(zip(names, convert_encodings(list(names)), strict=False))
     return all(any(encodable(character, *pair) for pair in pairs) for character in text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tomowire.aio.connect import DEFAULT_AE_TITLE
 from tomowire.errors import RetrieveFailed
-from tomowire.protocol.status import MOVE_DESTINATION_UNKNOWN, UNRECOGNIZED_OPERATION
-from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
+from tomowire.protocol.status import MOVE_DESTINATION_UNKNOWN
 from tomowire.services.feed import Feed, stopped_by_cancel
 from tomowire.services.models import Model
+from tomowire.services.retrieval_scp import RetrievalScp
 from tomowire.services.sending import send_feed
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, MoveOriginator
 from tomowire.services.suboperations import (
@@ -27,7 +27,7 @@ from tomowire.wire.messages import CMoveRQ
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.serving import IncomingRequest
@@ -54,7 +54,7 @@ class Destination:
     """Shared by all moves to this destination, each of their associations takes one: so many are open at once, the others wait."""
 
 
-class Move:
+class Move(RetrievalScp):
     """The SCP of C-MOVE: `objects` says which objects a request selects, `destination` what the AE title stands for.
 
     `objects` is as for `Get`. `destination` is asked first; None means that nobody of that title is known (A801H).
@@ -76,27 +76,11 @@ class Move:
         timeout: float = DEFAULT_STORE_TIMEOUT,
         relational: bool = False,
     ) -> None:
-        self._objects = objects
+        super().__init__(CMoveRQ, (model.move for model in models), objects, timeout, relational=relational)
         self._destination = destination
-        self._sop_classes = frozenset(model.move for model in models)
-        self._timeout = timeout
-        self._relational = relational
 
-    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
-        return IDENTIFIER_SYNTAXES if abstract_syntax in self._sop_classes else None
-
-    def may_be_scp(self, abstract_syntax: str) -> bool:
-        return False
-
-    def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
-        """PS3.4 C.5.2.1.2."""
-        return agree_relational(proposed, RETRIEVE_NEGOTIATION_BYTES, relational=self._relational)
-
-    async def handle(self, request: IncomingRequest) -> None:
-        message = request.message
-        if not isinstance(message, CMoveRQ):
-            await request.refuse(UNRECOGNIZED_OPERATION)
-            return
+    async def _answer(self, request: IncomingRequest) -> None:
+        message = cast("CMoveRQ", request.message)
 
         async def work(asked: RetrieveRequest, operations: SubOperations) -> None:
             title = message.move_destination
@@ -110,7 +94,7 @@ class Move:
                 operations.total = retrieval.total
                 await _Moving(request, message, operations, destination, self._timeout).run(retrieval)
 
-        await answer_retrieval(request, message, work)
+        await answer_retrieval(request, work)
 
 
 class _Moving:

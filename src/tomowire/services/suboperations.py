@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from tomowire.errors import (
     AssociationError,
@@ -206,9 +206,10 @@ class SubOperations:
 
 
 async def answer_retrieval(
-    request: IncomingRequest, message: RetrieveRQ, work: Callable[[RetrieveRequest, SubOperations], Awaitable[None]]
+    request: IncomingRequest, work: Callable[[RetrieveRequest, SubOperations], Awaitable[None]]
 ) -> None:
     """Serve one C-GET or C-MOVE: `work` does the sub-operations and keeps account of them."""
+    message = cast("RetrieveRQ", request.message)
     operations = SubOperations(request, message)
     status: int
     comment: str | None = None
