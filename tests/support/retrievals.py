@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,8 +151,13 @@ class Requestor:
         )
         await self.peer.send(message_pdus(context_id, response))
 
-    async def take_all(self, statuses: dict[str, int] | None = None) -> tuple[Counts, list[str], str | None]:
-        """Answer every C-STORE, with the status by its UID; give what the final response says, and its list.
+    async def take_all(
+        self,
+        statuses: dict[str, int] | None = None,
+        *,
+        answer: Callable[[RawPeer, int, CStoreRQ], Awaitable[None]] | None = None,
+    ) -> tuple[Counts, list[str], str | None]:
+        """Answer every C-STORE, with the status by its UID or by `answer`; give what the final response says, and its list.
 
         A retrieval that never ends goes on saying so: that alone would keep each single read within its time.
         """
@@ -164,7 +169,10 @@ class Requestor:
                     uid = command.affected_sop_instance_uid
                     assert uid not in self.stored, "an object was sent twice"
                     self.stored[uid] = message
-                    await self.answer(message.context_id, command, (statuses or {}).get(uid, 0))
+                    if answer is not None:
+                        await answer(self.peer, message.context_id, command)
+                    else:
+                        await self.answer(message.context_id, command, (statuses or {}).get(uid, 0))
                 else:
                     assert isinstance(command, CGetRSP | CMoveRSP), command
                     assert message.context_id == 1
