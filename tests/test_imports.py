@@ -79,3 +79,13 @@ print(failures)
 def test_many_threads_need_it_first(_attempt: int) -> None:
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_who_only_asks_whether_it_is_a_data_set_meets_no_half_of_it() -> None:
+    """Another thread may be at the beginning of the import: the module is there, and nothing in it."""
+    code = (
+        "import sys, types; sys.modules['pydicom'] = types.ModuleType('pydicom');"
+        " from tomowire.services.sources import is_dataset; print(is_dataset(b''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -26,6 +25,7 @@ from tomowire.protocol.status import (
 from tomowire.services.attribute_lists import LARGEST_LIST, decode_list, encode_elsewhere, gather
 from tomowire.services.data_memory import DataSetMemory
 from tomowire.services.identifiers import TRANSFER_SYNTAXES
+from tomowire.services.sources import is_dataset
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ
@@ -226,7 +226,7 @@ def _checked(answered: Any, operation: str) -> NormalizedAnswer:
     answer = answered
     if isinstance(answered, int) and not isinstance(answered, bool):
         answer = NormalizedAnswer(status=answered)
-    elif answered is None or isinstance(answered, bytes) or _is_dataset(answered):
+    elif answered is None or isinstance(answered, bytes) or is_dataset(answered):
         answer = NormalizedAnswer(answered)
     if not isinstance(answer, NormalizedAnswer):
         raise UsageError(f"the handler of {operation} returned {type(answered).__name__}, which is no answer")
@@ -244,11 +244,6 @@ def _check_failure(failure: OperationFailed, operation: str) -> None:
         raise UsageError(
             f"the handler of {operation} raised OperationFailed with {failure.status}, which is no status of a failure"
         )
-
-
-def _is_dataset(answered: object) -> bool:
-    pydicom = sys.modules.get("pydicom")  # without it there is no data set either
-    return pydicom is not None and isinstance(answered, pydicom.Dataset)
 
 
 async def _response_of(incoming: NormalizedRequest, answer: NormalizedAnswer) -> tuple[Response, bytes | None]:

@@ -87,5 +87,7 @@ async def as_source(thing: Any) -> Source:
 
 def is_dataset(thing: object) -> TypeGuard[Dataset]:
     """Whether it is one of pydicom's, which is not imported only to ask."""
-    pydicom = sys.modules.get("pydicom")
-    return pydicom is not None and isinstance(thing, pydicom.Dataset)
+    kind = getattr(
+        sys.modules.get("pydicom"), "Dataset", None
+    )  # another thread may be about to import it: none is made yet
+    return kind is not None and isinstance(thing, kind)
