@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import pytest
 
 from support.raw_peer import CT, RawPeer, associate_rq, command_pdu, echo_rq, message_pdus, p_data, store_rq
 from tomowire.aio.listen import listen
-from tomowire.errors import DataSetError, StoreFailed, UsageError
+from tomowire.errors import AssociationLost, DataSetError, StoreFailed, UsageError
 from tomowire.protocol.status import Status
 from tomowire.services.retrieval import Objects, Retrieved
 from tomowire.services.storage_scp import Storage, StoreRequest
@@ -161,10 +161,54 @@ async def test_what_a_handler_raises_is_a_failure_of_that_object_alone(
     assert any(each.levelno >= logging.WARNING for each in caplog.records)
 
 
-async def test_the_log_says_where_a_handler_failed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_says_which_handler_failed_with_which_object_and_where(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and without the text of the exception; the traceback is there for who asks for it."""
+    caplog.set_level(logging.INFO)
     async with peer_of(raising(KeyError(PATIENT))) as peer:
         await store(peer)
-    assert f"KeyError at {__file__}:" in caplog.text
+    (entry,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "): 1.1 not stored: the handler " in entry
+    assert f"the handler {__name__}.raising.<locals>.keep failed: KeyError" in entry
+    assert f"{__file__}:" in entry
+    assert PATIENT not in caplog.text
+
+
+async def test_at_debug_the_log_has_the_traceback_of_a_handler_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with peer_of(raising(KeyError("key"))) as peer:
+        await store(peer)
+    (entry,) = [each for each in caplog.records if each.exc_info]
+    assert entry.levelno == logging.DEBUG
+    assert entry.exc_info is not None
+    assert entry.exc_info[0] is KeyError
+
+
+async def test_what_a_handler_meets_on_another_association_is_its_own_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Such as of one that it passes the object on to: this association is there, and its peer is told."""
+    async with peer_of(raising(AssociationLost("the other one"))) as peer:
+        assert await store(peer) == (0x0110, "internal error")
+    assert "AssociationLost: the other one" in caplog.text
+
+
+async def yielding(request: StoreRequest) -> AsyncIterator[int]:
+    yield 0
+
+
+def yielding_at_once(request: StoreRequest) -> Iterator[int]:
+    yield 0
+
+
+@pytest.mark.parametrize("handler", [yielding, yielding_at_once])
+def test_a_handler_that_yields_is_refused_when_the_service_is_made(handler: Any) -> None:
+    with pytest.raises(UsageError, match=rf"a storage handler returns its answer.*{handler.__name__}"):
+        Storage(handler)
+
+
+@pytest.mark.parametrize("name", ["sop_classes", "transfer_syntaxes"])
+def test_one_uid_in_the_place_of_a_list_is_a_mistake(name: str) -> None:
+    """Parts of it would be taken for UIDs that are served: "1.2" is in "1.2.3"."""
+    with pytest.raises(UsageError, match="are given as a list"):
+        Storage(returning(0), **{name: CT})
 
 
 # Handlers and the data set
