@@ -25,7 +25,8 @@ from tomowire.errors import (
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.services.identifiers import TRANSFER_SYNTAXES
 from tomowire.services.normalized import EventReporter, NormalizedScu
-from tomowire.services.normalized_scp import Normalized, NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_handling import NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_scp import Normalized
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT
