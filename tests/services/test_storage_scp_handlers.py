@@ -242,6 +242,71 @@ async def test_a_handler_that_returns_before_the_data_set_is_whole_is_answered_f
         assert (await answer_of(peer)).status == (outcome[0] if isinstance(outcome, tuple) else outcome)
 
 
+async def test_a_stream_that_is_kept_after_the_handler_has_returned_is_no_empty_data_set() -> None:
+    kept: list[StoreRequest] = []
+
+    async def keep(request: StoreRequest) -> int:
+        kept.append(request)
+        return 0
+
+    async with peer_of(keep) as peer:
+        assert await store(peer) == (0, None)
+        with pytest.raises(UsageError, match="read after the request had been answered"):
+            await kept[0].data.read()
+
+
+async def test_a_handler_whose_data_set_is_still_read_by_another_task_has_failed() -> None:
+    reading: list[asyncio.Task[bytes]] = []
+
+    async def keep(request: StoreRequest) -> int:
+        reading.append(asyncio.create_task(request.data.read()))
+        await asyncio.sleep(0)
+        return 0
+
+    async with peer_of(keep) as peer:
+        await peer.send(command_pdu(3, store_rq()), p_data(3, b"half", command=False, last=False))
+        assert (await answer_of(peer)).status == 0x0110
+        await peer.send(p_data(3, b"rest", command=False, last=True))
+        with pytest.raises(UsageError, match="read after the request had been answered"):
+            await reading[0]
+
+
+async def test_a_handler_that_leaves_the_reading_to_a_task_that_is_cancelled_can_go_on() -> None:
+    """Nothing is lost: what had come and was not handed out comes next."""
+    async with asyncio.timeout(20):
+        begun = asyncio.Event()
+
+        async def keep(request: StoreRequest) -> int:
+            reading = asyncio.create_task(request.data.read())
+            begun.set()
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            return 0 if await request.data.read() == b"halfrest" else 0xC000
+
+        async with peer_of(keep) as peer:
+            await peer.send(command_pdu(3, store_rq()), p_data(3, b"half", command=False, last=False))
+            await begun.wait()
+            await peer.send(p_data(3, b"rest", command=False, last=True))
+            assert (await answer_of(peer)).status == 0
+
+
+async def test_a_handler_whose_task_is_cancelled_by_somebody_does_not_leave_its_peer_waiting() -> None:
+    """Nor when the event loop ends: nobody would answer any more."""
+
+    async def keep(request: StoreRequest) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        return 0
+
+    async with listen(port=0, services=[Storage(keep)]) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(message_pdus(3, store_rq(), b"data"))
+        assert await peer.expect_abort()
+
+
 async def test_two_handlers_at_once_in_a_window_do_not_disturb_each_other() -> None:
     """The first waits until the second has all of its data set, and has none of its bytes."""
     both = asyncio.Barrier(2)
