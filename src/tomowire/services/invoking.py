@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import DataSetError, NoAcceptedContext
+from tomowire.errors import DataSetError, InvalidUid, NoAcceptedContext
 from tomowire.protocol.status import Status
 from tomowire.services.attribute_lists import decode_list, encode_elsewhere, gather
 from tomowire.services.has_status import HasStatus
-from tomowire.uids import name_of
+from tomowire.uids import is_tolerable_uid, name_of
 from tomowire.wire.elements import DATA_SET_PRESENT, NO_DATA_SET
 from tomowire.wire.value import value
 
@@ -74,6 +74,11 @@ class Invoker:
         timeout: float | None,
     ) -> NormalizedResponse:
         """Send what `make(message_id=..., data_set_type=...)` gives, with its data set, and take the response."""
+        is_left_to_the_peer = name == "N-CREATE" and sop_instance_uid is None
+        if not (
+            is_left_to_the_peer or is_tolerable_uid(str(sop_instance_uid))
+        ):  # those of others may have leading zeros
+            raise InvalidUid(f"{name}: {str(sop_instance_uid)[:80]!r} is not the UID of a SOP instance")
         association = self._association
         context = _context_in_role(association, self._abstract_syntax or sop_class_uid, as_scp=self._as_scp)
         data = await encode_elsewhere(dataset, context.transfer_syntax)

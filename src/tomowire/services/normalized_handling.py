@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tomowire.errors import DataSetError, OperationFailed, UsageError
 from tomowire.protocol.responses import refusal
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
-from tomowire.services.attribute_lists import decode_list, encode_elsewhere
+from tomowire.services.attribute_lists import decode_list, encode_elsewhere, is_data_set
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ, Request
@@ -94,7 +93,7 @@ def checked(answered: Any, operation: str) -> NormalizedAnswer:
     answer: Any = answered
     if isinstance(answered, int) and not isinstance(answered, bool):
         answer = NormalizedAnswer(status=answered)
-    elif answered is None or _is_data_set(answered):
+    elif answered is None or is_data_set(answered):
         answer = NormalizedAnswer(answered)
     if not isinstance(answer, NormalizedAnswer):
         raise UsageError(f"the handler of {operation} returned {type(answered).__name__}, which is no answer")
@@ -114,7 +113,7 @@ def checked(answered: Any, operation: str) -> NormalizedAnswer:
 def _fields_of(answer: Any) -> tuple[tuple[str, bool], ...]:
     """The other fields, and whether a response can hold what is in them."""
     return (
-        ("dataset", answer.dataset is None or _is_data_set(answer.dataset)),
+        ("dataset", answer.dataset is None or is_data_set(answer.dataset)),
         ("comment", answer.comment is None or isinstance(answer.comment, str)),
         ("sop_instance_uid", answer.sop_instance_uid is None or is_tolerable_uid(str(answer.sop_instance_uid))),
         ("attribute_identifiers", all(_is_number(each, _LARGEST_TAG) for each in answer.attribute_identifiers)),
@@ -138,11 +137,6 @@ def _is_status(number: object) -> bool:
 
 def _is_number(number: object, largest: int) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= largest
-
-
-def _is_data_set(answered: object) -> bool:
-    pydicom = sys.modules.get("pydicom")  # without it there is no pydicom data set either
-    return isinstance(answered, bytes) or (pydicom is not None and isinstance(answered, pydicom.Dataset))
 
 
 async def response_of(incoming: NormalizedRequest, answer: NormalizedAnswer) -> tuple[Response, bytes | None]:
