@@ -67,7 +67,8 @@ if TYPE_CHECKING:
     from tomowire.services.move import CMoveScu, moving
     from tomowire.services.move_scp import Destination, Move
     from tomowire.services.normalized import EventReporter, NormalizedScu
-    from tomowire.services.normalized_scp import Normalized, NormalizedAnswer, NormalizedRequest
+    from tomowire.services.normalized_handling import NormalizedAnswer, NormalizedRequest
+    from tomowire.services.normalized_scp import Normalized
     from tomowire.services.peer import Peer
     from tomowire.services.pixel_source import WithPixels
     from tomowire.services.query import Query
@@ -242,8 +243,8 @@ _HOME: Final = {
     "MoveOriginator": "tomowire.services.storage",
     "NoAcceptedContext": "tomowire.errors",
     "Normalized": "tomowire.services.normalized_scp",
-    "NormalizedAnswer": "tomowire.services.normalized_scp",
-    "NormalizedRequest": "tomowire.services.normalized_scp",
+    "NormalizedAnswer": "tomowire.services.normalized_handling",
+    "NormalizedRequest": "tomowire.services.normalized_handling",
     "NormalizedResponse": "tomowire.services.invoking",
     "NormalizedScu": "tomowire.services.normalized",
     "NotConfirmed": "tomowire.errors",

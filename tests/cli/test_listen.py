@@ -185,6 +185,19 @@ def test_whoever_reads_the_json_may_stop_reading(tmp_path: Path) -> None:
     assert program.stderr.text.endswith("2 objects stored, 0 refused\n")
 
 
+def test_lines_of_json_that_cannot_be_written_are_no_failure_of_the_objects(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        program = start(["listen", "-o", tmp_path / "received", "--json", "--port", "0"], stdout=full.fileno())
+    try:
+        program.wait_until_listening()
+        assert send(program, tmp_path / "sent", Sample(1), Sample(2)) == 0
+    finally:
+        assert program.end() == 0
+    assert files(tmp_path / "received") == [f"{Sample(number).uid}.dcm" for number in (1, 2)]
+    assert "tomowire: cannot write to standard output: No space left on device" in program.stderr.text
+    assert program.stderr.text.endswith("2 objects stored, 0 refused\n")
+
+
 def test_an_occupied_port(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as occupant:
         port = occupant.getsockname()[1]

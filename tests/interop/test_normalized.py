@@ -19,7 +19,8 @@ from tomowire.errors import OperationFailed
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.services.invoking import NormalizedResponse
 from tomowire.services.normalized import NormalizedScu
-from tomowire.services.normalized_scp import Normalized, NormalizedRequest
+from tomowire.services.normalized_handling import NormalizedRequest
+from tomowire.services.normalized_scp import Normalized
 from tomowire.services.verification import Verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 

@@ -18,7 +18,8 @@ from tomowire.aio.listen import listen
 from tomowire.errors import OperationFailed
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.services.normalized import EventReporter, NormalizedScu
-from tomowire.services.normalized_scp import Normalized, NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_handling import NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_scp import Normalized
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 pytestmark = pytest.mark.interop

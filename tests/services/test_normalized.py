@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,14 +19,17 @@ from tomowire.aio.connect import associate
 from tomowire.aio.listen import listen
 from tomowire.errors import (
     DataSetError,
+    InvalidUid,
     NoAcceptedContext,
     OperationTimeout,
     PeerMisbehaved,
+    UsageError,
 )
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.services.identifiers import TRANSFER_SYNTAXES
 from tomowire.services.normalized import EventReporter, NormalizedScu
-from tomowire.services.normalized_scp import Normalized, NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_handling import NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_scp import Normalized
 from tomowire.services.verification import CEchoScu, Verification, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT
@@ -270,6 +274,44 @@ async def test_a_meta_class_stands_for_its_members() -> None:
 
 
 # The SCU, when things go wrong
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        (
+            lambda scu: scu.get(MPPS, "1.2", "PatientID"),
+            UsageError,
+            "a list of tags, such as 0x00100020, and not as 'PatientID'",
+        ),
+        (lambda scu: scu.get(MPPS, "1.2", ["PatientID"]), UsageError, "a list of tags"),
+        (lambda scu: scu.get(MPPS, "1.2", 0x00100020), UsageError, "a list of tags"),
+        (lambda scu: scu.get(MPPS, "1.2", [1 << 32]), UsageError, "a list of tags"),
+        (lambda scu: scu.get(MPPS, "1.2", [-1]), UsageError, "a list of tags"),
+        (lambda scu: scu.action(MPPS, "1.2", 70000), UsageError, "a number of 16 bits, and not 70000"),
+        (lambda scu: scu.action(MPPS, "1.2", None), UsageError, "a number of 16 bits, and not None"),
+        (
+            lambda scu: scu.set(MPPS, "1.2", {"PatientID": "1"}),
+            UsageError,
+            "a pydicom Dataset or as bytes, and not as dict",
+        ),
+        (lambda scu: scu.set(MPPS, "1.2", "text"), UsageError, "and not as str"),
+        (lambda scu: scu.set(MPPS, None, b""), InvalidUid, "N-SET: 'None' is not the UID of a SOP instance"),
+        (lambda scu: scu.delete(MPPS, "../x"), InvalidUid, "N-DELETE: '../x' is not the UID"),
+        (lambda scu: scu.create(MPPS, sop_instance_uid=""), InvalidUid, "N-CREATE: '' is not the UID"),
+        (lambda scu: scu.delete(MPPS, "1" * 300_000), InvalidUid, "is not the UID"),
+    ],
+)
+async def test_a_wrong_argument_is_said_in_words_and_nothing_is_sent(
+    call: Any, kind: type[Exception], said: str
+) -> None:
+    seen: list[NormalizedRequest] = []
+    handlers: dict[str, Any] = dict.fromkeys(("create", "set", "get", "action", "delete"), answering(None, seen))
+    async with joined(Normalized([MPPS], **handlers)) as association:
+        with pytest.raises(kind, match=re.escape(said)):
+            await call(NormalizedScu(association))
+        assert (await CEchoScu(association).echo()).is_success
+    assert seen == []
 
 
 async def test_a_data_set_that_cannot_be_encoded_is_not_sent() -> None:

@@ -14,11 +14,12 @@ from pydicom import Dataset
 from support.network import LOOPBACK
 from support.raw_peer import RawMessage, RawPeer, associate_rq, message_pdus
 from tomowire.aio.listen import listen
-from tomowire.errors import OperationFailed
+from tomowire.errors import OperationFailed, UsageError
 from tomowire.protocol.status import NO_SUCH_SOP_INSTANCE
 from tomowire.services.attribute_lists import encode_list
 from tomowire.services.normalized import EventReporter
-from tomowire.services.normalized_scp import Normalized, NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_handling import NormalizedAnswer, NormalizedRequest
+from tomowire.services.normalized_scp import Normalized
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.items import PresentationContextRQ
@@ -200,6 +201,97 @@ async def test_what_failed_is_answered_with_the_status_of_a_failure(
     assert "Smith" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("status", True),
+        ("status", "Smith^John"),
+        ("dataset", "Smith^John"),
+        ("comment", b"Smith^John"),
+        ("sop_instance_uid", "../Smith^John"),
+        ("attribute_identifiers", ("PatientName",)),
+        ("attribute_identifiers", (1 << 32,)),
+        ("offending_elements", (-1,)),
+        ("error_id", 70000),
+        ("then", "Smith^John"),
+    ],
+)
+async def test_an_answer_that_no_response_can_hold_is_nonsense(
+    field: str, wrong: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {field: wrong}
+    async with asking(Normalized([MPPS], create=handler_of(NormalizedAnswer(**options)))) as peer:
+        refused = await respond(peer, REQUESTS[0])
+        await peer.release()
+    assert (refused.status, refused.error_comment) == (0x0110, "internal error")
+    assert "UsageError: the handler of N-CREATE returned " in caplog.text
+    assert "Smith" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "status"),
+    [
+        (3, "action_type_id", 0x0123),  # PS3.7 C.5.24: no such action
+        (3, "action_type_id", 0x0114),  # C.5.16: no such argument
+        (3, "action_type_id", 0x0115),  # C.5.10: invalid argument value
+        (5, "event_type_id", 0x0113),  # C.5.17: no such event type
+        (5, "event_type_id", 0x0114),
+        (5, "event_type_id", 0x0115),
+    ],
+)
+async def test_a_failure_says_which_action_or_event_it_is_about(number: int, field: str, status: int) -> None:
+    async with asking(Normalized([MPPS], **{KEYWORDS[number]: handler_of(OperationFailed(status))})) as peer:
+        response = await respond(peer, REQUESTS[number])
+        await peer.release()
+    assert (response.status, getattr(response, field)) == (status, 4)
+
+
+@pytest.mark.parametrize("answer", [OperationFailed(0x0213), 0x0213, NormalizedAnswer(status=0x0213)])
+async def test_what_was_not_created_has_no_instance_uid(answer: object) -> None:
+    """PS3.7 10.1.5.1.3: one is told of what has been made."""
+    request = NCreateRQ(message_id=1, affected_sop_class_uid=MPPS)
+    async with asking(Normalized([MPPS], create=handler_of(answer))) as peer:
+        response = await respond(peer, request)
+        await peer.release()
+    assert (response.status, response.affected_sop_instance_uid) == (0x0213, None)
+
+
+async def no_answer(request: NormalizedRequest) -> AsyncIterator[int]:
+    yield 0
+
+
+@pytest.mark.parametrize("handler", [no_answer, Normalized, Dataset(), 0x0000])
+def test_what_is_no_handler_is_refused_when_the_service_is_made(handler: Any) -> None:
+    with pytest.raises(UsageError, match="the handler of N-GET"):
+        Normalized([MPPS], get=handler)
+
+
+async def test_a_handler_that_is_no_async_function_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def plain(request: NormalizedRequest) -> int:
+        return 0
+
+    async with asking(Normalized([MPPS], get=plain)) as peer:  # type: ignore[arg-type]
+        assert (await respond(peer, REQUESTS[2])).status == 0x0110
+        await peer.release()
+    assert "UsageError: the handler of N-GET is no async function (`async def`): " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sop_classes", "options", "said"),
+    [
+        (MPPS, {}, "SOP classes are given as a list"),
+        ([MPPS], {"transfer_syntaxes": EXPLICIT}, "transfer syntaxes are given as a list"),
+        ([MPPS], {"members": {PRINTER: [MPPS]}}, f"{PRINTER} has members, and is not among"),
+        ([MPPS], {"get": handler_of(None), "handler_timeout": 0}, "cannot do its work in 0 s"),
+    ],
+)
+def test_what_would_never_work_is_refused_when_the_service_is_made(
+    sop_classes: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        Normalized(sop_classes, **options)
+
+
 async def test_a_data_set_for_a_delete_is_nonsense(caplog: pytest.LogCaptureFixture) -> None:
     async with asking(Normalized([MPPS], delete=handler_of(b"\x08\x00\x05\x00CS\x00\x00"))) as peer:
         assert (await respond(peer, REQUESTS[4])).status == 0x0110
@@ -215,8 +307,12 @@ async def test_a_handler_that_raises_fails_its_operation_alone(caplog: pytest.Lo
         answered = await respond(peer, REQUESTS[2])
         await peer.release()
     assert (failed.status, failed.affected_sop_instance_uid, answered.status) == (0x0110, "1.2.3", 0)
-    assert "the handler of NSetRQ failed: ZeroDivisionError at" in caplog.text
+    assert (
+        f"): N-SET of 1.2.3: the handler {__name__}.handler_of.<locals>.handler failed: ZeroDivisionError"
+        in caplog.text
+    )
     assert "Smith" not in caplog.text
+    assert len(caplog.records) == 1
 
 
 async def test_a_data_set_that_cannot_be_read_fails_when_the_handler_reads_it() -> None:
@@ -294,11 +390,34 @@ async def test_a_handler_that_takes_too_long_is_cancelled(caplog: pytest.LogCapt
     assert "the handler of N-SET took too long" in caplog.text
 
 
+async def test_a_handler_that_does_not_end_when_it_is_cancelled_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    let_go, ended = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(request: NormalizedRequest) -> None:
+        try:
+            await let_go.wait()
+        except asyncio.CancelledError:
+            await let_go.wait()
+        finally:
+            ended.set()
+
+    async with asking(Normalized([MPPS], set=stubborn, get=handler_of(None), handler_timeout=0.05)) as peer:
+        assert (await respond(peer, REQUESTS[1])).error_comment == "not done within 0.05 s"
+        assert (await respond(peer, REQUESTS[2])).status == 0
+        await peer.release()
+    assert "stubborn has been cancelled after 0.05 s, and goes on" in caplog.text
+    let_go.set()
+    async with asyncio.timeout(10):
+        await ended.wait()
+
+
 async def test_a_timeout_of_the_handlers_own_is_its_failure(caplog: pytest.LogCaptureFixture) -> None:
     async with asking(Normalized([MPPS], set=handler_of(TimeoutError()), handler_timeout=60)) as peer:
         assert (await respond(peer, REQUESTS[1])).error_comment == "internal error"
         await peer.release()
-    assert "the handler of NSetRQ failed: TimeoutError" in caplog.text
+    assert "handler failed: TimeoutError" in caplog.text
 
 
 async def test_a_cancellation_inside_a_handler_is_its_failure() -> None:
@@ -359,7 +478,8 @@ async def test_a_failure_after_the_response_is_logged_and_not_answered_again(cap
         assert (await respond(peer, REQUESTS[3])).status == 0
         assert isinstance((await ask(peer, REQUESTS[2])).command, NGetRSP)
         await peer.release()
-    assert "the handler of NActionRQ failed: ZeroDivisionError" in caplog.text
+    assert "after N-ACTION: the handler" in caplog.text
+    assert "boom failed: ZeroDivisionError" in caplog.text
 
 
 def test_what_has_no_attributes_is_no_data_set() -> None:

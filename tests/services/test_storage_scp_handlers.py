@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import pytest
 
 from support.raw_peer import CT, RawPeer, associate_rq, command_pdu, echo_rq, message_pdus, p_data, store_rq
 from tomowire.aio.listen import listen
-from tomowire.errors import DataSetError, StoreFailed, UsageError
+from tomowire.errors import AssociationLost, DataSetError, StoreFailed, UsageError
 from tomowire.protocol.status import Status
 from tomowire.services.retrieval import Objects, Retrieved
 from tomowire.services.storage_scp import Storage, StoreRequest
@@ -161,10 +161,54 @@ async def test_what_a_handler_raises_is_a_failure_of_that_object_alone(
     assert any(each.levelno >= logging.WARNING for each in caplog.records)
 
 
-async def test_the_log_says_where_a_handler_failed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_says_which_handler_failed_with_which_object_and_where(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and without the text of the exception; the traceback is there for who asks for it."""
+    caplog.set_level(logging.INFO)
     async with peer_of(raising(KeyError(PATIENT))) as peer:
         await store(peer)
-    assert f"KeyError at {__file__}:" in caplog.text
+    (entry,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "): 1.1 not stored: the handler " in entry
+    assert f"the handler {__name__}.raising.<locals>.keep failed: KeyError" in entry
+    assert f"{__file__}:" in entry
+    assert PATIENT not in caplog.text
+
+
+async def test_at_debug_the_log_has_the_traceback_of_a_handler_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with peer_of(raising(KeyError("key"))) as peer:
+        await store(peer)
+    (entry,) = [each for each in caplog.records if each.exc_info]
+    assert entry.levelno == logging.DEBUG
+    assert entry.exc_info is not None
+    assert entry.exc_info[0] is KeyError
+
+
+async def test_what_a_handler_meets_on_another_association_is_its_own_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Such as of one that it passes the object on to: this association is there, and its peer is told."""
+    async with peer_of(raising(AssociationLost("the other one"))) as peer:
+        assert await store(peer) == (0x0110, "internal error")
+    assert "AssociationLost: the other one" in caplog.text
+
+
+async def yielding(request: StoreRequest) -> AsyncIterator[int]:
+    yield 0
+
+
+def yielding_at_once(request: StoreRequest) -> Iterator[int]:
+    yield 0
+
+
+@pytest.mark.parametrize("handler", [yielding, yielding_at_once])
+def test_a_handler_that_yields_is_refused_when_the_service_is_made(handler: Any) -> None:
+    with pytest.raises(UsageError, match=rf"a storage handler returns its answer.*{handler.__name__}"):
+        Storage(handler)
+
+
+@pytest.mark.parametrize("name", ["sop_classes", "transfer_syntaxes"])
+def test_one_uid_in_the_place_of_a_list_is_a_mistake(name: str) -> None:
+    """Parts of it would be taken for UIDs that are served: "1.2" is in "1.2.3"."""
+    with pytest.raises(UsageError, match="are given as a list"):
+        Storage(returning(0), **{name: CT})
 
 
 # Handlers and the data set
@@ -196,6 +240,71 @@ async def test_a_handler_that_returns_before_the_data_set_is_whole_is_answered_f
                 await peer.read_pdu()
         await peer.send(p_data(3, b"rest", command=False, last=True))
         assert (await answer_of(peer)).status == (outcome[0] if isinstance(outcome, tuple) else outcome)
+
+
+async def test_a_stream_that_is_kept_after_the_handler_has_returned_is_no_empty_data_set() -> None:
+    kept: list[StoreRequest] = []
+
+    async def keep(request: StoreRequest) -> int:
+        kept.append(request)
+        return 0
+
+    async with peer_of(keep) as peer:
+        assert await store(peer) == (0, None)
+        with pytest.raises(UsageError, match="read after the request had been answered"):
+            await kept[0].data.read()
+
+
+async def test_a_handler_whose_data_set_is_still_read_by_another_task_has_failed() -> None:
+    reading: list[asyncio.Task[bytes]] = []
+
+    async def keep(request: StoreRequest) -> int:
+        reading.append(asyncio.create_task(request.data.read()))
+        await asyncio.sleep(0)
+        return 0
+
+    async with peer_of(keep) as peer:
+        await peer.send(command_pdu(3, store_rq()), p_data(3, b"half", command=False, last=False))
+        assert (await answer_of(peer)).status == 0x0110
+        await peer.send(p_data(3, b"rest", command=False, last=True))
+        with pytest.raises(UsageError, match="read after the request had been answered"):
+            await reading[0]
+
+
+async def test_a_handler_that_leaves_the_reading_to_a_task_that_is_cancelled_can_go_on() -> None:
+    """Nothing is lost: what had come and was not handed out comes next."""
+    async with asyncio.timeout(20):
+        begun = asyncio.Event()
+
+        async def keep(request: StoreRequest) -> int:
+            reading = asyncio.create_task(request.data.read())
+            begun.set()
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            return 0 if await request.data.read() == b"halfrest" else 0xC000
+
+        async with peer_of(keep) as peer:
+            await peer.send(command_pdu(3, store_rq()), p_data(3, b"half", command=False, last=False))
+            await begun.wait()
+            await peer.send(p_data(3, b"rest", command=False, last=True))
+            assert (await answer_of(peer)).status == 0
+
+
+async def test_a_handler_whose_task_is_cancelled_by_somebody_does_not_leave_its_peer_waiting() -> None:
+    """Nor when the event loop ends: nobody would answer any more."""
+
+    async def keep(request: StoreRequest) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        return 0
+
+    async with listen(port=0, services=[Storage(keep)]) as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        await peer.send(message_pdus(3, store_rq(), b"data"))
+        assert await peer.expect_abort()
 
 
 async def test_two_handlers_at_once_in_a_window_do_not_disturb_each_other() -> None:

@@ -22,6 +22,7 @@ from tomowire.aio.listen import listen
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.services.folder import Folder
 from tomowire.services.storage_scp import Storage, StoreRequest
+from tomowire.testing.raw import data_pdus
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -270,6 +271,32 @@ async def test_who_has_begun_to_read_cannot_ask_for_the_attributes_any_more() ->
     async with peer_of(keep) as peer:
         assert (await store(peer, before_pixels(EXPLICIT))).status == 0
     assert len(raised) == 2
+
+
+async def test_two_tasks_that_ask_for_the_attributes_at_once_leave_nothing_held() -> None:
+    begun = asyncio.Event()
+    held: list[int] = []
+    results: list[Dataset | BaseException] = []
+
+    async def keep(request: StoreRequest) -> int:
+        budget = request.association.budget
+        assert budget is not None
+        asking = [asyncio.create_task(request.metadata()) for _ in range(2)]
+        await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)  # the second, at once
+        begun.set()
+        results.extend(await asyncio.gather(*asking, return_exceptions=True))
+        asyncio.get_running_loop().call_soon(lambda: held.append(budget.data.used))
+        return 0
+
+    async with peer_of(keep) as peer:
+        await peer.send(command_pdu(3, store_rq(1)))
+        async with asyncio.timeout(10):
+            await begun.wait()
+        (data,) = data_pdus(3, before_pixels(EXPLICIT))
+        await peer.send(data)
+        assert (await answer_of(peer)).status == 0
+    assert [type(each) for each in results] == [Dataset, UsageError]
+    assert held == [0]
 
 
 @pytest.mark.parametrize("with_metadata", [False, True])

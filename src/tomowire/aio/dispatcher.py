@@ -134,7 +134,11 @@ class Dispatcher:
             failure = None if request.responded else "it gave no response"
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._over or (task is not None and task.cancelling()):  # the latter when the event loop ends
+            if self._over:
+                raise
+            if task is not None and task.cancelling():
+                # The event loop ends, or somebody has cancelled the task: there is no time to answer.
+                self._give_up(request)
                 raise
             # Something that the handler waited for was cancelled, not this association: the peer is still to be told.
             failure = "it was cancelled"
@@ -150,6 +154,14 @@ class Dispatcher:
                 "%s: the handler of %s failed: %s", request.association.title, type(request.message).__name__, failure
             )
             await self._tell_failure(request)
+
+    @staticmethod
+    def _give_up(request: IncomingRequest) -> None:
+        """Nobody will answer the request, and its peer is not to wait for that."""
+        if not request.responded:
+            name = type(request.message).__name__
+            logger.warning("%s: the handler of %s was cancelled: aborted", request.association.title, name)
+            request.association.abort()
 
     async def _tell_failure(self, request: IncomingRequest) -> None:
         if not request.responded:

@@ -95,6 +95,8 @@ class DataStream:
     async def __anext__(self) -> Chunk:
         if self._finished:
             if self._rest is None:
+                if self._closed:  # an end would be taken for that of an empty data set
+                    raise UsageError(_TOO_LATE)
                 raise StopAsyncIteration
             return self._take_rest(self._rest)
         if self._waiter is not None:

@@ -24,8 +24,8 @@ from tomowire.cli.receiving import (
 )
 from tomowire.cli.running import ExitCode, complain, readable, run
 from tomowire.cli.tls import reloading
-from tomowire.errors import AssociationError, UsageError
-from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS
+from tomowire.errors import UsageError
+from tomowire.protocol.status import SUCCESS
 from tomowire.services.folder import Folder
 from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import Verification
@@ -132,15 +132,8 @@ class CountedStorage(Storage):
         return f"{self._stored} objects stored{replaced}, {self._failed} refused"
 
     async def handle(self, request: IncomingRequest) -> None:
-        observed = _Observed(request, self._on_response)
         try:
-            await super().handle(observed)
-        except AssociationError:
-            raise  # the peer is gone, and nothing is left
-        except Exception:
-            if not observed.is_answered:
-                self._account(request, PROCESSING_FAILURE, "internal error", None)  # what it is answered now
-            raise
+            await super().handle(_Observed(request, self._on_response))
         finally:
             self._kept.pop(id(request.message), None)
 
@@ -181,21 +174,21 @@ class CountedStorage(Storage):
                 click.echo(json.dumps(row))
             except BrokenPipeError:  # whoever read the lines is gone; the object is stored all the same
                 self._as_json = False
+            except OSError as error:  # such as a full disk; the object is stored all the same
+                complain(f"cannot write to standard output: {error.strerror or error}")
 
 
 class _Observed(IncomingRequest):
     """A request whose response is shown to `on_response` before it is sent."""
 
-    __slots__ = ("_on_response", "_original", "is_answered")
+    __slots__ = ("_on_response", "_original")
 
     def __init__(self, original: IncomingRequest, on_response: Callable[[IncomingRequest, Response], None]) -> None:
         super().__init__(original.association, original.context, original.message, original.data)
         self._original = original
         self._on_response = on_response
-        self.is_answered = False
 
     async def respond(self, response: Response, data: bytes | None = None) -> None:
-        self.is_answered = True
         self._on_response(self, response)
         await self._original.respond(response, data)
         self.responded = self._original.responded

@@ -10,6 +10,7 @@ from tomowire.aio.operation import on_behalf_of
 from tomowire.errors import OperationTimeout, StoreFailed, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import PROCESSING_FAILURE
+from tomowire.services.calling import awaitable, checked_handler
 from tomowire.services.find import DEFAULT_CANCEL_GRACE
 from tomowire.services.models import Model
 from tomowire.services.retrieving import (
@@ -60,7 +61,7 @@ class Receiver(Storage):
 
     def __init__(self, keep: Callable[[StoreRequest], Awaitable[Outcome]], **options: Any) -> None:
         super().__init__(self._receive, **options)
-        self._handler = keep
+        self._handler = self._blamed = checked_handler(keep, "a storage handler")
         self._under_way: dict[Association, set[asyncio.Timeout]] = {}
         self._refusing: set[Association] = set()
 
@@ -84,7 +85,8 @@ class Receiver(Storage):
         try:
             async with limit:
                 under_way.add(limit)
-                return await self._handler(request)
+                outcome: Outcome = await awaitable(self._handler(request), self._handler, "a storage handler")
+                return outcome
         except TimeoutError:
             if association in self._refusing:
                 raise _refusal() from None

@@ -1,41 +1,23 @@
-"""Calling the handler of the Storage SCP: what it may answer, and how long it may take."""
+"""What the handler of the Storage SCP may answer."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tomowire.errors import StoreFailed, UsageError
-from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.errors import DataSetError, UsageError
+from tomowire.protocol.status import CANNOT_UNDERSTAND, SUCCESS, Status
+from tomowire.services.calling import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from tomowire.aio.streams import DataStream
-
-logger = logging.getLogger("tomowire.storage")
+    from tomowire.errors import StoreFailed
 
 Outcome: TypeAlias = "int | tuple[int, str | None]"
 """What a handler returns: a status, or a status and an error comment."""
 
 _LARGEST_STATUS: Final = 0xFFFF
 _PLAIN: Final = (Status, int)
-
-
-def checked_handler(handler: Any) -> Any:
-    """The handler, if it is something that can be called. Raises `UsageError` for anything else."""
-    if not callable(handler) or isinstance(handler, type):
-        what = handler.__name__ if isinstance(handler, type) else type(handler).__name__
-        raise UsageError(f"a storage handler is an async function that takes the request, and not {what}")
-    return handler
-
-
-def awaitable(work: Any, handler: Callable[..., Any]) -> Awaitable[Any]:
-    """What calling a handler has given. Raises `UsageError`, which names it, if that cannot be awaited: `async` was forgotten."""
-    if not hasattr(work, "__await__"):
-        raise UsageError(f"the storage handler is no async function (`async def`): {name_of(handler)}")
-    return cast("Awaitable[Any]", work)
 
 
 def status_and_comment(outcome: Any, handler: Callable[..., Any]) -> tuple[int, str | None]:
@@ -54,8 +36,10 @@ def status_and_comment(outcome: Any, handler: Callable[..., Any]) -> tuple[int, 
     return status, comment
 
 
-def failure(raised: StoreFailed, handler: Callable[..., Any]) -> tuple[int, str]:
-    """Status and error comment of a `StoreFailed`. Raises `UsageError` if the status is not that of a failure."""
+def check_failure(raised: StoreFailed | DataSetError, handler: Callable[..., Any]) -> tuple[int, str]:
+    """Status and error comment of what a handler has raised. Raises `UsageError` if the status is not that of a failure."""
+    if isinstance(raised, DataSetError):
+        return CANNOT_UNDERSTAND, str(raised)
     if not (_is_final(raised.status) and Status(raised.status).is_failure):
         raise _nonsense("raised StoreFailed with", raised.status, "the status of a failure", handler)
     return raised.status, raised.comment
@@ -74,71 +58,3 @@ def _nonsense(how: str, what: Any, wanted: str, handler: Callable[..., Any]) -> 
     if isinstance(what, int) and not isinstance(what, bool):
         shown = f"{what:04X}H" if 0 <= what <= _LARGEST_STATUS else "a number of more than 16 bits"
     return UsageError(f"the storage handler {how} {shown} and not {wanted}: {name_of(handler)}")
-
-
-def name_of(handler: Callable[..., Any]) -> str:
-    """A handler's name, with its module."""
-    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    return f"{getattr(handler, '__module__', None) or type(handler).__module__}.{name}"
-
-
-class TimeLimit:
-    """Calls handlers, each of which may take `seconds` without asking for data. It may wait for data as long as the peer takes.
-
-    A handler that takes longer is cancelled, and its object has failed: also when the handler does not let itself be cancelled, in
-    which case it goes on by itself, and is complained about in the log.
-    """
-
-    def __init__(self, seconds: float, handler: Callable[..., Any]) -> None:
-        if seconds <= 0:
-            raise UsageError(f"a handler cannot do its work in {seconds:g} s")
-        self._seconds = seconds
-        self._handler = handler
-        self._abandoned: set[asyncio.Task[Any]] = set()
-
-    async def call(self, work: Awaitable[Any], data: DataStream) -> Any:
-        """What `work` returns. Raises what it raises, and `StoreFailed` (0110H) when it takes too long."""
-        task = asyncio.get_running_loop().create_task(_result(work))
-        try:
-            await self._wait(task, data)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
-            _seen(task)
-            raise
-        if task.done():
-            return task.result()
-        await self._stop(task)
-        raise StoreFailed(PROCESSING_FAILURE, f"the storage handler did nothing for {self._seconds:g} s")
-
-    async def _wait(self, task: asyncio.Task[Any], data: DataStream) -> None:
-        """Until it is done, or has had the same chunk for so long."""
-        while True:
-            chunk = data.lent
-            await asyncio.wait([task], timeout=self._seconds)
-            if task.done() or (data.lent is chunk and not data.is_awaited):
-                return
-
-    async def _stop(self, task: asyncio.Task[Any]) -> None:
-        task.cancel()
-        await asyncio.wait([task], timeout=self._seconds)
-        if task.done():
-            _seen(task)
-            return
-        logger.error("%s has been cancelled after %g s, and goes on", name_of(self._handler), self._seconds)
-        self._abandoned.add(task)  # the event loop alone would not keep it
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.discard(task)
-        _seen(task)
-
-
-async def _result(work: Awaitable[Any]) -> Any:
-    return await work
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    """Take note of how it ended: there is nobody else to tell."""
-    if not task.cancelled():
-        task.exception()

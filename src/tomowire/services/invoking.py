@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import DataSetError, NoAcceptedContext
+from tomowire.errors import DataSetError, InvalidUid, NoAcceptedContext
 from tomowire.protocol.status import Status
 from tomowire.services.attribute_lists import decode_list, encode_elsewhere, gather
-from tomowire.uids import name_of
+from tomowire.services.has_status import HasStatus
+from tomowire.uids import is_tolerable_uid, name_of
 from tomowire.wire.elements import DATA_SET_PRESENT, NO_DATA_SET
 from tomowire.wire.value import value
 
@@ -24,7 +25,7 @@ DEFAULT_NORMALIZED_TIMEOUT: Final = 30.0
 
 
 @value(kw_only=True)
-class NormalizedResponse:
+class NormalizedResponse(HasStatus):
     """The answer to one operation or notification (PS3.7 10.1). A failure status is a value: look at `is_failure`."""
 
     status: Status
@@ -44,18 +45,6 @@ class NormalizedResponse:
     """The tags in which the error is (PS3.7 annex C)."""
     attribute_identifiers: tuple[int, ...] = ()
     """The tags of attributes that are missing or were not known (PS3.7 C.4.2, C.5)."""
-
-    @property
-    def is_success(self) -> bool:
-        return self.status.is_success
-
-    @property
-    def is_warning(self) -> bool:
-        return self.status.is_warning
-
-    @property
-    def is_failure(self) -> bool:
-        return self.status.is_failure
 
     def dataset(self) -> Dataset:
         """`data`, decoded anew with each call; without attributes if there is none. Raises `DataSetError`."""
@@ -85,6 +74,11 @@ class Invoker:
         timeout: float | None,
     ) -> NormalizedResponse:
         """Send what `make(message_id=..., data_set_type=...)` gives, with its data set, and take the response."""
+        is_left_to_the_peer = name == "N-CREATE" and sop_instance_uid is None
+        if not (
+            is_left_to_the_peer or is_tolerable_uid(str(sop_instance_uid))
+        ):  # those of others may have leading zeros
+            raise InvalidUid(f"{name}: {str(sop_instance_uid)[:80]!r} is not the UID of a SOP instance")
         association = self._association
         context = _context_in_role(association, self._abstract_syntax or sop_class_uid, as_scp=self._as_scp)
         data = await encode_elsewhere(dataset, context.transfer_syntax)

@@ -6,9 +6,9 @@ Nothing here knows a service class: what the attributes, actions and events of o
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import PeerMisbehaved
+from tomowire.errors import PeerMisbehaved, UsageError
 from tomowire.services.attribute_lists import LARGEST_LIST
 from tomowire.services.invoking import DEFAULT_NORMALIZED_TIMEOUT, Invoker, NormalizedResponse
 from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from tomowire.aio.association import Association
+
+_LARGEST_TYPE: Final = 0xFFFF
+_LARGEST_TAG: Final = 0xFFFFFFFF
 
 
 class NormalizedScu:
@@ -31,9 +34,9 @@ class NormalizedScu:
     Data sets are given as a pydicom `Dataset`, which is not changed, and is encoded in a thread as the context asks; or as bytes in
     the transfer syntax of the context. `timeout` is the seconds in which something must move; None waits for ever.
 
-    All raise `NoAcceptedContext`, `DataSetError` for a data set that cannot be encoded or is too large, `OperationTimeout` (the
-    association is aborted then), and what else ends an association. Cancelled, they leave it usable: what the peer still answers is
-    passed over.
+    All raise `UsageError` and `InvalidUid` for what no request can hold, `NoAcceptedContext`, `DataSetError` for a data set that
+    cannot be encoded or is too large, `OperationTimeout` (the association is aborted then), and what else ends an association.
+    Cancelled, they leave it usable: what the peer still answers is passed over.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class NormalizedScu:
             NGetRQ,
             requested_sop_class_uid=sop_class_uid,
             requested_sop_instance_uid=sop_instance_uid,
-            attribute_identifier_list=tuple(map(int, attributes)),
+            attribute_identifier_list=_tags(attributes),
         )
         return await self._invoker.invoke("N-GET", make, None, sop_class_uid, sop_instance_uid, timeout)
 
@@ -104,7 +107,7 @@ class NormalizedScu:
             NActionRQ,
             requested_sop_class_uid=sop_class_uid,
             requested_sop_instance_uid=sop_instance_uid,
-            action_type_id=action_type_id,
+            action_type_id=_type_id(action_type_id),
         )
         return await self._invoker.invoke("N-ACTION", make, information, sop_class_uid, sop_instance_uid, timeout)
 
@@ -146,6 +149,22 @@ class EventReporter:
             NEventReportRQ,
             affected_sop_class_uid=sop_class_uid,
             affected_sop_instance_uid=sop_instance_uid,
-            event_type_id=event_type_id,
+            event_type_id=_type_id(event_type_id),
         )
         return await self._invoker.invoke("N-EVENT-REPORT", make, information, sop_class_uid, sop_instance_uid, timeout)
+
+
+def _type_id(number: Any) -> int:
+    """Of an action or event."""
+    if not isinstance(number, int) or not 0 <= number <= _LARGEST_TYPE:
+        raise UsageError(f"the type of an action or event is a number of 16 bits, and not {number!r}")
+    return int(number)
+
+
+def _tags(given: Any) -> tuple[int, ...]:
+    """Tags are numbers, such as those of pydicom."""
+    tags = (given,) if isinstance(given, str) or not hasattr(given, "__iter__") else tuple(given)
+    for each in tags:
+        if tags == (given,) or not isinstance(each, int) or not 0 <= each <= _LARGEST_TAG:
+            raise UsageError(f"attributes are given as a list of tags, such as 0x00100020, and not as {each!r}")
+    return tuple(map(int, tags))

@@ -5,11 +5,9 @@ A service class is a `Normalized` with its handlers: as arguments, or as the met
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tomowire.errors import AssociationError, DataSetError, MemoryShort, OperationFailed, UsageError
 from tomowire.protocol.responses import refusal
@@ -18,89 +16,37 @@ from tomowire.protocol.status import (
     NO_SUCH_SOP_CLASS,
     PROCESSING_FAILURE,
     RESOURCE_LIMITATION,
-    SUCCESS,
     UNRECOGNIZED_OPERATION,
     Status,
 )
-from tomowire.services.attribute_lists import LARGEST_LIST, decode_list, encode_elsewhere, gather
+from tomowire.services.attribute_lists import LARGEST_LIST, gather
+from tomowire.services.calling import TimeLimit, TookTooLong, awaitable, checked_handler, log_broken
 from tomowire.services.data_memory import DataSetMemory
 from tomowire.services.identifiers import TRANSFER_SYNTAXES
-from tomowire.services.sources import is_dataset
+from tomowire.services.normalized_handling import (
+    OPERATIONS,
+    NormalizedRequest,
+    check_failure,
+    checked,
+    response_of,
+    response_of_failure,
+)
 from tomowire.uids import is_tolerable_uid
-from tomowire.wire.elements import DATA_SET_PRESENT
-from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ
-from tomowire.wire.value import value
+from tomowire.wire.messages import NCreateRQ, NEventReportRQ
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 
-    from pydicom import Dataset
-
-    from tomowire.aio.association import Association
     from tomowire.aio.held import HeldData
     from tomowire.aio.serving import IncomingRequest
+    from tomowire.services.normalized_handling import Answered
     from tomowire.wire.messages import Request, Response
+
+    _Response: TypeAlias = tuple[Response, bytes | None, Callable[[], Awaitable[object]] | None]
+    """A response, its data set, and what is to be called when it has been sent."""
 
 logger = logging.getLogger("tomowire.normalized")
 
-_NAMES: Final[dict[type[Request], str]] = {
-    NCreateRQ: "N-CREATE",
-    NSetRQ: "N-SET",
-    NGetRQ: "N-GET",
-    NActionRQ: "N-ACTION",
-    NDeleteRQ: "N-DELETE",
-    NEventReportRQ: "N-EVENT-REPORT",
-}
-
-
-@value(kw_only=True)
-class NormalizedRequest:
-    """One incoming operation or notification, as its handler sees it; who asks stands in `association`."""
-
-    operation: str
-    """Such as "N-CREATE"."""
-    sop_class_uid: str
-    sop_instance_uid: str
-    """Of an N-CREATE that names none: one that has been made here, and is told to the peer."""
-    type_id: int | None
-    """The action type of an N-ACTION, the event type of an N-EVENT-REPORT; else None."""
-    attribute_identifiers: tuple[int, ...]
-    """The tags that an N-GET asks for; none means all."""
-    data: bytes | None
-    """The data set as it came; None if there is none. See `dataset`."""
-    transfer_syntax_uid: str
-    """That of `data`, and of the data set in the answer."""
-    association: Association
-    message: Request
-
-    def dataset(self) -> Dataset:
-        """`data`, decoded anew with each call; without attributes if there is none. Raises `DataSetError`, which answers 0110H.
-
-        Decoding blocks: use `asyncio.to_thread` for what may be large.
-        """
-        return decode_list(self.data, self.transfer_syntax_uid)
-
-
-@value()
-class NormalizedAnswer:
-    """What a handler answers, where a data set or a status alone does not say it all."""
-
-    dataset: Dataset | bytes | None = None
-    """Attribute list, action reply or event reply; bytes are in the transfer syntax of the request."""
-    status: int = SUCCESS
-    comment: str | None = None
-    sop_instance_uid: str | None = None
-    """The instance, if it is not that of the request."""
-    attribute_identifiers: tuple[int, ...] = ()
-    """Attributes that are missing or not known; for N-CREATE, N-GET and N-SET."""
-    offending_elements: tuple[int, ...] = ()
-    error_id: int | None = None
-    then: Callable[[], Awaitable[object]] | None = None
-    """Called when the response has been sent, such as to report an event on the same association."""
-
-
-Answered: TypeAlias = "NormalizedAnswer | Dataset | bytes | int | None"
-"""What a handler returns. None is Success without a data set, a data set is Success with it, a number is a status."""
 Handler: TypeAlias = "Callable[[NormalizedRequest], Awaitable[Answered]]"
 
 
@@ -134,13 +80,27 @@ class Normalized:
         largest: int = LARGEST_LIST,
         handler_timeout: float | None = None,
     ) -> None:
+        for name, given in (("SOP classes", sop_classes), ("transfer syntaxes", transfer_syntaxes)):
+            if isinstance(given, str):
+                raise UsageError(f"{name} are given as a list: [{given!r}]")
         self._sop_classes = frozenset(sop_classes)
-        handlers = (create, set, get, action, delete, event)
-        self._handlers = dict(zip(_NAMES, handlers, strict=True))
         self._members = members or {}
+        unserved = next((each for each in self._members if each not in self._sop_classes), None)
+        if unserved is not None:
+            raise UsageError(f"{unserved} has members, and is not among the SOP classes that are served")
+        given_handlers = zip(OPERATIONS, (create, set, get, action, delete, event), strict=True)
+        self._handlers: dict[type[Request], Handler] = {
+            message: checked_handler(handler, f"the handler of {OPERATIONS[message]}")
+            for message, handler in given_handlers
+            if handler is not None
+        }
+        self._limits = (
+            {message: TimeLimit(handler_timeout, handler) for message, handler in self._handlers.items()}
+            if handler_timeout is not None
+            else {}
+        )
         self._transfer_syntaxes = transfer_syntaxes
         self._largest = largest
-        self._handler_timeout = handler_timeout
         self._memory = DataSetMemory()
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
@@ -148,7 +108,7 @@ class Normalized:
 
     def may_be_scp(self, abstract_syntax: str) -> bool:
         """Who reports events is SCP."""
-        return abstract_syntax in self._sop_classes and self._handlers[NEventReportRQ] is not None
+        return abstract_syntax in self._sop_classes and NEventReportRQ in self._handlers
 
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         return None
@@ -162,25 +122,39 @@ class Normalized:
 
     async def _perform(self, request: IncomingRequest, held: HeldData) -> Callable[[], Awaitable[object]] | None:
         """Perform it and respond; gives what is to be called then."""
-        then = None
+        message = request.message
         try:
-            handler = self._handlers.get(type(request.message))
+            handler = self._handlers.get(type(message))
             if handler is None:
                 raise OperationFailed(UNRECOGNIZED_OPERATION)
             incoming = await self._read(request, held)
-            answer = await self._ask(handler, incoming)
-            response, data = await _response_of(incoming, answer)
-            then = answer.then
-        except OperationFailed as failure:
-            _check_failure(failure, _name(request.message))
-            response, data = _failure(request.message, failure), None
-        except DataSetError as error:
-            response, data = refusal(request.message, PROCESSING_FAILURE, str(error)), None
-        if Status(response.status).is_failure:
-            # Without the comment, which may quote what came.
-            logger.warning("%s: %s: %s", request.association.title, _name(request.message), Status(response.status))
+        except OperationFailed as refused:
+            logger.warning("%s: %s refused: %s", request.association.title, _name(message), refused)
+            await request.respond(response_of_failure(message, refused))
+            return None
+        what = f"{request.association.title}: {incoming.operation} of {incoming.sop_instance_uid}"
+        response, data, then = await self._answered(incoming, handler, what)
         await request.respond(response, data)
         return then
+
+    async def _answered(self, incoming: NormalizedRequest, handler: Handler, what: str) -> _Response:
+        """The response to what the handler makes of it."""
+        message = incoming.message
+        try:
+            response, data, then = await self._ask(handler, incoming)
+        except OperationFailed as failure:
+            response, data, then = response_of_failure(message, failure), None, None
+        except DataSetError as error:
+            response, data, then = refusal(message, PROCESSING_FAILURE, str(error)), None, None
+        except Exception as error:
+            if isinstance(error, AssociationError) and not incoming.association.can_answer:
+                raise
+            log_broken(what, handler, error)
+            return refusal(message, PROCESSING_FAILURE, "internal error"), None, None
+        if Status(response.status).is_failure:
+            # Without the comment, which may quote what came.
+            logger.warning("%s: %s", what, Status(response.status))
+        return response, data, then
 
     async def _read(self, request: IncomingRequest, held: HeldData) -> NormalizedRequest:
         message: Any = request.message
@@ -208,87 +182,38 @@ class Normalized:
             message=message,
         )
 
-    async def _ask(self, handler: Handler, incoming: NormalizedRequest) -> NormalizedAnswer:
-        limit = asyncio.timeout(self._handler_timeout)
+    async def _ask(self, handler: Handler, incoming: NormalizedRequest) -> _Response:
+        """Call the handler. Raises `UsageError` for what is no answer and no failure either, and what else it raises."""
         try:
-            async with limit:
-                answered = await handler(incoming)
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            answer = checked(await self._call(handler, incoming), incoming.operation)
+        except OperationFailed as failure:
+            check_failure(failure, incoming.operation)
+            raise
+        return *await response_of(incoming, answer), answer.then
+
+    async def _call(self, handler: Handler, incoming: NormalizedRequest) -> Any:
+        """What the handler returns, if it does so in time."""
+        work = awaitable(handler(incoming), handler, f"the handler of {incoming.operation}")
+        limit = self._limits.get(type(incoming.message))
+        if limit is None:
+            return await work
+        try:
+            return await limit.call(work, None)
+        except TookTooLong:
             logger.error("%s: the handler of %s took too long", incoming.association.title, incoming.operation)
-            raise OperationFailed(PROCESSING_FAILURE, f"not done within {self._handler_timeout:g} s") from None
-        return _checked(answered, incoming.operation)
-
-
-def _checked(answered: Any, operation: str) -> NormalizedAnswer:
-    """What a handler has returned, as an answer. Raises `UsageError` for what is none: the mistake is to be found in the log."""
-    answer = answered
-    if isinstance(answered, int) and not isinstance(answered, bool):
-        answer = NormalizedAnswer(status=answered)
-    elif answered is None or isinstance(answered, bytes) or is_dataset(answered):
-        answer = NormalizedAnswer(answered)
-    if not isinstance(answer, NormalizedAnswer):
-        raise UsageError(f"the handler of {operation} returned {type(answered).__name__}, which is no answer")
-    status = Status(answer.status)
-    if not 0 <= status <= 0xFFFF or status.is_pending or status.is_cancel:
-        raise UsageError(f"the handler of {operation} returned {answer.status}, which is no status of a response to it")
-    if answer.dataset is not None and operation == _NAMES[NDeleteRQ]:
-        raise UsageError("the handler of N-DELETE returned a data set: its response has none (PS3.7 10.3.6.2)")
-    return answer
-
-
-def _check_failure(failure: OperationFailed, operation: str) -> None:
-    """Raise `UsageError` for a status that is none of a failure: the peer must not be told that what failed is done."""
-    if not (0 <= failure.status <= 0xFFFF and Status(failure.status).is_failure):
-        raise UsageError(
-            f"the handler of {operation} raised OperationFailed with {failure.status}, which is no status of a failure"
-        )
-
-
-async def _response_of(incoming: NormalizedRequest, answer: NormalizedAnswer) -> tuple[Response, bytes | None]:
-    """The response to `incoming`, with its data set in the transfer syntax of the request."""
-    try:
-        data = await encode_elsewhere(answer.dataset, incoming.transfer_syntax_uid)
-    except DataSetError:
-        # The text of the exception may quote the data set.
-        logger.error("%s: the answer to %s cannot be encoded", incoming.association.title, incoming.operation)
-        logger.debug("%s: %s", incoming.association.title, incoming.operation, exc_info=True)
-        raise OperationFailed(PROCESSING_FAILURE, "the answer cannot be encoded") from None
-    response = refusal(incoming.message, answer.status, answer.comment)
-    told: dict[str, Any] = {
-        "affected_sop_instance_uid": answer.sop_instance_uid or incoming.sop_instance_uid,
-        "offending_element": answer.offending_elements,
-        "error_id": answer.error_id,
-        "attribute_identifier_list": answer.attribute_identifiers,
-        "action_type_id": incoming.type_id,
-        "event_type_id": incoming.type_id,
-    }
-    if data is not None:
-        told["data_set_type"] = DATA_SET_PRESENT
-    return _with(response, told), data
-
-
-def _failure(message: Request, failure: OperationFailed) -> Response:
-    told = {
-        "offending_element": failure.offending_elements,
-        "error_id": failure.error_id,
-        "attribute_identifier_list": failure.attribute_identifiers,
-    }
-    return _with(refusal(message, failure.status, failure.comment), told)
-
-
-def _with(response: Response, told: dict[str, Any]) -> Response:
-    """`response` with what it has a place for."""
-    return replace(response, **{name: said for name, said in told.items() if name in response.__dataclass_fields__})
+            raise OperationFailed(PROCESSING_FAILURE, f"not done within {limit.seconds:g} s") from None
 
 
 async def _go_on(request: IncomingRequest, then: Callable[[], Awaitable[object]]) -> None:
+    """Call what comes after the response. Nobody is told of its failure but the log: the peer has its answer."""
+    what = f"{request.association.title}: after {_name(request.message)}"
     try:
-        await then()
+        await awaitable(then(), then, "what comes after an answer")
     except AssociationError as error:
-        logger.warning("%s: after %s: %s", request.association.title, _name(request.message), error)
+        logger.warning("%s: %s", what, error)
+    except Exception as error:
+        log_broken(what, then, error)
 
 
 def _name(message: Request) -> str:
-    return _NAMES.get(type(message), type(message).__name__)
+    return OPERATIONS.get(type(message), type(message).__name__)

@@ -87,7 +87,6 @@ async def as_source(thing: Any) -> Source:
 
 def is_dataset(thing: object) -> TypeGuard[Dataset]:
     """Whether it is one of pydicom's, which is not imported only to ask."""
-    kind = getattr(
-        sys.modules.get("pydicom"), "Dataset", None
-    )  # another thread may be about to import it: none is made yet
+    # Another thread may be about to import it: there is none yet then.
+    kind = getattr(sys.modules.get("pydicom"), "Dataset", None)
     return kind is not None and isinstance(thing, kind)

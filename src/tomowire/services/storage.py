@@ -16,6 +16,7 @@ from tomowire.protocol.status import Status
 from tomowire.services.converting import in_agreed_syntax
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.exchanging import Exchange
+from tomowire.services.has_status import HasStatus
 from tomowire.services.retrying import DEFAULT_RETRIES, Retries, retry_waits
 from tomowire.services.sources import as_source
 from tomowire.services.transfer_progress import ProgressMeter
@@ -59,7 +60,7 @@ def storage(
 
 
 @value()
-class StoreResponse:
+class StoreResponse(HasStatus):
     """What became of one C-STORE: the peer's answer (PS3.7 9.1.1). `status.meaning` says it in words.
 
     The UIDs are those of the object. `offending_elements` are the tags of which the peer says that they are the reason.
@@ -70,18 +71,6 @@ class StoreResponse:
     sop_instance_uid: str
     error_comment: str | None = None
     offending_elements: tuple[int, ...] = ()
-
-    @property
-    def is_success(self) -> bool:
-        return self.status.is_success
-
-    @property
-    def is_warning(self) -> bool:
-        return self.status.is_warning
-
-    @property
-    def is_failure(self) -> bool:
-        return self.status.is_failure
 
 
 @value()

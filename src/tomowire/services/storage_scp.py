@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import DataSetError, StoreFailed
+from tomowire.errors import AssociationError, DataSetError, StoreFailed, UsageError
 from tomowire.protocol.status import (
     CANNOT_UNDERSTAND,
     INVALID_SOP_INSTANCE,
+    PROCESSING_FAILURE,
     SOP_CLASS_NOT_SUPPORTED,
     UNRECOGNIZED_OPERATION,
 )
+from tomowire.services.calling import TimeLimit, TookTooLong, awaitable, checked_handler, log_broken
 from tomowire.services.data_memory import DataSetMemory
-from tomowire.services.handler import TimeLimit, awaitable, checked_handler, failure, status_and_comment
+from tomowire.services.handler import check_failure, status_and_comment
 from tomowire.services.store_request import StoreRequest as StoreRequest
 from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_tolerable_uid
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tomowire.storage")
 
+_HANDLER: Final = "a storage handler"
 _STANDARD: Final = "1.2.840.10008."
 _STANDARD_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 
@@ -65,12 +68,15 @@ class Storage:
         any_sop_class: bool = False,
         handler_timeout: float | None = None,
     ) -> None:
-        self._keep = checked_handler(keep)
+        self._keep = self._blamed = checked_handler(keep, _HANDLER)  # the latter is named when it does wrong
+        for name, given in (("SOP classes", sop_classes), ("transfer syntaxes", transfer_syntaxes)):
+            if isinstance(given, str):  # of which every part would be taken for a UID
+                raise UsageError(f"{name} are given as a list: [{given!r}]")
         self._sop_classes = sop_classes
         self._transfer_syntaxes = transfer_syntaxes
         self._any_sop_class = any_sop_class
         self._memory = DataSetMemory()
-        self._time_limit = TimeLimit(handler_timeout, keep) if handler_timeout is not None else None
+        self._time_limit = TimeLimit(handler_timeout, self._keep) if handler_timeout is not None else None
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         if abstract_syntax in self._sop_classes or (self._any_sop_class and may_be_storage(abstract_syntax)):
@@ -91,12 +97,8 @@ class Storage:
             return
         try:
             status, comment = await self._store(request, message)
-        except StoreFailed as error:
-            status, comment = failure(error, self._keep)
-            self._log_failure(request, message, error)
-        except DataSetError as error:
-            status, comment = CANNOT_UNDERSTAND, str(error)
-            self._log_failure(request, message, error)
+        except Exception as error:
+            status, comment = self._answer_to_failure(request, message, error)
         await request.respond(
             CStoreRSP(
                 message_id_being_responded_to=message.message_id,
@@ -107,10 +109,23 @@ class Storage:
             )
         )
 
-    @staticmethod
-    def _log_failure(request: IncomingRequest, message: CStoreRQ, error: Exception) -> None:
-        uid = _shown(message.affected_sop_instance_uid)
-        logger.warning("%s: %s not stored: %s", request.association.title, uid, error)
+    def _answer_to_failure(
+        self, request: IncomingRequest, message: CStoreRQ, error: Exception
+    ) -> tuple[int, str | None]:
+        """Status and error comment of an object that has not been stored. Raises `error` when nobody is left to be told."""
+        association, uid = request.association, _shown(message.affected_sop_instance_uid)
+        if isinstance(error, AssociationError) and not association.can_answer:
+            raise error
+        if isinstance(error, StoreFailed | DataSetError):
+            try:
+                status, comment = check_failure(error, self._blamed)
+            except UsageError as nonsense:
+                error = nonsense
+            else:
+                logger.warning("%s: %s not stored: %s", association.title, uid, error)
+                return status, comment
+        log_broken(f"{association.title}: {uid} not stored", self._blamed, error)
+        return PROCESSING_FAILURE, "internal error"
 
     async def _store(self, request: IncomingRequest, message: CStoreRQ) -> tuple[int, str | None]:
         context, data = request.context, request.data
@@ -123,7 +138,7 @@ class Storage:
         association = request.association
         object_ = StoreRequest(association, message, context.transfer_syntax, data, self._memory.of(association))
         try:
-            outcome = status_and_comment(await self._perform(object_), self._keep)
+            outcome = status_and_comment(await self._perform(object_), self._blamed)
             # Whatever the handler made of it: there is no answer to a data set that may still turn out to be cut short.
             if not data.is_over:
                 await data.pass_over()
@@ -134,11 +149,15 @@ class Storage:
     async def _perform(self, request: StoreRequest) -> Any:
         """Have the object handled; gives what the handler returns."""
         if self._time_limit is None:  # a call less, for each object
-            return await awaitable(self._keep(request), self._keep)
+            return await awaitable(self._keep(request), self._blamed, _HANDLER)
         return await self._call(request, request.data)
 
     async def _call(self, request: Any, data: DataStream) -> Any:
-        work = awaitable(self._keep(request), self._keep)
+        work = awaitable(self._keep(request), self._blamed, _HANDLER)
         if self._time_limit is None:
             return await work
-        return await self._time_limit.call(work, data)
+        try:
+            return await self._time_limit.call(work, data)
+        except TookTooLong:
+            seconds = self._time_limit.seconds
+            raise StoreFailed(PROCESSING_FAILURE, f"the storage handler did nothing for {seconds:g} s") from None

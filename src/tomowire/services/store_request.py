@@ -107,8 +107,8 @@ class StoreRequest(StoredObject):
         read. Raises `UsageError` when some of `data` has been read before.
         """
         if self._metadata is None:
-            if not self.data.is_untouched:
-                raise UsageError("the metadata of an object are read before its data")
+            if not self.data.is_untouched or self._held is not None:  # the latter while another task reads them
+                raise UsageError("the metadata of an object are read before its data, and once")
             self._held = self.memory.hold(lambda: self.association.connection.last_heard)
             head = Head(self.transfer_syntax_uid, self._held, limit)
             try:
