@@ -81,7 +81,7 @@ class Receiver:
 
 def at(port: int, **options: int) -> Destination:
     associations = options.pop("associations", 1)
-    return Destination(PeerAddress("DEST", LOOPBACK, port), associations, options={"retry_waits": (), **options})
+    return Destination(PeerAddress("DEST", LOOPBACK, port), associations, options={"retry_waits": (0.0,), **options})
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ async def test_a_stream_that_breaks_off_costs_only_itself(server: Server, keeper
 
     stream = Breaking(content)
     async with peer_of(server) as peer:
-        results = await send(peer, stream, *(data_set(number) for number in range(2, 12)))
+        results = await send(peer, stream, *(data_set(number) for number in range(2, 12)), retries=1)
     failed = [sent for sent in results if sent.is_failure]
     assert [(sent.source, type(sent.error)) for sent in failed] == [(stream, ZeroDivisionError)]
     assert keeper.stored.keys() == {f"1.2.{number}" for number in range(2, 12)}
@@ -337,7 +337,7 @@ async def test_one_that_can_be_wound_back_is_sent_again(tmp_path: Path) -> None:
     scp = Refusing(aborts=True)
     content = write_file(tmp_path, 1).path.read_bytes()
     async with raw_acceptor(scp) as port, peer_of(port) as peer:
-        (sent,) = await send(peer, io.BytesIO(content))
+        (sent,) = await send(peer, io.BytesIO(content), retries=1)
     assert sent.is_failure
     assert scp.requests == 2
 

@@ -436,7 +436,7 @@ async def test_an_object_that_meets_the_end_of_a_kept_association_is_sent_again(
 
     async with raw_acceptor(script) as port, peer_of(port) as peer:
         for _ in range(2):
-            assert [sent.status async for sent in peer.send(file.path, retries=0)] == [0]
+            assert [sent.status async for sent in peer.send(file.path, retries=1)] == [0]
     assert requests == 3
 
 

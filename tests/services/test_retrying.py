@@ -14,13 +14,14 @@ import pytest
 
 from support.files import data_of, write_file
 from support.network import LOOPBACK, free_port
-from support.raw_peer import RawPeer, command_pdu, raw_acceptor
+from support.raw_peer import RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
 from support.services import Keeper, serve
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.listen import Server, listen
-from tomowire.errors import AssociationRejected, ConnectFailed
+from tomowire.errors import AssociationAborted, AssociationLost, AssociationRejected, ConnectFailed
 from tomowire.protocol.status import Status
 from tomowire.services.dicom_file import DicomFile
+from tomowire.services.peer import Peer
 from tomowire.services.retrying import Retries, retry_waits
 from tomowire.services.sending import Sent, send_files
 from tomowire.services.storage import StoreResponse
@@ -287,17 +288,54 @@ async def reset(peer: RawPeer) -> None:
     peer.reset()
 
 
+async def stay_silent(peer: RawPeer) -> None:
+    await peer.expect_abort()
+
+
+class Ending:
+    """An acceptor that ends the first `times` associations at their first object, after all that fit in the window have come."""
+
+    def __init__(self, end: Callable[[RawPeer], Awaitable[None]], times: int, window: int = 1) -> None:
+        self.end = end
+        self.times = times
+        self.window = window
+        self.asked: Counter[str | None] = Counter()
+
+    async def __call__(self, peer: RawPeer) -> None:
+        await peer.accept(window=(self.window, 1))
+        while True:
+            for _ in range(self.window if self.times > 0 else 1):
+                try:
+                    message = await peer.read_message()
+                except Unexpected:
+                    await peer.send(RELEASE_RP)
+                    return
+                assert isinstance(message.command, CStoreRQ)
+                self.asked[message.command.affected_sop_instance_uid] += 1
+            if self.times > 0:
+                self.times -= 1
+                await self.end(peer)
+                return
+            response = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
+            await peer.send(command_pdu(message.context_id, response))
+
+
 @pytest.mark.parametrize(
     ("end", "times", "waits", "status", "attempts"),
     [
-        (reset, 1, (), 0, 2),
+        (reset, 1, SHORT, 0, 2),
         (reset, 3, SHORT, 0, 4),
         (reset, 9, SHORT, None, 4),
-        (reset, 9, (), None, 2),
+        (reset, 9, SHORT[:1], None, 2),
+        (abort, 1, SHORT, 0, 2),
         (abort, 9, SHORT, None, 2),
+        (stay_silent, 9, SHORT, None, 2),
+        (reset, 1, (), None, 1),
+        (abort, 1, (), None, 1),
+        (stay_silent, 1, (), None, 1),
     ],
 )
-async def test_a_lost_connection_is_worth_as_many_retries_as_there_are_and_an_abort_one(
+async def test_a_lost_connection_is_worth_all_retries_and_an_abort_one_of_them(
     files: list[DicomFile],
     end: Callable[[RawPeer], Awaitable[None]],
     times: int,
@@ -305,22 +343,45 @@ async def test_a_lost_connection_is_worth_as_many_retries_as_there_are_and_an_ab
     status: int | None,
     attempts: int,
 ) -> None:
-    """The first of them also where there are none: with several under way it may have been another's fault."""
-    asked = 0
+    peer = Ending(end, times)
+    async with raw_acceptor(peer) as port:
+        (sent,) = await send(port, files[:1], retry_waits=waits, timeout=0.1)
+    assert (sent.status, peer.asked.total()) == (status, attempts)
 
-    async def script(peer: RawPeer) -> None:
-        nonlocal asked
-        await peer.accept()
-        message = await peer.read_message()
-        asked += 1
-        if asked <= times:
-            await end(peer)
-            return
-        assert isinstance(message.command, CStoreRQ)
-        response = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
-        await peer.send(command_pdu(message.context_id, response))
-        await peer.answer_release()
 
-    async with raw_acceptor(script) as port:
-        (sent,) = await send(port, files[:1], retry_waits=waits)
-    assert (sent.status, asked) == (status, attempts)
+async def test_the_waits_of_a_lost_connection_are_those_of_a_refusal() -> None:
+    retries = Retries((1.0, 2.0))
+    lost, aborted = AssociationLost("gone"), AssociationAborted("aborted", source=0, reason=0, by_peer=True)
+    for number, seconds in [(1, 1.0), (2, 2.0)]:
+        assert 0.75 * seconds <= (retries.before_repeating(lost, number) or 0.0) <= 1.25 * seconds
+    assert [retries.before_repeating(lost, 3), retries.before_repeating(aborted, 2)] == [None, None]
+    assert retries.before_repeating(aborted, 1) == 0.0
+    assert [Retries(()).before_repeating(each, 1) for each in (lost, aborted)] == [None, None]
+
+
+@pytest.mark.parametrize("end", [reset, abort, stay_silent])
+async def test_without_retries_nothing_is_sent_twice(
+    files: list[DicomFile], end: Callable[[RawPeer], Awaitable[None]]
+) -> None:
+    """Four are under way when the association ends: these have failed, and the others go on a new one."""
+    peer = Ending(end, 1, window=4)
+    async with raw_acceptor(peer) as port:
+        results = await send(port, files, retry_waits=(), timeout=0.3)
+    assert [sent.is_failure for sent in results].count(True) == 4
+    assert len({sent.sop_instance_uid for sent in results}) == len(results) == 20
+    assert peer.asked == {file.sop_instance_uid: 1 for file in files}
+
+
+async def test_without_retries_no_kept_association_is_used_that_may_be_dead(files: list[DicomFile]) -> None:
+    """Else what is sent on it would have failed, or be sent twice."""
+    taken: list[object] = []
+
+    async def keep(request: StoreRequest) -> int:
+        taken.append(request.association)
+        return 0
+
+    async with listen(LOOPBACK, 0, services=[Storage(keep)]) as server, Peer(f"ANY@{LOOPBACK}:{server.port}") as peer:
+        for retries in (3, 3, 0):
+            assert [int(sent.status or 0) async for sent in peer.send(files[0].path, retries=retries)] == [0]
+    assert taken[0] is taken[1]
+    assert taken[1] is not taken[2]

@@ -7,7 +7,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tomowire.errors import (
     OperationTimeout,
     UsageError,
 )
+from tomowire.services import lanes
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.feed import Feed
 from tomowire.services.sending import Sent, plan, send_feed, send_files
@@ -55,12 +56,16 @@ def peer_at(port: int) -> PeerAddress:
 async def send(port: int, files: Iterable[DicomFile], **options: Any) -> dict[str, Sent]:
     """What became of each file, by its number. Each must be accounted for once."""
     files = list(files)
-    options.setdefault("retry_waits", ())
+    options.setdefault("retry_waits", (0.0,))
     async with asyncio.timeout(30):
         results = [sent async for sent in send_files(peer_at(port), files, **options)]
     by_number = {sent.file.path.stem: sent for sent in results}
     assert len(results) == len(by_number) == len(files)
     return by_number
+
+
+async def collected(sending: AsyncIterator[Sent]) -> list[Sent]:
+    return [sent async for sent in sending]
 
 
 def failures(results: dict[str, Sent]) -> dict[str, type[Exception] | int]:
@@ -658,3 +663,45 @@ async def test_a_file_that_is_named_twice_and_refused_is_told_of_twice(files: li
         sending = send_files(peer_at(server.port), [files[0], files[0], files[1]], retry_waits=(0.0,))
         results = [sent.file.path.stem async for sent in sending]
     assert sorted(results) == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_file_that_is_named_twice_has_two_chances_each_time(files: list[DicomFile], is_same: bool) -> None:
+    """Both were under way when the peer aborted, because of neither."""
+    twice = [files[0], files[0] if is_same else replace(files[0])]
+    associations = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal associations
+        associations += 1
+        await peer.accept(window=(2, 1))
+        with suppress(Unexpected):
+            for number in (1, 2, 3):
+                message = await peer.read_message()
+                if associations == 1 and number == 2:
+                    await abort(peer)
+                    return
+                if associations > 1:
+                    assert isinstance(message.command, CStoreRQ)
+                    answer = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
+                    await peer.send(command_pdu(message.context_id, answer))
+        await peer.send(RELEASE_RP)
+
+    async with raw_acceptor(script) as port:
+        results = [sent async for sent in send_files(peer_at(port), twice, retry_waits=(0.0,))]
+    assert [sent.status for sent in results] == [0, 0]
+
+
+async def test_a_file_that_is_named_twice_is_told_of_twice_when_it_is_stopped(
+    files: list[DicomFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "STOP_GRACE", 0.05)
+    keeper, stop = Keeper(), asyncio.Event()
+    keeper.gate.clear()
+    async with serve(keeper) as server:
+        sending = asyncio.create_task(collected(send_files(peer_at(server.port), [files[0], files[0]], stop=stop)))
+        for _ in range(2):
+            await keeper.next_begun()
+        stop.set()
+        results = await sending
+    assert [type(sent.error) for sent in results] == [OperationTimeout, OperationTimeout]

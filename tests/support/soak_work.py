@@ -273,7 +273,7 @@ class Work:
             "association_timeout": 4 * SHORT,
             "release_timeout": 4 * SHORT,
             "timeout": timeout,
-            "retry_waits": (),
+            "retry_waits": (0.0,),
         }
         sending = send_files(address, self._files, associations=self._chance.randrange(1, 3), **options)
         async with aclosing(sending):

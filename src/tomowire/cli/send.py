@@ -49,7 +49,8 @@ _LOOKS_BETWEEN_PAUSES: Final = 256
     type=click.IntRange(0, 100),
     default=DEFAULT_RETRIES,
     show_default=True,
-    help="How often an object refused with A7xx is sent again, and a peer that is gone tried again; with growing waits.",
+    help="How often an object is sent again that is refused with A7xx or loses its connection, and a peer tried again that is"
+    " gone; with growing waits. With 0 nothing is sent twice.",
 )
 @click.option(
     "--resume",

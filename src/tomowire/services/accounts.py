@@ -21,9 +21,13 @@ class Accounts:
 
     def __init__(self, retries: Retries) -> None:
         self.put_off = PutOff(retries)
-        self.begun: set[Sendable] = set()
-        """Those that are being sent."""
+        self._begun: dict[int, Sendable] = {}  # by identity: the same file may have been named twice
         self._told: asyncio.Queue[Sent | None] = asyncio.Queue()
+
+    @property
+    def under_way(self) -> int:
+        """How many are being sent."""
+        return len(self._begun)
 
     async def next(self) -> Sent | None:
         """The next that is known; None after `close`."""
@@ -37,28 +41,36 @@ class Accounts:
         """This is what became of an object."""
         self._told.put_nowait(sent)
 
+    def begin(self, file: Sendable) -> None:
+        """It is being sent."""
+        self._begun[id(file)] = file
+
+    def call_off(self, file: Sendable) -> None:
+        """It is not being sent any more, and counts as not begun."""
+        self._begun.pop(id(file), None)
+
     def ended(self, sent: Sent) -> None:
         """This is what became of an object that has been begun."""
-        self.begun.discard(sent.file)
+        self.call_off(sent.file)
         self.put_off.forget(sent.file)
         self.tell(sent)
 
     def answered(self, file: Sendable, response: StoreResponse) -> None:
         """The peer has answered: that is what became of it, unless it is worth another try."""
         if self.put_off.answered(file, response):
-            self.begun.discard(file)
+            self.call_off(file)
         else:
             self.ended(Sent(file, response))
 
     def interrupted(self, file: Sendable, error: Exception) -> None:
         """The association ended before the peer had answered: that is what became of it, unless it is worth another try."""
         if self.put_off.interrupted(file, error):
-            self.begun.discard(file)
+            self.call_off(file)
         else:
             self.ended(Sent(file, None, error))
 
     def cut_off(self, why: Exception) -> Iterator[Sent]:
         """What was begun, or put off, when nothing is sent any more: it counts as it stands."""
         yield from self.put_off.cut_off()
-        for file in self.begun:
+        for file in self._begun.values():
             yield Sent(file, None, why)

@@ -104,7 +104,7 @@ class Crew:
     async def _send_one(self, file: Sendable, content: bytes | memoryview | None) -> bool:
         """Send one object; whether the peer has answered."""
         accounts = self._accounts
-        accounts.begun.add(file)
+        accounts.begin(file)
         try:
             response = await self._way.send(self._lease.association, file, content)
         except (AssociationError, OperationTimeout) as error:
@@ -128,7 +128,7 @@ class Crew:
         if isinstance(error, OperationTimeout):
             self.late = error
         elif self._lease.was_stale and file.repeatable:  # no object's fault
-            self._accounts.begun.discard(file)
+            self._accounts.call_off(file)
             self._files.appendleft(file)
             return
         self._accounts.interrupted(file, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Iterable
 from contextlib import aclosing
+from copy import copy
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -84,4 +85,5 @@ async def _given(thing: Any, timeout: float) -> Sendable:
         return Given(thing, problem=OperationTimeout(text))
     except Exception as error:  # whatever a foreign stream raises
         return Given(thing, problem=error)
-    return source if isinstance(source, DicomFile) else Given(thing, source)
+    # One that is given twice is sent twice: what becomes of each is told.
+    return copy(source) if isinstance(source, DicomFile) else Given(thing, source)

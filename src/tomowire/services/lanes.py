@@ -167,7 +167,7 @@ class Lanes:
         if is_out_of_resources(response):
             self._pace.short_of_resources()
             self._adjust()
-        elif self._pace.answered(asyncio.get_running_loop().time(), file.size or 0, len(self._accounts.begun)):
+        elif self._pace.answered(asyncio.get_running_loop().time(), file.size or 0, self._accounts.under_way):
             self._adjust()
 
     # In each lane
@@ -217,8 +217,8 @@ class Lanes:
         lane = asyncio.current_task()
         crew: Crew | None = None
         try:
-            # A kept one may be dead without anybody's knowing: what can be sent only once is not tried on it.
-            fresh = any(map(goes_once, self._left))
+            # A kept one may be dead without anybody's knowing: what can, or may, be sent only once is not tried on it.
+            fresh = not self._retries.are_allowed or any(map(goes_once, self._left))
             async with self._pool.lease(self._contexts, fresh=fresh, options=self._options) as lease:
                 crew = await self._send_over(lease, lane)
         except (AssociationError, OperationTimeout) as error:

@@ -125,8 +125,9 @@ class Peer:
         `associations` is how many are used at once; "auto" finds out how many, and how much of the window, make it faster,
         and never uses more than `most_associations` (there are peers that lose objects which come on two at once). Up to
         `retries` times an object that is refused with A7xx (out of resources) or loses its connection is sent again, and a
-        peer that has gone away is tried again, after 1 s, 2 s, 4 s, and so on; a stream that cannot be wound back is not sent
-        again once it was begun. With `transcode` what the peer does not take as it is, is sent in a transfer syntax that it
+        peer that has gone away is tried again, after 1 s, 2 s, 4 s, and so on; what was under way when an association was aborted
+        or timed out is sent once more, alone. With 0 nothing is sent twice. A stream that cannot be wound back is not sent again
+        once it was begun. With `transcode` what the peer does not take as it is, is sent in a transfer syntax that it
         does take, if that can be made without loss. `timeout` is the time without progress after which an object is given up.
         """
         limits, options = self._limits(timeouts)

@@ -29,10 +29,11 @@ class PutOff:
         """Those during which an association ended, to be taken from."""
         self.refused: list[tuple[Sendable, StoreResponse]] = []
         """Those that the peer had no resources for, and what it said."""
-        self._lost: list[Sendable] = []  # those during which connections were lost, not for the first time
+        self._lost: list[Sendable] = []  # those during which connections were lost
         self._retries = retries
-        self._attempts: dict[Sendable, list[Exception]] = {}
-        self._refusals: dict[Sendable, int] = {}
+        # By identity: the same file may have been named twice.
+        self._attempts: dict[int, list[Exception]] = {}
+        self._refusals: dict[int, int] = {}
         self._due = 0.0  # by the clock of the loop
 
     @property
@@ -47,7 +48,7 @@ class PutOff:
 
     def interrupted(self, file: Sendable, error: Exception) -> bool:
         """The association ended before the peer had answered. Whether the file is put off; if not, that was its last attempt."""
-        attempts = self._attempts.setdefault(file, [])
+        attempts = self._attempts.setdefault(id(file), [])
         attempts.append(error)
         wait = self._retries.before_repeating(error, len(attempts)) if file.repeatable else None
         if wait is None:
@@ -61,11 +62,11 @@ class PutOff:
 
     def answered(self, file: Sendable, response: StoreResponse) -> bool:
         """The peer has answered. Whether the file is put off because of what it said."""
-        refusals = self._refusals.get(file, 0) + 1
+        refusals = self._refusals.get(id(file), 0) + 1
         wait = self._retries.before_sending(response, refusals) if file.repeatable else None
         if wait is None:
             return False
-        self._refusals[file] = refusals
+        self._refusals[id(file)] = refusals
         self.refused.append((file, response))
         self._wait_until(wait)
         return True
@@ -75,8 +76,8 @@ class PutOff:
 
     def forget(self, file: Sendable) -> None:
         """It is known what became of this file."""
-        self._attempts.pop(file, None)
-        self._refusals.pop(file, None)
+        self._attempts.pop(id(file), None)
+        self._refusals.pop(id(file), None)
 
     async def wait_for_resources(self) -> list[Sendable]:
         """Give what was refused, when the time has come to send it again; what lost its connections is in `again` then."""
@@ -94,7 +95,7 @@ class PutOff:
         for file, response in self.refused:
             yield Sent(file, response)
         for file in (*self.again, *self._lost):
-            yield Sent(file, None, self._attempts[file][-1])
+            yield Sent(file, None, self._attempts[id(file)][-1])
 
     def clear(self) -> list[Sendable]:
         """All of them; they are not sent any more."""

@@ -1,4 +1,9 @@
-"""When an SCU tries again: after a lost connection, and where the peer says that it is only a matter of time."""
+"""When an SCU tries again: after an association that ended, and where the peer says that it is only a matter of time.
+
+Without retries nothing is ever sent twice. With one or more, what is refused for want of resources and what loses its connection
+is sent again after a growing wait, as often as there are retries; what was under way when the association was aborted, or was not
+answered in time, once more, alone: so one bad object does not take with it those that are none.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +52,11 @@ class Retries:
         self._was_there = False
         self._has_given_up = False
 
+    @property
+    def are_allowed(self) -> bool:
+        """Whether anything may be sent twice."""
+        return bool(self._waits)
+
     def on_open(self) -> None:
         """An association has been opened."""
         self._was_there = True
@@ -74,12 +84,12 @@ class Retries:
         """Seconds before an object is sent again during which an association ended `interruptions` times, by `error` at last; None:
         not at all.
 
-        The first time at once, and whatever it was: of several that were under way it may have been the fault of another. From then
-        on it is sent alone, and only a connection that was lost may not have been its own fault.
+        A connection that was lost may come back. An abort or a time-out may have been the fault of another object that was under
+        way: this one is tried once more, alone, and then it is known.
         """
-        if interruptions == 1:
-            return 0.0
-        return self._wait(interruptions) if isinstance(error, AssociationLost) else None
+        if isinstance(error, AssociationLost):
+            return self._wait(interruptions)
+        return 0.0 if interruptions == 1 and self.are_allowed else None
 
     def _wait(self, number: int) -> float | None:
         return jittered(self._waits[number - 1]) if number <= len(self._waits) else None

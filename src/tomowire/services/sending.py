@@ -2,12 +2,13 @@
 
 One bad file never stops the others. When an association ends in the middle, what was not answered is sent again on a new one, one
 object at a time, so that only the object that made the peer go away is counted as failed. A peer that was there and is gone is
-waited for, and so is one that is out of resources: see `retrying`.
+waited for, and so is one that is out of resources. Without retries none of this is done, and nothing is sent twice: see `retrying`.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from tomowire.services.adapting import FixedPace
@@ -57,7 +58,8 @@ async def send_files(
     `associate`. A `Pool` in place of an address lends the associations.
 
     `retry_waits` are the seconds, give or take a quarter, before each retry: of an object that was refused with A7xx (out of
-    resources), and of an association that is rejected for the moment or was there before and cannot be opened any more.
+    resources) or lost its connection, and of an association that is rejected for the moment or was there before and cannot be
+    opened any more. If there are any, an object that was under way when its association was aborted or timed out is sent once more.
 
     `originator` is told to the peer, when a C-MOVE is the cause. With `transcode`, an object that the peer does not take as it is
     stored is sent in a transfer syntax that it does take, if that can be made from it without loss.
@@ -70,17 +72,18 @@ async def send_files(
     Nothing is raised for a single file. When no association can be opened (any more), each file that is left is yielded with that
     error. Who leaves the iteration early and wants all to be over then, wraps this in `contextlib.aclosing`.
     """
-    usable: list[Sendable] = []
+    usable: dict[int, Sendable] = {}
     for file in files:
         problem = why_unusable(file)
-        if problem is None:
-            usable.append(file)
-        else:
+        if problem is not None:
             yield Sent(file, None, problem)
+        else:  # one that is given twice is sent twice: what becomes of each is told
+            each = copy(file) if id(file) in usable else file
+            usable[id(each)] = each
     pool = pool_for(peer)
     retries = Retries(retry_waits)
     way = Way(timeout, progress, originator, transcode, pacer)
-    for contexts, group in plan(usable, transcode=transcode):
+    for contexts, group in plan(usable.values(), transcode=transcode):
         lanes = Lanes(pool, contexts, Supply(group), way, retries, options, pace_for(associations, len(group)))
         async with aclosing(lanes.run(stop)) as results:
             async for sent in results:
