@@ -72,6 +72,7 @@ class Server:
         self._connections: dict[Association, None] = {}  # in the order in which they came
         self._background = Background()
         self._admission = Admission(self._services, rules, self._connections, self._background)
+        self._is_started = False
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -93,22 +94,43 @@ class Server:
         return [each for each in self._connections if each.is_established]
 
     async def start(self) -> None:
-        """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
+        """Begin to listen, once. Raises `ConnectFailed` when the address or port cannot be used: then it may be tried again.
+
+        Raises `UsageError` for a server that listens already, or has been closed.
+        """
+        if self._is_started or self._closing:
+            raise UsageError(
+                "a server is used once, and this one has been started or closed: call listen(...) for another"
+            )
+        self._is_started = True
         self._budget.warn()
-        loop = asyncio.get_running_loop()
-        accept: Callable[[], asyncio.BaseProtocol] = self._accept
-        if self._tls is not None:  # ARTIM begins after the handshake, which must not take longer either
-            await self._tls.load()
-            accept = self._tls.accepting(self._accept)
         try:
-            self._server = await loop.create_server(accept, self._host, self._port, backlog=_BACKLOG, **self._options)
-        except OverflowError as error:
-            raise UsageError(f"{self._port} is not a TCP port (0 to 65535)") from error
+            accept: Callable[[], asyncio.BaseProtocol] = self._accept
+            if self._tls is not None:  # ARTIM begins after the handshake, which must not take longer either
+                await self._tls.load()
+                accept = self._tls.accepting(self._accept)
+            await self._listen(accept)
+        except BaseException:
+            self._is_started = False
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+            raise
+
+    async def _listen(self, accept: Callable[[], asyncio.BaseProtocol]) -> None:
+        loop = asyncio.get_running_loop()
+        options = {"backlog": _BACKLOG, **self._options}
+        try:
+            # In two steps: cancelled while it begins to serve, `create_server` would leave sockets that nobody knows of.
+            self._server = await loop.create_server(accept, self._host, self._port, start_serving=False, **options)
+            await self._server.start_serving()
         except OSError as error:
             reason = error.strerror or error
             raise ConnectFailed(
                 f"cannot listen on {self._host or 'any address'}, port {self._port}: {reason}"
             ) from error
+        if self._closing:
+            raise UsageError("the server was closed while it was being started")
 
     async def close(self, *, grace: float | None = None) -> None:
         """Stop listening, wait up to `grace` seconds (default: `shutdown_grace`) for the associations in progress, then abort them.
