@@ -221,7 +221,9 @@ async def _establish(association: Association, address: PeerAddress, timeout: fl
         async with asyncio.timeout(timeout):
             await association.wait_established()
     except TimeoutError:
-        raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
+        raise OperationTimeout(
+            f"{address} did not answer the association request within {timeout:g} s; is it a DICOM server? If it is, allow it more time"
+        ) from None
     except (AssociationAborted, AssociationLost) as error:
         better = opening.explain(association, error)
         if better is None:
