@@ -129,9 +129,9 @@ async def test_3_cannot_connect(tmp_path: Path) -> None:
     port = free_port()
     echoed = await tomowire("echo", f"ANY@{LOOPBACK}:{port}")
     assert echoed.code == 3
-    assert (
-        echoed.stderr
-        == f"tomowire: cannot connect to ANY@{LOOPBACK}:{port}: refused; nothing listens there: check host and port, and whether the peer runs\n"
+    assert echoed.stderr == (
+        f"tomowire: cannot connect to ANY@{LOOPBACK}:{port}: refused; nothing listens there: check host and port, and whether the"
+        " peer runs\n"
     )
     sent = await tomowire("send", f"ANY@{LOOPBACK}:{port}", write_sample(tmp_path))
     assert sent.code == 3

@@ -222,7 +222,8 @@ async def _establish(association: Association, address: PeerAddress, timeout: fl
             await association.wait_established()
     except TimeoutError:
         raise OperationTimeout(
-            f"{address} did not answer the association request within {timeout:g} s; is it a DICOM server? If it is, allow it more time"
+            f"{address} did not answer the association request within {timeout:g} s; is it a DICOM server?"
+            " If it is, allow it more time"
         ) from None
     except (AssociationAborted, AssociationLost) as error:
         better = opening.explain(association, error)
