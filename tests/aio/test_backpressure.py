@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,14 @@ from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS
 from tomowire.aio.budget import LEAST_MEMORY
 from tomowire.aio.connect import associate
 from tomowire.services.dicom_file import DicomFile
+from tomowire.services.models import Model
+from tomowire.services.move import CMoveScu, moving
+from tomowire.services.query import Query
 from tomowire.services.storage import CStoreScu, storage
 from tomowire.services.storage_scp import StoreRequest
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from tomowire.wire.messages import CStoreRSP, Response
+from tomowire.wire.messages import CEchoRSP, CMoveRSP, CStoreRSP, Response
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -124,6 +128,59 @@ async def test_blocks_full_of_tiny_fragments_are_handed_out_before_there_is_enou
         assert await read_status(peer) == 0
         await sending
     assert keeper.stored["1.2.3"] == b"x" * count
+
+
+async def test_a_flood_of_responses_without_data_sets_waits_until_they_are_taken() -> None:
+    """Nothing of them lies in the memory that is received into: they would pile up as long as the caller does something else."""
+    pending = command_pdu(1, CMoveRSP(message_id_being_responded_to=1, status=0xFF00)) * 100
+    final = command_pdu(1, CMoveRSP(message_id_being_responded_to=1, status=0))
+    stalled = asyncio.Event()
+    sent = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal sent
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        await peer.accept()
+        await peer.read_message()
+        sent = await peer.send_until_stalled(pending, limit=50 * MB)
+        stalled.set()
+        await peer.send(pending[sent % len(pending) :], final)
+        await peer.answer_release()
+
+    async with raw_acceptor(script) as port:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        sock.connect((LOOPBACK, port))
+        async with associate("ANY@here:104", [moving(Model.STUDY_ROOT)], sock=sock) as association:
+            progress = CMoveScu(association).move(Query.study("1.2.3"), "SOMEWHERE")
+            await anext(progress)
+            await stalled.wait()
+            assert association.connection.is_reading_held
+            taken = 1 + len([each async for each in progress])
+    assert taken == -(-sent // len(pending)) * 100 + 1
+
+
+async def test_they_are_copied_when_their_caller_waits_for_something_else() -> None:
+    """It would hold up itself; and another is answered at once."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept(window=(4, 1))
+        move = (await peer.read_message()).command.message_id  # type: ignore[attr-defined]
+        pending = command_pdu(1, CMoveRSP(message_id_being_responded_to=move, status=0xFF00))
+        await peer.send(pending)
+        echo = (await peer.read_message()).command.message_id  # type: ignore[attr-defined]
+        for _ in range(20):
+            await peer.send(pending * 1000)
+        await peer.send(command_pdu(3, CEchoRSP(message_id_being_responded_to=echo, status=0)))
+        await peer.send(command_pdu(1, CMoveRSP(message_id_being_responded_to=move, status=0)))
+        await peer.answer_release()
+
+    contexts = [moving(Model.STUDY_ROOT), verification()]
+    async with raw_acceptor(script) as port, associate(f"ANY@{LOOPBACK}:{port}", contexts) as association:
+        progress = CMoveScu(association).move(Query.study("1.2.3"), "SOMEWHERE")
+        await anext(progress)
+        assert (await CEchoScu(association).echo()).is_success
+        assert len([each async for each in progress]) == 20_001
 
 
 async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:

@@ -132,7 +132,10 @@ async def test_3_cannot_connect(tmp_path: Path) -> None:
     port = free_port()
     echoed = await tomowire("echo", f"ANY@{LOOPBACK}:{port}")
     assert echoed.code == 3
-    assert echoed.stderr == f"tomowire: cannot connect to ANY@{LOOPBACK}:{port}: refused; nothing listens there\n"
+    assert echoed.stderr == (
+        f"tomowire: cannot connect to ANY@{LOOPBACK}:{port}: refused; nothing listens there: check host and port, and whether the"
+        " peer runs\n"
+    )
     sent = await tomowire("send", f"ANY@{LOOPBACK}:{port}", write_sample(tmp_path))
     assert sent.code == 3
     nowhere = await tomowire("echo", "ANY@no-such-host.invalid:104")
@@ -195,7 +198,10 @@ async def test_6_timeout(silent: socket.socket, tmp_path: Path) -> None:
     peer = peer_at(silent)
     echoed = await tomowire("echo", peer, "--association-timeout", "0.1")
     assert echoed.code == 6
-    assert echoed.stderr == f"tomowire: {peer} did not answer the association request within 0.1 s\n"
+    assert echoed.stderr == (
+        f"tomowire: {peer} did not answer the association request within 0.1 s; is it a DICOM"
+        " server? If it is, allow it more time\n"
+    )
     sent = await tomowire("send", peer, write_sample(tmp_path), "--association-timeout", "0.1")
     assert sent.code == 6
 

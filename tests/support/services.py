@@ -64,4 +64,4 @@ class Keeper:
 def serve(keeper: Keeper | None = None, **options: Any) -> Server:
     """An acceptor on a free port, for C-ECHO and C-STORE."""
     services = [Verification(), Storage((keeper or Keeper()).keep)]
-    return listen("127.0.0.1", 0, services=services, **{"artim_timeout": 2.0, "shutdown_grace": 2.0} | options)
+    return listen("127.0.0.1", services=services, **{"port": 0, "artim_timeout": 2.0, "shutdown_grace": 2.0} | options)

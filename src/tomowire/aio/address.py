@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tomowire.aio.arguments import whole
 from tomowire.errors import UsageError
 from tomowire.wire.value import value
 
@@ -13,10 +14,13 @@ ANY_SCP: Final = "ANY-SCP"
 _SCHEME: Final = "pacs://"
 DEFAULT_PORT: Final = 11112
 _FORMS: Final = "a peer is written AET@host:port or pacs://host:port"
+_check_port: Final = whole(1, 0xFFFF)
 
 
-def check_ae_title(title: str) -> str:
+def check_ae_title(title: object) -> str:
     """An AE title without its outer spaces. Raises `UsageError` for what PS3.5 6.2 (VR AE) does not allow."""
+    if not isinstance(title, str):
+        raise UsageError(f"an AE title is text, and not {title!r}")
     stripped = title.strip(" ")
     if not 1 <= len(stripped) <= 16 or not all(" " <= character <= "~" and character != "\\" for character in stripped):
         raise UsageError(
@@ -40,7 +44,11 @@ class PeerAddress:
             return cls.parse(peer)
         if not isinstance(peer, cls):
             raise UsageError(f"a peer is AET@host:port or a PeerAddress, and not a {type(peer).__name__}")
-        return peer
+        host: object = peer.host
+        if not isinstance(host, str) or not host:
+            raise UsageError(f"the host of a PeerAddress is a name or an address as text, and not {host!r}")
+        _check_port("the port of a PeerAddress", peer.port)
+        return cls(check_ae_title(peer.ae_title), host, peer.port)
 
     @classmethod
     def parse(cls, text: str, *, called_ae_title: str | None = None) -> PeerAddress:

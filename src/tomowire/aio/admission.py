@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from tomowire.aio.arguments import awaited, function, not_awaited, whole
 from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.failing import describe_failure
 from tomowire.aio.providers import Providers
@@ -40,7 +41,7 @@ _REJECT_FOR_NOW: Final = AAssociateRJ(result=2, source=1, reason=1)
 
 @value(kw_only=True)
 class Rules:
-    """What decides. Limits of None are none; `timeout`, in seconds, is for the handlers."""
+    """What decides, by the names of `listen`. Limits of None are none; `artim_timeout` is for the handlers."""
 
     ae_titles: frozenset[str] | None
     calling_ae_titles: frozenset[str] | None
@@ -54,7 +55,20 @@ class Rules:
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None
     identify: Callable[[AssociationRequest], Awaitable[Any]] | None
     anonymous: bool
-    timeout: float
+    artim_timeout: float
+
+
+ALLOWED: Final = {
+    "maximum_length": whole(0, 0xFFFFFFFF),
+    "window": whole(0, 0xFFFF),
+    "maximum_per_title": whole(1, or_none=True),
+    "maximum_per_address": whole(1, or_none=True),
+    "certificate_titles": function("the certificate of a caller", may_be_async=False),
+    "admits": function("the calling AE title and the address of a caller", may_be_async=False),
+    "on_request": function("the AssociationRequest"),
+    "identify": function("the AssociationRequest"),
+}
+"""What may be said of `Rules`."""
 
 
 class Admission:
@@ -93,7 +107,7 @@ class Admission:
             accept(asked, response, providers, None)
             return
         task = self._background.start(self._ask(asked), f"{association.title}: the handler of its request")
-        self._pending[association] = _Pending(self, asked, response, providers, task, self._rules.timeout)
+        self._pending[association] = _Pending(self, asked, response, providers, task, self._rules.artim_timeout)
 
     def give_up(self, association: Association) -> None:
         """The association is over: if it was not answered yet, nobody waits for the answer any more."""
@@ -129,7 +143,7 @@ class Admission:
             why = why_not_let_in(rules.certificate_titles, association.peer_certificate, title)
             if why is not None:
                 raise _refusal(REJECT_CALLING_AE_TITLE, why)
-        if rules.admits is not None and not rules.admits(title, address):
+        if rules.admits is not None and not not_awaited("admits", rules.admits, rules.admits(title, address)):
             raise _refusal(REJECT_CALLING_AE_TITLE, why_rejected(request, REJECT_CALLING_AE_TITLE))
         if rules.identify is not None and not rules.anonymous and request.user_information.user_identity is None:
             raise _refusal(REJECT_USER_IDENTITY, "it did not say who its user is")
@@ -152,11 +166,13 @@ class Admission:
     async def _ask(self, asked: AssociationRequest) -> Identified | None:
         """Ask the handlers; None when nobody looks at identities. Raises `AssociationRejected` when one of them refuses."""
         rules = self._rules
-        if rules.on_request is not None and await rules.on_request(asked) is False:
-            raise AssociationRejected("the handler of association requests refused it")
+        if rules.on_request is not None:
+            answer = await awaited("on_request", rules.on_request, rules.on_request(asked))
+            if answer is not None and not answer:
+                raise AssociationRejected("the handler of association requests refused it")
         if rules.identify is None or asked.identity is None:
             return None
-        found = await rules.identify(asked)
+        found = await awaited("identify", rules.identify, rules.identify(asked))
         identified = found if isinstance(found, Identified) else Identified(found)
         if not identified.user:  # a forgotten `return`, a check that says no, a search that finds nobody
             raise _refusal(REJECT_USER_IDENTITY, f"{asked.identity} is not known")

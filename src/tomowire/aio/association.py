@@ -76,7 +76,10 @@ class Association(AssociationLeaving):
         self.budget: Final = budget
         """The memory that it shares with the others of its server; None if there is no server."""
         self._operations = Operations(
-            loop, unsent=lambda: self.connection.unsent, on_late=lambda why: self.abort(because=why)
+            loop,
+            unsent=lambda: self.connection.unsent,
+            on_late=lambda why: self.abort(because=why),
+            on_crowded=self._on_crowded,
         )
         self._outbox = Outbox(upper, self.connection, self._operations, self.abort)
         self._incoming = Incoming(self, self._operations, dispatcher, lenient=upper.lenient)
@@ -243,6 +246,12 @@ class Association(AssociationLeaving):
         if self._dispatcher is not None:
             self._dispatcher.on_association_over(error)
         self._tell_end()
+
+    def _on_crowded(self, is_crowded: bool) -> None:
+        if is_crowded:
+            self.connection.hold_reading("responses")
+        else:
+            self.connection.allow_reading("responses")
 
     def _tell_end(self) -> None:
         """Tell the host, once each, that the association is over and that the connection is closed, when nothing runs any more."""

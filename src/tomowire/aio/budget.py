@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from tomowire.aio.arguments import seconds, whole
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS
 from tomowire.aio.held import HeldMemory
 from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
@@ -31,6 +32,9 @@ class MemoryBudget:
     """`total` bytes for up to `maximum_associations`; fewer, if it is not enough for so many. Raises `UsageError` below 4 MiB."""
 
     def __init__(self, total: int, *, maximum_associations: int, wait: float = DEFAULT_MEMORY_WAIT) -> None:
+        whole(0)("memory", total)
+        whole(1)("maximum_associations", maximum_associations)
+        seconds()("memory_wait", wait)
         if total < LEAST_MEMORY:
             raise UsageError(f"{total} bytes of memory are too few for a server: {LEAST_MEMORY >> 20} MiB is the least")
         blocks = min(total // 2 // BLOCK_SIZE, maximum_associations * BLOCK_LIMIT)

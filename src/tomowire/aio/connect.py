@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
+from tomowire.aio.arguments import check, one_of, seconds, tls, whole
 from tomowire.aio.association import Association
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.dispatcher import Dispatcher
 from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
-from tomowire.aio.malformed import is_lenient
+from tomowire.aio.malformed import check_malformed, is_lenient
 from tomowire.aio.opening import Opening
+from tomowire.aio.providers import checked
+from tomowire.aio.tls import TlsClient
 from tomowire.errors import AssociationAborted, AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
+from tomowire.wire.user_identity import UserIdentity
 from tomowire.wire.user_information import AsynchronousOperationsWindow
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from socket import socket
     from ssl import SSLContext
 
+    from tomowire.aio.arguments import Check
     from tomowire.aio.existing import Stream
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.aio.tls import TlsClient
-    from tomowire.wire.user_identity import UserIdentity
+    from tomowire.wire.pdu import AAssociateRQ
     from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
@@ -78,34 +84,28 @@ async def associate(
     connection to `peer`, of which only the AE title counts then, and the name with TLS. It belongs to the association from now
     on, and is closed with it.
 
-    Raises `ConnectFailed`, `AssociationRejected`, `IdentityNotConfirmed`, `OperationTimeout`, and what else can end an association
-    (`AssociationError`).
+    Raises `UsageError` for what cannot be, before a connection is opened; `ConnectFailed`, `AssociationRejected`,
+    `IdentityNotConfirmed`, `OperationTimeout`, and what else can end an association (`AssociationError`).
     """
     address = PeerAddress.of(peer)
-    if identity_required:
-        if identity is None:
-            raise UsageError("identity_required needs an identity that can be confirmed")
-        identity = replace(identity, positive_response_requested=True)
-    proposal = propose(
-        called_ae_title=address.ae_title,
-        calling_ae_title=check_ae_title(aet),
-        contexts=list(_flattened(contexts)),
+    limits = Limits(
+        connect_timeout=connect_timeout,
+        association_timeout=association_timeout,
+        release_timeout=release_timeout,
+        artim_timeout=artim_timeout,
+        malformed=malformed,
+        ssl=ssl,
+    )
+    check(_LIMITS, limits)
+    offer = Offer(
+        aet=aet,
         maximum_length=maximum_length,
-        window=AsynchronousOperationsWindow(window, performed) if (window, performed) != (1, 1) else None,
+        window=window,
+        performed=performed,
+        identity=_to_confirm(identity) if identity_required else identity,
         extended=extended,
-        identity=identity,
     )
-    upper = UpperLayer(
-        is_requestor=True, maximum_length=maximum_length, artim_timeout=artim_timeout, lenient=is_lenient(malformed)
-    )
-    association = Association(
-        upper,
-        called_ae_title=address.ae_title,
-        calling_ae_title=check_ae_title(aet),
-        dispatcher=Dispatcher(services) if services else None,
-    )
-    association.identity = identity
-    upper.associate(proposal, asyncio.get_running_loop().time())
+    association = _association(address, offer.to(address, contexts), limits, services)
     opening = Opening(address, ssl, sock, stream)  # last: until then a socket or stream is the caller's, and as it was
     await opening.open(association, connect_timeout)
     try:
@@ -118,12 +118,102 @@ async def associate(
         await association.close()
 
 
-def _flattened(contexts: Iterable[ProposedContext | Iterable[ProposedContext]]) -> Iterator[ProposedContext]:
+@value(kw_only=True)
+class Limits:
+    """What a requestor bears with, by the names of `associate`. Times are in seconds."""
+
+    connect_timeout: float
+    association_timeout: float
+    release_timeout: float
+    artim_timeout: float
+    malformed: Malformed
+    ssl: SSLContext | TlsClient | None
+
+
+@value(kw_only=True)
+class Offer:
+    """What a requestor says of itself, by the names of `associate`."""
+
+    aet: str
+    maximum_length: int
+    window: int
+    performed: int
+    identity: UserIdentity | None
+    extended: Sequence[ExtendedNegotiation | CommonExtendedNegotiation]
+
+    def to(self, address: PeerAddress, contexts: Iterable[ProposedContext | Iterable[ProposedContext]]) -> AAssociateRQ:
+        """The request. Raises `UsageError` for what cannot be asked."""
+        check(_OFFER, self)
+        window = (self.window, self.performed)
+        return propose(
+            called_ae_title=address.ae_title,
+            calling_ae_title=check_ae_title(self.aet),
+            contexts=list(_flattened(contexts)),
+            maximum_length=self.maximum_length,
+            window=AsynchronousOperationsWindow(*window) if window != (1, 1) else None,
+            extended=self.extended,
+            identity=self.identity,
+        )
+
+
+_LIMITS: Final[Mapping[str, Check]] = {
+    "connect_timeout": seconds(),
+    "association_timeout": seconds(),
+    "release_timeout": seconds(),
+    "artim_timeout": seconds(),
+    "malformed": check_malformed,
+    "ssl": tls(TlsClient, "who calls"),
+}
+_OFFER: Final[Mapping[str, Check]] = {
+    "maximum_length": whole(0, 0xFFFFFFFF),
+    "window": whole(0, 0xFFFF),
+    "performed": whole(0, 0xFFFF),
+    "identity": one_of(UserIdentity, "a UserIdentity"),
+}
+
+
+def _to_confirm(identity: UserIdentity | None) -> UserIdentity:
+    """`identity`, with the wish that it be confirmed."""
+    if not isinstance(identity, UserIdentity):
+        raise UsageError(
+            f"identity_required needs an identity that can be confirmed, a UserIdentity, and not {identity!r}"
+        )
+    return replace(identity, positive_response_requested=True)
+
+
+def _association(
+    address: PeerAddress, request: AAssociateRQ, limits: Limits, services: Sequence[ServiceProvider]
+) -> Association:
+    """An association that is to be opened."""
+    upper = UpperLayer(
+        is_requestor=True,
+        maximum_length=request.user_information.maximum_length,
+        artim_timeout=limits.artim_timeout,
+        lenient=is_lenient(limits.malformed),
+    )
+    association = Association(
+        upper,
+        called_ae_title=address.ae_title,
+        calling_ae_title=request.calling_ae_title,
+        dispatcher=Dispatcher(checked(services)) if services else None,
+    )
+    association.identity = request.user_information.user_identity
+    upper.associate(request, asyncio.get_running_loop().time())
+    return association
+
+
+def _flattened(contexts: Any) -> Iterator[ProposedContext]:
+    if isinstance(contexts, str | ProposedContext) or not isinstance(contexts, Iterable):
+        raise UsageError(f"contexts are given as a list, [verification()], and not as {contexts!r:.60}")
     for each in contexts:
         if isinstance(each, ProposedContext):
             yield each
+        elif isinstance(each, str):
+            raise UsageError(
+                f"a presentation context is made by storage(...), say, or ProposedContext(...): {each!r:.60}"
+            )
         else:
-            yield from each
+            yield from _flattened(each)
 
 
 async def _establish(association: Association, address: PeerAddress, timeout: float, opening: Opening) -> None:
@@ -131,7 +221,10 @@ async def _establish(association: Association, address: PeerAddress, timeout: fl
         async with asyncio.timeout(timeout):
             await association.wait_established()
     except TimeoutError:
-        raise OperationTimeout(f"{address} did not answer the association request within {timeout:g} s") from None
+        raise OperationTimeout(
+            f"{address} did not answer the association request within {timeout:g} s; is it a DICOM server?"
+            " If it is, allow it more time"
+        ) from None
     except (AssociationAborted, AssociationLost) as error:
         better = opening.explain(association, error)
         if better is None:

@@ -19,6 +19,8 @@ def check_socket(sock: socket.socket) -> socket.socket:
     """A connected stream socket, made non-blocking. Raises `UsageError` for another, and leaves it as it was."""
     if isinstance(sock, ssl.SSLSocket):
         raise UsageError("an SSLSocket cannot be used: give the socket below it, and ssl= for TLS")
+    if not isinstance(sock, socket.socket):
+        raise UsageError(f"sock is a connected socket.socket, and not a {type(sock).__name__}")
     if sock.fileno() == -1:
         raise UsageError("the socket is closed")
     if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM:
@@ -32,12 +34,16 @@ def check_socket(sock: socket.socket) -> socket.socket:
 
 
 def transport_of(stream: Stream) -> asyncio.Transport:
-    """The transport of an open stream. Raises `UsageError` for one that is closed."""
+    """The transport of an open stream. Raises `UsageError` for one that is closed, and for what is none."""
     if isinstance(stream, tuple):
+        if [*map(type, stream)] != [asyncio.StreamReader, asyncio.StreamWriter]:
+            raise UsageError(f"a stream of two is a StreamReader and its StreamWriter, and not {stream!r:.60}")
         reader, writer = stream
         transport = cast("asyncio.Transport", writer.transport)
         is_over = transport.is_closing() or reader.at_eof()
     else:
+        if not hasattr(stream, "set_protocol"):
+            raise UsageError(f"stream is a transport, or a reader and its writer, and not a {type(stream).__name__}")
         transport = stream
         is_over = transport.is_closing()
     if is_over:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
+from collections.abc import Iterable, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
+from tomowire.aio import admission, server
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.admission import Rules
+from tomowire.aio.arguments import check, tls
 from tomowire.aio.budget import DEFAULT_MEMORY, MemoryBudget
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
-from tomowire.aio.malformed import is_lenient
 from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
-from tomowire.aio.server import Server
+from tomowire.aio.server import Conduct, Server
+from tomowire.aio.tls import TlsServer
 from tomowire.errors import UsageError
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable
     from ssl import SSLContext
 
     from tomowire.aio.association import Association
     from tomowire.aio.association_request import AssociationRequest
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.aio.tls import TlsServer
     from tomowire.aio.tls_titles import TitlesOf
 
 __all__ = [
@@ -37,6 +41,12 @@ __all__ = [
 DEFAULT_MAXIMUM_ASSOCIATIONS: Final = 200
 DEFAULT_IDLE_TIMEOUT: Final = 600.0
 
+# What `loop.create_server` can be told, and is not told here.
+_OPTIONS: Final = signature(AbstractEventLoop.create_server).parameters.keys() - {
+    *("self", "protocol_factory", "host", "port", "start_serving"),
+    *("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout"),
+}
+
 
 def listen(
     host: str | Sequence[str] | None = "127.0.0.1",
@@ -44,7 +54,7 @@ def listen(
     *,
     services: Sequence[ServiceProvider],
     aet: str | Iterable[str] | None = None,
-    calling_aets: Iterable[str] | None = None,
+    calling_aets: str | Iterable[str] | None = None,
     maximum_length: int = DEFAULT_MAXIMUM_LENGTH,
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS,
     maximum_per_title: int | None = None,
@@ -69,8 +79,9 @@ def listen(
 ) -> Server:
     """An acceptor for `services`, to be used as `async with listen(...) as server`.
 
-    `aet` is the AE title, or several, that callers must call; None answers to any. `calling_aets` are the callers that are let in;
-    None lets in any. `admits` is asked besides, with the calling AE title and `host:port` of the peer, and must not take long.
+    `aet` is the AE title, or several, that callers must call; None answers to any. `calling_aets` are the callers that are let in,
+    one or several; None lets in any. `admits` is asked besides, with the calling AE title and `host:port` of the peer, and must not
+    take long.
 
     `on_request` is asked next, about every `AssociationRequest`; it refuses by raising `AssociationRejected` or returning False.
     `identify` is asked last, and returns who the user is: anything that is true, kept as `association.user`, or an `Identified`.
@@ -98,13 +109,14 @@ def listen(
 
     `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it
     is not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
+
+    Raises `UsageError` for what cannot be, at once.
     """
-    if certificate_titles is not None and ssl is None:
-        raise UsageError("certificate_titles needs TLS: without it there are no certificates")
+    _check(host, port, ssl, certificate_titles, options)
     budget = MemoryBudget(memory, maximum_associations=maximum_associations, wait=memory_wait)
     rules = Rules(
-        ae_titles=_checked([aet] if isinstance(aet, str) else aet),
-        calling_ae_titles=_checked(calling_aets),
+        ae_titles=_checked("aet", aet),
+        calling_ae_titles=_checked("calling_aets", calling_aets),
         maximum_length=maximum_length,
         window=window,
         maximum_associations=budget.maximum_associations,
@@ -115,25 +127,46 @@ def listen(
         on_request=on_request,
         identify=identify,
         anonymous=anonymous,
-        timeout=artim_timeout,
+        artim_timeout=artim_timeout,
     )
-    return Server(
-        host,
-        port,
-        services=services,
-        rules=rules,
-        budget=budget,
-        maximum_waiting_per_address=maximum_waiting_per_address,
+    conduct = Conduct(
         artim_timeout=artim_timeout,
         idle_timeout=idle_timeout,
         shutdown_grace=shutdown_grace,
-        lenient=is_lenient(malformed),
-        ssl=ssl,
+        malformed=malformed,
+        maximum_waiting_per_address=maximum_waiting_per_address,
         on_established=on_established,
         on_ended=on_ended,
-        options=options,
     )
+    check(admission.ALLOWED, rules)
+    check(server.ALLOWED, conduct)
+    return Server(host, port, services=services, rules=rules, conduct=conduct, budget=budget, ssl=ssl, options=options)
 
 
-def _checked(titles: Iterable[str] | None) -> frozenset[str] | None:
-    return frozenset(map(check_ae_title, titles)) if titles is not None else None
+def _check(host: Any, port: Any, ssl: Any, certificate_titles: Any, options: dict[str, Any]) -> None:
+    """Raises `UsageError`, and `TypeError` for the name of an option that nobody knows."""
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(f"listen() got an unexpected keyword argument {name!r}")
+    hosts = [host] if isinstance(host, str) else host
+    if hosts is not None and not (isinstance(hosts, Sequence) and all(isinstance(each, str) for each in hosts)):
+        raise UsageError(f"host is an address or a name as text, several of them, or None for all, and not {host!r}")
+    if port is not None or "sock" not in options:
+        _check_port(port)
+    tls(TlsServer, "who listens")("ssl", ssl)
+    if certificate_titles is not None and ssl is None:
+        raise UsageError("certificate_titles needs TLS: without it there are no certificates")
+
+
+def _check_port(port: Any) -> None:
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 0xFFFF:
+        raise UsageError(f"port: {port!r} is not a TCP port (a whole number from 0 to 65535; 0 is any that is free)")
+
+
+def _checked(name: str, titles: Any) -> frozenset[str] | None:
+    """The AE titles that were given, one or several."""
+    if titles is None:
+        return None
+    if not isinstance(titles, Iterable):
+        raise UsageError(f"{name} is an AE title, several of them, or None for any, and not {titles!r}")
+    return frozenset(map(check_ae_title, [titles] if isinstance(titles, str) else titles))

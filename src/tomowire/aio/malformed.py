@@ -10,8 +10,12 @@ Malformed: TypeAlias = Literal["strict", "lenient"]
 """`"strict"`: the association is aborted. `"lenient"`: it is told to the log, and the association goes on where it can."""
 
 
-def is_lenient(malformed: str) -> bool:
+def check_malformed(name: str, malformed: object) -> None:
     """Raises `UsageError` for what is neither of the two."""
     if malformed not in ("strict", "lenient"):
-        raise UsageError(f'malformed is "strict" or "lenient", not {malformed!r}')
+        raise UsageError(f'{name} is "strict" or "lenient", not {malformed!r}')
+
+
+def is_lenient(malformed: Malformed) -> bool:
+    """Whether it is the second of the two."""
     return malformed == "lenient"

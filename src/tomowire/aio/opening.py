@@ -11,7 +11,8 @@ from tomowire.aio.existing import Stream, check_socket, take_over, transport_of
 from tomowire.aio.tls_context import context_of_client
 from tomowire.aio.tls_handshake import Handshake
 from tomowire.aio.tls_reasons import alert_of, why_refused, why_requestor
-from tomowire.errors import AssociationLost, ConnectFailed, TlsFailed, UsageError
+from tomowire.aio.unreachable import not_answered, the_same_in_all, why_not_connected
+from tomowire.errors import AssociationAborted, AssociationLost, ConnectFailed, TlsFailed, UsageError
 from tomowire.protocol.explain import SPEAKS_TLS
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Opening:
             if handshake.has_begun:
                 text = f"{self._with_tls}: no answer within {timeout:g} s to the TLS handshake; does it speak TLS on this port?"
                 raise TlsFailed(text) from None
-            raise ConnectFailed(f"{self._cannot}: no answer within {timeout:g} s") from None
+            raise ConnectFailed(f"{self._cannot}: {not_answered(timeout)}") from None
 
     def explain(self, association: Association, error: AssociationError) -> AssociationError | None:
         """A better word for `error`, which ended `association` before it was accepted.
@@ -77,13 +78,23 @@ class Opening:
         alert = alert_of(association.connection.broken_by)
         if alert is not None:
             return TlsFailed(f"{self._with_tls}: {why_refused(alert, self._shows_certificate)}")
-        if SPEAKS_TLS in str(error):
-            return TlsFailed(f"{self._cannot}: {SPEAKS_TLS} (ssl=, --tls)")
+        if isinstance(error, AssociationAborted) and error.foreign is not None:
+            return self._not_dicom(error, error.foreign)
         if not isinstance(error, AssociationLost):
             return None
         doubt = "and one without TLS" if self._tls is None else "and does it take this side's certificate"
         closed = f"{self._address} closed the connection instead of answering the association request"
-        return AssociationLost(f"{closed}; is it a DICOM server, {doubt}?")
+        return AssociationLost(
+            f"{closed}; is it a DICOM server, {doubt}? It may also let in only hosts that it knows: its log may say more"
+        )
+
+    def _not_dicom(self, error: AssociationAborted, foreign: str) -> AssociationError:
+        if foreign == "TLS":
+            return TlsFailed(f"{self._cannot}: {SPEAKS_TLS} (ssl=, --tls)")
+        text = f"{self._address} is no DICOM server, as it seems: check host and port; {error}"
+        return AssociationAborted(
+            text, source=error.source, reason=error.reason, by_peer=error.by_peer, foreign=foreign
+        )
 
     async def _context(self) -> SSLContext | None:
         return (
@@ -113,18 +124,9 @@ class Opening:
                     sock.detach()
             else:
                 transport, _ = await loop.create_connection(lambda: protocol, self._address.host, self._address.port)
-        except TimeoutError:
-            # Connecting itself timed out, in the kernel.
-            raise ConnectFailed(f"{self._cannot}: no answer") from None
-        except (socket.gaierror, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no host name"
-            raise ConnectFailed(f"{self._cannot}: the host name cannot be resolved ({reason})") from error
-        except ConnectionRefusedError as error:
-            raise ConnectFailed(f"{self._cannot}: refused; nothing listens there") from error
-        except OSError as error:
-            # Several addresses, several reasons: asyncio strings them together in an error without a number.
-            text = error.strerror or ("none of its addresses answers" if error.errno is None else str(error))
-            raise ConnectFailed(f"{self._cannot}: {text}") from error
+        except (OSError, UnicodeError) as error:
+            found = the_same_in_all(error) if isinstance(error, OSError) else error
+            raise ConnectFailed(f"{self._cannot}: {why_not_connected(found)}") from found
         return transport
 
     def _close_existing(self) -> None:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 MOST_COPIED: Final = 64 << 20
 """Bytes of unread responses to one request that are held while the one who should read them waits for another."""
+MOST_UNREAD: Final = 8192
+"""Responses to one request that may wait to be taken, besides those that were copied: then nothing more is read from the peer.
+
+Most have a data set, whose memory runs out before; but a peer may send as many without one as it likes.
+"""
 _OVERHEAD: Final = 512
 """What an unread response takes besides its data set."""
 
@@ -54,6 +59,7 @@ class Operation:
         "admitted",
         "answered",
         "error",
+        "holds_up_peer",
         "name",
         "on_failed",
         "request",
@@ -82,6 +88,8 @@ class Operation:
         """Whether the final response has come."""
         self.abandoned = False
         """Whether nobody waits for the response any more."""
+        self.holds_up_peer = False
+        """Whether nothing is read from the peer until responses to this have been taken."""
         self._operations = operations
         self._responses: deque[tuple[Response, DataStream | Copied | None]] = deque()
         self._taken: DataStream | Copied | None = None
@@ -123,6 +131,8 @@ class Operation:
         if self._copied:
             self._copied -= 1
             self._copied_bytes -= _size(self._taken)
+        if self.holds_up_peer:
+            self._let_peer_go_on()
         return response, self._taken
 
     async def only_response(self) -> Response:
@@ -139,6 +149,11 @@ class Operation:
     def has_responses(self) -> bool:
         """Whether responses have come that nobody has taken yet: it is not for the peer to go on."""
         return len(self._responses) > (0 if self.answered else self._copied)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many responses wait to be taken that there must not be more."""
+        return len(self._responses) - self._copied >= MOST_UNREAD
 
     # For `Operations`
 
@@ -176,6 +191,8 @@ class Operation:
                 await kept.fill(MOST_COPIED)
             self._copied += 1
             self._copied_bytes += _size(kept)
+            if self.holds_up_peer:
+                self._let_peer_go_on()
             if self._copied_bytes > MOST_COPIED:
                 raise UsageError(
                     f"{name} was asked for while more than {MOST_COPIED >> 20} MiB of responses to {self.name} are unread, on the"
@@ -202,6 +219,13 @@ class Operation:
             _, data = self._responses.popleft()
             if data is not None:
                 data.close()
+        if self.holds_up_peer:
+            self._let_peer_go_on()
+
+    def _let_peer_go_on(self) -> None:
+        """When half of what waited has been taken."""
+        if len(self._responses) - self._copied <= MOST_UNREAD // 2:
+            self._operations.on_taken(self)
 
     def _give_back(self) -> None:
         if self._taken is not None:

@@ -30,15 +30,25 @@ class Operations:
     A request is timed from when it is sent. It is late when nothing has moved for its timeout: no byte of it out, no response in.
     Two things are not held against it: bytes of ours that the peer is still taking from the connection, and responses to requests
     that were sent before, since a peer may serve one after the other. `unsent` gives the number of bytes that wait to be sent,
-    `on_late` is told why the association has to end.
+    `on_late` is told why the association has to end. `on_crowded` is told when so many responses wait to be taken that no more must
+    come from the peer, and when they may again.
     """
 
-    def __init__(self, loop: AbstractEventLoop, *, unsent: Callable[[], int], on_late: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        *,
+        unsent: Callable[[], int],
+        on_late: Callable[[str], None],
+        on_crowded: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self.window = 1
         """How many may be outstanding; 0 for no limit."""
         self._loop = loop
         self._unsent = unsent
         self._on_late = on_late
+        self._on_crowded = on_crowded
+        self._crowded = 0  # how many operations hold up the peer
         self._all: dict[int, Operation] = {}  # by Message ID, in the order in which they came
         self._queue: deque[Operation] = deque()  # those that wait for a place in the window
         self._admitted = 0
@@ -90,6 +100,13 @@ class Operations:
         return [
             each for each in self._with_several.values() if each is not operation and each.is_called_by_same(operation)
         ]
+
+    def on_taken(self, operation: Operation) -> None:
+        """An operation does not hold up the peer any more: its responses have been taken, or copied."""
+        operation.holds_up_peer = False
+        self._crowded -= 1
+        if not self._crowded:
+            self._on_crowded(False)
 
     def wake_waiting_caller(self, delivered: Operation) -> None:
         """A response has come to an operation whose caller may be waiting for another one."""
@@ -151,6 +168,8 @@ class Operations:
         operation.answered = not Status(response.status).is_pending
         if operation.answered:  # whoever has asked may be slow to look at it, and even wait for what comes next
             self._give_back_place(operation)
+        else:
+            self._hold_up_peer_if_crowded(operation)
         if not operation.abandoned:
             operation.deliver(response, data, now)
             return None
@@ -159,6 +178,12 @@ class Operations:
         if operation.answered:
             self._remove(operation)
         return None
+
+    def _hold_up_peer_if_crowded(self, operation: Operation) -> None:
+        if operation.is_crowded and not operation.holds_up_peer:
+            operation.holds_up_peer = True
+            self._crowded += 1
+            self._on_crowded(True)
 
     def on_unreadable(self, error: CommandSetError) -> str:
         """A response has come that cannot be read. Returns what is wrong with it; whose it is, if that can be told, is told too."""

@@ -7,21 +7,26 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.admission import Admission
+from tomowire.aio.arguments import function, seconds, whole
 from tomowire.aio.association import Association
 from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
+from tomowire.aio.malformed import check_malformed, is_lenient
 from tomowire.aio.providers import checked
 from tomowire.aio.tls_acceptor import TlsAcceptor
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from ssl import SSLContext
 
     from tomowire.aio.admission import Rules
+    from tomowire.aio.arguments import Check
     from tomowire.aio.budget import MemoryBudget
     from tomowire.aio.connection import Connection
+    from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls import TlsServer
     from tomowire.wire.pdu import AAssociateRQ
@@ -33,8 +38,33 @@ _MOST_WAITING: Final = 64
 _BACKLOG: Final = 128
 
 
+@value(kw_only=True)
+class Conduct:
+    """How a server treats those who connect, by the names of `listen`. Times are in seconds."""
+
+    artim_timeout: float
+    idle_timeout: float | None
+    shutdown_grace: float
+    malformed: Malformed
+    maximum_waiting_per_address: int | None
+    on_established: Callable[[Association], object] | None
+    on_ended: Callable[[Association], object] | None
+
+
+ALLOWED: Final[Mapping[str, Check]] = {
+    "artim_timeout": seconds(),
+    "idle_timeout": seconds(or_none=True),
+    "shutdown_grace": seconds(or_zero=True),
+    "malformed": check_malformed,
+    "maximum_waiting_per_address": whole(1, or_none=True),
+    "on_established": function("the Association"),
+    "on_ended": function("the Association"),
+}
+"""What may be said of `Conduct`."""
+
+
 class Server:
-    """A listening acceptor: `async with listen(...) as server`. Times are in seconds."""
+    """A listening acceptor: `async with listen(...) as server`. `options` go to `loop.create_server`."""
 
     def __init__(
         self,
@@ -43,35 +73,25 @@ class Server:
         *,
         services: Sequence[ServiceProvider],
         rules: Rules,
+        conduct: Conduct,
         budget: MemoryBudget,
-        maximum_waiting_per_address: int | None,
-        artim_timeout: float,
-        idle_timeout: float | None,
-        shutdown_grace: float,
-        lenient: bool,
         ssl: SSLContext | TlsServer | None,
-        on_established: Callable[[Association], object] | None,
-        on_ended: Callable[[Association], object] | None,
         options: dict[str, Any],
     ) -> None:
         self._host = host
         self._port = port
         self._services = checked(services)
         self._rules = rules
+        self._conduct = conduct
         self._budget = budget
-        self._maximum_waiting_per_address = maximum_waiting_per_address
-        self._artim_timeout = artim_timeout
-        self._idle_timeout = idle_timeout
-        self._shutdown_grace = shutdown_grace
-        self._lenient = lenient
-        self._tls = TlsAcceptor(ssl, artim_timeout, maximum_waiting_per_address) if ssl is not None else None
-        self._on_established = on_established
-        self._on_ended = on_ended
+        waiting = conduct.maximum_waiting_per_address
+        self._tls = TlsAcceptor(ssl, conduct.artim_timeout, waiting) if ssl is not None else None
         self._options = options
         self._server: asyncio.Server | None = None
         self._connections: dict[Association, None] = {}  # in the order in which they came
         self._background = Background()
         self._admission = Admission(self._services, rules, self._connections, self._background)
+        self._is_started = False
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -93,22 +113,43 @@ class Server:
         return [each for each in self._connections if each.is_established]
 
     async def start(self) -> None:
-        """Begin to listen. Raises `ConnectFailed` when the address or port cannot be used."""
+        """Begin to listen, once. Raises `ConnectFailed` when the address or port cannot be used: then it may be tried again.
+
+        Raises `UsageError` for a server that listens already, or has been closed.
+        """
+        if self._is_started or self._closing:
+            raise UsageError(
+                "a server is used once, and this one has been started or closed: call listen(...) for another"
+            )
+        self._is_started = True
         self._budget.warn()
-        loop = asyncio.get_running_loop()
-        accept: Callable[[], asyncio.BaseProtocol] = self._accept
-        if self._tls is not None:  # ARTIM begins after the handshake, which must not take longer either
-            await self._tls.load()
-            accept = self._tls.accepting(self._accept)
         try:
-            self._server = await loop.create_server(accept, self._host, self._port, backlog=_BACKLOG, **self._options)
-        except OverflowError as error:
-            raise UsageError(f"{self._port} is not a TCP port (0 to 65535)") from error
+            accept: Callable[[], asyncio.BaseProtocol] = self._accept
+            if self._tls is not None:  # ARTIM begins after the handshake, which must not take longer either
+                await self._tls.load()
+                accept = self._tls.accepting(self._accept)
+            await self._listen(accept)
+        except BaseException:
+            self._is_started = False
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+            raise
+
+    async def _listen(self, accept: Callable[[], asyncio.BaseProtocol]) -> None:
+        loop = asyncio.get_running_loop()
+        options = {"backlog": _BACKLOG, **self._options}
+        try:
+            # In two steps: cancelled while it begins to serve, `create_server` would leave sockets that nobody knows of.
+            self._server = await loop.create_server(accept, self._host, self._port, start_serving=False, **options)
+            await self._server.start_serving()
         except OSError as error:
             reason = error.strerror or error
             raise ConnectFailed(
                 f"cannot listen on {self._host or 'any address'}, port {self._port}: {reason}"
             ) from error
+        if self._closing:
+            raise UsageError("the server was closed while it was being started")
 
     async def close(self, *, grace: float | None = None) -> None:
         """Stop listening, wait up to `grace` seconds (default: `shutdown_grace`) for the associations in progress, then abort them.
@@ -122,7 +163,7 @@ class Server:
             self._server.close()
         if self._tls is not None:
             self._tls.stop()
-        limit = self._shutdown_grace if grace is None else grace
+        limit = self._conduct.shutdown_grace if grace is None else grace
         try:
             await self._wait_released(limit)
             if self._tls is not None:
@@ -174,13 +215,13 @@ class Server:
         upper = UpperLayer(
             is_requestor=False,
             maximum_length=self._rules.maximum_length,
-            lenient=self._lenient,
-            artim_timeout=self._artim_timeout,
+            lenient=is_lenient(self._conduct.malformed),
+            artim_timeout=self._conduct.artim_timeout,
         )
         association = Association(
             upper,
             dispatcher=Dispatcher(self._services),
-            idle_timeout=self._idle_timeout,
+            idle_timeout=self._conduct.idle_timeout,
             host=self,
             budget=self._budget,
         )
@@ -199,10 +240,11 @@ class Server:
             there = self._not_closing()
             if len(there) > most:
                 self._drop_first(each for each in there if not (each.has_begun or each.awaits_answer))
-        if self._maximum_waiting_per_address is not None:
+        most_unasked = self._conduct.maximum_waiting_per_address
+        if most_unasked is not None:
             host = association.peer_host
             unasked = [each for each in self._not_closing() if each.is_unasked and each.peer_host == host]
-            if len(unasked) > self._maximum_waiting_per_address:
+            if len(unasked) > most_unasked:
                 self._drop_first(unasked)
 
     def _not_closing(self) -> list[Association]:
@@ -220,15 +262,15 @@ class Server:
         self._admission.begin(association, request)
 
     def on_established(self, association: Association) -> None:
-        if self._on_established is not None:
+        if self._conduct.on_established is not None:
             name = f"{association.title}: the handler of its beginning"
-            self._background.call(self._on_established, association, name=name)
+            self._background.call(self._conduct.on_established, association, name=name)
 
     def on_ended(self, association: Association) -> None:
         self._admission.give_up(association)
-        if self._on_ended is not None and association.end is not None:
+        if self._conduct.on_ended is not None and association.end is not None:
             name = f"{association.title}: the handler of its end"
-            self._background.call(self._on_ended, association, name=name)
+            self._background.call(self._conduct.on_ended, association, name=name)
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)
