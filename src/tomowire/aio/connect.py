@@ -17,6 +17,7 @@ from tomowire.aio.opening import Opening
 from tomowire.errors import AssociationAborted, AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
+from tomowire.wire.user_identity import UserIdentity
 from tomowire.wire.user_information import AsynchronousOperationsWindow
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls import TlsClient
-    from tomowire.wire.user_identity import UserIdentity
     from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
@@ -82,6 +82,10 @@ async def associate(
     (`AssociationError`).
     """
     address = PeerAddress.of(peer)
+    if not isinstance(identity, UserIdentity | None):
+        raise UsageError(
+            f"identity is a UserIdentity, such as UserIdentity.name(...), and not {type(identity).__name__}"
+        )
     if identity_required:
         if identity is None:
             raise UsageError("identity_required needs an identity that can be confirmed")
