@@ -13,7 +13,7 @@ from support.network import LOOPBACK
 from support.raw_peer import RawPeer, associate_rq, command_pdu, message_pdus, p_data, store_rq
 from support.services import Keeper, serve
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS, Block, BlockPool
-from tomowire.aio.budget import DEFAULT_MEMORY, LEAST_MEMORY, MemoryBudget
+from tomowire.aio.budget import BLOCKS_FOR_TLS, DEFAULT_MEMORY, LEAST_MEMORY, MemoryBudget
 from tomowire.aio.connect import associate
 from tomowire.errors import AssociationRejected, UsageError
 from tomowire.services.verification import verification
@@ -32,14 +32,15 @@ def extra_blocks(budget: MemoryBudget) -> int:
     return count
 
 
-@given(st.integers(LEAST_MEMORY, 1 << 33), st.integers(1, 10_000))
-def test_the_parts_are_never_more_than_the_whole(total: int, associations: int) -> None:
-    budget = MemoryBudget(total, maximum_associations=associations)
+@given(st.integers(LEAST_MEMORY, 1 << 33), st.integers(1, 10_000), st.booleans())
+def test_the_parts_are_never_more_than_the_whole(total: int, associations: int, tls: bool) -> None:
+    budget = MemoryBudget(total, maximum_associations=associations, tls=tls)
     assert 1 <= budget.maximum_associations <= associations
-    blocks = budget.maximum_associations * LEAST_BLOCKS + extra_blocks(budget)
+    below = BLOCKS_FOR_TLS if tls else 0
+    blocks = budget.maximum_associations * (LEAST_BLOCKS + below) + extra_blocks(budget)
     assert blocks * BLOCK_SIZE + budget.data.limit == total
     assert blocks * BLOCK_SIZE <= total // 2 <= budget.data.limit
-    assert blocks <= associations * BLOCK_LIMIT
+    assert blocks <= associations * (BLOCK_LIMIT + below)
 
 
 def test_by_default_a_hundred_associations_have_all_that_they_can_use() -> None:
@@ -52,6 +53,12 @@ def test_by_default_a_hundred_associations_have_all_that_they_can_use() -> None:
 def test_what_few_associations_cannot_use_is_left_for_data_sets() -> None:
     budget = MemoryBudget(DEFAULT_MEMORY, maximum_associations=2)
     assert budget.data.limit == DEFAULT_MEMORY - 2 * BLOCK_LIMIT * BLOCK_SIZE
+
+
+def test_with_tls_fewer_are_let_in_for_the_same_memory() -> None:
+    """1.5 MiB for each in half of it, where without it is half a MiB."""
+    assert MemoryBudget(48 * MB, maximum_associations=200).maximum_associations == 48
+    assert MemoryBudget(48 * MB, maximum_associations=200, tls=True).maximum_associations == 16
 
 
 def test_too_little_for_any_server() -> None:

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -264,3 +265,30 @@ async def test_a_file_that_is_missing_closes_what_was_given(pair: tuple[socket.s
         async with associate(PEER, CONTEXTS, sock=pair[0], ssl=TlsClient("missing.pem")):
             raise AssertionError
     assert pair[0].fileno() == -1
+
+
+async def test_the_pipes_of_a_program_are_refused_with_the_way_that_works() -> None:
+    program = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    assert program.stdin is not None
+    assert program.stdout is not None
+    with pytest.raises(UsageError, match=r"these are pipes, of which each goes one way.*socketpair"):
+        async with associate(PEER, CONTEXTS, stream=(program.stdout, program.stdin)):
+            raise AssertionError
+    program.stdin.write(b"still the caller's")
+    program.stdin.close()
+    assert await program.stdout.read() == b"still the caller's"
+    await program.wait()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"stream": "ANY@localhost:104"}, "stream= takes a transport, .* and not str"),
+        ({"stream": (1, 2)}, r"and not \('int', 'int'\)"),
+        ({"sock": 7}, "sock= takes a socket, and not int"),
+    ],
+)
+async def test_what_is_neither_socket_nor_stream(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        async with associate(PEER, CONTEXTS, **given):
+            raise AssertionError

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,10 @@ from support.network import LOOPBACK
 from support.raw_peer import CT, RawPeer, raw_acceptor
 from support.requirements import system_program
 from support.services import Keeper, serve
+from tomowire.aio.blocks import BLOCK_SIZE
+from tomowire.aio.budget import BLOCKS_FOR_TLS, LEAST_MEMORY
 from tomowire.aio.connect import associate
-from tomowire.errors import ConnectFailed, OperationTimeout
+from tomowire.errors import AssociationRejected, ConnectFailed, OperationTimeout
 from tomowire.services.storage import CStoreScu, storage
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -86,6 +89,36 @@ async def test_a_handler_that_does_not_read_holds_the_sender(
         assert request.data.received <= 4 * MB
         keeper.gate.set()
         assert (await sending).is_success
+
+
+async def test_what_waits_below_an_association_is_not_more_than_the_budget_counts(
+    tmp_path: Path, server_side: ssl.SSLContext, client_side: ssl.SSLContext
+) -> None:
+    keeper = Keeper(reads=False)
+    keeper.gate.clear()
+    async with (
+        serve(keeper, ssl=server_side) as server,
+        associate(f"ANY@{LOOPBACK}:{server.port}", CONTEXTS, ssl=client_side) as association,
+    ):
+        sending = asyncio.create_task(CStoreScu(association).send(sparse_file(tmp_path, 1, 64 * MB)))
+        below: Any = (await keeper.next_begun()).association.connection._transport
+        while not below._ssl_protocol._ssl_reading_paused:
+            await asyncio.wait([sending], timeout=0.05)
+        held = len(below._ssl_protocol._ssl_buffer) + below._ssl_protocol._incoming.pending
+        assert MB // 4 < held < BLOCKS_FOR_TLS * BLOCK_SIZE
+        keeper.gate.set()
+        assert (await sending).is_success
+
+
+async def test_the_memory_of_tls_counts(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
+    """4 MiB are enough for four associations without it."""
+    async with (
+        serve(ssl=server_side, memory=LEAST_MEMORY) as server,
+        associate(f"ANY@{LOOPBACK}:{server.port}", CONTEXTS, ssl=client_side),
+    ):
+        with pytest.raises(AssociationRejected, match="its limit of associations is reached"):
+            async with associate(f"ANY@{LOOPBACK}:{server.port}", CONTEXTS, ssl=client_side):
+                raise AssertionError
 
 
 async def test_a_peer_that_does_not_shake_hands_is_dropped_in_time(server_side: ssl.SSLContext) -> None:

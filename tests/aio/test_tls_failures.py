@@ -503,7 +503,7 @@ async def test_to_be_cancelled_at_any_moment_leaves_nothing(authority: Authority
                 assert (await CEchoScu(association).echo()).is_success
 
         runs = [steps async for steps in cancelled_after_each_step(call, growth=1.0)]
-    assert len(runs) > 20
+    assert len(runs) > 15
 
 
 async def test_a_request_that_comes_with_the_end_of_the_handshake_is_not_lost(authority: Authority) -> None:

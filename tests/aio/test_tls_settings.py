@@ -199,12 +199,13 @@ async def test_a_profile_that_is_none_is_refused_with_the_nearest(authority: Aut
 ECDHE = {f"ECDHE-{kind}-{cipher}" for kind in ("ECDSA", "RSA") for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384")}
 DHE = {"DHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-GCM-SHA384"}
 CHACHA20 = {"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"}
+CCM = {f"ECDHE-ECDSA-AES{bits}-{mode}" for bits in (128, 256) for mode in ("CCM", "CCM8")}
 SUITES = {
     "bcp195": ECDHE | DHE | {"AES128-SHA"},
     "bcp195-nd": ECDHE | DHE | CHACHA20,
     "bcp195-ex": ECDHE | DHE,
     "bcp195-rfc8996": ECDHE | CHACHA20,
-    "bcp195-rfc8996-modified": ECDHE | CHACHA20 | {"ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-AES256-CCM"},
+    "bcp195-rfc8996-modified": ECDHE | CHACHA20 | CCM,
 }
 
 
@@ -265,6 +266,26 @@ async def test_only_the_oldest_profile_takes_the_suite_of_the_aes_profile(author
             else:
                 with pytest.raises(TlsFailed, match="no cipher suite"):
                     await echo(server.port, old)
+
+
+@pytest.mark.parametrize(
+    ("profile", "suite"), [(profile, suite) for profile in SUITES for suite in sorted(SUITES[profile])]
+)
+async def test_each_suite_of_a_profile_serves_alone(authority: Authority, profile: str, suite: str) -> None:
+    """On both sides: the acceptor agrees to it, and nothing else is agreed on."""
+    alone = ssl.create_default_context(cafile=authority.file)
+    alone.maximum_version = ssl.TLSVersion.TLSv1_2
+    alone.set_ciphers(suite)
+    identity = authority.sign(rsa="ECDSA" not in suite)
+    async with (
+        serve(ssl=TlsServer(**identity.options, profile=profile)) as server,
+        associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=alone) as association,
+    ):
+        assert (await CEchoScu(association).echo()).is_success
+        assert association.connection.tls is not None
+        agreed = association.connection.tls.cipher()
+        assert agreed is not None
+        assert agreed[0] == suite
 
 
 @pytest.mark.parametrize("profile", SUITES)

@@ -183,3 +183,28 @@ async def test_who_shows_no_certificate_is_rejected_where_titles_go_by_certifica
                 f"ANY@{LOOPBACK}:{server.port}", [verification()], aet="CT1", ssl=TlsClient(authority.file)
             ):
                 raise AssertionError
+
+
+async def test_a_function_may_give_one_title_alone_and_not_all_that_its_letters_contain(authority: Authority) -> None:
+    tls = TlsServer(**authority.sign().options, authorities=authority.file)
+    client = TlsClient(authority.file, **authority.sign("client").options)
+    async with serve(ssl=tls, certificate_titles=lambda _: "CT12") as server:
+        peer = f"ANY@{LOOPBACK}:{server.port}"
+        async with associate(peer, [verification()], ssl=client, aet="CT12") as association:
+            assert (await CEchoScu(association).echo()).is_success
+        with pytest.raises(AssociationRejected) as rejection:
+            async with associate(peer, [verification()], ssl=client, aet="CT1"):
+                raise AssertionError
+    assert (rejection.value.source, rejection.value.reason) == (1, 3)
+
+
+async def test_a_function_that_gives_no_titles_lets_nobody_in_and_the_log_says_whose_fault_it_is(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = TlsServer(**authority.sign().options, authorities=authority.file)
+    client = TlsClient(authority.file, **authority.sign("client").options)
+    async with serve(ssl=tls, certificate_titles=lambda _: None) as server:  # type: ignore[arg-type,return-value]
+        with pytest.raises(AssociationRejected):
+            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=client):
+                raise AssertionError
+    assert "certificate_titles gives AE titles, and not NoneType" in caplog.text

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from support.certificates import Authority, Identity
-from support.network import LOOPBACK
-from support.programs import Program, run_tomowire, serving
+from support.network import LOOPBACK, free_port
+from support.programs import Program, run_tomowire, serving, start
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +152,102 @@ def test_sighup_has_new_certificates_read_and_broken_ones_refused(
         program.stderr.wait_for("the TLS certificates of before remain in use: the certificate .* cannot be used")
         assert run_tomowire("echo", peer(program), *new).returncode == 0
         assert program.end() == 0
+
+
+# C-MOVE, where the objects go over a connection of their own
+
+
+@contextmanager
+def on_port(port: int, *arguments: object) -> Iterator[Program]:
+    """`serving`, on this port."""
+    program = start([*arguments, "--port", port])
+    try:
+        program.wait_until_listening()
+        yield program
+    finally:
+        program.end()
+
+
+def retrieve_by_move(archive: Program, port: int, folder: Path, *options: object) -> CompletedProcess[str]:
+    where = ("--method", "move", "--aet", "DEST", "--bind", LOOPBACK, "--port", port, "-o", folder, "--modality", "CT")
+    return run_tomowire("retrieve", peer(archive), *where, *options)
+
+
+@pytest.fixture
+def sent(shared_data: Path) -> Path:
+    return shared_data / "synthetic-dcmtk"
+
+
+def test_what_a_move_brings_comes_over_tls_and_both_sides_show_certificates(
+    tmp_path: Path, authority: Authority, sent: Path
+) -> None:
+    port = free_port()
+    trust = ("--tls-ca", authority.file)
+    mine = (*showing(authority.sign(LOOPBACK)), *trust)
+    serve = (
+        "--data-dir",
+        tmp_path / "data",
+        "--node",
+        f"DEST@{LOOPBACK}:{port},tls",
+        *showing(authority.sign()),
+        *trust,
+    )
+    with serving("serve", *serve) as archive:
+        assert run_tomowire("send", peer(archive), sent, *mine).returncode == 0
+        got = retrieve_by_move(archive, port, tmp_path / "got", *mine, "--receive-tls")
+        assert got.returncode == 0, got.stderr
+        assert [each for each in (tmp_path / "got").rglob("*") if each.is_file()]
+        plain = retrieve_by_move(archive, port, tmp_path / "plain", *mine)
+    assert plain.returncode == 1
+    assert "the objects come without TLS, as long as there is no --receive-tls" in plain.stderr
+
+
+def test_a_node_may_have_tls_where_the_archive_has_none_and_another_name_in_its_certificate(
+    tmp_path: Path, authority: Authority, stranger: Authority, sent: Path
+) -> None:
+    port = free_port()
+    serve = ("--data-dir", tmp_path / "data", "--node", f"DEST@{LOOPBACK}:{port},tls-name=dest.example.org")
+    mine = ("--node-tls-ca", authority.file)
+    listening = ("-o", tmp_path / "moved", "--aet", "DEST", *showing(authority.sign("dest.example.org")))
+    with serving("serve", *serve, *mine) as archive:
+        assert run_tomowire("send", peer(archive), sent).returncode == 0
+        with on_port(port, "listen", *listening):
+            moved = run_tomowire("move", peer(archive), "--dest", "DEST", "--modality", "CT")
+            assert moved.returncode == 0, moved.stderr
+        assert [each for each in (tmp_path / "moved").rglob("*") if each.is_file()]
+        with on_port(
+            port, "listen", "-o", tmp_path / "other", "--aet", "DEST", *showing(stranger.sign("dest.example.org"))
+        ):
+            refused = run_tomowire("move", peer(archive), "--dest", "DEST", "--modality", "CT")
+        assert refused.returncode == 1
+        archive.stderr.wait_for("the peer's certificate is signed by an authority that is not trusted here")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--receive-tls", "--method", "move", "--tls"], "--receive-tls needs a certificate: --tls-cert"),
+        (["--receive-tls", "--tls-cert", "CERT", "--tls-key", "KEY"], "--receive-tls is for --method move"),
+        (["--method", "move", "--tls-client-auth", "none"], "--tls-client-auth is for --receive-tls"),
+    ],
+)
+def test_what_a_retrieval_cannot_ask_for(tmp_path: Path, authority: Authority, options: list[str], said: str) -> None:
+    identity = authority.sign()
+    files = {"KEY": identity.key, "CERT": identity.certificate}
+    command = ["retrieve", f"ANY@{LOOPBACK}:1", "-o", tmp_path, "--study-uid", "1.2"]
+    done = run_tomowire(*command, *(files.get(each, each) for each in options))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_certificates_for_nodes_are_looked_at_before_the_archive_begins(tmp_path: Path, authority: Authority) -> None:
+    identity = authority.sign()
+    where = ("--data-dir", tmp_path / "data", "--port", "0")
+    unused = run_tomowire("serve", *where, "--node-tls-ca", authority.file, "--node", "DEST@localhost:1")
+    assert (unused.returncode, "are for a --node with ',tls'" in unused.stderr) == (2, True)
+    node = ("--node", "DEST@localhost:1,tls")
+    alone = run_tomowire("serve", *where, *node, "--node-tls-key", identity.key)
+    assert (alone.returncode, "--node-tls-key needs --node-tls-cert" in alone.stderr) == (2, True)
+    (tmp_path / "broken.pem").write_text("hello")
+    broken = run_tomowire("serve", *where, *node, "--node-tls-ca", tmp_path / "broken.pem")
+    assert (broken.returncode, "broken.pem cannot be used" in broken.stderr) == (2, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tomowire.aio.address import PeerAddress
+from tomowire.aio.tls import TlsClient
 from tomowire.errors import UsageError
 from tomowire.server.nodes import Node, nodes_by_title
 
@@ -17,6 +18,9 @@ from tomowire.server.nodes import Node, nodes_by_title
         ("VIEWER@[::1]:104,associations=4", Node("VIEWER", "::1", 104, 4)),
         ("A,B@C@10.0.0.1:104", Node("A,B@C", "10.0.0.1", 104)),
         (" Viewer 2 @host:1,associations=16", Node("Viewer 2", "host", 1, 16)),
+        ("VIEWER@host:1,tls", Node("VIEWER", "host", 1, tls=True)),
+        ("VIEWER@host:1,tls,associations=2", Node("VIEWER", "host", 1, 2, tls=True)),
+        ("VIEWER@host:1,tls-name=v.example.org", Node("VIEWER", "host", 1, tls=True, tls_name="v.example.org")),
     ],
 )
 def test_a_node_as_it_is_written(text: str, node: Node) -> None:
@@ -40,6 +44,9 @@ def test_a_node_as_it_is_written(text: str, node: Node) -> None:
         "VIEWER@host:1,associations=many",
         "VIEWER@host:1,4",
         "VIEWER@host:1,association=4",
+        "VIEWER@host:1,associations=4,associations=2",
+        "VIEWER@host:1,tls=yes",
+        "VIEWER@host:1,tls-name=",
     ],
 )
 def test_what_is_no_node(text: str) -> None:
@@ -53,3 +60,11 @@ def test_nodes_are_known_by_titles_that_differ() -> None:
     assert nodes_by_title([one, other, one]) == {"VIEWER": one, "viewer": other}
     with pytest.raises(UsageError, match="two nodes are named VIEWER"):
         nodes_by_title([one, Node(" VIEWER ", "c", 3)])
+
+
+def test_a_node_with_tls_is_called_as_all_are_but_for_the_name_in_its_certificate() -> None:
+    tls = TlsClient("ca.pem")
+    assert Node("VIEWER", "host", 1).way(tls) is None
+    assert Node("VIEWER", "host", 1, tls=True).way(tls) == tls
+    named = Node("VIEWER", "host", 1, tls=True, tls_name="v.example.org")
+    assert named.way(tls) == TlsClient("ca.pem", server_hostname="v.example.org")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from tomowire.errors import UsageError
 from tomowire.wire.user_identity import IdentityType, UserIdentity, UserIdentityAC
 
 
@@ -62,3 +65,20 @@ def test_what_can_be_read_of_an_identity() -> None:
     assert (UserIdentity.name("bob").user_name, UserIdentity.name("bob").credential) == ("bob", b"")
     assert (UserIdentity.saml("<a/>").user_name, UserIdentity.saml("<a/>").credential) == (None, b"<a/>")
     assert UserIdentity(1, b"\xff").user_name == "\udcff"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: UserIdentity.name(""), "a user name is text, and not empty"),
+        (lambda: UserIdentity.name(b"alice"), "a user name is text, and not bytes"),  # type: ignore[arg-type]
+        (lambda: UserIdentity.name_and_passcode("alice", ""), "a passcode is text or bytes, and not empty"),
+        (lambda: UserIdentity.name_and_passcode("alice", None), "a passcode is text or bytes, and not NoneType"),  # type: ignore[arg-type]
+        (lambda: UserIdentity.kerberos(b""), "a Kerberos ticket is text or bytes, and not empty"),
+        (lambda: UserIdentity.saml(7), "a SAML assertion is text or bytes, and not int"),  # type: ignore[arg-type]
+        (lambda: UserIdentity.jwt([]), "a JSON web token is text or bytes, and not list"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_identifies_nobody(make: Callable[[], UserIdentity], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make()

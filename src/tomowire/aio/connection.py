@@ -28,6 +28,8 @@ logger = logging.getLogger("tomowire.connection")
 # A connection that is to be closed has so many seconds to get rid of what was written: a peer that reads nothing any more, and
 # does not close either, would keep it for ever.
 _LINGER: Final = 10.0
+# So long has the peer to confirm the end of TLS (RFC 8446 6.1) on a stream that is somebody else's TLS.
+_TLS_LINGER: Final = 1.0
 
 # So many messages leave together; see `flush_soon`.
 _TOGETHER: Final = 4
@@ -291,6 +293,8 @@ class Connection(asyncio.BufferedProtocol):
             transport.close()
             if transport.get_write_buffer_size():
                 self._lingering = self._loop.call_later(_LINGER, self.kill)
+            elif self.tls is not None:
+                self._lingering = self._loop.call_later(_TLS_LINGER, self.kill)
 
     @staticmethod
     def _acknowledge_now(sock: socket.socket) -> None:

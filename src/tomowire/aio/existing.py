@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from tomowire.errors import UsageError
 
 Stream = asyncio.Transport | tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_TAKEN: Final = (
+    "stream= takes a transport, or the reader and the writer of one connection, as asyncio.open_connection gives them"
+)
+_FOR_PROGRAMS: Final = (
+    "start the program with one end of a socket.socketpair() as stdin and stdout, and give the other as sock="
+)
 
 _AT_ONCE: Final = 1 << 16
 _FAMILIES: Final = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", socket.AF_INET)}
@@ -17,10 +24,10 @@ _FAMILIES: Final = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", 
 
 def check_socket(sock: socket.socket) -> socket.socket:
     """A connected stream socket, made non-blocking. Raises `UsageError` for another, and leaves it as it was."""
-    if isinstance(sock, ssl.SSLSocket):
-        raise UsageError("an SSLSocket cannot be used: give the socket below it, and ssl= for TLS")
     if not isinstance(sock, socket.socket):
         raise UsageError(f"sock is a connected socket.socket, and not a {type(sock).__name__}")
+    if isinstance(sock, ssl.SSLSocket):
+        raise UsageError("an SSLSocket cannot be used: give the socket below it, and ssl= for TLS")
     if sock.fileno() == -1:
         raise UsageError("the socket is closed")
     if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM:
@@ -35,20 +42,29 @@ def check_socket(sock: socket.socket) -> socket.socket:
 
 def transport_of(stream: Stream) -> asyncio.Transport:
     """The transport of an open stream. Raises `UsageError` for one that is closed, and for what is none."""
-    if isinstance(stream, tuple):
-        if [*map(type, stream)] != [asyncio.StreamReader, asyncio.StreamWriter]:
-            raise UsageError(f"a stream of two is a StreamReader and its StreamWriter, and not {stream!r:.60}")
+    if not isinstance(stream, tuple):
+        _check_transport(stream)
+        is_over = stream.is_closing()
+        transport = stream
+    else:
+        if [type(each) for each in stream] != [asyncio.StreamReader, asyncio.StreamWriter]:
+            raise UsageError(f"{_TAKEN}, and not {tuple(type(each).__name__ for each in stream)}")
         reader, writer = stream
         transport = cast("asyncio.Transport", writer.transport)
         is_over = transport.is_closing() or reader.at_eof()
-    else:
-        if not hasattr(stream, "set_protocol"):
-            raise UsageError(f"stream is a transport, or a reader and its writer, and not a {type(stream).__name__}")
-        transport = stream
-        is_over = transport.is_closing()
+        if not isinstance(transport.get_protocol(), asyncio.StreamReaderProtocol):
+            raise UsageError(f"{_TAKEN}: these are pipes, of which each goes one way; {_FOR_PROGRAMS}")
     if is_over:
         raise UsageError("the stream is closed")
     return transport
+
+
+def _check_transport(transport: Any) -> None:
+    """Not by its class: uvloop's are none of asyncio's."""
+    if not (hasattr(transport, "set_protocol") and hasattr(transport, "get_extra_info")):
+        raise UsageError(f"{_TAKEN}, and not {type(transport).__name__}")
+    if transport.get_extra_info("pipe") is not None:
+        raise UsageError(f"{_TAKEN}: a pipe goes one way; {_FOR_PROGRAMS}")
 
 
 def take_over(stream: Stream, transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:

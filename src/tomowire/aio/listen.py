@@ -107,13 +107,14 @@ def listen(
     rejected with "local limit exceeded" (PS3.8 Table 9-21). Of more than `maximum_waiting_per_address` connections from one address
     that have not asked for an association, the oldest is closed.
 
-    `memory` is how many bytes the receive blocks and held data sets of all associations may take together (`MemoryBudget`); if it
-    is not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object waits for its part.
+    `memory` is how many bytes the receive blocks and held data sets of all associations may take together, and with TLS its buffers
+    (`MemoryBudget`); if it is not enough for so many associations, fewer are let in. `memory_wait` is how many seconds an object
+    waits for its part.
 
     Raises `UsageError` for what cannot be, at once.
     """
     _check(host, port, ssl, certificate_titles, options)
-    budget = MemoryBudget(memory, maximum_associations=maximum_associations, wait=memory_wait)
+    budget = MemoryBudget(memory, maximum_associations=maximum_associations, tls=ssl is not None, wait=memory_wait)
     rules = Rules(
         ae_titles=_checked("aet", aet),
         calling_ae_titles=_checked("calling_aets", calling_aets),

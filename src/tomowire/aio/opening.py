@@ -8,7 +8,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING
 
 from tomowire.aio.existing import Stream, check_socket, take_over, transport_of
-from tomowire.aio.tls_context import context_of_client
+from tomowire.aio.tls_context import check_side, context_of_client
 from tomowire.aio.tls_handshake import Handshake
 from tomowire.aio.tls_reasons import alert_of, why_refused, why_requestor
 from tomowire.aio.unreachable import not_answered, the_same_in_all, why_not_connected
@@ -39,6 +39,8 @@ class Opening:
             raise UsageError("there can be a socket or a stream, not both")
         self._address = address
         self._tls = tls
+        if isinstance(tls, SSLContext):
+            check_side(tls, server_side=False)
         if tls is not None:
             name = getattr(tls, "server_hostname", None)  # an SSLContext says nothing of it
             self._server_hostname = _host_name(address.host if name is None else name)

@@ -8,7 +8,8 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.connection import printable_address
-from tomowire.aio.tls_context import context_of_server
+from tomowire.aio.failing import describe_failure
+from tomowire.aio.tls_context import check_side, context_of_server
 from tomowire.aio.tls_handshake import Handshake
 from tomowire.aio.tls_reasons import why_acceptor
 from tomowire.errors import UsageError
@@ -28,21 +29,26 @@ _MOST_HANDSHAKES: Final = 128
 class TlsAcceptor:
     """Shakes hands with those who connect, and hands those over with whom that went well. `timeout` is in seconds.
 
-    From one address there may be `maximum_per_address` of them; None is no limit of its own.
+    From one address there may be `maximum_per_address` of them; None is no limit of its own. Raises `UsageError` for an
+    `SSLContext` of the other side.
     """
 
     def __init__(self, tls: SSLContext | TlsServer, timeout: float, maximum_per_address: int | None = None) -> None:
+        if isinstance(tls, SSLContext):
+            check_side(tls, server_side=True)
         self._tls = tls
         self._timeout = timeout
         self._maximum_per_address = maximum_per_address
         self._context: SSLContext | None = tls if isinstance(tls, SSLContext) else None
+        self._loading = asyncio.Lock()
         self._handshakes: dict[asyncio.Task[None], str] = {}  # with whom, in the order in which they began
         self._is_stopped = False
 
     async def load(self) -> None:
         """Read the certificates. Raises `UsageError` when they cannot be used; those of before remain then."""
         if not isinstance(self._tls, SSLContext):
-            self._context = await context_of_server(self._tls)
+            async with self._loading:  # who began last has read what is there now
+                self._context = await context_of_server(self._tls)
 
     async def reload(self) -> None:
         """Read the certificates again, for connections that come from now on. Raises `UsageError` as `load` does."""
@@ -98,14 +104,27 @@ class TlsAcceptor:
     ) -> None:
         assert self._context is not None
         peer = printable_address(transport.get_extra_info("peername"))
+        limit = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with limit:
                 tls = await handshake.run(transport, self._context, server_side=True, server_hostname=None)
-        except TimeoutError:
-            logger.info("%s: no TLS handshake within %g s", peer, self._timeout)
-        except OSError as error:
+        except OSError as error:  # of which TimeoutError is one; the kernel has those too
+            if limit.expired():
+                logger.info("%s: no TLS handshake within %g s", peer, self._timeout)
+                return
             # Port scanners and health checks connect and go.
             level = logging.WARNING if handshake.first else logging.INFO
             logger.log(level, "%s: %s", peer, why_acceptor(error, handshake.first))
+        except Exception as error:  # of an SSLContext of the caller's own, or a mistake here
+            _tell_failure(peer, "the TLS handshake", error)
         else:
-            handshake.hand_over(tls, connection())
+            try:
+                handshake.hand_over(tls, connection())
+            except Exception as error:
+                tls.abort()
+                _tell_failure(peer, "what follows the TLS handshake", error)
+
+
+def _tell_failure(peer: str, what: str, error: Exception) -> None:
+    logger.error("%s: %s failed: %s", peer, what, describe_failure(error))
+    logger.debug("%s: %s failed", peer, what, exc_info=error)

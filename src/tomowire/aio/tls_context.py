@@ -68,6 +68,13 @@ async def context_of_server(tls: TlsServer) -> SSLContext:
     return await asyncio.to_thread(_make_server, tls)
 
 
+def check_side(context: SSLContext, *, server_side: bool) -> None:
+    """Raises `UsageError` for an `SSLContext` that is made for the other side: every handshake would fail with it."""
+    if context.protocol is (ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER):
+        sides = ("who listens", "who calls") if server_side else ("who calls", "who listens")
+        raise UsageError(f"the SSLContext is one for {sides[1]} ({context.protocol.name}), and not for {sides[0]}")
+
+
 def _make_client(tls: TlsClient) -> SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     apply_profile(context, TlsProfile.named(tls.profile))
@@ -121,7 +128,7 @@ def _identify(context: SSLContext, tls: TlsClient | TlsServer) -> None:
         context.load_cert_chain(certificate, key, tls.password if tls.password is not None else _no_password)
     except OSError as error:
         _refuse(f"the certificate {' with the key '.join(files)} cannot be used", error, needed, *files)
-    except ValueError as error:  # a password that is too long
+    except (ValueError, TypeError) as error:  # a password that is too long, or none
         raise UsageError(f"the key in {files[-1]} cannot be opened: {error}") from error
 
 

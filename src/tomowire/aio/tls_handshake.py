@@ -2,7 +2,7 @@
 
 `loop.start_tls` does the work. What it lacks is added here: it hands on what came with the end of the handshake before there is
 anybody to take it, it does not tell how the other side began, and when a handshake fails it keeps the alert to itself that would
-have told the other side why.
+have told the other side why. And it would wait at the end until the other side has confirmed that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tomowire.aio.existing import feed
@@ -28,7 +29,7 @@ _FIRST: Final = 8
 # a closed connection may mean anything.
 _NO_TLS_CAME: Final = bytes.fromhex("15 0301 0002 02 46")
 
-# Of a peer that does not confirm the end of TLS no more is expected than that it closes the connection.
+# So long may what was written before take to leave, when the connection is closed.
 _SHUTDOWN_TIMEOUT: Final = 5.0
 # Who waits for a handshake sets the limit.
 _NO_TIMEOUT: Final = 24 * 3600.0
@@ -140,6 +141,7 @@ class _Watched(ssl.SSLContext):
     ) -> ssl.SSLObject:
         tls = self._context.wrap_bio(incoming, outgoing, *arguments, **keywords)
         incoming.write(self._handshake.take_early())
+        _end_at_once(tls, self._transport)
         go_on = tls.do_handshake
 
         def do_handshake() -> None:
@@ -162,6 +164,30 @@ class _Watched(ssl.SSLContext):
 
         tls.do_handshake = do_handshake  # type: ignore[method-assign]
         return tls
+
+
+def _end_at_once(tls: ssl.SSLObject, transport: asyncio.Transport) -> None:
+    """Close the connection when close_notify is on its way, as RFC 8446 6.1 allows: many peers wait for that, and confirm nothing.
+
+    What DICOM had to say has been said and answered before (PS3.8 7.2), so nothing can be cut off by it.
+    """
+    loop = asyncio.get_running_loop()
+    unwrap = type(tls).unwrap
+    itself = weakref.ref(tls)
+
+    def end() -> None:
+        ending = itself()
+        assert ending is not None
+        del ending.unwrap  # once is enough
+        try:
+            unwrap(ending)
+        except (
+            ssl.SSLWantReadError
+        ):  # the event loop sends close_notify when it hears this, and would wait for the other side's
+            loop.call_soon(transport.close)
+            raise
+
+    tls.unwrap = end  # type: ignore[method-assign]
 
 
 def _send_now(transport: asyncio.Transport, data: bytes) -> None:

@@ -45,12 +45,20 @@ def why_not_let_in(titles_of: TitlesOf, certificate: PeerCertificate | None, cal
     """Why a caller with this certificate is not let in by this title; None if it is."""
     if certificate is None:
         return "the caller has shown no certificate"
-    allowed = titles_of(certificate)
+    allowed = _titles(titles_of(certificate))
     if calling_ae_title in allowed:
         return None
     whose = certificate.subject or f"sha256:{certificate.fingerprint}"
     may = f"may call as {', '.join(sorted(allowed))} only" if allowed else "may not call by any AE title"
     return f"the certificate of {whose} {may}"
+
+
+def _titles(given: Collection[str]) -> frozenset[str]:
+    """One title alone is one, and not all that its letters contain. Raises `UsageError` for what is neither."""
+    try:
+        return frozenset([given] if isinstance(given, str) else given)
+    except TypeError:
+        raise UsageError(f"certificate_titles gives AE titles, and not {type(given).__name__}") from None
 
 
 def _read_key(key: str) -> str:

@@ -11,6 +11,7 @@ import click
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
+from tomowire.cli.identity import identity_options, warn_of_secrets
 from tomowire.cli.running import set_up_logging
 from tomowire.cli.tls import tls_client_options
 from tomowire.errors import UsageError
@@ -89,6 +90,7 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
             association_timeout: float,
             verbose: int,
             tls: TlsClient | None,
+            identity: dict[str, Any],
             **others: Any,
         ) -> T:
             set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
@@ -96,13 +98,15 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
                 "aet": aet,
                 "connect_timeout": connect_timeout,
                 "association_timeout": association_timeout,
+                **identity,
             }
             if tls is not None:
                 options["ssl"] = tls
+            warn_of_secrets(identity.get("identity"), tls)
             address = peer if called_aet is None else PeerAddress(called_aet, peer.host, peer.port)
             return command(peer=address, verbose=verbose, options=options, **others)
 
-        decorated: Callable[..., T] = tls_client_options(gathered)
+        decorated: Callable[..., T] = tls_client_options(identity_options(gathered))
         for option in (verbose_option, _seconds("--timeout", timeout, timeout_help), *reversed(_REQUESTOR)):
             decorated = option(decorated)  # decorators work from the bottom up
         return decorated

@@ -24,6 +24,7 @@ from tomowire.cli.receiving import allow_many_files, explained
 from tomowire.cli.retrieval import RetrievalReport, counts_of
 from tomowire.cli.running import complain, run
 from tomowire.cli.selection import Selection, missing
+from tomowire.cli.tls import tls_receiving_options
 from tomowire.errors import ConnectFailed, TomowireError, UsageError
 from tomowire.services.find import CFindScu, associate_for_queries
 from tomowire.services.folder import Folder
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tomowire.aio.address import PeerAddress
+    from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsServer
     from tomowire.cli.keys import Keys
     from tomowire.services.query import Query
     from tomowire.services.retrieve_plan import Part
@@ -80,6 +83,7 @@ logger: Final = logging.getLogger("tomowire.retrieve")
 )
 @json_option
 @requestor_options(timeout=DEFAULT_RETRIEVE_TIMEOUT, timeout_help="Seconds in which something must come.")
+@tls_receiving_options
 def command(
     peer: PeerAddress,
     output: Path,
@@ -92,6 +96,7 @@ def command(
     as_json: bool,
     timeout: float,
     verbose: int,
+    receiving: TlsServer | None,
     options: dict[str, Any],
 ) -> None:
     """Get patients, studies, series or images from PEER, and write them to files.
@@ -109,9 +114,15 @@ def command(
         complain(
             "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
         )
+    if receiving is not None and method != "move":
+        raise click.UsageError(
+            "--receive-tls is for --method move: with C-GET objects come on the association that asks"
+        )
+    if receiving is None and method == "move" and "ssl" in options:
+        complain("the objects come without TLS, as long as there is no --receive-tls")
     advice = f"; another way may be open: --method {'get' if method == 'move' else 'move'}"
     report = RetrievalReport(peer, method, None, as_json, verbose > 0, advice)
-    listening = _Listening(bind, _PORT if port is None else port) if method == "move" else None
+    listening = _Listening(bind, _PORT if port is None else port, receiving) if method == "move" else None
     run(_retrieve(keys, partial(Folder, output, name=name), listening, resume, report, timeout, options))
 
 
@@ -143,6 +154,7 @@ class _Listening:
 
     bind: str | None
     port: int
+    tls: TlsServer | None
 
     async def address(self, peer: PeerAddress) -> str:
         if self.bind is not None:
@@ -223,7 +235,8 @@ class _Retrieval:
         address = await listening.address(self._report.peer)
         ours = OfOurMove(title, self._report.peer, self.collector.keep, complain)
         at = (address, listening.port)
-        server = listen(*at, services=[Verification(), Storage(ours.keep)], aet=title, shutdown_grace=_GRACE)
+        services: list[ServiceProvider] = [Verification(), Storage(ours.keep)]
+        server = listen(*at, services=services, aet=title, shutdown_grace=_GRACE, ssl=listening.tls)
         allow_many_files()
         async with AsyncExitStack() as stack:
             with explained(*at):
@@ -235,7 +248,8 @@ class _Retrieval:
                 ours.new_message_id,
             )
         if not ours.came and self._report.is_undelivered:
-            complain(f"listening here on {place} as {title}: the peer must have that address")
+            how = ", and speak TLS" if listening.tls is not None else ""
+            complain(f"listening here on {place} as {title}: the peer must have that address{how}")
         elsewhere = last.completed - self.collector.arrived if last is not None else 0
         if elsewhere > 0:
             self._report.failed(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tomowire.cli.nodes import node_option
+from tomowire.cli.nodes import node_options
 from tomowire.cli.options import AeTitle
 from tomowire.cli.receiving import (
     SHUTDOWN_GRACE,
@@ -25,6 +25,7 @@ from tomowire.cli.running import ExitCode, complain, run
 from tomowire.cli.tls import reloading
 
 if TYPE_CHECKING:
+    from tomowire.aio.tls import TlsClient
     from tomowire.cli.receiving import Acceptor
     from tomowire.server.app import Settings
     from tomowire.server.nodes import Node
@@ -59,8 +60,8 @@ data_dir_option = click.option(
 @click.option(
     "--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title."
 )
-@node_option
 @acceptor_options
+@node_options
 def command(
     data_dir: Path,
     aet: str,
@@ -69,6 +70,7 @@ def command(
     allow: tuple[str, ...],
     allow_unknown_callers: bool,
     nodes: tuple[Node, ...],
+    node_tls: TlsClient,
     acceptor: Acceptor,
 ) -> None:
     """Run the archive until interrupted: what gets Success is durable and indexed.
@@ -92,6 +94,7 @@ def command(
         memory=acceptor.memory,
         shutdown_grace=SHUTDOWN_GRACE,
         tls=acceptor.tls,
+        node_tls=node_tls,
     )
     run(_serve(settings))
 

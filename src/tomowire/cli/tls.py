@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _PROFILE: Final = click.option(
     "--tls-profile",
@@ -33,24 +33,26 @@ _PROFILE: Final = click.option(
 _CERTIFICATE: Final = "One's own certificate, PEM, followed by those between it and its authority."
 _KEY: Final = "Its private key, if it is in another file."
 
+_CLIENT_AUTH: Final = click.option(
+    "--tls-client-auth",
+    type=click.Choice(["none", "optional", "require"]),
+    help="Whether callers must show a certificate. Default: require with --tls-ca, otherwise none.",
+)
+
 _CLIENT: Final = (
     click.option("--tls", is_flag=True, help="Use TLS. The other TLS options imply it."),
-    click.option("--tls-ca", type=_PEM, help="Authorities to trust, PEM. Default: the system's."),
-    click.option("--tls-cert", type=_PEM, help=_CERTIFICATE),
-    click.option("--tls-key", type=_PEM, help=_KEY),
+    click.option("--tls-ca", type=PEM, help="Authorities to trust, PEM. Default: the system's."),
+    click.option("--tls-cert", type=PEM, help=_CERTIFICATE),
+    click.option("--tls-key", type=PEM, help=_KEY),
     _PROFILE,
     click.option("--tls-server-name", help="The name that the peer's certificate must be for. Default: the host."),
     click.option("--tls-insecure", is_flag=True, help="Take any certificate: then nobody knows who the peer is."),
 )
 _SERVER: Final = (
-    click.option("--tls-cert", type=_PEM, help=f"Use TLS. {_CERTIFICATE}"),
-    click.option("--tls-key", type=_PEM, help=_KEY),
-    click.option("--tls-ca", type=_PEM, help="Authorities that may have signed callers' certificates, PEM."),
-    click.option(
-        "--tls-client-auth",
-        type=click.Choice(["none", "optional", "require"]),
-        help="Whether callers must show a certificate. Default: require with --tls-ca, otherwise none.",
-    ),
+    click.option("--tls-cert", type=PEM, help=f"Use TLS. {_CERTIFICATE}"),
+    click.option("--tls-key", type=PEM, help=_KEY),
+    click.option("--tls-ca", type=PEM, help="Authorities that may have signed callers' certificates, PEM."),
+    _CLIENT_AUTH,
     _PROFILE,
 )
 
@@ -103,14 +105,43 @@ def tls_server_options(command: Callable[..., T]) -> Callable[..., T]:
         **others: Any,
     ) -> T:
         _check(tls_cert is None and _is_given(), "TLS needs a certificate: --tls-cert")
-        wants = tls_client_auth in ("optional", "require")
-        _check(wants and tls_ca is None, f"--tls-client-auth {tls_client_auth} needs --tls-ca")
+        _check_client_auth(tls_client_auth, tls_ca)
         server = None
         if tls_cert is not None:
             server = TlsServer(tls_cert, tls_key, authorities=tls_ca, verify=tls_client_auth, profile=tls_profile)
         return command(tls=server, **others)
 
     return _decorated(gathered, _SERVER)
+
+
+def tls_receiving_options(command: Callable[..., T]) -> Callable[..., T]:
+    """The options of a command that calls, and is called back; below `requestor_options`. It gets `receiving`, for `listen`."""
+
+    @functools.wraps(command)
+    def gathered(*, receive_tls: bool, tls_client_auth: Any, options: dict[str, Any], **others: Any) -> T:
+        tls: TlsClient | None = options.get("ssl")
+        _check(tls_client_auth is not None and not receive_tls, "--tls-client-auth is for --receive-tls")
+        receiving = None
+        if receive_tls:
+            if tls is None or tls.certificate is None:
+                raise click.UsageError("--receive-tls needs a certificate: --tls-cert")
+            _check_client_auth(tls_client_auth, tls.authorities)
+            receiving = TlsServer(
+                tls.certificate, tls.key, authorities=tls.authorities, verify=tls_client_auth, profile=tls.profile
+            )
+        return command(receiving=receiving, options=options, **others)
+
+    receive = click.option(
+        "--receive-tls",
+        is_flag=True,
+        help="With --method move: the objects come over TLS too, with --tls-cert as the certificate here.",
+    )
+    return _decorated(gathered, (receive, _CLIENT_AUTH))
+
+
+def _check_client_auth(client_auth: str | None, authorities: object) -> None:
+    wants = client_auth in ("optional", "require")
+    _check(wants and authorities is None, f"--tls-client-auth {client_auth} needs --tls-ca")
 
 
 @contextlib.contextmanager

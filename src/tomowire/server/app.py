@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Self
 from tomowire.aio.budget import DEFAULT_MEMORY
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
 from tomowire.aio.threads import finished
+from tomowire.aio.tls import TlsClient
+from tomowire.aio.tls_context import context_of_client
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
@@ -50,7 +52,7 @@ class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
     host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
     lets in everyone. `nodes` are also the peers that C-MOVE may send to. `shutdown_grace` are the seconds that associations in
-    progress get at the end. `tls` makes the DICOM port one with TLS."""
+    progress get at the end. `tls` makes the DICOM port one with TLS, `node_tls` is how the nodes with TLS are called."""
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
@@ -65,6 +67,7 @@ class Settings:
     memory: int = DEFAULT_MEMORY
     shutdown_grace: float = 10.0
     tls: TlsServer | None = None
+    node_tls: TlsClient | None = None
 
 
 class Archive:
@@ -100,6 +103,7 @@ class Archive:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
+            await self._load_certificates()
             if (callers := self._callers) is not None:
                 await stack.enter_async_context(callers)
             self._server = await stack.enter_async_context(
@@ -174,6 +178,12 @@ class Archive:
             )
         )
 
+    async def _load_certificates(self) -> None:
+        """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+        for node in self._nodes.values():
+            if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
+                await context_of_client(tls)
+
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
 
@@ -189,7 +199,9 @@ class Archive:
         from tomowire.server.retrieve import ArchiveRetrieve
 
         assert self._storage is not None
-        return ArchiveRetrieve(self._storage.index, self._storage.root, self._nodes, self.settings.ae_title)
+        return ArchiveRetrieve(
+            self._storage.index, self._storage.root, self._nodes, self.settings.ae_title, self.settings.node_tls
+        )
 
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None

@@ -3,44 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.errors import UsageError
 from tomowire.wire.value import value
 
+if TYPE_CHECKING:
+    from tomowire.aio.tls import TlsClient
+
 MOST_ASSOCIATIONS: Final = 16
 
-_FORM: Final = "a node is written AET@host:port, or AET@host:port,associations=4"
-_OPTION: Final = "associations="
+_FORM: Final = "a node is written AET@host:port, and may have ,associations=4 and ,tls or ,tls-name=NAME behind it"
+_ASSOCIATIONS: Final = "associations="
+_TLS: Final = "tls"
+_TLS_NAME: Final = "tls-name="
 
 
 @value()
 class Node:
-    """A peer. `associations` is how many of ours it takes at once."""
+    """A peer. `associations` is how many of ours it takes at once. With `tls` it is called over TLS; its certificate must then
+    be for `tls_name`, or for `host` if that is None."""
 
     ae_title: str
     host: str
     port: int
     associations: int = 1
+    tls: bool = False
+    tls_name: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Node:
-        """Read `AET@host:port`, with `,associations=N` if it takes several. Raises `UsageError` that says what is wrong."""
+        """Read `AET@host:port`, and what is behind it: `,associations=N`, `,tls`, `,tls-name=NAME` (which implies `,tls`).
+
+        Raises `UsageError` that says what is wrong.
+        """
         title, at, location = text.rpartition("@")
         if not at:
             raise UsageError(f"{text!r} has no AE title: {_FORM}")
-        location, comma, option = location.partition(",")  # an AE title may have one
+        location, *options = location.split(",")  # an AE title may have one
         address = PeerAddress.parse(f"{title}@{location}")
-        return cls(address.ae_title, address.host, address.port, _associations(option, text) if comma else 1)
+        given: dict[str, Any] = {}
+        for option in options:
+            read = _read_option(option, text)
+            if given.keys() & read.keys() - {_TLS}:
+                raise UsageError(f"{text!r}: {option!r} is said twice")
+            given |= read
+        return cls(address.ae_title, address.host, address.port, **given)
 
     @property
     def address(self) -> PeerAddress:
         """What an association is opened to."""
         return PeerAddress(self.ae_title, self.host, self.port)
 
+    def way(self, tls: TlsClient) -> TlsClient | None:
+        """How it is called, where nodes with TLS are called by `tls`; None: without TLS."""
+        if not self.tls:
+            return None
+        return tls if self.tls_name is None else replace(tls, server_hostname=self.tls_name)
+
     def __str__(self) -> str:
-        return f"{self.address},{_OPTION}{self.associations}" if self.associations > 1 else str(self.address)
+        options = [f"{_ASSOCIATIONS}{self.associations}"] if self.associations > 1 else []
+        if self.tls:
+            options.append(_TLS if self.tls_name is None else f"{_TLS_NAME}{self.tls_name}")
+        return ",".join([str(self.address), *options])
 
 
 def nodes_by_title(nodes: Iterable[Node]) -> Mapping[str, Node]:
@@ -57,10 +84,14 @@ def nodes_by_title(nodes: Iterable[Node]) -> Mapping[str, Node]:
     return found
 
 
-def _associations(option: str, text: str) -> int:
-    number = option.removeprefix(_OPTION)
+def _read_option(option: str, text: str) -> dict[str, Any]:
+    if option == _TLS:
+        return {"tls": True}
+    if option.startswith(_TLS_NAME) and (name := option.removeprefix(_TLS_NAME)):
+        return {"tls": True, "tls_name": name}
+    number = option.removeprefix(_ASSOCIATIONS)
     if number == option or not (number.isascii() and number.isdigit()):
         raise UsageError(f"{text!r}: {option!r} is not understood; {_FORM}")
     if not 1 <= int(number) <= MOST_ASSOCIATIONS:
         raise UsageError(f"{text!r}: 1 to {MOST_ASSOCIATIONS} associations can be opened at once")
-    return int(number)
+    return {"associations": int(number)}

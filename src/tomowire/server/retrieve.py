@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
+from tomowire.aio.tls import TlsClient
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
 from tomowire.server.index.keys import parse_unique_keys
 from tomowire.server.index.retrieval import find_objects, select_uids
@@ -52,14 +53,18 @@ _MOST_TO_ONE: Final = 16
 
 class ArchiveRetrieve:
     """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
-    destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there.
+    destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there. Those with TLS are called by
+    `tls`.
     """
 
-    def __init__(self, index: IndexReaders, root: Path, nodes: Mapping[str, Node], ae_title: str) -> None:
+    def __init__(
+        self, index: IndexReaders, root: Path, nodes: Mapping[str, Node], ae_title: str, tls: TlsClient | None = None
+    ) -> None:
         self._index = index
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
+        self._tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
@@ -92,7 +97,9 @@ class ArchiveRetrieve:
         if node is None:
             return None
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
-        return Destination(node.address, node.associations, self._ae_title, turns=turns)
+        tls = node.way(self._tls)
+        options = {"ssl": tls} if tls is not None else None
+        return Destination(node.address, node.associations, self._ae_title, options, turns)
 
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:

@@ -10,6 +10,7 @@ from tomowire.errors import (
     AssociationLost,
     AssociationRejected,
     ConnectFailed,
+    IdentityNotConfirmed,
     NoAcceptedContext,
     OperationTimeout,
     PeerMisbehaved,
@@ -34,8 +35,8 @@ class Diagnosis:
     """What is wrong, for a person."""
 
     kind: str
-    """One word or two, which do not change: "name", "refused", "no answer", "unreachable", "TLS", "rejected", "not DICOM",
-    "aborted", "closed", "silent", "no context", "misbehaved" or "other"."""
+    """One word or two, which do not change: "name", "refused", "no answer", "unreachable", "TLS", "rejected", "not confirmed",
+    "not DICOM", "aborted", "closed", "silent", "no context", "misbehaved" or "other"."""
     happened: str
     whose: str
     """Whose fault it is, as far as can be told from here."""
@@ -85,6 +86,19 @@ def diagnose(error: Exception, peer: PeerAddress, calling_ae_title: str) -> Diag
                 str(error),
                 "the two sides have nothing in common for this: the association itself was accepted",
                 ("have it enabled at the peer for this AE title, or propose what the peer does support",),
+            )
+        case _:
+            return _unusual(error)
+
+
+def _unusual(error: Exception) -> Diagnosis:
+    match error:
+        case IdentityNotConfirmed():
+            return Diagnosis(
+                "not confirmed",
+                str(error),
+                "the peer: it takes no notice of who the user is, or does not say that it does",
+                ("have it check users, or do not ask for its word (identity_required, --identity-required)",),
             )
         case PeerMisbehaved():
             return Diagnosis(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from tomowire.errors import UsageError
 from tomowire.wire.value import value
 
 _MOST_SHOWN: Final = 64
@@ -36,7 +37,7 @@ class UserIdentity:
     """Who the user is, as the requestor says (PS3.7 D.3.3.7.1): made by `name`, `name_and_passcode`, `kerberos`, `saml` or `jwt`.
 
     With `positive_response` the acceptor is asked to say that it knows the user. One that does not look at identities says nothing,
-    and accepts all the same.
+    and accepts all the same. What is empty, or neither text nor bytes, is a `UsageError`.
     """
 
     identity_type: int
@@ -55,25 +56,23 @@ class UserIdentity:
         cls, user_name: str, passcode: str | bytes, *, positive_response: bool = False
     ) -> UserIdentity:
         """A user name and its passcode. Both are sent as they are: use TLS."""
-        secret = passcode.encode() if isinstance(passcode, str) else passcode
+        secret = _bytes(passcode, "a passcode")
         return cls(IdentityType.USER_NAME_AND_PASSCODE, _name(user_name), secret, positive_response)
 
     @classmethod
     def kerberos(cls, ticket: bytes, *, positive_response: bool = False) -> UserIdentity:
         """A Kerberos service ticket (RFC 4120); the positive response to it is the server's ticket."""
-        return cls(IdentityType.KERBEROS, ticket, b"", positive_response)
+        return cls(IdentityType.KERBEROS, _bytes(ticket, "a Kerberos ticket"), b"", positive_response)
 
     @classmethod
     def saml(cls, assertion: str | bytes, *, positive_response: bool = False) -> UserIdentity:
         """A SAML assertion; the positive response to it is a SAML response."""
-        encoded = assertion.encode() if isinstance(assertion, str) else assertion
-        return cls(IdentityType.SAML, encoded, b"", positive_response)
+        return cls(IdentityType.SAML, _bytes(assertion, "a SAML assertion"), b"", positive_response)
 
     @classmethod
     def jwt(cls, token: str | bytes, *, positive_response: bool = False) -> UserIdentity:
         """A JSON web token (RFC 7519) in its compact form, as it would stand behind `Authorization: Bearer`."""
-        encoded = token.encode() if isinstance(token, str) else token
-        return cls(IdentityType.JWT, encoded, b"", positive_response)
+        return cls(IdentityType.JWT, _bytes(token, "a JSON web token"), b"", positive_response)
 
     @property
     def user_name(self) -> str | None:
@@ -106,6 +105,15 @@ class UserIdentityAC:
         return f"UserIdentityAC({len(self.server_response)} bytes)"
 
 
-def _name(user_name: str) -> bytes:
+def _name(user_name: object) -> bytes:
     """Escaped bytes, as Python reads them from a command line and `user_name` from a peer, are sent as they were."""
+    if not isinstance(user_name, str) or not user_name:
+        raise UsageError(f"a user name is text, and not {'empty' if user_name == '' else type(user_name).__name__}")
     return user_name.encode("utf-8", "surrogateescape")
+
+
+def _bytes(given: object, what: str) -> bytes:
+    """Raises `UsageError`, which does not quote it."""
+    if not isinstance(given, str | bytes) or not given:
+        raise UsageError(f"{what} is text or bytes, and not {'empty' if given in ('', b'') else type(given).__name__}")
+    return given.encode() if isinstance(given, str) else given
