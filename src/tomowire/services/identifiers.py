@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError
+from tomowire.services.character_sets import TEXT_VRS, can_hold
 from tomowire.services.damage import what_is_wrong
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -33,10 +34,7 @@ TRANSFER_SYNTAXES: Final = frozenset(
 )
 """Those that a data set without pixels can have."""
 
-# PS3.5 6.1.2.3: the VRs that Specific Character Set is about.
-_TEXT: Final = frozenset({"SH", "LO", "UC", "ST", "LT", "UT", "PN"})
 _CHARACTER_SET: Final = "SpecificCharacterSet"
-_DEFAULT_REPERTOIRE: Final = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
 _LAST_GROUP_THAT_IS_NO_DATA: Final = 0x0007  # commands, file meta information, and what PS3.5 7.8 forbids
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _INFLATED_CAP: Final = 16 << 20
@@ -147,7 +145,7 @@ def _with_character_set(dataset: Dataset) -> Dataset:
     prepared = _copy(dataset)
     if any(character > "\x7f" for character in text):
         named = dataset.get(_CHARACTER_SET)
-        prepared.SpecificCharacterSet = named if _carries(named, text) else UTF_8
+        prepared.SpecificCharacterSet = named if can_hold(named, text) else UTF_8
     return prepared
 
 
@@ -156,34 +154,9 @@ def _strings(dataset: Dataset) -> Iterator[str]:
         if element.VR == "SQ":
             for item in element.value:
                 yield from _strings(item)
-        elif element.VR in _TEXT and not element.is_empty:
+        elif element.VR in TEXT_VRS and not element.is_empty:
             for each in [element.value] if element.VM == 1 else element.value:
                 yield str(each)
-
-
-def _carries(character_set: Any, text: set[str]) -> bool:
-    """Whether all characters of `text` are in one of the repertoires that `character_set` names (PS3.3 C.12.1.1.2)."""
-    import pydicom  # noqa: F401 - whole, before its parts
-    from pydicom.charset import convert_encodings, custom_encoders, python_encoding
-
-    names = [character_set] if isinstance(character_set, str) else list(character_set or ())
-    if not names or not all(name in python_encoding for name in names):
-        return False
-
-    def encodable(character: str, name: str, encoding: str) -> bool:
-        if name in _DEFAULT_REPERTOIRE:  # for which pydicom would take Latin-1
-            return character <= "\x7f"
-        try:
-            if encoding in custom_encoders:
-                custom_encoders[encoding](character)
-            else:
-                character.encode(encoding)
-        except UnicodeError:
-            return False
-        return True
-
-    pairs = list(zip(names, convert_encodings(list(names)), strict=False))
-    return all(any(encodable(character, *pair) for pair in pairs) for character in text)
 
 
 def _copy(dataset: Dataset) -> Dataset:
