@@ -1,4 +1,4 @@
-"""What text a Specific Character Set (0008,0005) can hold (PS3.3 C.12.1.1.2, PS3.5 6.1). pydicom writes question marks for the rest."""
+"""What text a Specific Character Set (0008,0005) can hold (PS3.3 C.12.1.1.2, PS3.5 6.1)."""
 
 from __future__ import annotations
 

@@ -142,6 +142,8 @@ def _pixel_parts(dataset: Dataset, transfer_syntax_uid: str) -> list[Part]:
     element = dataset.get_item(PIXEL_DATA)
     check_whole(element)
     content: Part = element.value or b""
+    if not isinstance(content, bytes | bytearray | memoryview | BufferedIOBase):
+        raise DataSetError(f"{shown(PIXEL_DATA)}: its value is bytes, not {type(content).__name__}")
     size = size_of(content)
     implicit, little = layout_of(transfer_syntax_uid)
     if transfer_syntax_uid not in UNCOMPRESSED:

@@ -24,7 +24,7 @@ _ITEM: Final = 0xFFFEE000
 
 
 class ElementWriter:
-    """Writes data sets in one layout. `was_read` is whether they were: bytes that pydicom took for Latin-1 go out as they came in."""
+    """Writes data sets in one layout. Of those that were read, what pydicom took for Latin-1 goes out as it came in."""
 
     def __init__(self, *, implicit: bool, little: bool, was_read: bool) -> None:
         self._layout = implicit, little
@@ -33,9 +33,9 @@ class ElementWriter:
     def encoded(self, dataset: Dataset, character_set: Any, depth: int = 0) -> bytes:
         """The elements of `dataset`, which is `depth` sequences deep, where `character_set` is in force unless it has its own.
 
-        Elements that were read and not looked at go out as the bytes that came in. Raises `DataSetError`, which names the element and
-        not its value, for what cannot be encoded and for text that its character set cannot hold: where none is named, other than
-        ASCII.
+        Elements that were read and not looked at go out as the bytes that came in. Raises `DataSetError`, which names the element
+        and not its value, for what cannot be encoded and for text that its character set cannot hold, for which pydicom would
+        write question marks: where none is named, other than ASCII.
         """
         import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.filewriter import correct_ambiguous_vr

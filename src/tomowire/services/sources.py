@@ -6,11 +6,12 @@ A `Source` is opened for each attempt to send it. The four kinds that come with 
 
 from __future__ import annotations
 
+import re
 import sys
 from asyncio import to_thread
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard, cast, runtime_checkable
 
 from tomowire.errors import UsageError
 from tomowire.services.dicom_file import inspect
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from pydicom import Dataset
+
+_UID_LENGTH: Final = 64
+_UID: Final = re.compile(r"[!-\[\]-~]+")  # devices make letters too, and an object is sent as it is
 
 
 @runtime_checkable
@@ -70,7 +74,10 @@ async def as_source(thing: Any) -> Source:
     DICOM, `OSError` for what cannot be read, `UsageError` for what cannot be a source.
     """
     if isinstance(thing, str | PathLike):
-        return await to_thread(inspect, Path(cast("str | PathLike[str]", thing)))
+        path = Path(cast("str | PathLike[str]", thing))
+        if "\0" in str(path):
+            raise UsageError(f"a path has no null character: {str(path)!r}")
+        return await to_thread(inspect, path)
     # Who sends files, as most do, needs none of the rest.
     if is_dataset(thing):
         from tomowire.services.dataset_source import DatasetSource
@@ -89,3 +96,10 @@ def is_dataset(thing: object) -> TypeGuard[Dataset]:
     """Whether it is one of pydicom's, which is not imported only to ask."""
     pydicom = sys.modules.get("pydicom")
     return pydicom is not None and isinstance(thing, pydicom.Dataset)
+
+
+def checked_uid(uid: object, what: str) -> str:
+    """`uid`, if a command set can hold it and peers will not choke on it. Raises `UsageError`, in which it is called `what`."""
+    if isinstance(uid, str) and len(uid) <= _UID_LENGTH and _UID.fullmatch(uid):
+        return str(uid)
+    raise UsageError(f"{what} is no UID: {uid!r}")
