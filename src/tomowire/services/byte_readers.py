@@ -58,13 +58,6 @@ def check_open(stream: Any) -> None:
         raise UsageError("the stream can only be written to: open it for reading")
 
 
-def checked_size(size: Any, name: str) -> int | None:
-    """`size`, a number of bytes, or None. Raises `UsageError`, in which it is called `name`."""
-    if size is None or (isinstance(size, int) and size >= 0):
-        return size
-    raise UsageError(f"`{name}` is a number of bytes, not {size!r}")
-
-
 def view_of(data: Bytes) -> memoryview:
     """The bytes in memory. Raises `UsageError` if they are not side by side."""
     if isinstance(data, memoryview) and not data.c_contiguous:

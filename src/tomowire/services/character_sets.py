@@ -35,6 +35,7 @@ def can_hold(named: Any, characters: Iterable[str], *, default: str = "ascii") -
 
 
 def _is_in(character: str, encoding: str) -> bool:
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.charset import custom_encoders
 
     try:

@@ -8,10 +8,10 @@ from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import DataSetError, UsageError
+from tomowire.services.arguments import checked_uid, is_dataset
 from tomowire.services.byte_readers import ChainedReader, reader_of
 from tomowire.services.dataset_encoding import bytes_of, encode_parts, size_of, stated_transfer_syntax
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED
-from tomowire.services.sources import checked_uid, is_dataset
 from tomowire.services.stream_pieces import StreamPieces
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, name_of
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import DataSetError, UsageError
+from tomowire.services.arguments import checked_size
 from tomowire.services.byte_readers import (
     ChainedReader,
     IteratorReader,
     LimitedReader,
     MemoryReader,
-    checked_size,
     reader_of,
 )
 from tomowire.services.dataset_encoding import encode_elements, layout_of, stated_transfer_syntax

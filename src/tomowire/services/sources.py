@@ -6,24 +6,18 @@ A `Source` is opened for each attempt to send it. The four kinds that come with 
 
 from __future__ import annotations
 
-import re
-import sys
 from asyncio import to_thread
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from tomowire.errors import UsageError
+from tomowire.services.arguments import is_dataset
 from tomowire.services.dicom_file import inspect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-
-    from pydicom import Dataset
-
-_UID_LENGTH: Final = 64
-_UID: Final = re.compile(r"[!-\[\]-~]+")  # devices make letters too, and an object is sent as it is
 
 
 @runtime_checkable
@@ -90,16 +84,3 @@ async def as_source(thing: Any) -> Source:
     if is_stream(thing):
         return await part10_stream(thing)
     raise UsageError(f"{type(thing).__name__} cannot be sent: not a path, a binary stream, a data set or a source")
-
-
-def is_dataset(thing: object) -> TypeGuard[Dataset]:
-    """Whether it is one of pydicom's, which is not imported only to ask."""
-    pydicom = sys.modules.get("pydicom")
-    return pydicom is not None and isinstance(thing, pydicom.Dataset)
-
-
-def checked_uid(uid: object, what: str) -> str:
-    """`uid`, if a command set can hold it and peers will not choke on it. Raises `UsageError`, in which it is called `what`."""
-    if isinstance(uid, str) and len(uid) <= _UID_LENGTH and _UID.fullmatch(uid):
-        return str(uid)
-    raise UsageError(f"{what} is no UID: {uid!r}")

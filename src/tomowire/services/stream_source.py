@@ -9,18 +9,17 @@ from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError, FileFormatError, IncompleteFileMeta, UsageError
+from tomowire.services.arguments import checked_size, checked_uid
 from tomowire.services.byte_readers import (
     ChainedReader,
     MemoryReader,
     check_open,
-    checked_size,
     in_own_thread,
     read_up_to,
     reader_of,
     view_of,
 )
 from tomowire.services.dicom_file import FIRST_READ, MOST_READ, identify
-from tomowire.services.sources import checked_uid
 from tomowire.services.stream_pieces import StreamPieces
 from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX
 
