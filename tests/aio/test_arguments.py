@@ -130,8 +130,8 @@ def test_one_title_is_one_title_and_not_its_letters() -> None:
         ("contexts", [VERIFICATION], "a presentation context is made by storage(...)"),
         ("contexts", [5], "contexts are given as a list"),
         ("sock", 5, "sock is a connected socket.socket, and not a int"),
-        ("stream", 5, "stream is a transport, or a reader and its writer, and not a int"),
-        ("stream", (1, 2, 3), "a stream of two is a StreamReader and its StreamWriter"),
+        ("stream", 5, "stream= takes a transport, or the reader and the writer of one connection"),
+        ("stream", (1, 2, 3), "stream= takes a transport, or the reader and the writer of one connection"),
         ("peer", PeerAddress("PEER", LOOPBACK, 70000), "the port of a PeerAddress is a whole number from 1 to 65535"),
         ("peer", PeerAddress("PEER", LOOPBACK, "104"), "and not '104' (str)"),  # type: ignore[arg-type]
         ("peer", PeerAddress("PEER", None, 104), "the host of a PeerAddress is a name or an address"),  # type: ignore[arg-type]

@@ -285,7 +285,7 @@ async def test_the_pipes_of_a_program_are_refused_with_the_way_that_works() -> N
     [
         ({"stream": "ANY@localhost:104"}, "stream= takes a transport, .* and not str"),
         ({"stream": (1, 2)}, r"and not \('int', 'int'\)"),
-        ({"sock": 7}, "sock= takes a socket, and not int"),
+        ({"sock": 7}, "sock is a connected socket.socket, and not a int"),
     ],
 )
 async def test_what_is_neither_socket_nor_stream(given: dict[str, Any], said: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,17 @@ IMAGES: dict[str, Dataset] = {
     "frames": image(noise(5, 9, 11), frames=5),
     "one colour all over": image(numpy.zeros((1, 300, 300), numpy.uint16)),
 }
+
+FOR_DCMTK: dict[str, Dataset] = {
+    "palette": image(noise(1, 9, 11), interpretation="PALETTE COLOR"),
+    "YBR": image(noise(1, 9, 11, 3), interpretation="YBR_FULL"),
+    "YBR by plane, frames": image(noise(3, 9, 11, 3), interpretation="YBR_FULL", by_plane=True, frames=3),
+    "32 bits": image(noise(1, 9, 11, bits=32)),
+    "16 bits of colour, by plane": image(noise(1, 9, 11, 3, bits=16), by_plane=True),
+}
+for keyword in ("Red", "Green", "Blue"):
+    setattr(FOR_DCMTK["palette"], f"{keyword}PaletteColorLookupTableDescriptor", [256, 0, 8])
+    setattr(FOR_DCMTK["palette"], f"{keyword}PaletteColorLookupTableData", bytes(range(256)))
 
 
 async def bytes_of(dataset: Dataset) -> bytes:
@@ -154,7 +168,7 @@ async def test_what_has_no_pixel_data_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("dataset", "text"),
     [
-        (image(noise(1, 4, 4).astype("u4")), "1 samples of 32 bits"),
+        (image(noise(1, 4, 4, 3).astype("u8")), "3 samples of 64 bits"),
         (image(noise(1, 4, 4, 3), interpretation="YBR_FULL_422"), "YBR_FULL_422 is not compressed here"),
         (image(noise(1, 4, 4), frames=2), "it has 16 bytes of pixel data and should have 32"),
     ],
@@ -162,6 +176,68 @@ async def test_what_has_no_pixel_data_stays_as_it_is() -> None:
 async def test_what_is_not_compressed_says_why(dataset: Dataset, text: str) -> None:
     with pytest.raises(DataSetError, match=text):
         compressed(await bytes_of(dataset), RLE_LOSSLESS)
+
+
+@pytest.mark.parametrize("syntax", [JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS])
+async def test_32_bits_only_rle_brings_back(syntax: str) -> None:
+    with pytest.raises(DataSetError, match="1 samples of 32 bits are not compressed here"):
+        compressed(await bytes_of(image(noise(1, 4, 4, bits=32))), syntax)
+
+
+async def test_what_describes_the_pixels_must_be_there() -> None:
+    dataset = image(noise(1, 4, 4))
+    del dataset.BitsStored, dataset.Rows
+    with pytest.raises(DataSetError, match="has pixel data and no Rows, BitsStored"):
+        compressed(await bytes_of(dataset), RLE_LOSSLESS)
+
+
+async def test_floating_point_numbers_are_not_compressed() -> None:
+    """And no data set says that it is compressed while they are in it."""
+    dataset = image(noise(1, 4, 4))
+    del dataset.PixelData
+    dataset.FloatPixelData = bytes(64)
+    with pytest.raises(DataSetError, match="floating point"):
+        compressed(await bytes_of(dataset), RLE_LOSSLESS)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+async def test_images_of_one_bit(frames: int, tmp_path: Path) -> None:
+    """A segmentation: frames of 77 bits follow one another within bytes (PS3.5 8.1.1)."""
+    from PIL import Image
+
+    bits = numpy.random.default_rng(5).integers(0, 2, (frames, 7, 11)).astype("u1")
+    dataset = image(bits, frames=frames, stored=1)
+    dataset.BitsAllocated, dataset.HighBit = 1, 0
+    packed = numpy.packbits(bits.ravel(), bitorder="little").tobytes()
+    dataset.PixelData = packed + bytes(len(packed) % 2)
+    made = compressed(await bytes_of(dataset), JPEG_2000_LOSSLESS)
+    found = read(made, JPEG_2000_LOSSLESS)
+    for number, each in enumerate(generate_frames(found.PixelData, number_of_frames=frames)):
+        assert ((numpy.asarray(Image.open(io.BytesIO(each))) > 0) == (bits[number] > 0)).all()
+    (tmp_path / "made").write_bytes(encode_file_meta(FileMeta(SECONDARY_CAPTURE, "1.2.3", JPEG_2000_LOSSLESS)) + made)
+    back = await transcode(inspect(tmp_path / "made"), EXPLICIT_VR_LITTLE_ENDIAN)
+    assert read(back, EXPLICIT_VR_LITTLE_ENDIAN).PixelData == dataset.PixelData
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    ("name", "syntax", "program"),
+    [(name, RLE_LOSSLESS, "dcmdrle") for name in (*IMAGES, *FOR_DCMTK)]
+    + [(name, JPEG_LS_LOSSLESS, "dcmdjpls") for name in (*IMAGES, *FOR_DCMTK) if name != "32 bits"],
+)
+async def test_dcmtk_finds_the_same_samples(
+    name: str, syntax: str, program: str, tmp_path: Path, dcmtk: Callable[[str], Path]
+) -> None:
+    """Signed, with something above the stored bits, palette and YBR too."""
+    dataset = (IMAGES | FOR_DCMTK)[name]
+    made, back = tmp_path / "made", tmp_path / "back"
+    meta = encode_file_meta(FileMeta(SECONDARY_CAPTURE, "1.2.3", syntax))
+    made.write_bytes(meta + compressed(await bytes_of(dataset), syntax))
+    await asyncio.to_thread(subprocess.run, [dcmtk(program), made, back], check=True, timeout=60)
+    found = dcmread(back)
+    assert (samples_of(found) == samples_of(dataset)).all()
+    for keyword in ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"):
+        assert found.get(keyword) == dataset.get(keyword)
 
 
 @pytest.mark.parametrize("syntax", sorted(LOSSLESS))

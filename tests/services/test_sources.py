@@ -324,11 +324,28 @@ async def test_a_file_meta_information_that_is_longer_than_the_first_look(tmp_pa
         (5, UsageError, "int cannot be sent"),
         (Dataset(), UsageError, "no SOPClassUID"),
         ("/nowhere", FileNotFoundError, "nowhere"),
+        ("no\0where", UsageError, "null character"),
+        (io.BytesIO, UsageError, "type cannot be sent"),
+        (memoryview(bytes(400))[::2], UsageError, "has gaps"),
+        (small_dataset(SOPInstanceUID=["1.2", "1.3"]), UsageError, "SOPInstanceUID of the data set is no UID"),
+        (small_dataset(SOPInstanceUID="1." * 32 + "1"), UsageError, "SOPInstanceUID of the data set is no UID"),
+        (small_dataset(SOPClassUID="1.2\\1.3 "), UsageError, "SOPClassUID of the data set is no UID"),
     ],
 )
 async def test_what_cannot_be_a_source(thing: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         await as_source(thing)
+
+
+async def test_a_stream_that_cannot_be_read_from(tmp_path: Path) -> None:
+    with (tmp_path / "closed").open("wb") as stream, pytest.raises(UsageError, match="only be written to"):
+        await as_source(stream)
+    with pytest.raises(UsageError, match="stream is closed"):
+        await as_source(stream)
+    source = await as_source(opened := io.BytesIO(write_file(tmp_path, 1, data_of(1)).path.read_bytes()))
+    opened.close()
+    with pytest.raises(UsageError, match="stream is closed"):
+        await whole(source)
 
 
 async def test_a_stream_in_non_blocking_mode() -> None:
@@ -401,6 +418,30 @@ async def test_a_generator_of_what_cannot_be_sent_is_closed(tmp_path: Path) -> N
     with pytest.raises(FileFormatError):
         await whole(BareDataSet(file, sop_class_uid=CT, sop_instance_uid="1.2", transfer_syntax_uid=EXPLICIT_UID))
     assert closed == ["garbage", "file"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"sop_instance_uid": None}, "sop_instance_uid is no UID: None"),
+        ({"sop_class_uid": ""}, "sop_class_uid is no UID"),
+        ({"transfer_syntax_uid": "Explicit VR"}, "transfer_syntax_uid is no UID"),
+        ({"size": -1}, "`size` is a number of bytes, not -1"),
+        ({"size": "4"}, "`size` is a number of bytes, not '4'"),
+        ({"size": 5}, "has 4 bytes, and `size` is 5"),
+    ],
+)
+def test_what_is_said_of_a_bare_data_set_must_be_possible(options: dict[str, Any], text: str) -> None:
+    said = {"sop_class_uid": CT, "sop_instance_uid": "1.2.3", "transfer_syntax_uid": EXPLICIT_UID}
+    with pytest.raises(UsageError, match=text):
+        BareDataSet(b"abcd", **(said | options))
+
+
+async def test_nothing_is_no_data_set() -> None:
+    """It would be answered with Success by those who only write files."""
+    source = BareDataSet(io.BytesIO(), sop_class_uid=CT, sop_instance_uid="1.2.3", transfer_syntax_uid=EXPLICIT_UID)
+    with pytest.raises(DataSetError, match="is empty"):
+        await whole(source)
 
 
 async def test_a_bare_data_set_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -562,6 +603,63 @@ async def test_text_that_the_character_set_cannot_hold_is_not_replaced(character
     dataset.SpecificCharacterSet = "ISO_IR 192"
     source = await as_source(dataset)
     assert read_back(source, await whole(source)).OtherPatientIDsSequence[0].PatientName == "Смирнов"
+
+
+@pytest.mark.parametrize("depth", [50, 400])
+async def test_a_wrong_value_deep_in_sequences_is_told_at_once(depth: int) -> None:
+    """pydicom puts each exception's text twice into the next: five levels took a minute, more all the memory there is."""
+    item = small_dataset()
+    item.add_new(0x00280010, "US", 1_000_000)
+    for _ in range(depth):
+        item = small_dataset(ReferencedImageSequence=[item])
+    text = r"Rows: its value cannot be encoded as US$" if depth < 64 else "more than 64 deep$"
+    with pytest.raises(DataSetError, match=text) as caught:
+        await whole(await as_source(item))
+    assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize("layout", [EXPLICIT, IMPLICIT, BIG], ids=["explicit", "implicit", "big"])
+async def test_sequences_are_written_as_pydicom_writes_them(layout: Any) -> None:
+    """50 deep, of defined and undefined length, with text in two character sets."""
+    item = small_dataset(SpecificCharacterSet="ISO_IR 192", PatientName="Смирнов")
+    for number in range(50):
+        item.is_undefined_length_sequence_item = bool(number % 3)
+        item = small_dataset(ReferencedImageSequence=[item, Dataset()], PatientName=f"Nr^{number}")
+        item["ReferencedImageSequence"].is_undefined_length = bool(number % 2)
+    source = DatasetSource(item, layout.transfer_syntax)
+    target = io.BytesIO()
+    item.save_as(target, implicit_vr=layout.implicit, little_endian=layout.mark == "<")
+    assert await whole(source) == target.getvalue()
+
+
+@pytest.mark.parametrize(("keyword", "vr"), [("Modality", "CS"), ("StudyInstanceUID", "UI")])
+async def test_what_is_ascii_alone_is_not_replaced_either(keyword: str, vr: str) -> None:
+    """PS3.5 6.2: no Specific Character Set helps these."""
+    dataset = small_dataset(SpecificCharacterSet="ISO_IR 192", **{keyword: "Ü"})
+    with pytest.raises(DataSetError, match=f"{keyword}: {vr} cannot hold its text"):
+        await whole(await as_source(dataset))
+
+
+async def test_a_character_set_that_nobody_knows_holds_nothing() -> None:
+    dataset = small_dataset(SpecificCharacterSet="NONE SUCH", PatientName="Müller")
+    with pytest.raises(DataSetError, match="Specific Character Set NONE SUCH cannot hold its text"):
+        await whole(await as_source(dataset))
+
+
+async def test_something_that_is_no_element_is_named() -> None:
+    """A stray delimiter, as pydicom reads it."""
+    data = EXPLICIT.element(0x00080016, "UI", CT.encode() + b"\0") + EXPLICIT.element(0x00080018, "UI", b"1.2.3\0")
+    data += EXPLICIT.sequence_delimiter
+    dataset = dcmread(io.BytesIO(encode_file_meta(FileMeta(CT, "1.2.3", EXPLICIT_UID)) + data))
+    with pytest.raises(DataSetError, match=r"\(FFFE,E0DD\)"):
+        await whole(await as_source(dataset))
+
+
+async def test_pixel_data_that_is_no_bytes() -> None:
+    dataset = image()
+    dataset.add_new(0x7FE00010, "OW", [1, 2])
+    with pytest.raises(DataSetError, match=r"\(7FE0,0010\) PixelData: its value is bytes, not"):
+        await whole(await as_source(dataset))
 
 
 async def test_text_that_was_read_without_a_character_set_goes_out_as_it_came_in() -> None:
@@ -727,6 +825,7 @@ async def test_the_frames_of_a_video_are_one_stream(tmp_path: Path) -> None:
     ("pixels", "options", "text"),
     [
         (b"1234", {}, "there are 4 bytes of pixel data, and there should be 48"),
+        (bytes(50), {}, "there are 50 bytes of pixel data, and there should be 48"),
         (bytes(48), {"length": 40}, "attributes make 48 bytes of pixel data, and `length` is 40"),
         ([b"a", b"b"], {"transfer_syntax_uid": JPEG_LS}, "there are more frames of pixel data, and there should be 1"),
         ([], {"transfer_syntax_uid": JPEG_LS}, "there are 0 frames"),

@@ -151,13 +151,16 @@ async def test_what_the_peer_does_not_take_is_transcoded_on_request_only() -> No
     proposal = [verification(), storage(dataset.SOPClassUID, [EXPLICIT_VR_LITTLE_ENDIAN])]
     async with serve(keeper) as server, associate(f"ANY@{LOOPBACK}:{server.port}", proposal) as association:
         scu = CStoreScu(association)
-        for source in (path, dataset):
+        content = await asyncio.to_thread(path.read_bytes)
+        sources: tuple[Callable[[], Any], ...] = (lambda: path, lambda: dataset, lambda: chunks(content))
+        for source in sources:
             with pytest.raises(NoAcceptedContext, match="RLE Lossless"):
-                await scu.send(source)
-            assert (await scu.send(source, transcode=True)).is_success
+                await scu.send(source())
+            assert (await scu.send(source(), transcode=True)).is_success
             assert original.PixelData in keeper.stored.pop(dataset.SOPInstanceUID)
-        with pytest.raises(TranscodingFailed, match="a stream is not held in memory"):
-            await scu.send(chunks(await asyncio.to_thread(path.read_bytes)), transcode=True)
+        broken = content.replace(b"\x28\0\x10\0US\2\0", b"\x28\0\x10\0XX\2\0")
+        with pytest.raises(TranscodingFailed, match="RLE Lossless to Explicit VR Little Endian"):
+            await scu.send(chunks(broken), transcode=True)
         assert await is_usable(scu)
 
 

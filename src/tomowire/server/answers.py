@@ -17,7 +17,7 @@ from tomowire.server.index.keys import (
     RETRIEVE_AE_TITLE,
     SPECIFIC_CHARACTER_SET,
 )
-from tomowire.services.repertoires import TEXT_VRS
+from tomowire.services.character_sets import TEXT_VRS
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.vrs import LONG_VRS
 

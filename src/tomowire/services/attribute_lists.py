@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services import identifiers
-from tomowire.services.sources import is_dataset
+from tomowire.services.arguments import is_dataset
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 from inspect import iscoroutinefunction
+from io import IOBase
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -39,6 +40,7 @@ def reader_of(stream: Any) -> ByteReader:
     """
     if isinstance(stream, bytes | bytearray | memoryview):
         return MemoryReader(stream)
+    check_open(stream)
     read = getattr(stream, "read", None)
     if callable(read):
         return AsyncReader(stream) if iscoroutinefunction(read) else BlockingReader(stream)
@@ -47,11 +49,27 @@ def reader_of(stream: Any) -> ByteReader:
     raise UsageError(f"{type(stream).__name__} is no binary stream, nor an asynchronous iterator of bytes")
 
 
+def check_open(stream: Any) -> None:
+    """Raise `UsageError` for a stream that is closed, or can only be written to."""
+    if getattr(stream, "closed", False) is True:
+        raise UsageError("the stream is closed: it must stay open until it has been sent")
+    readable = getattr(stream, "readable", None)
+    if isinstance(stream, IOBase) and readable is not None and not readable():
+        raise UsageError("the stream can only be written to: open it for reading")
+
+
+def view_of(data: Bytes) -> memoryview:
+    """The bytes in memory. Raises `UsageError` if they are not side by side."""
+    if isinstance(data, memoryview) and not data.c_contiguous:
+        raise UsageError("the memoryview has gaps: send its `tobytes()`")
+    return memoryview(data).cast("B")
+
+
 class MemoryReader:
-    """Of bytes that are there."""
+    """Of bytes that are there. Raises `UsageError` if they are not side by side."""
 
     def __init__(self, data: Bytes) -> None:
-        self._left = memoryview(data).cast("B")
+        self._left = view_of(data)
 
     async def read(self, limit: int) -> Bytes:
         given, self._left = self._left[:limit], self._left[limit:]

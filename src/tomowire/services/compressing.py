@@ -19,14 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydicom import Dataset
-    from pydicom.dataelem import RawDataElement
 
 JPEG_LS_LOSSLESS: Final = "1.2.840.10008.1.2.4.80"
 JPEG_2000_LOSSLESS: Final = "1.2.840.10008.1.2.4.90"
 LOSSLESS: Final = frozenset({RLE_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS})
 """Transfer syntaxes in which pixel data can be written, if the extra `images` is installed."""
 
-_PLANAR_CONFIGURATION: Final = 0x00280006
+PLANAR_CONFIGURATION: Final = 0x00280006
+_FLOATS: Final = (0x7FE00008, 0x7FE00009)
+_NEEDED: Final = ["SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored"]
+_BITS: Final = {
+    RLE_LOSSLESS: (8, 16, 32, 64),  # PS3.5 Annex G works for any bytes
+    JPEG_LS_LOSSLESS: (8, 16),
+    JPEG_2000_LOSSLESS: (1, 8, 16),  # more than some 26 bits the codec does not bring back
+}
+"""Bits Allocated that are compressed into each transfer syntax."""
 _RLE_HEADER: Final = 64
 _MOST_SEGMENTS: Final = 15  # PS3.5 G.3.1
 
@@ -46,60 +53,79 @@ def compressed(data: bytes, transfer_syntax_uid: str) -> bytes:
     from pydicom.filereader import read_dataset
 
     data_set = read_dataset(BytesIO(data), False, True)
+    if any(tag in data_set for tag in _FLOATS):
+        raise DataSetError("its pixels are floating point numbers, which are not compressed")
     if PIXEL_DATA not in data_set:
         return data  # nothing in it is compressed then
     pixels: Any = data_set.get_item(PIXEL_DATA, keep_deferred=True)
-    planar: Any = data_set.get_item(_PLANAR_CONFIGURATION) if _PLANAR_CONFIGURATION in data_set else None
-    image = _Image(data_set, pixels, transfer_syntax_uid)
+    planar: Any = data_set.get_item(PLANAR_CONFIGURATION) if PLANAR_CONFIGURATION in data_set else None
+    compressor = FrameCompressor(data_set, transfer_syntax_uid)
     head = bytearray(data[: pixels.value_tell - 12])
-    if planar is not None and image.samples > 1 and transfer_syntax_uid != RLE_LOSSLESS:
+    if compressor.is_planar_changed:
         head[planar.value_tell : planar.value_tell + 2] = bytes(2)
     parts = [bytes(head), head_of_pixels(transfer_syntax_uid, "OB", UNDEFINED), EMPTY_OFFSET_TABLE]
-    for frame in image.frames():
-        parts += (item_head(len(frame) + len(frame) % 2), frame, bytes(len(frame) % 2))
+    parts += map(compressor.item, compressor.frames(memoryview(pixels.value or b"")))
     return b"".join((*parts, SEQUENCE_END, data[pixels.value_tell + pixels.length :]))
 
 
-class _Image:
-    """The frames of uncompressed pixel data, and how to compress one."""
+class FrameCompressor:
+    """Compresses frames that are described by the attributes of `data_set`. Raises `DataSetError` for what is not done here."""
 
-    def __init__(self, data_set: Dataset, pixels: RawDataElement, transfer_syntax_uid: str) -> None:
+    def __init__(self, data_set: Dataset, transfer_syntax_uid: str) -> None:
+        missing = [keyword for keyword in _NEEDED if data_set.get(keyword) is None]
+        if missing:
+            raise DataSetError(f"it has pixel data and no {', '.join(missing)}")
         self.samples = int(data_set.SamplesPerPixel)
+        self.count = int(data_set.get("NumberOfFrames") or 1)
         self._rows, self._columns = int(data_set.Rows), int(data_set.Columns)
         self._bits = int(data_set.BitsAllocated)
         self._stored = int(data_set.BitsStored)
         self._signed = bool(int(data_set.get("PixelRepresentation") or 0))
         self._by_plane = self.samples > 1 and bool(int(data_set.get("PlanarConfiguration") or 0))
+        self._is_rle = transfer_syntax_uid == RLE_LOSSLESS
+        self.is_planar_changed = self._by_plane and not self._is_rle
         self._encode = {
             RLE_LOSSLESS: self._rle,
             JPEG_LS_LOSSLESS: self._jpeg_ls,
             JPEG_2000_LOSSLESS: self._jpeg_2000,
         }[transfer_syntax_uid]
-        self._content = memoryview(pixels.value or b"")
-        self._count = int(data_set.get("NumberOfFrames") or 1)
-        self._size = self._rows * self._columns * self.samples * self._bits // 8
-        self._check(str(data_set.PhotometricInterpretation))
+        self._check(str(data_set.PhotometricInterpretation), transfer_syntax_uid)
+        self.size_in_bits = self._rows * self._columns * self.samples * self._bits
 
-    def frames(self) -> Iterator[bytes]:
-        """Each frame, compressed."""
+    def frames(self, content: memoryview) -> Iterator[bytes | memoryview]:
+        """The frames of uncompressed pixel data. Raises `DataSetError` where they are not as long as they should be."""
+        length = (self.size_in_bits * self.count + 7) // 8
+        if len(content) not in (length, length + length % 2):
+            raise DataSetError(f"it has {len(content)} bytes of pixel data and should have {length}")
+        if self.size_in_bits % 8:
+            yield from _frames_of_bits(content, self.size_in_bits, self.count)
+            return
+        size = self.size_in_bits // 8
+        for number in range(self.count):
+            yield content[number * size : (number + 1) * size]
+
+    def item(self, frame: bytes | memoryview) -> bytes:
+        """One frame, compressed, as an item (PS3.5 A.4)."""
         import numpy
 
-        kind = numpy.dtype(f"<u{self._bits // 8}")
-        for number in range(self._count):
-            frame = numpy.frombuffer(self._content[number * self._size : (number + 1) * self._size], kind)
-            if self._by_plane:
-                frame = frame.reshape(self.samples, self._rows, self._columns).transpose(1, 2, 0)
-            shape = (self._rows, self._columns, self.samples) if self.samples > 1 else (self._rows, self._columns)
-            yield bytes(self._encode(numpy.ascontiguousarray(frame.reshape(shape))))
+        if self._bits == 1:
+            bits = numpy.unpackbits(numpy.frombuffer(frame, numpy.uint8), bitorder="little")
+            samples = bits[: self.size_in_bits]
+        else:
+            samples = numpy.frombuffer(frame, f"<u{self._bits // 8}")
+        if self._by_plane:
+            samples = samples.reshape(self.samples, self._rows, self._columns).transpose(1, 2, 0)
+        shape = (self._rows, self._columns, self.samples) if self.samples > 1 else (self._rows, self._columns)
+        made = bytes(self._encode(numpy.ascontiguousarray(samples.reshape(shape))))
+        return b"".join((item_head(len(made) + len(made) % 2), made, bytes(len(made) % 2)))
 
-    def _check(self, interpretation: str) -> None:
-        if self._bits not in (8, 16) or self.samples not in (1, 3):
+    def _check(self, interpretation: str, transfer_syntax_uid: str) -> None:
+        possible = _BITS[transfer_syntax_uid]
+        is_possible = self.samples in (1, 3) and self._bits in possible and (self._bits > 1 or self.samples == 1)
+        if not is_possible or (self._is_rle and self.samples * self._bits // 8 > _MOST_SEGMENTS):
             raise DataSetError(f"{self.samples} samples of {self._bits} bits are not compressed here")
         if interpretation in ("YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"):
             raise DataSetError(f"{interpretation} is not compressed here: not every pixel has a colour of its own")
-        length = self._size * self._count
-        if len(self._content) not in (length, length + length % 2):
-            raise DataSetError(f"it has {len(self._content)} bytes of pixel data and should have {length}")
 
     def _rle(self, samples: Any) -> bytes:
         """PS3.5 Annex G: a segment for each byte of a sample, the most significant first; each row by itself."""
@@ -141,3 +167,12 @@ class _Image:
         top = 1 << (self._stored - self._signed)
         low = -top if self._signed else 0
         return self._stored if low <= int(samples.min()) and int(samples.max()) < top else self._bits
+
+
+def _frames_of_bits(content: memoryview, size: int, count: int) -> Iterator[bytes]:
+    """Frames of `size` bits, which follow one another within bytes (PS3.5 8.1.1), each from the beginning of a byte."""
+    import numpy
+
+    bits = numpy.unpackbits(numpy.frombuffer(content, numpy.uint8), bitorder="little")
+    for number in range(count):
+        yield numpy.packbits(bits[number * size : (number + 1) * size], bitorder="little").tobytes()

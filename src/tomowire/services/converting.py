@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from tomowire.errors import TranscodingFailed
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.memory import transcoding_memory
 from tomowire.services.reencoding import UNCOMPRESSED
@@ -14,6 +13,7 @@ from tomowire.services.reencoding import UNCOMPRESSED
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from tomowire.services.dataset_source import DatasetSource
     from tomowire.services.encoded import EncodedDataSet
     from tomowire.services.sources import Source
 
@@ -30,6 +30,7 @@ async def in_agreed_syntax(
     wait for its memory. Raises `TranscodingFailed`, and what reading the source raises.
     """
     from tomowire.services.dataset_source import DatasetSource
+    from tomowire.services.encoded import EncodedDataSet
 
     targets = sorted((each for each in agreed if wanted in (None, each)), key=lambda each: each not in UNCOMPRESSED)
     if isinstance(source, DatasetSource) and source.is_open and targets and targets[0] in UNCOMPRESSED:
@@ -39,7 +40,11 @@ async def in_agreed_syntax(
     if target is None:
         yield source, content
         return
-    from tomowire.services.encoded import EncodedDataSet
+    if not isinstance(source, DicomFile | EncodedDataSet | DatasetSource):
+        from tomowire.services.stream_transcoding import TranscodedSource
+
+        yield TranscodedSource(source, target), None
+        return
     from tomowire.services.transcoding import transcode as transcoded
     from tomowire.services.transcoding import transcoded_size
 
@@ -65,15 +70,9 @@ async def _possible(source: Source, targets: Sequence[str], wanted: str | None) 
     return targets[0] if targets and is_missing(source.transfer_syntax_uid) and targets[0] in UNCOMPRESSED else None
 
 
-async def _whole(source: Source) -> DicomFile | EncodedDataSet:
-    """What can be transcoded: that takes the whole data set at once."""
-    from tomowire.services.dataset_source import DatasetSource
+async def _whole(source: DicomFile | EncodedDataSet | DatasetSource) -> DicomFile | EncodedDataSet:
     from tomowire.services.encoded import EncodedDataSet
 
     if isinstance(source, DicomFile | EncodedDataSet):
         return source
-    if isinstance(source, DatasetSource):
-        return EncodedDataSet.of(source, source.transfer_syntax_uid, await source.encoded())
-    raise TranscodingFailed(
-        f"cannot transcode {source.name}: a stream is not held in memory; send a file or a data set"
-    )
+    return EncodedDataSet.of(source, source.transfer_syntax_uid, await source.encoded())

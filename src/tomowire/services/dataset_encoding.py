@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import MAX_WBITS, compressobj
 
 from tomowire.errors import DataSetError, UsageError
-from tomowire.services.encodability import cannot_be_encoded, check_text, check_whole
-from tomowire.services.pixel_element import (
-    SEQUENCE_END,
-    has_items,
-    head_of_pixels,
-)
+from tomowire.services.encodability import ElementWriter, check_whole, shown
+from tomowire.services.pixel_element import SEQUENCE_END, has_items, head_of_pixels
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED, UNDEFINED, reencode
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -82,13 +78,11 @@ def encode_elements(dataset: Dataset, transfer_syntax_uid: str, is_wanted: Calla
     """The elements of which `is_wanted` takes the tag; as `encode_parts` does, but never deflated."""
     import pydicom  # noqa: F401 - whole, before its parts
     from pydicom import Dataset as NewDataset
-    from pydicom.filebase import DicomBytesIO
-    from pydicom.filewriter import write_dataset
 
-    elements: dict[BaseTag, DataElement | RawDataElement]
-    elements = {tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if _is_data(tag) and is_wanted(tag)}
-    if not elements:
+    tags = [tag for tag in sorted(dataset.keys()) if _is_data(tag) and is_wanted(tag)]
+    if not tags:
         return b""
+    elements = {tag: _element_of(dataset, tag) for tag in tags}
     for each in elements.values():
         check_whole(each)
     chosen = NewDataset(elements)
@@ -97,15 +91,8 @@ def encode_elements(dataset: Dataset, transfer_syntax_uid: str, is_wanted: Calla
     if all(_is_in(layout, each) for each in elements.values()):
         implicit, little = dataset.original_encoding
         chosen.set_original_encoding(implicit, little, dataset.original_character_set)
-    character_set = dataset.get("SpecificCharacterSet")
-    check_text(chosen, character_set, was_read=None not in dataset.original_encoding)
-    target = DicomBytesIO()
-    target.is_implicit_VR, target.is_little_endian = layout
-    try:
-        write_dataset(target, chosen, character_set or "iso8859")
-    except Exception as error:  # whatever pydicom meets: TypeError, ValueError, AttributeError, struct.error, ...
-        raise cannot_be_encoded(chosen, layout, character_set or "iso8859") from error
-    encoded = target.getvalue()
+    writer = ElementWriter(implicit=layout[0], little=layout[1], was_read=None not in dataset.original_encoding)
+    encoded = writer.encoded(chosen, dataset.get("SpecificCharacterSet"))
     return encoded if layout == target_layout else reencode(encoded, _LAYOUTS[layout], _LAYOUTS[target_layout])
 
 
@@ -120,6 +107,13 @@ def deflated(parts: Sequence[Part]) -> bytes:
 def layout_of(transfer_syntax_uid: str) -> tuple[bool, bool]:
     """Whether VRs are implicit, and whether it is little endian."""
     return transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
+
+
+def _element_of(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
+    try:
+        return dataset.get_item(tag)
+    except Exception as error:  # what was put off is read now, or is no element at all
+        raise DataSetError(f"{shown(tag)}: it cannot be read") from error
 
 
 def _is_data(tag: Any) -> bool:
@@ -148,6 +142,8 @@ def _pixel_parts(dataset: Dataset, transfer_syntax_uid: str) -> list[Part]:
     element = dataset.get_item(PIXEL_DATA)
     check_whole(element)
     content: Part = element.value or b""
+    if not isinstance(content, bytes | bytearray | memoryview | BufferedIOBase):
+        raise DataSetError(f"{shown(PIXEL_DATA)}: its value is bytes, not {type(content).__name__}")
     size = size_of(content)
     implicit, little = layout_of(transfer_syntax_uid)
     if transfer_syntax_uid not in UNCOMPRESSED:

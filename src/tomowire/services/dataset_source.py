@@ -5,9 +5,10 @@ from __future__ import annotations
 from asyncio import to_thread
 from contextlib import asynccontextmanager
 from io import BufferedIOBase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import DataSetError, UsageError
+from tomowire.services.arguments import checked_uid, is_dataset
 from tomowire.services.byte_readers import ChainedReader, reader_of
 from tomowire.services.dataset_encoding import bytes_of, encode_parts, size_of, stated_transfer_syntax
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED
@@ -75,9 +76,11 @@ class DatasetSource:
             raise DataSetError(f"{self.name}: {error}") from error.__cause__
 
 
-def required_uid(dataset: Dataset, keyword: str) -> str:
-    """The UID that `dataset` has for `keyword`. Raises `UsageError` if there is none."""
-    uid = str(dataset.get(keyword) or "")
+def required_uid(dataset: Any, keyword: str) -> str:
+    """The UID that `dataset` has for `keyword`. Raises `UsageError` if there is none, and for what is no data set."""
+    if not is_dataset(dataset):
+        raise UsageError(f"the attributes are a pydicom Dataset, not {type(dataset).__name__}")
+    uid = dataset.get(keyword)
     if not uid:
         raise UsageError(f"the data set has no {keyword}, without which it cannot be sent")
-    return uid
+    return checked_uid(uid, f"{keyword} of the data set")

@@ -25,6 +25,11 @@ RLE_LOSSLESS: Final = "1.2.840.10008.1.2.5"
 
 _WIDTHS: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+# Samples per Pixel, Rows, Columns, Bits Stored, High Bit, Pixel Representation and what else a decoder asks for.
+_DESCRIPTION: Final = (
+    *(0x00280002, 0x00280004, 0x00280006, 0x00280010, 0x00280011),
+    *(0x00280100, 0x00280101, 0x00280102, 0x00280103),
+)
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
 _PLANAR_CONFIGURATION: Final = 0x00280006
 _BITS_ALLOCATED: Final = 0x00280100
@@ -65,6 +70,19 @@ def decoded(data_set: Dataset, decoders: Sequence[Decoder]) -> dict[int, RawData
         except Exception as error:  # codecs raise whatever they stumble over
             logger.debug("tried with another codec: %s", error)
     return _decoded(data_set, decoders[-1])
+
+
+def frame_of(data_set: Dataset, frame: bytes) -> Dataset:
+    """What describes an image of one frame, like those of `data_set`, and `frame`, which is compressed: for `decoded`."""
+    import pydicom  # noqa: F401 - whole, before its parts
+    from pydicom import Dataset as NewDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.tag import Tag
+
+    single = NewDataset({tag: data_set.get_item(tag) for tag in map(Tag, _DESCRIPTION) if tag in data_set})
+    single.PixelData = encapsulate([frame], has_bot=False)
+    single["PixelData"].is_undefined_length = True
+    return single
 
 
 def _decoded(data_set: Dataset, decoder: Decoder) -> dict[int, RawDataElement | None]:

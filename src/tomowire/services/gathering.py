@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import OperationTimeout
 from tomowire.services.answering import closing
+from tomowire.services.arguments import is_dataset
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
 from tomowire.services.given import Given
-from tomowire.services.sources import Source, as_source, is_dataset
+from tomowire.services.sources import Source, as_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

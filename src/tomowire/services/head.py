@@ -79,7 +79,7 @@ class Head:
             return None
         if is_whole and self._inflater is not None and not (is_too_much or self._inflater.is_over):
             raise DataSetError("the deflated data set is cut short")
-        found = await asyncio.to_thread(_parse, bytes(self._data), self._transfer_syntax_uid, is_whole)
+        found = await asyncio.to_thread(parse_head, bytes(self._data), self._transfer_syntax_uid, is_whole)
         if is_too_much and (found is None or found[1] > self._limit):
             raise StoreFailed(OUT_OF_RESOURCES, f"more than {self._limit} bytes of attributes before the pixel data")
         self._try_at = _MORE * len(self._data)
@@ -98,7 +98,11 @@ def _is_pixel_data(tag: Any, vr: str | None, length: int) -> bool:
     return bool(_FIRST_PIXEL_GROUP <= tag >> 16 <= _LAST_PIXEL_GROUP)
 
 
-def _parse(data: bytes, transfer_syntax_uid: str, is_whole: bool) -> tuple[Dataset, int] | None:
+def parse_head(data: bytes, transfer_syntax_uid: str, is_whole: bool) -> tuple[Dataset, int] | None:
+    """The attributes before the pixel data of a data set (not deflated) that begins with `data`, and where they end.
+
+    None if they do not end in it, unless it `is_whole`. Raises `DataSetError`.
+    """
     file = DataSetFile(data, is_whole=is_whole)
     try:
         dataset = read_data_set(file, transfer_syntax_uid, _is_pixel_data)

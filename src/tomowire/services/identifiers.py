@@ -9,8 +9,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError
+from tomowire.services.character_sets import TEXT_VRS, can_hold
 from tomowire.services.damage import what_is_wrong
-from tomowire.services.repertoires import TEXT_VRS, has_character
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -35,7 +35,6 @@ TRANSFER_SYNTAXES: Final = frozenset(
 """Those that a data set without pixels can have."""
 
 _CHARACTER_SET: Final = "SpecificCharacterSet"
-_DEFAULT_REPERTOIRE: Final = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
 _LAST_GROUP_THAT_IS_NO_DATA: Final = 0x0007  # commands, file meta information, and what PS3.5 7.8 forbids
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _INFLATED_CAP: Final = 16 << 20
@@ -154,7 +153,7 @@ def _with_character_set(dataset: Dataset) -> Dataset:
     prepared = _copy(dataset)
     if any(character > "\x7f" for character in text):
         named = dataset.get(_CHARACTER_SET)
-        prepared.SpecificCharacterSet = named if _carries(named, text) else UTF_8
+        prepared.SpecificCharacterSet = named if can_hold(named, text) else UTF_8
     return prepared
 
 
@@ -166,24 +165,6 @@ def _strings(dataset: Dataset) -> Iterator[str]:
         elif element.VR in TEXT_VRS and not element.is_empty:
             for each in [element.value] if element.VM == 1 else element.value:
                 yield str(each)
-
-
-def _carries(character_set: Any, text: set[str]) -> bool:
-    """Whether all characters of `text` are in one of the repertoires that `character_set` names (PS3.3 C.12.1.1.2)."""
-    import pydicom  # noqa: F401 - whole, before its parts
-    from pydicom.charset import convert_encodings, python_encoding
-
-    names = [character_set] if isinstance(character_set, str) else list(character_set or ())
-    if not names or not all(name in python_encoding for name in names):
-        return False
-
-    def encodable(character: str, name: str, encoding: str) -> bool:
-        if name in _DEFAULT_REPERTOIRE:  # for which pydicom would take Latin-1
-            return character <= "\x7f"
-        return has_character(encoding, character)
-
-    pairs = list(zip(names, convert_encodings(list(names)), strict=False))
-    return all(any(encodable(character, *pair) for pair in pairs) for character in text)
 
 
 def _copy(dataset: Dataset) -> Dataset:

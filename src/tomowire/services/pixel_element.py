@@ -28,11 +28,11 @@ def is_video(transfer_syntax_uid: str) -> bool:
     return transfer_syntax_uid.startswith(_VIDEO)
 
 
-def head_of_pixels(transfer_syntax_uid: str, vr: str, length: int) -> bytes:
+def head_of_pixels(transfer_syntax_uid: str, vr: str, length: int, tag: int = PIXEL_DATA) -> bytes:
     """Tag, VR and length of (7FE0,0010). Raises `DataSetError` for what is longer than can be said (PS3.5 7.1)."""
     if length > UNDEFINED:
         raise DataSetError(f"(7FE0,0010) PixelData has {length} bytes, more than an element can have")
-    group, number = PIXEL_DATA >> 16, PIXEL_DATA & 0xFFFF
+    group, number = tag >> 16, tag & 0xFFFF
     if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
         return _IMPLICIT.pack(group, number, length)
     layout = _EXPLICIT_BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else _EXPLICIT

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import DataSetError, UsageError
-from tomowire.services.byte_readers import ChainedReader, IteratorReader, LimitedReader, MemoryReader, reader_of
+from tomowire.services.arguments import checked_size
+from tomowire.services.byte_readers import (
+    ChainedReader,
+    IteratorReader,
+    LimitedReader,
+    MemoryReader,
+    reader_of,
+)
 from tomowire.services.dataset_encoding import encode_elements, layout_of, stated_transfer_syntax
 from tomowire.services.dataset_source import required_uid
 from tomowire.services.fragments import fragments, one_fragment
@@ -33,8 +40,8 @@ class WithPixels:
 
     `pixels` of an uncompressed transfer syntax: bytes, the path of a file, a binary stream, or an asynchronous iterator of bytes in
     any portions. They are samples as PS3.5 8.1 has them, in the byte order of the transfer syntax. `length` is how many bytes; if
-    it is not given, the attributes say it (Rows, Columns, ...), or else what there is. More is not read. `offset` is where in a
-    file they begin.
+    it is not given, the attributes say it (Rows, Columns, ...), or else what there is. More is not read; of bytes in memory there
+    must not be more, if `length` is not given. `offset` is where in a file they begin.
 
     Of a compressed one: an iterable of frames, asynchronous or not, each as bytes; or one frame as bytes, path or stream. They are
     encapsulated (PS3.5 A.4) with an empty offset table, a frame as one fragment; one from a stream becomes as many as it needs,
@@ -75,6 +82,8 @@ class WithPixels:
             raise UsageError(f"{name_of(self.transfer_syntax_uid)} is not for pixels that come from elsewhere")
         if self._is_encapsulated and (self._length is not None):
             raise UsageError("`length` is for uncompressed pixels; frames have their own")
+        checked_size(self._length, "length")
+        checked_size(self._offset, "offset")
         if self._offset and self._path is None:
             raise UsageError("`offset` is for a file; wind a stream to where the pixels begin")
         if not is_readable and not (self._is_encapsulated and hasattr(self._pixels, "__iter__")):
@@ -122,7 +131,9 @@ class WithPixels:
             raise DataSetError("nothing says how many bytes of pixel data there are: give `length`")
         if length is None or available is None:
             return length or available or 0
-        if available < length:
+        # In a file something else may follow; bytes in memory are these pixels, with the null byte that makes them even or without.
+        is_too_much = self._path is None and self._length is None and available > length + length % 2
+        if available < length or is_too_much:
             raise DataSetError(f"there are {available} bytes of pixel data, and there should be {length}")
         return length
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
     from pydicom.dataelem import RawDataElement
 
-    Decode: TypeAlias = Callable[[Dataset], "dict[int, RawDataElement | None]"]
+    Replaced: TypeAlias = "dict[int, RawDataElement | None]"
+    Decode: TypeAlias = Callable[[Dataset], Replaced]
 
 UNCOMPRESSED: Final = frozenset(
     {
@@ -53,7 +54,7 @@ _LONG_VRS: Final = frozenset(LONG_VRS)
 _TEXT: Final = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"}
 )
-_WORDS: Final = {
+WORDS: Final = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), "H"),
     **dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), "I"),
     **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), "Q"),
@@ -61,12 +62,14 @@ _WORDS: Final = {
 """The type of `array` whose bytes are in the other order in the other byte order, by VR (PS3.5 7.3)."""
 
 
-def reencode(data: bytes, source: str, target: str, decode: Decode | None = None) -> bytes:
+def reencode(
+    data: bytes, source: str, target: str, decode: Decode | None = None, replaced: Replaced | None = None
+) -> bytes:
     """A data set of the transfer syntax `source` in the uncompressed transfer syntax `target`.
 
     `decode` is called with each data set in it (the whole, or an item such as an icon) whose pixel data is encapsulated, and gives
-    the elements to put in place of those with the same tag, None to leave one out. Group lengths, which are retired (PS3.5 7.2),
-    are left out. The result is padded to even length (see `even`).
+    the elements to put in place of those with the same tag, None to leave one out. `replaced` does that for the whole. Group
+    lengths, which are retired (PS3.5 7.2), are left out. The result is padded to even length (see `even`).
 
     Raises `DataSetError` for a data set that is cut short, that has encapsulated pixel data where there is no `decode`, or that has
     other pixel data where there is one (PS3.5 A.4; an icon in it may have); what pydicom raises for one that it cannot read.
@@ -80,11 +83,18 @@ def reencode(data: bytes, source: str, target: str, decode: Decode | None = None
     writer = _Writer(target == IMPLICIT_VR_LITTLE_ENDIAN, target != EXPLICIT_VR_BIG_ENDIAN, decode)
     data_set = read_dataset(BytesIO(data), implicit, little)
     _check_end(data_set, data)
-    writer.data_set(data_set, ())
+    writer.data_set(data_set, (), replaced or {})
     if target == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         compressor = compressobj(wbits=-MAX_WBITS)
         writer.parts = [*map(compressor.compress, writer.parts), compressor.flush()]
     return bytes(even(b"".join(writer.parts)))
+
+
+def swapped(content: bytes | bytearray | memoryview, vr: str) -> bytes:
+    """Values of one of `WORDS` in the other byte order."""
+    words = array(WORDS[vr], content)
+    words.byteswap()
+    return words.tobytes()
 
 
 def raw_element(tag: int, vr: str, content: bytes) -> RawDataElement:
@@ -135,7 +145,7 @@ class _Writer:
         self._mark = "<" if little else ">"
         self._decode = decode
 
-    def data_set(self, data_set: Dataset, ancestors: tuple[Dataset, ...]) -> None:
+    def data_set(self, data_set: Dataset, ancestors: tuple[Dataset, ...], replaced: Replaced | None = None) -> None:
         """Add the elements of `data_set`, an item of the nearest of `ancestors`."""
         import pydicom  # noqa: F401 - whole, before its parts
         from pydicom.dataelem import RawDataElement
@@ -150,6 +160,7 @@ class _Writer:
             elements |= self._decode(data_set)
         elif isinstance(pixels, RawDataElement) and self._decode is not None and not ancestors:
             raise DataSetError("its pixel data is not encapsulated, against its transfer syntax")
+        elements |= replaced or {}
         for tag in sorted(elements):
             element = elements[tag]
             if element is not None and tag & 0xFFFF:
@@ -162,17 +173,15 @@ class _Writer:
         if not isinstance(element, RawDataElement):
             self._sequence(element.tag, element.value, near)  # nothing else has been decoded
             return
-        vr = element.VR or _vr_of(element, near)
+        vr = element.VR or vr_of(element, near)
         content = element.value or b""
         if element.length == UNDEFINED or element.length != len(content):
             raise DataSetError(f"element {element.tag} is cut short, or its length is undefined and must not be")
         if vr == "SQ":
             self._sequence(element.tag, data_set[element.tag].value or (), near)
             return
-        if element.is_little_endian != self._little and vr in _WORDS:
-            words = array(_WORDS[vr], content)
-            words.byteswap()
-            content = words.tobytes()
+        if element.is_little_endian != self._little and vr in WORDS:
+            content = swapped(content, vr)
         if len(content) % 2:  # not allowed (PS3.5 7.1.1), but there are some
             content += b" " if vr in _TEXT else b"\0"
         self._head(element.tag, vr, len(content))
@@ -204,7 +213,7 @@ def _lengths(vr: str, length: int) -> tuple[int, ...]:
     return (0, length) if vr in _LONG_VRS else (length,)
 
 
-def _vr_of(element: RawDataElement, near: tuple[Dataset, ...]) -> str:
+def vr_of(element: RawDataElement, near: tuple[Dataset, ...]) -> str:
     """The VR of an element that came without; UN where nobody can say (PS3.5 6.2.2)."""
     import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_VR, private_dictionary_VR

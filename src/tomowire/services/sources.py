@@ -6,20 +6,18 @@ A `Source` is opened for each attempt to send it. The four kinds that come with 
 
 from __future__ import annotations
 
-import sys
 from asyncio import to_thread
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from tomowire.errors import UsageError
+from tomowire.services.arguments import is_dataset
 from tomowire.services.dicom_file import inspect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-
-    from pydicom import Dataset
 
 
 @runtime_checkable
@@ -70,7 +68,10 @@ async def as_source(thing: Any) -> Source:
     DICOM, `OSError` for what cannot be read, `UsageError` for what cannot be a source.
     """
     if isinstance(thing, str | PathLike):
-        return await to_thread(inspect, Path(cast("str | PathLike[str]", thing)))
+        path = Path(cast("str | PathLike[str]", thing))
+        if "\0" in str(path):
+            raise UsageError(f"a path has no null character: {str(path)!r}")
+        return await to_thread(inspect, path)
     # Who sends files, as most do, needs none of the rest.
     if is_dataset(thing):
         from tomowire.services.dataset_source import DatasetSource
@@ -83,10 +84,3 @@ async def as_source(thing: Any) -> Source:
     if is_stream(thing):
         return await part10_stream(thing)
     raise UsageError(f"{type(thing).__name__} cannot be sent: not a path, a binary stream, a data set or a source")
-
-
-def is_dataset(thing: object) -> TypeGuard[Dataset]:
-    """Whether it is one of pydicom's, which is not imported only to ask."""
-    # Another thread may be about to import it: there is none yet then.
-    kind = getattr(sys.modules.get("pydicom"), "Dataset", None)
-    return kind is not None and isinstance(thing, kind)

@@ -8,8 +8,17 @@ from io import UnsupportedOperation
 from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import FileFormatError, IncompleteFileMeta, UsageError
-from tomowire.services.byte_readers import ChainedReader, MemoryReader, in_own_thread, read_up_to, reader_of
+from tomowire.errors import DataSetError, FileFormatError, IncompleteFileMeta, UsageError
+from tomowire.services.arguments import checked_size, checked_uid
+from tomowire.services.byte_readers import (
+    ChainedReader,
+    MemoryReader,
+    check_open,
+    in_own_thread,
+    read_up_to,
+    reader_of,
+    view_of,
+)
 from tomowire.services.dicom_file import FIRST_READ, MOST_READ, identify
 from tomowire.services.stream_pieces import StreamPieces
 from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX
@@ -24,7 +33,9 @@ _MARKED: Final = PREAMBLE_LENGTH + len(PREFIX)
 
 
 def is_stream(thing: Any) -> bool:
-    """Whether bytes can be read from it, or it is bytes."""
+    """Whether bytes can be read from it, or it is bytes. A class is none: what is made of it may be one."""
+    if isinstance(thing, type):
+        return False
     return isinstance(thing, bytes | bytearray | memoryview) or hasattr(thing, "read") or hasattr(thing, "__aiter__")
 
 
@@ -56,7 +67,7 @@ class BareDataSet:
     """A data set without file meta information, in a stream: what it is has to be said.
 
     `stream` is bytes, a binary stream (`read` blocking or asynchronous), or an asynchronous iterator of bytes. It is read from
-    where it stands; `size` is how many bytes belong to the data set, None for all that come.
+    where it stands; `size` is how many bytes belong to the data set, None for all that come. Raises `UsageError`.
     """
 
     def __init__(
@@ -70,12 +81,17 @@ class BareDataSet:
     ) -> None:
         if not is_stream(stream):
             raise UsageError(f"{type(stream).__name__} is no binary stream, nor an asynchronous iterator of bytes")
-        self.sop_class_uid = sop_class_uid
-        self.sop_instance_uid = sop_instance_uid
-        self.transfer_syntax_uid = transfer_syntax_uid
+        self.sop_class_uid = checked_uid(sop_class_uid, "sop_class_uid")
+        self.sop_instance_uid = checked_uid(sop_instance_uid, "sop_instance_uid")
+        self.transfer_syntax_uid = checked_uid(transfer_syntax_uid, "transfer_syntax_uid")
         self.name = f"the stream of {sop_instance_uid}"
         self.repeatable = isinstance(stream, bytes | bytearray | memoryview)
-        self.size = memoryview(stream).nbytes if size is None and self.repeatable else size
+        self.size = checked_size(size, "size")
+        if self.repeatable:
+            available = memoryview(stream).nbytes
+            self.size = available if size is None else size
+            if self.size > available:
+                raise UsageError(f"{self.name} has {available} bytes, and `size` is {size}")
         self._stream = stream
         self._is_used = False
 
@@ -88,6 +104,8 @@ class BareDataSet:
         reader = reader_of(self._stream)
         async with _closed_on_failure(reader):
             head = await read_up_to(reader, _MARKED if self.size is None else min(_MARKED, self.size))
+            if not head:
+                raise DataSetError(f"{self.name} is empty")
             if head[PREAMBLE_LENGTH:_MARKED] == PREFIX:
                 raise FileFormatError(f"{self.name} is a DICOM file with file meta information, and no bare data set")
         async with StreamPieces(ChainedReader([MemoryReader(head), reader]), self.size, payload, self.name) as pieces:
@@ -143,6 +161,7 @@ class _Rewindable:
         """None if it cannot be wound back."""
         if isinstance(stream, bytes | bytearray | memoryview):
             return cls(stream, 0, memoryview(stream).nbytes)
+        check_open(stream)
         read, seekable = getattr(stream, "read", None), getattr(stream, "seekable", None)
         if read is None or seekable is None or iscoroutinefunction(read) or seekable() is not True:
             return None  # of an asynchronous one `seekable` may be a coroutine too
@@ -160,7 +179,8 @@ class _Rewindable:
 
     async def begin(self, offset: int) -> ByteReader:
         if isinstance(self._stream, bytes | bytearray | memoryview):
-            return MemoryReader(memoryview(self._stream).cast("B")[offset:])
+            return MemoryReader(view_of(self._stream)[offset:])
+        check_open(self._stream)
         await in_own_thread(lambda: self._stream.seek(self._start + offset))
         return reader_of(self._stream)
 
