@@ -11,7 +11,6 @@ from tomowire.aio.association import Association
 from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
 from tomowire.aio.providers import checked
-from tomowire.aio.tls_acceptor import TlsAcceptor
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from tomowire.aio.connection import Connection
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls import TlsServer
+    from tomowire.aio.tls_acceptor import TlsAcceptor
     from tomowire.wire.pdu import AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
@@ -64,7 +64,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
         self._lenient = lenient
-        self._tls = TlsAcceptor(ssl, artim_timeout, maximum_waiting_per_address) if ssl is not None else None
+        self._tls = _tls_acceptor(ssl, artim_timeout, maximum_waiting_per_address) if ssl is not None else None
         self._on_established = on_established
         self._on_ended = on_ended
         self._options = options
@@ -232,3 +232,9 @@ class Server:
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)
+
+
+def _tls_acceptor(tls: SSLContext | TlsServer, timeout: float, maximum_per_address: int | None) -> TlsAcceptor:
+    from tomowire.aio.tls_acceptor import TlsAcceptor  # a program without TLS does not need it
+
+    return TlsAcceptor(tls, timeout, maximum_per_address)
