@@ -9,14 +9,33 @@ from pathlib import Path
 
 import pytest
 
+from support.files import write_file
 from support.programs import run_tomowire
 from support.subprocesses import python_environment
 
 HEAVY = {"alembic", "numpy", "pydantic", "pydicom", "rich", "sqlalchemy", "sqlite3"}
 
 
+# Of tomowire itself: what only some who use a command have a use for.
+FOR_SOME = (
+    "tomowire.aio.tls",
+    "tomowire.aio.tls_acceptor",
+    "tomowire.aio.tls_certificate",
+    "tomowire.aio.tls_context",
+    "tomowire.aio.tls_handshake",
+    "tomowire.aio.tls_reasons",
+    "tomowire.aio.tls_titles",
+    "tomowire.services.compressing",
+    "tomowire.services.dataset_source",
+    "tomowire.services.image_codecs",
+    "tomowire.services.peer",
+    "tomowire.services.transcoding",
+    "tomowire.testing",
+)
+
+
 def imported_by(*arguments: str) -> set[str]:
-    """Top-level names of all modules that a command imports, as Python reports them."""
+    """The names of all modules that a command imports, as Python reports them."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "tomowire", *arguments],
         env=python_environment(),
@@ -26,7 +45,7 @@ def imported_by(*arguments: str) -> set[str]:
     )
     modules = re.findall(r"^import time:.*\| +(\S+)$", done.stderr, flags=re.MULTILINE)
     assert "tomowire.cli.main" in modules
-    return {module.partition(".")[0] for module in modules}
+    return set(modules)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +65,21 @@ def imported_by(*arguments: str) -> set[str]:
     ],
 )
 def test_quick_commands_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert imported_by(*arguments) & HEAVY == set()
+    assert {module.partition(".")[0] for module in imported_by(*arguments)} & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("echo", "ANY@127.0.0.1:1"),
+        ("send", "ANY@127.0.0.1:1", "{folder}"),
+        ("listen", "-o", "{folder}", "--bind", "203.0.113.1"),  # an address for documentation: nobody has it
+        ("serve", "--data-dir", "{folder}", "--bind", "203.0.113.1", "--allow", "ANY"),
+    ],
+)
+def test_what_is_not_used_is_not_imported(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    write_file(tmp_path)
+    assert imported_by(*(each.format(folder=tmp_path) for each in arguments)) & set(FOR_SOME) == set()
 
 
 def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from tomowire.aio.arguments import awaited, function, not_awaited, whole
 from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.failing import describe_failure
 from tomowire.aio.providers import Providers
-from tomowire.aio.tls_titles import why_not_let_in
 from tomowire.errors import AssociationRejected, UsageError
 from tomowire.protocol.acceptance import (
     REJECT_CALLING_AE_TITLE,
@@ -140,6 +139,8 @@ class Admission:
             raise _refusal(answered, why_rejected(request, answered))
         title, address = request.calling_ae_title, association.peer_address
         if rules.certificate_titles is not None:
+            from tomowire.aio.tls_titles import why_not_let_in  # a program without TLS does not need it
+
             why = why_not_let_in(rules.certificate_titles, association.peer_certificate, title)
             if why is not None:
                 raise _refusal(REJECT_CALLING_AE_TITLE, why)

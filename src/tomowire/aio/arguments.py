@@ -9,7 +9,7 @@ import inspect
 from math import isfinite
 from numbers import Integral, Real
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from tomowire.errors import UsageError
 
@@ -80,14 +80,16 @@ def one_of(kind: type, words: str) -> Check:
     return allowed
 
 
-def tls(kind: type, who: str) -> Check:
+def tls(kind: Literal["TlsClient", "TlsServer"], who: str) -> Check:
     """An `SSLContext`, a value of `kind`, or None for no TLS."""
 
     def allowed(_: str, value: Any) -> None:
-        if value is not None and not isinstance(value, (SSLContext, kind)):
-            raise UsageError(
-                f"{who} needs a {kind.__name__} or an SSLContext for TLS, and not a {type(value).__name__}"
-            )
+        if value is None or isinstance(value, SSLContext):
+            return
+        from tomowire.aio import tls as kinds  # a program without TLS does not need it
+
+        if not isinstance(value, getattr(kinds, kind)):
+            raise UsageError(f"{who} needs a {kind} or an SSLContext for TLS, and not a {type(value).__name__}")
 
     return allowed
 

@@ -17,7 +17,6 @@ from tomowire.aio.leaving import DEFAULT_RELEASE_TIMEOUT
 from tomowire.aio.malformed import check_malformed, is_lenient
 from tomowire.aio.opening import Opening
 from tomowire.aio.providers import checked
-from tomowire.aio.tls import TlsClient
 from tomowire.errors import AssociationAborted, AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from tomowire.aio.existing import Stream
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsClient
     from tomowire.wire.pdu import AAssociateRQ
     from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 
@@ -162,7 +162,7 @@ _LIMITS: Final[Mapping[str, Check]] = {
     "release_timeout": seconds(),
     "artim_timeout": seconds(),
     "malformed": check_malformed,
-    "ssl": tls(TlsClient, "who calls"),
+    "ssl": tls("TlsClient", "who calls"),
 }
 _OFFER: Final[Mapping[str, Check]] = {
     "maximum_length": whole(0, 0xFFFFFFFF),

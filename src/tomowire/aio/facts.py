@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tomowire.aio.tls_certificate import certificate_of
 from tomowire.errors import AssociationReleased, NoAcceptedContext, UsageError
 from tomowire.protocol.explain import explain_refusal
 from tomowire.protocol.states import State
@@ -56,7 +55,11 @@ class AssociationFacts:
     @cached_property
     def peer_certificate(self) -> PeerCertificate | None:
         """The certificate that the peer has shown; None without TLS, and where it has shown none."""
-        return certificate_of(self.connection.tls) if self.connection.tls is not None else None
+        if self.connection.tls is None:
+            return None
+        from tomowire.aio.tls_certificate import certificate_of  # a program without TLS does not need it
+
+        return certificate_of(self.connection.tls)
 
     @property
     def tls_version(self) -> str | None:

@@ -15,7 +15,6 @@ from tomowire.aio.budget import DEFAULT_MEMORY, MemoryBudget
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
 from tomowire.aio.server import Conduct, Server
-from tomowire.aio.tls import TlsServer
 from tomowire.errors import UsageError
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from tomowire.aio.association_request import AssociationRequest
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsServer
     from tomowire.aio.tls_titles import TitlesOf
 
 __all__ = [
@@ -154,7 +154,7 @@ def _check(host: Any, port: Any, ssl: Any, certificate_titles: Any, options: dic
         raise UsageError(f"host is an address or a name as text, several of them, or None for all, and not {host!r}")
     if port is not None or "sock" not in options:
         _check_port(port)
-    tls(TlsServer, "who listens")("ssl", ssl)
+    tls("TlsServer", "who listens")("ssl", ssl)
     if certificate_titles is not None and ssl is None:
         raise UsageError("certificate_titles needs TLS: without it there are no certificates")
 

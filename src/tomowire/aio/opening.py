@@ -8,9 +8,6 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING
 
 from tomowire.aio.existing import Stream, check_socket, take_over, transport_of
-from tomowire.aio.tls_context import check_side, context_of_client
-from tomowire.aio.tls_handshake import Handshake
-from tomowire.aio.tls_reasons import alert_of, why_refused, why_requestor
 from tomowire.aio.unreachable import not_answered, the_same_in_all, why_not_connected
 from tomowire.errors import AssociationAborted, AssociationLost, ConnectFailed, TlsFailed, UsageError
 from tomowire.protocol.explain import SPEAKS_TLS
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
     from tomowire.aio.address import PeerAddress
     from tomowire.aio.association import Association
     from tomowire.aio.tls import TlsClient
+    from tomowire.aio.tls_handshake import Handshake
     from tomowire.errors import AssociationError
 
 
@@ -40,6 +38,8 @@ class Opening:
         self._address = address
         self._tls = tls
         if isinstance(tls, SSLContext):
+            from tomowire.aio.tls_context import check_side
+
             check_side(tls, server_side=False)
         if tls is not None:
             name = getattr(tls, "server_hostname", None)  # an SSLContext says nothing of it
@@ -53,20 +53,23 @@ class Opening:
 
         Raises `ConnectFailed`, of which `TlsFailed` is one, and `UsageError` for certificates of one's own that cannot be used.
         """
-        handshake = Handshake()
+        handshake: Handshake | None = None
         try:
             context = await self._context()
             async with asyncio.timeout(timeout):
                 if context is None:
                     await self._connect(association.connection)
                 else:
+                    from tomowire.aio.tls_handshake import Handshake  # a program without TLS does not need it
+
+                    handshake = Handshake()
                     tls = await self._shake_hands(handshake, context)
                     handshake.hand_over(tls, association.connection)
         except BaseException as error:
             self._close_existing()
             if not isinstance(error, TimeoutError):
                 raise
-            if handshake.has_begun:
+            if handshake is not None and handshake.has_begun:
                 text = f"{self._with_tls}: no answer within {timeout:g} s to the TLS handshake; does it speak TLS on this port?"
                 raise TlsFailed(text) from None
             raise ConnectFailed(f"{self._cannot}: {not_answered(timeout)}") from None
@@ -77,6 +80,8 @@ class Opening:
         In TLS 1.3 the requestor's handshake is over before the acceptor has seen its certificate (RFC 8446 2): what it says of that
         comes instead of its answer.
         """
+        from tomowire.aio.tls_reasons import alert_of, why_refused
+
         alert = alert_of(association.connection.broken_by)
         if alert is not None:
             return TlsFailed(f"{self._with_tls}: {why_refused(alert, self._shows_certificate)}")
@@ -99,15 +104,19 @@ class Opening:
         )
 
     async def _context(self) -> SSLContext | None:
-        return (
-            self._tls if self._tls is None or isinstance(self._tls, SSLContext) else await context_of_client(self._tls)
-        )
+        if self._tls is None or isinstance(self._tls, SSLContext):
+            return self._tls
+        from tomowire.aio.tls_context import context_of_client
+
+        return await context_of_client(self._tls)
 
     async def _shake_hands(self, handshake: Handshake, context: SSLContext) -> asyncio.Transport:
         transport = await self._connect(handshake)
         try:
             return await handshake.run(transport, context, server_side=False, server_hostname=self._server_hostname)
         except OSError as error:
+            from tomowire.aio.tls_reasons import why_requestor
+
             why = why_requestor(error, handshake.first, self._shows_certificate)
             raise TlsFailed(f"{self._with_tls}: {why}") from error
 

@@ -13,7 +13,6 @@ from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
 from tomowire.aio.malformed import check_malformed, is_lenient
 from tomowire.aio.providers import checked
-from tomowire.aio.tls_acceptor import TlsAcceptor
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
 from tomowire.wire.value import value
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls import TlsServer
+    from tomowire.aio.tls_acceptor import TlsAcceptor
     from tomowire.wire.pdu import AAssociateRQ
 
 logger = logging.getLogger("tomowire.listen")
@@ -85,7 +85,7 @@ class Server:
         self._conduct = conduct
         self._budget = budget
         waiting = conduct.maximum_waiting_per_address
-        self._tls = TlsAcceptor(ssl, conduct.artim_timeout, waiting) if ssl is not None else None
+        self._tls = _tls_acceptor(ssl, conduct.artim_timeout, waiting) if ssl is not None else None
         self._options = options
         self._server: asyncio.Server | None = None
         self._connections: dict[Association, None] = {}  # in the order in which they came
@@ -274,3 +274,9 @@ class Server:
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)
+
+
+def _tls_acceptor(tls: SSLContext | TlsServer, timeout: float, maximum_per_address: int | None) -> TlsAcceptor:
+    from tomowire.aio.tls_acceptor import TlsAcceptor  # a program without TLS does not need it
+
+    return TlsAcceptor(tls, timeout, maximum_per_address)

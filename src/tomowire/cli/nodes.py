@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from tomowire.aio.tls import TlsClient
 from tomowire.cli.tls import PEM
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tomowire.aio.tls import TlsServer
+    from tomowire.aio.tls import TlsClient, TlsServer
     from tomowire.cli.receiving import Acceptor
     from tomowire.server.nodes import Node
 
@@ -66,11 +65,12 @@ def node_options(command: Callable[..., T]) -> Callable[..., T]:
         **others: Any,
     ) -> T:
         is_given = any(each is not None for each in (node_tls_ca, node_tls_cert, node_tls_key))
-        if is_given and not any(node.tls for node in nodes):
+        is_wanted = any(node.tls for node in nodes)
+        if is_given and not is_wanted:
             raise click.UsageError("--node-tls-ca, --node-tls-cert and --node-tls-key are for a --node with ',tls'")
         if node_tls_key is not None and node_tls_cert is None:
             raise click.UsageError("--node-tls-key needs --node-tls-cert")
-        tls = _way_to_nodes(acceptor.tls, node_tls_ca, node_tls_cert, node_tls_key)
+        tls = _way_to_nodes(acceptor.tls, node_tls_ca, node_tls_cert, node_tls_key) if is_wanted else None
         return command(nodes=nodes, node_tls=tls, acceptor=acceptor, **others)
 
     decorated: Callable[..., T] = gathered
@@ -81,6 +81,8 @@ def node_options(command: Callable[..., T]) -> Callable[..., T]:
 
 def _way_to_nodes(own: TlsServer | None, ca: Path | None, cert: Path | None, key: Path | None) -> TlsClient:
     """What is not said is as for those who call here."""
+    from tomowire.aio.tls import TlsClient
+
     if own is None:
         return TlsClient(ca, cert, key)
     mine = (cert, key) if cert is not None else (own.certificate, own.key)

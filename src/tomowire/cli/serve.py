@@ -70,7 +70,7 @@ def command(
     allow: tuple[str, ...],
     allow_unknown_callers: bool,
     nodes: tuple[Node, ...],
-    node_tls: TlsClient,
+    node_tls: TlsClient | None,
     acceptor: Acceptor,
 ) -> None:
     """Run the archive until interrupted: what gets Success is durable and indexed.

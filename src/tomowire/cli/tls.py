@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from tomowire.aio.tls import TlsClient, TlsServer
 from tomowire.aio.tls_profiles import DEFAULT_PROFILE, TlsProfile
 from tomowire.cli.running import complain
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
+    from tomowire.aio.tls import TlsClient
     from collections.abc import Awaitable, Callable, Iterator
+
 
 T = TypeVar("T")
 
@@ -76,6 +77,8 @@ def tls_client_options(command: Callable[..., T]) -> Callable[..., T]:
         _check(tls_key is not None and tls_cert is None, "--tls-key needs --tls-cert")
         client = None
         if _is_given():
+            from tomowire.aio.tls import TlsClient  # here and below: a program without TLS does not need it
+
             client = TlsClient(
                 authorities=tls_ca,
                 certificate=tls_cert,
@@ -108,6 +111,8 @@ def tls_server_options(command: Callable[..., T]) -> Callable[..., T]:
         _check_client_auth(tls_client_auth, tls_ca)
         server = None
         if tls_cert is not None:
+            from tomowire.aio.tls import TlsServer
+
             server = TlsServer(tls_cert, tls_key, authorities=tls_ca, verify=tls_client_auth, profile=tls_profile)
         return command(tls=server, **others)
 
@@ -126,6 +131,8 @@ def tls_receiving_options(command: Callable[..., T]) -> Callable[..., T]:
             if tls is None or tls.certificate is None:
                 raise click.UsageError("--receive-tls needs a certificate: --tls-cert")
             _check_client_auth(tls_client_auth, tls.authorities)
+            from tomowire.aio.tls import TlsServer
+
             receiving = TlsServer(
                 tls.certificate, tls.key, authorities=tls.authorities, verify=tls_client_auth, profile=tls.profile
             )

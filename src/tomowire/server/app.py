@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Final, Self
 from tomowire.aio.budget import DEFAULT_MEMORY
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
 from tomowire.aio.threads import finished
-from tomowire.aio.tls import TlsClient
-from tomowire.aio.tls_context import context_of_client
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.aio.tls import TlsServer
+    from tomowire.aio.tls import TlsClient, TlsServer
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
@@ -180,6 +178,11 @@ class Archive:
 
     async def _load_certificates(self) -> None:
         """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+        if not any(node.tls for node in self._nodes.values()):
+            return
+        from tomowire.aio.tls import TlsClient
+        from tomowire.aio.tls_context import context_of_client
+
         for node in self._nodes.values():
             if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
                 await context_of_client(tls)
