@@ -16,8 +16,9 @@ from tomowire.cli.running import complain
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
-    from tomowire.aio.tls import TlsClient
     from collections.abc import Awaitable, Callable, Iterator
+
+    from tomowire.aio.tls import TlsClient
 
 
 T = TypeVar("T")
