@@ -18,6 +18,7 @@ from support.objects import ROOT, Sample
 from support.programs import Done, run_on_a_terminal, serving, start, tomowire
 from support.raw_peer import RawMessage, RawPeer, message_pdus, raw_acceptor
 from support.receiver import Receiver
+from support.retrievals import Unmoved
 from tomowire import Storage, Verification, listen
 from tomowire.services.identifiers import decode
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -262,23 +263,15 @@ async def test_ctrl_c_cancels_it_at_the_peer() -> None:
 
 
 async def test_ctrl_c_again_does_not_wait_for_a_peer_that_goes_on() -> None:
-    asked, cancelled = asyncio.Event(), asyncio.Event()
+    unmoved = Unmoved()
 
-    async def script(peer: RawPeer) -> None:
-        await peer.accept()
-        await peer.read_message()
-        asked.set()
-        await peer.read_message()
-        cancelled.set()
-        await peer.read_until_closed()
-
-    async with raw_acceptor(script) as port:
+    async with raw_acceptor(unmoved.script) as port:
         arguments = ["move", f"ANY@{LOOPBACK}:{port}", "--dest", "DEST", "--study-uid", STUDY]
         program = await asyncio.to_thread(start, arguments)
         async with asyncio.timeout(30):
-            await asked.wait()
+            await unmoved.asked.wait()
             program.process.send_signal(signal.SIGINT)
-            await cancelled.wait()
+            await unmoved.cancelled.wait()
         assert await asyncio.to_thread(program.end, signal.SIGINT, 4.0) == 130
 
 

@@ -32,7 +32,7 @@ from support.raw_peer import (
     raw_acceptor,
     store_rq,
 )
-from support.retrievals import Stock
+from support.retrievals import Stock, Unmoved
 from support.stored import files_below
 from tomowire import Find, FindAnswers, FindRequest, Server, Storage, StoreRequest, Verification, listen
 from tomowire.services.dicom_file import inspect
@@ -404,24 +404,16 @@ async def test_ctrl_c_cancels_it_at_the_peer_and_what_has_come_stays(source: Sou
 
 async def test_ctrl_c_again_says_nothing_of_what_was_coming(tmp_path: Path) -> None:
     """An object is half here, and the peer does not answer the C-CANCEL."""
-    asked, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def script(peer: RawPeer) -> None:
-        await peer.accept()
-        await peer.read_message()
-        asked.set()
-        await peer.read_message()
-        cancelled.set()
-        await peer.read_until_closed()
+    unmoved = Unmoved()
 
     storage = PresentationContextRQ(3, SECONDARY_CAPTURE, (EXPLICIT_VR_LITTLE_ENDIAN,))
-    async with raw_acceptor(script) as port:
+    async with raw_acceptor(unmoved.script) as port:
         options = ["--method", "move", "--port", "0", "-v"]
         arguments = ["retrieve", f"ANY@{LOOPBACK}:{port}", "-o", tmp_path, "--study-uid", STUDY, *options]
         program = await asyncio.to_thread(start, arguments)
         listening = await asyncio.to_thread(program.stderr.wait_for, rf"listening as TOMOWIRE@{LOOPBACK}:(\d+)")
         async with asyncio.timeout(30), await RawPeer.connect(int(listening[1])) as sender:
-            await asked.wait()
+            await unmoved.asked.wait()
             await sender.associate(associate_rq(ECHO, storage, called="TOMOWIRE"))
             begun = command_pdu(3, store_rq(sop_class=SECONDARY_CAPTURE))
             await sender.send(begun, p_data(3, bytes(100), command=False, last=False))
@@ -431,7 +423,7 @@ async def test_ctrl_c_again_says_nothing_of_what_was_coming(tmp_path: Path) -> N
                 await other.read_message()  # what came before it has been read too
                 await other.release()
             program.process.send_signal(signal.SIGINT)
-            await cancelled.wait()
+            await unmoved.cancelled.wait()
             assert await asyncio.to_thread(program.end, signal.SIGINT, 4.0) == 130
     assert " ERROR " not in program.stderr.text
     assert program.stderr.text.endswith("tomowire: interrupted\n")

@@ -102,6 +102,21 @@ class Counts:
         )
 
 
+class Unmoved:
+    """A peer that takes a request and the C-CANCEL for it, and answers neither; `script` plays its connection."""
+
+    def __init__(self) -> None:
+        self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
+
+    async def script(self, peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.read_message()
+        self.asked.set()
+        assert isinstance((await peer.read_message()).command, CCancelRQ)
+        self.cancelled.set()
+        await peer.read_until_closed()
+
+
 def roles(*sop_classes: str) -> tuple[RoleSelection, ...]:
     return tuple(RoleSelection(uid, False, True) for uid in sop_classes)
 

@@ -76,7 +76,7 @@ class ArchiveRetrieve:
             uids, kinds = await self._selected(request)
         except QueryFailed as refused:
             raise RetrieveFailed(refused.status, refused.error_comment, refused.offending_elements) from refused
-        except IndexUnavailable as error:
+        except (IndexUnavailable, TimeoutError) as error:
             logger.error("a retrieval was not begun: the index cannot be used: %s", error)
             raise RetrieveFailed(UNABLE_TO_COUNT, "the index cannot be used now") from error
         return Retrieval(len(uids), self._files(uids), kinds)

@@ -151,6 +151,20 @@ def may_truncate_the_log(path: Path) -> bool:
         connection.close()
 
 
+@pytest.mark.parametrize("longest", [0.0, 0.2], ids=["over while they are read", "over while they are waited for"])
+async def test_rows_that_are_not_taken_do_not_hold_the_index_for_ever(
+    readers: IndexReaders, path: Path, longest: float
+) -> None:
+    """Its log would grow with all that is stored meanwhile, and a peer takes the answers to its query as slowly as it likes."""
+    statement = Statement("SELECT * FROM archive, sqlite_schema", {})
+    async with aclosing(readers.stream(statement, list, longest=longest)) as found:
+        assert len(await anext(found)) == 1
+        await asyncio.sleep(longest)
+        assert may_truncate_the_log(path)
+        with pytest.raises(TimeoutError, match="the rows were not taken within"):
+            await anext(found)
+
+
 async def test_connections_are_used_again(readers: IndexReaders) -> None:
     used: set[int] = set()
     for _ in range(5):

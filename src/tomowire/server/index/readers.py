@@ -22,6 +22,8 @@ _BATCH: Final = 200
 # The first answers are not to wait for more of their kind.
 _FIRST_BATCHES: Final = (1, 50)
 _INTERRUPT_AGAIN: Final = 0.02
+_LONGEST: Final = 600.0
+"""Seconds. While somebody sees the index as it was at a moment, nothing that has come since can leave its log, which grows."""
 
 
 class IndexReaders:
@@ -58,22 +60,36 @@ class IndexReaders:
             after = page[-1].instance_id
 
     async def stream(
-        self, statement: Statement, convert: Callable[[list[Row]], list[T]], *, batch: int = _BATCH
+        self,
+        statement: Statement,
+        convert: Callable[[list[Row]], list[T]],
+        *,
+        batch: int = _BATCH,
+        longest: float = _LONGEST,
     ) -> AsyncGenerator[list[T], None]:
         """What `convert` makes of each row of a statement, in the thread that has read them; `batch` rows at most at a time.
 
         The next rows are read when they are asked for, so it takes the same memory however many there are. All of them are of one
-        moment. A statement that is being worked on is interrupted when this is cancelled. Raises `IndexUnavailable`.
+        moment, for which the index is held for `longest` seconds at most. A statement that is being worked on is interrupted when
+        this is cancelled. Raises `IndexUnavailable`, and `TimeoutError` when there are rows left after that time.
         """
         rows = _Rows(self, statement)
+        expiry = asyncio.get_running_loop().call_later(longest, rows.expire)
         try:
             for size in chain((min(size, batch) for size in _FIRST_BATCHES), repeat(batch)):
+                rows.is_being_read = True
                 found = await self._interruptible(rows, size, convert)
+                rows.is_being_read = False
+                if rows.has_expired:  # while they were being read
+                    rows.close()
                 if found:
                     yield found
                 if len(found) < size:
                     return
+                if rows.has_expired:
+                    raise TimeoutError(f"the rows were not taken within {longest:g} s")
         finally:
+            expiry.cancel()
             rows.close()
 
     async def close(self) -> None:
@@ -131,6 +147,8 @@ class _Rows:
         self._readers = readers
         self._statement = statement
         self._reader: SqliteReader | None = None
+        self.is_being_read = False
+        self.has_expired = False
 
     def read(self, size: int) -> list[Row]:
         if self._reader is None:
@@ -143,7 +161,14 @@ class _Rows:
         if self._reader is not None:
             self._reader.connection.interrupt()
 
+    def expire(self) -> None:
+        """Let go of the index, which has been held for long enough; what is being read may be finished."""
+        self.has_expired = True
+        if not self.is_being_read:
+            self.close()
+
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.stop()
-            self._readers.give_back(self._reader)
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.stop()
+            self._readers.give_back(reader)
