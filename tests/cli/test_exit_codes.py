@@ -106,6 +106,7 @@ async def test_1_some_operation_failed(tmp_path: Path) -> None:
         (["listen", "-o", "x", "--name", "{sop_instance_uid!r}"], "write it without ':' and '!'"),
         (["listen", "-o", "x", "--name", "{sop_instance_uid}/{instance_number:04d}"], "write it without ':' and '!'"),
         (["listen", "-o", "x", "--name", "../{sop_instance_uid}"], "is not a path below the folder"),
+        (["listen", "-o", "x", "--name", ".{patient_id}/{sop_instance_uid}"], "makes hidden files"),
         (["listen", "-o", "x", "--name", "all.dcm"], "all objects would get the same name"),
         (
             ["serve", "--bind", "0.0.0.0"],

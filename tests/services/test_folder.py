@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from support.objects import SECONDARY_CAPTURE, Sample
 from support.raw_peer import RawPeer, associate_rq, message_pdus, store_rq
 from support.subprocesses import python_environment
 from tomowire import Folder, Peer, Server, Storage, listen
+from tomowire.services.folder import Kept
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.items import PresentationContextRQ
 
@@ -47,7 +49,7 @@ def write(at: Path, *samples: Sample) -> list[Path]:
 
 async def send(server: Server, at: Path, *samples: Sample) -> list[int | None]:
     async with Peer(f"ANY@{LOOPBACK}:{server.port}", aet="MODALITY", window=1) as peer:
-        return [sent.status async for sent in peer.send(*write(at, *samples))]
+        return [sent.status async for sent in peer.send(*write(at, *samples), retries=0)]
 
 
 @pytest.mark.parametrize("size", [64, LARGE])
@@ -116,6 +118,40 @@ def fill(path: Path) -> None:
                 pass
         except OSError:
             return
+
+
+@pytest.mark.parametrize("is_made_again", [True, False])
+async def test_a_folder_that_is_removed_refuses_what_comes_and_is_not_made_again(
+    is_made_again: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it was may be the place of a disk that is not mounted any more, and what is written there is not seen again."""
+    folder = Folder(tmp_path / "received")
+    async with receiver(folder) as server:
+        assert await send(server, tmp_path / "sent", Sample(1)) == [0]
+        shutil.rmtree(folder.path)
+        if is_made_again:
+            folder.path.mkdir()
+        assert await send(server, tmp_path / "sent", Sample(2)) == [0xA700]
+    assert folder.path.exists() == is_made_again
+    assert "the folder has been removed or replaced: start again" in caplog.text
+    folder.close()
+
+
+class Vanishing(Folder):
+    """A folder that somebody removes when the first object has been written, and has no name yet."""
+
+    def _finish(self, part: str, name: str) -> Kept:
+        shutil.rmtree(self.path)
+        return super()._finish(part, name)
+
+
+@pytest.mark.parametrize("size", [64, LARGE])
+async def test_a_folder_that_is_removed_while_an_object_comes_keeps_nothing_of_it(size: int, tmp_path: Path) -> None:
+    folder = Vanishing(tmp_path / "received")
+    async with receiver(folder) as server:
+        assert await send(server, tmp_path / "sent", Sample(1, size=size)) == [0xA700]
+    assert not folder.path.exists()
+    folder.close()
 
 
 async def test_a_folder_that_may_not_be_written_to_is_a700() -> None:

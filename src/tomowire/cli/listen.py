@@ -79,14 +79,7 @@ async def _listen(
     as_json: bool,
     acceptor: Acceptor,
 ) -> int:
-    try:
-        folder = Folder(output, name=name_from_template(template))
-    except UsageError as error:
-        raise click.BadParameter(str(error), param_hint="--name") from None
-    if not is_unique(template):
-        complain(
-            "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
-        )
+    folder = _folder(output, template)
     storage = CountedStorage(folder, any_sop_class=any_sop_class, as_json=as_json)
     server = listen(
         acceptor.bind,
@@ -115,6 +108,19 @@ async def _listen(
     finally:
         folder.close()
     return ExitCode.OK
+
+
+def _folder(output: Path, template: str) -> Folder:
+    """Where objects are kept, each with a name that is made by `template`."""
+    try:
+        name = name_from_template(template)
+    except UsageError as error:
+        raise click.BadParameter(str(error), param_hint="--name") from None
+    if not is_unique(template):
+        complain(
+            "without {sop_instance_uid} in --name two objects may get the same name: the later replaces the earlier"
+        )
+    return Folder(output, name=name)
 
 
 class CountedStorage(Storage):

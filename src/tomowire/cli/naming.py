@@ -52,6 +52,9 @@ def name_from_template(template: str) -> NameOf:
     parts = template.replace("\\", "/").split("/")
     if template.startswith("/") or any(part in ("", ".", "..") for part in parts):
         raise UsageError(f"{template!r} is not a path below the folder")
+    if any(part.startswith(".") for part in parts):
+        # With what a peer sends behind it, it might be called as what is removed at the next start (see `Folder`).
+        raise UsageError(f"{template!r} makes hidden files, which are taken for unfinished ones")
     looked_up = {name: tag for name, tag in _OF_DATA_SET.items() if name in wanted}
 
     def name_of(request: StoreRequest, first: Chunk) -> str:

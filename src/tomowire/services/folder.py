@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tomowire.protocol.status import SUCCESS, Status
+from tomowire.errors import StoreFailed
+from tomowire.protocol.status import OUT_OF_RESOURCES, SUCCESS, Status
 from tomowire.services.object_file import discard, raise_as_failure, write_object
 from tomowire.wire.value import value
 
@@ -72,6 +73,7 @@ class Folder:
             return self._finish(part, name)
         except BaseException as error:
             discard(part)
+            self._raise_if_gone(error)
             raise_as_failure(error)
             raise
 
@@ -82,12 +84,19 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
+    def _raise_if_gone(self, error: BaseException) -> None:
+        """It is not made again: what is there now may be the empty place where a disk was mounted."""
+        if isinstance(error, FileNotFoundError) and not os.path.isdir(self._incoming):
+            raise StoreFailed(OUT_OF_RESOURCES, "the folder has been removed or replaced: start again") from error
+
     def _finish(self, part: str, name: str) -> Kept:
         target = f"{self.path}/{name}"
         replaced = os.path.exists(target)
         try:
             os.replace(part, target)
         except FileNotFoundError:
+            if not os.path.exists(part):
+                raise
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(part, target)
         return Kept(target, replaced)
