@@ -26,8 +26,10 @@ from tomowire import (
     Find,
     FindAnswers,
     FindRequest,
+    Level,
     Model,
     OperationTimeout,
+    PeerAddress,
     Progress,
     Query,
     Receiver,
@@ -47,6 +49,8 @@ from tomowire import (
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
 from tomowire.services.identifiers import encode
+from tomowire.services.retrieval import Retrieved, get_parts
+from tomowire.services.retrieve_plan import Part
 from tomowire.wire.items import PresentationContextAC
 from tomowire.wire.messages import CCancelRQ, CGetRQ, CGetRSP, CStoreRSP
 from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
@@ -364,3 +368,40 @@ async def test_a_peer_that_goes_away_in_the_middle_of_an_object() -> None:
         async with played(script, Storage(keeper.keep)) as association:
             await all_of(CGetScu(association).get(STUDY))
     assert keeper.stored == {}
+
+
+@pytest.mark.parametrize(("completed", "warning", "missing"), [(1, 0, 0), (0, 1, 0), (3, 0, 2), (2, 2, 3)])
+async def test_a_peer_that_counts_more_than_it_has_sent(completed: int, warning: int, missing: int) -> None:
+    """Else who asked for three objects, and got one, would be told that all is well."""
+
+    async def script(peer: RawPeer) -> None:
+        await accept_roles(peer)
+        request = await peer.read_message()
+        await peer.send(message_pdus(3, store_rq(instance="1.2.1"), data_of(1)))
+        assert store_status(await peer.read_message()) == 0
+        final = CGetRSP(
+            message_id_being_responded_to=request.command.message_id,
+            affected_sop_class_uid=Model.STUDY_ROOT.get,
+            status=0,
+            number_of_completed_suboperations=completed,
+            number_of_warning_suboperations=warning,
+            number_of_failed_suboperations=0,
+        )
+        await peer.send(message_pdus(1, final))
+        await peer.answer_release()
+
+    part = Part(Level.STUDY, (("StudyInstanceUID", "1.2.3"),), (), frozenset({CT}), completed + warning)
+    came: list[str] = []
+    async with raw_acceptor(script) as port:
+        address = PeerAddress("PEER", LOOPBACK, port)
+        results = get_parts(address, [part], Keeper().keep, Model.STUDY_ROOT, options={})
+        error: ExceptionGroup[Exception] | None = None
+        try:
+            async with aclosing(results):
+                async for each in results:
+                    came += [each.sop_instance_uid] if isinstance(each, Retrieved) else []
+        except ExceptionGroup as group:
+            error = group
+    assert came == ["1.2.1"]
+    said = [str(each) for each in error.exceptions] if error is not None else []
+    assert said == ([f"the peer says that it has sent {missing} more objects than have come"] if missing else [])

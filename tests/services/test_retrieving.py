@@ -184,6 +184,9 @@ async def test_what_the_peer_says_at_the_end_is_told_where_nothing_failed(status
         ((0xB000, None, 1, 2, 0), None, [(None, 2)]),
         ((0xB000, None, 1, 3, 0), failed_list("1.5"), [("1.5", 1), (None, 2)]),
         ((0xB000,), failed_list("1.5"), [("1.5", 1)]),
+        # Counts are optional; that something was not transferred, or only with a warning, is said by the status alone.
+        ((0xB000,), None, [(None, 1)]),
+        ((0xB000, None, 3, 0, 0), None, [(None, 1)]),
         # Some peers report success, and count failures all the same. Nothing is assumed to have worked.
         ((0x0000, None, 1, 1, 0), None, [(None, 1)]),
         ((0xB000, None, 1, 1, 0), b"nonsense, this is", [(None, 1)]),

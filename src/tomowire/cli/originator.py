@@ -78,12 +78,12 @@ class OfOurMove:
             is_silent = originator in ("", association.calling_ae_title)
             if not is_silent or host_of(association.peer_address) not in await self._peers_hosts():
                 return f"a C-MOVE of {originator!r}" if originator else "no C-MOVE"
-        message_id = (
-            message.move_originator_message_id or 0
-        )  # none of ours is 0: who has nothing to say writes that, too
-        return (
-            f"another C-MOVE, Message ID {message_id}," if message_id and message_id not in self._message_ids else None
-        )
+        message_id = message.move_originator_message_id
+        if (
+            not message_id or message_id in self._message_ids
+        ):  # none of ours is 0: who has nothing to say may write that, too
+            return None
+        return f"another C-MOVE, Message ID {message_id},"
 
     async def _peers_hosts(self) -> frozenset[str]:
         if not self._hosts:

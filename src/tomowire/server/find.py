@@ -84,7 +84,7 @@ class ArchiveFind:
                 async for identifiers in batches:
                     yield FindAnswers(identifiers, plan.optional_keys_supported)
         except TimeoutError as error:
-            raise QueryFailed(OUT_OF_RESOURCES, "the answers were not taken in time") from error
+            raise QueryFailed(OUT_OF_RESOURCES, "answering took too long") from error
         except IndexUnavailable as error:
             logger.error("a query was not answered: the index cannot be used: %s", error)
             raise QueryFailed(OUT_OF_RESOURCES, "the index cannot be used now") from error

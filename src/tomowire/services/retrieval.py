@@ -15,6 +15,7 @@ from tomowire.errors import (
     ConnectFailed,
     NoAcceptedContext,
     OperationTimeout,
+    PeerMisbehaved,
     StoreFailed,
 )
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
@@ -101,6 +102,8 @@ class Objects:
     ) -> None:
         self._into = into
         self._news = news
+        self.kept = 0
+        """How many the peer is told to be here."""
 
     async def keep(self, request: StoreRequest) -> Outcome:
         await self._news.room()
@@ -126,6 +129,7 @@ class Objects:
         return *status_and_comment(await self._into(request), self._into), None
 
     def _told(self, request: StoreRequest, status: int, *, path: str | None = None, comment: str | None = None) -> None:
+        self.kept += not Status(status).is_failure
         self._news.of_object(
             Retrieved(
                 request.sop_class_uid,
@@ -151,9 +155,9 @@ async def get_parts(
 ) -> AsyncGenerator[Retrieved | Progress, None]:
     """Get what the parts name, over one association after the other; yield what became of each object, and how far it is.
 
-    `failures` are those of the planning. When a thousand objects have not been taken, the peer has to wait. A `Pool` in place of
-    an address lends the associations. `limits` go to `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to
-    be over then uses `aclosing`.
+    `failures` are those of the planning; one more is that the peer counts more objects than it has sent. When a thousand objects
+    have not been taken, the peer has to wait. A `Pool` in place of an address lends the associations. `limits` go to
+    `CGetScu.get`, `options` to `associate`. Who leaves early and wants all to be over then uses `aclosing`.
     """
     news = News[Retrieved, Progress]()
     objects = Objects(into, news)
@@ -173,6 +177,9 @@ async def get_parts(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     task.result()
+    never_came = requests.progress.completed + requests.progress.warning - objects.kept
+    if never_came > 0:  # and nobody would have noticed
+        requests.lost(PeerMisbehaved(f"the peer says that it has sent {never_came} more objects than have come"), ())
     requests.finish()
 
 

@@ -51,39 +51,13 @@ _MOST_SYNTAXES_IN_A_CONTEXT: Final = 20
 
 # Ophthalmic measurements, radiotherapy of the second generation, waveforms but ECG, presentations of volumes, surfaces, security
 # scanners, eddy currents, protocols: few archives have them.
+_RARE_ENDINGS: Final = """
+    78. 79. 80. 81. 82. 9.4. 9.5. 9.6. 9.7. 9.8. 9.100. 11.6 11.7 11.8 11.9 11.10 11.11 66.5 66.6 66.8 68.
+    88.74 88.75 88.77 104.4 104.5 501. 601. 131 200.
+"""
 _RARE: Final = tuple(
     f"1.2.840.10008.5.1.4.1.1.{each}"
-    for each in (
-        *(
-            "78.",
-            "79.",
-            "80.",
-            "81.",
-            "82.",
-            *(f"481.{number}" for number in range(10, 30)),
-            "9.4.",
-            "9.5.",
-            "9.6.",
-            "9.7.",
-        ),
-        *(
-            "9.8.",
-            "9.100.",
-            "11.6",
-            "11.7",
-            "11.8",
-            "11.9",
-            "11.10",
-            "11.11",
-            "66.5",
-            "66.6",
-            "66.8",
-            "68.",
-            "88.74",
-            "88.75",
-        ),
-        *("88.77", "104.4", "104.5", "501.", "601.", "131", "200."),
-    )
+    for each in (*_RARE_ENDINGS.split(), *(f"481.{number}" for number in range(10, 30)))
 )
 LIKELY_SOP_CLASSES: Final = tuple(
     sorted(

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.responses import LARGEST_DATA_SET, responses
 from tomowire.errors import DataSetError, RetrieveFailed, SubOperationFailed, UsageError
-from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
+from tomowire.protocol.status import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_MISMATCH,
+    MOVE_DESTINATION_UNKNOWN,
+    OUT_OF_RESOURCES,
+    SOME_SUBOPERATIONS_FAILED,
+    UNABLE_TO_PERFORM_SUBOPERATIONS,
+    Status,
+)
 from tomowire.services.find import default_model_of
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.query import Query
@@ -39,10 +47,6 @@ __all__ = [
 logger = logging.getLogger("tomowire.retrieving")
 
 DEFAULT_RETRIEVE_TIMEOUT: Final = 120.0
-
-# PS3.4 Table C.4-2.
-_SUBOPERATIONS_FAILED: Final = 0xA702
-_DESTINATION_UNKNOWN: Final = 0xA801
 
 
 @value()
@@ -144,14 +148,20 @@ def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool,
 
     status, remaining = Status(response.status), response.number_of_remaining_suboperations
     failed = known(response.number_of_failed_suboperations, before.failed)
-    all_well = all_well and not (failed or status.is_failure or status.is_cancel)
+    warning = known(response.number_of_warning_suboperations, before.warning)
+    all_well = all_well and not (failed or status.is_failure or status.is_cancel or _is_unsaid(status, failed, warning))
     return Progress(
         0 if is_final and remaining is None else remaining,
         known(response.number_of_completed_suboperations, before.completed),
         failed,
-        known(response.number_of_warning_suboperations, before.warning),
+        warning,
         response.error_comment or None if is_final and all_well else None,
     )
+
+
+def _is_unsaid(status: Status, failed: int, warning: int) -> bool:
+    """Whether something was not transferred, or only with a warning, and the peer does not say of how many objects."""
+    return status == SOME_SUBOPERATIONS_FAILED and not (failed or warning)
 
 
 def _is_counted(response: CGetRSP | CMoveRSP) -> bool:
@@ -190,10 +200,14 @@ def _check_end(
     """Raise what the final response means, unless all went well; `too_long` is a list of failures that was not read."""
     status, comment = Status(response.status), response.error_comment or None
     said = f"; it says {comment!r}" if comment else ""
-    count = max(progress.failed, len(failed), int(too_long))
+    count = max(progress.failed, len(failed))
+    unsaid = not too_long and _is_unsaid(status, count, progress.warning)
+    count = max(count, int(too_long or unsaid))
+    if unsaid:
+        said += "; how many have failed, it does not say"
     if too_long:
         said += f"; its list of those that failed has more than {LARGEST_DATA_SET >> 20} MiB and was not read"
-    if (status.is_failure and (status != _SUBOPERATIONS_FAILED or not count)) or status.is_cancel:
+    if (status.is_failure and (status != UNABLE_TO_PERFORM_SUBOPERATIONS or not count)) or status.is_cancel:
         parts = [f"{association.called_ae_title} ended the retrieval: {status}{said}", _advice(status, request)]
         raise RetrieveFailed(
             status,
@@ -215,7 +229,7 @@ def _check_end(
 
 def _advice(status: Status, request: CGetRQ | CMoveRQ) -> str:
     """Whose fault it is and what to do, by PS3.4 Tables C.4-2 and C.4-3."""
-    if status == _DESTINATION_UNKNOWN:
+    if status == MOVE_DESTINATION_UNKNOWN:
         destination = getattr(request, "move_destination", "")
         return (
             f"it does not know the destination {destination!r}: enter it there, in the list of the peer's remote AE titles,"
@@ -223,7 +237,7 @@ def _advice(status: Status, request: CGetRQ | CMoveRQ) -> str:
         )
     if status.is_cancel:
         return "nobody here has cancelled it: the peer was stopped, ask again"
-    if status == _SUBOPERATIONS_FAILED:
+    if status == UNABLE_TO_PERFORM_SUBOPERATIONS:
         return "the peer could not begin: for C-MOVE, see whether it reaches the destination"
     if status >> 8 == OUT_OF_RESOURCES >> 8:
         return "the peer is short of something: ask for less, or later"

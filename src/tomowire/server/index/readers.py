@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
+from tomowire.errors import IndexUnavailable
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import Counts, Row, SqliteReader, Statement, Statistics
 
@@ -23,7 +25,8 @@ _BATCH: Final = 200
 _FIRST_BATCHES: Final = (1, 50)
 _INTERRUPT_AGAIN: Final = 0.02
 _LONGEST: Final = 600.0
-"""Seconds. While somebody sees the index as it was at a moment, nothing that has come since can leave its log, which grows."""
+"""Seconds. While somebody sees the index as it was at a moment, nothing that has come since can leave its log, which grows; and who
+asks what takes for ever keeps a thread from the others."""
 
 
 class IndexReaders:
@@ -70,24 +73,23 @@ class IndexReaders:
         """What `convert` makes of each row of a statement, in the thread that has read them; `batch` rows at most at a time.
 
         The next rows are read when they are asked for, so it takes the same memory however many there are. All of them are of one
-        moment, for which the index is held for `longest` seconds at most. A statement that is being worked on is interrupted when
-        this is cancelled. Raises `IndexUnavailable`, and `TimeoutError` when there are rows left after that time.
+        moment, for which the index is held for `longest` seconds at most. A statement that is being worked on is interrupted then,
+        and when this is cancelled. Raises `IndexUnavailable`, and `TimeoutError` when there may be rows left after that time.
         """
-        rows = _Rows(self, statement)
+        rows = _Rows(self, statement, longest)
         expiry = asyncio.get_running_loop().call_later(longest, rows.expire)
         try:
             for size in chain((min(size, batch) for size in _FIRST_BATCHES), repeat(batch)):
-                rows.is_being_read = True
-                found = await self._interruptible(rows, size, convert)
-                rows.is_being_read = False
-                if rows.has_expired:  # while they were being read
-                    rows.close()
+                with rows.being_read():
+                    found = await self._interruptible(rows, size, convert)
                 if found:
                     yield found
                 if len(found) < size:
                     return
-                if rows.has_expired:
-                    raise TimeoutError(f"the rows were not taken within {longest:g} s")
+                rows.check()
+        except IndexUnavailable:
+            rows.check()
+            raise
         finally:
             expiry.cancel()
             rows.close()
@@ -143,18 +145,37 @@ class IndexReaders:
 class _Rows:
     """The rows of one statement, with a connection of its own. Used by one thread at a time, but for `interrupt`."""
 
-    def __init__(self, readers: IndexReaders, statement: Statement) -> None:
+    def __init__(self, readers: IndexReaders, statement: Statement, longest: float) -> None:
         self._readers = readers
         self._statement = statement
+        self._longest = longest
         self._reader: SqliteReader | None = None
-        self.is_being_read = False
-        self.has_expired = False
+        self._has_expired = False
+        self._is_being_read = False
+
+    @contextmanager
+    def being_read(self) -> Iterator[None]:
+        """While a thread may be at work on them. If the time is over by then, they are let go of at once."""
+        self._is_being_read = True
+        try:
+            yield
+        finally:
+            self._is_being_read = False
+            if self._has_expired:
+                self.close()
 
     def read(self, size: int) -> list[Row]:
+        if self._has_expired:  # before its turn came
+            raise IndexUnavailable("interrupted")
         if self._reader is None:
             self._reader = self._readers.take()
             self._reader.start(self._statement)
         return self._reader.read(size)
+
+    def check(self) -> None:
+        """Raises `TimeoutError` if the time is over."""
+        if self._has_expired:
+            raise TimeoutError(f"it took more than {self._longest:g} s")
 
     def interrupt(self) -> None:
         """To be repeated until the thread has stopped: what has not begun cannot be interrupted."""
@@ -162,9 +183,12 @@ class _Rows:
             self._reader.connection.interrupt()
 
     def expire(self) -> None:
-        """Let go of the index, which has been held for long enough; what is being read may be finished."""
-        self.has_expired = True
-        if not self.is_being_read:
+        """Let go of the index, which has been held for long enough."""
+        self._has_expired = True
+        if self._is_being_read:
+            self.interrupt()
+            asyncio.get_running_loop().call_later(_INTERRUPT_AGAIN, self.expire)
+        else:
             self.close()
 
     def close(self) -> None:

@@ -46,10 +46,7 @@ class SqliteWriter:
         Raises `UsageError` if it is no index or one of a newer program, `IndexUnavailable`, `OSError`.
         """
         _create(path, fsync=fsync)
-        if not os.access(
-            path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
-        ):  # SQLite would open it all the same, and say so with the first object
-            raise IndexUnavailable("the index is read-only: give this program's user the right to write to it")
+        _require_writable(path)
         with sqlite_errors():
             connection = connect_writer(path, fsync=fsync, busy_timeout=busy_timeout)
             try:
@@ -157,6 +154,12 @@ def _create(path: Path, *, fsync: bool) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         if fsync:  # a power cut must not take the name of what SQLite finds there, and does not know to be new
             sync_directory(path.parent)
+
+
+def _require_writable(path: Path) -> None:
+    """SQLite would open what is read-only all the same, and say so with the first object."""
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise IndexUnavailable("the index is read-only: give this program's user the right to write to it")
 
 
 @cache
