@@ -234,7 +234,7 @@ async def test_an_answer_that_no_response_can_hold_is_nonsense(
         (3, "action_type_id", 0x0123),  # PS3.7 C.5.24: no such action
         (3, "action_type_id", 0x0114),  # C.5.16: no such argument
         (3, "action_type_id", 0x0115),  # C.5.10: invalid argument value
-        (5, "event_type_id", 0x0113),  # C.5.17: no such event type
+        (5, "event_type_id", 0x0113),  # no such event type
         (5, "event_type_id", 0x0114),
         (5, "event_type_id", 0x0115),
     ],

@@ -365,6 +365,27 @@ async def test_a_handler_of_retrieved_objects_may_give_a_comment_too() -> None:
     assert (retrieved.status, retrieved.error_comment) == (0xB000, "less than all")
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "comment"),
+    [
+        (StoreFailed(0xA701, "full"), 0xA701, "full"),
+        (StoreFailed(0x0000, "no failure at all"), 0x0110, "internal error"),
+        (DataSetError("no Patient ID"), 0xC000, "no Patient ID"),
+        (AssociationLost("that to somebody else"), 0x0110, "internal error"),
+        (ValueError(PATIENT), 0x0110, "internal error"),
+    ],
+    ids=repr,
+)
+async def test_of_retrieved_objects_is_told_what_the_peer_is_answered(
+    error: Exception, status: int, comment: str
+) -> None:
+    told = Told()
+    async with peer_of(Objects(raising(error), cast("Any", told)).keep) as peer:
+        assert await store(peer) == (status, comment)
+    (retrieved,) = told.of
+    assert (retrieved.status, retrieved.error_comment) == (status, comment)
+
+
 # Handlers that take too long
 
 

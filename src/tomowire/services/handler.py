@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tomowire.errors import DataSetError, UsageError
-from tomowire.protocol.status import CANNOT_UNDERSTAND, SUCCESS, Status
+from tomowire.errors import DataSetError, StoreFailed, UsageError
+from tomowire.protocol.status import CANNOT_UNDERSTAND, PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.services.calling import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tomowire.errors import StoreFailed
 
 Outcome: TypeAlias = "int | tuple[int, str | None]"
 """What a handler returns: a status, or a status and an error comment."""
@@ -36,13 +34,15 @@ def status_and_comment(outcome: Any, handler: Callable[..., Any]) -> tuple[int, 
     return status, comment
 
 
-def check_failure(raised: StoreFailed | DataSetError, handler: Callable[..., Any]) -> tuple[int, str]:
-    """Status and error comment of what a handler has raised. Raises `UsageError` if the status is not that of a failure."""
-    if isinstance(raised, DataSetError):
-        return CANNOT_UNDERSTAND, str(raised)
-    if not (_is_final(raised.status) and Status(raised.status).is_failure):
-        raise _nonsense("raised StoreFailed with", raised.status, "the status of a failure", handler)
-    return raised.status, raised.comment
+def status_of_failure(error: Exception, handler: Any) -> tuple[int, str, Exception | None]:
+    """Status and error comment for what a handler has raised; and what was wrong with the handler, if it was that."""
+    if isinstance(error, DataSetError):
+        return CANNOT_UNDERSTAND, str(error), None
+    if isinstance(error, StoreFailed):
+        if _is_final(error.status) and Status(error.status).is_failure:
+            return error.status, error.comment, None
+        error = _nonsense("raised StoreFailed with", error.status, "the status of a failure", handler)
+    return PROCESSING_FAILURE, "internal error", error
 
 
 def _is_final(status: Any) -> bool:

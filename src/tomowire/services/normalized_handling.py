@@ -176,7 +176,7 @@ def response_of_failure(message: Request, failure: OperationFailed) -> Response:
 
 
 def _with(response: Response, message: Request, told: dict[str, Any]) -> Response:
-    """`response` with what it has a place for; the types of action and event are those of the request (PS3.7 C.5.9, C.5.24)."""
+    """`response` with what it has a place for. The types of action and event are those of the request (PS3.7 C.5.10, C.5.24)."""
     for name in ("action_type_id", "event_type_id"):
         told[name] = getattr(message, name, None)
     return replace(response, **{name: said for name, said in told.items() if name in response.__dataclass_fields__})

@@ -16,13 +16,12 @@ from tomowire.errors import (
     NoAcceptedContext,
     OperationTimeout,
     PeerMisbehaved,
-    StoreFailed,
 )
-from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.protocol.status import SUCCESS, Status
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu
 from tomowire.services.folder import Folder
 from tomowire.services.get import CGetScu, Receiver
-from tomowire.services.handler import status_and_comment
+from tomowire.services.handler import status_and_comment, status_of_failure
 from tomowire.services.models import Model, querying
 from tomowire.services.news import News
 from tomowire.services.planning import log_agreement
@@ -111,13 +110,12 @@ class Objects:
         try:
             status, comment, path = await self._kept(request)
             await request.data.pass_over()
-        except AssociationError:
-            raise  # nobody is answered
-        except StoreFailed as failure:
-            tell(failure.status, comment=failure.comment)
-            raise
-        except Exception:
-            tell(PROCESSING_FAILURE, comment="internal error")
+        except Exception as error:
+            if (
+                not isinstance(error, AssociationError) or request.association.can_answer
+            ):  # otherwise nobody is answered
+                answered, said, _ = status_of_failure(error, self._into)
+                tell(answered, comment=said)
             raise
         tell(status, path=path, comment=comment)
         return status, comment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.errors import AssociationError, DataSetError, StoreFailed, UsageError
+from tomowire.errors import AssociationError, StoreFailed, UsageError
 from tomowire.protocol.status import (
     CANNOT_UNDERSTAND,
     INVALID_SOP_INSTANCE,
@@ -15,7 +15,7 @@ from tomowire.protocol.status import (
 )
 from tomowire.services.calling import TimeLimit, TookTooLong, awaitable, checked_handler, log_broken
 from tomowire.services.data_memory import DataSetMemory
-from tomowire.services.handler import check_failure, status_and_comment
+from tomowire.services.handler import status_and_comment, status_of_failure
 from tomowire.services.store_request import StoreRequest as StoreRequest
 from tomowire.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_tolerable_uid
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
@@ -116,16 +116,12 @@ class Storage:
         association, uid = request.association, _shown(message.affected_sop_instance_uid)
         if isinstance(error, AssociationError) and not association.can_answer:
             raise error
-        if isinstance(error, StoreFailed | DataSetError):
-            try:
-                status, comment = check_failure(error, self._blamed)
-            except UsageError as nonsense:
-                error = nonsense
-            else:
-                logger.warning("%s: %s not stored: %s", association.title, uid, error)
-                return status, comment
-        log_broken(f"{association.title}: {uid} not stored", self._blamed, error)
-        return PROCESSING_FAILURE, "internal error"
+        status, comment, broken = status_of_failure(error, self._blamed)
+        if broken is None:
+            logger.warning("%s: %s not stored: %s", association.title, uid, error)
+        else:
+            log_broken(f"{association.title}: {uid} not stored", self._blamed, broken)
+        return status, comment
 
     async def _store(self, request: IncomingRequest, message: CStoreRQ) -> tuple[int, str | None]:
         context, data = request.context, request.data
