@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from tomowire.errors import UsageError
 from tomowire.wire.value import value
@@ -17,7 +17,8 @@ _FORMS: Final = "a peer is written AET@host:port or pacs://host:port"
 
 def check_ae_title(title: str) -> str:
     """An AE title without its outer spaces. Raises `UsageError` for what PS3.5 6.2 (VR AE) does not allow."""
-    stripped = title.strip(" ")
+    given: Any = title  # whatever a caller makes of it
+    stripped = given.strip(" ") if isinstance(given, str) else ""
     if not 1 <= len(stripped) <= 16 or not all(" " <= character <= "~" and character != "\\" for character in stripped):
         raise UsageError(
             f"{title!r} is not an AE title: 1 to 16 characters of ASCII without backslash and control characters"

@@ -11,6 +11,7 @@ from tomowire.services.sent import Sent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tomowire.services.company import Company
     from tomowire.services.retrying import Retries
     from tomowire.services.sent import Sendable
     from tomowire.services.storage import StoreResponse
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class Accounts:
     """The objects that have been begun and those that are put off; and what is known of the others, to be read with `next`."""
 
-    def __init__(self, retries: Retries) -> None:
-        self.put_off = PutOff(retries)
+    def __init__(self, retries: Retries, company: Company) -> None:
+        self.put_off = PutOff(retries, company)
         self._begun: dict[int, Sendable] = {}  # by identity: the same file may have been named twice
         self._told: asyncio.Queue[Sent | None] = asyncio.Queue()
 
@@ -55,16 +56,19 @@ class Accounts:
         self.put_off.forget(sent.file)
         self.tell(sent)
 
-    def answered(self, file: Sendable, response: StoreResponse) -> None:
-        """The peer has answered: that is what became of it, unless it is worth another try."""
-        if self.put_off.answered(file, response):
+    def answered(self, file: Sendable, response: StoreResponse, *, beside: bool) -> None:
+        """The peer has answered: that is what became of it, unless it is worth another try.
+
+        `beside` says that there were other associations at the same time.
+        """
+        if self.put_off.answered(file, response, beside=beside):
             self.call_off(file)
         else:
             self.ended(Sent(file, response))
 
-    def interrupted(self, file: Sendable, error: Exception) -> None:
+    def interrupted(self, file: Sendable, error: Exception, *, beside: bool) -> None:
         """The association ended before the peer had answered: that is what became of it, unless it is worth another try."""
-        if self.put_off.interrupted(file, error):
+        if self.put_off.interrupted(file, error, beside=beside):
             self.call_off(file)
         else:
             self.ended(Sent(file, None, error))

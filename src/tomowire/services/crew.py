@@ -12,7 +12,7 @@ from tomowire.services.sent import Sent
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from tomowire.services.accounts import Accounts
     from tomowire.services.fitting import Way
@@ -57,6 +57,10 @@ class Crew:
         self._task: asyncio.Task[object] | None = None
         self.has_answers = False
         """Whether the peer has answered anything."""
+        self.has_company = False
+        """Whether there were other associations at the same time."""
+        self.was_interrupted = False
+        """Whether the association ended while something was under way."""
         self.late: OperationTimeout | None = None
         """Why the association ended, if the peer was too late for something."""
 
@@ -118,7 +122,7 @@ class Crew:
         else:
             self.has_answers = True
             logger.info("%s: %s", file.sop_instance_uid, response.status)
-            accounts.answered(file, response)
+            accounts.answered(file, response, beside=self.has_company)
             if self._on_answer is not None:
                 self._on_answer(file, response)
             return True
@@ -131,4 +135,12 @@ class Crew:
             self._accounts.call_off(file)
             self._files.appendleft(file)
             return
-        self._accounts.interrupted(file, error)
+        self.was_interrupted = True
+        self._accounts.interrupted(file, error, beside=self.has_company)
+
+
+def meet(crews: Collection[Crew]) -> None:
+    """These are there at the same time."""
+    if len(crews) > 1:
+        for crew in crews:
+            crew.has_company = True

@@ -30,8 +30,9 @@ class Bucket:
     """What may be sent at a rate of `rate` bytes per second. It has no clock: times are in seconds, of any one."""
 
     def __init__(self, rate: float) -> None:
-        if not rate > 0:
-            raise UsageError(f"a bandwidth is a number of bytes per second, and more than nothing: {rate}")
+        given: Any = rate  # whatever a caller makes of it
+        if not isinstance(given, int | float) or isinstance(given, bool) or not given > 0:
+            raise UsageError(f"bandwidth is a number of bytes per second, more than 0: not {given!r}")
         self.rate = rate
         self.depth = max(rate * _DEPTH, 2 * _SMALLEST_PIECE)
         """Bytes that can be saved up."""
