@@ -99,17 +99,19 @@ def _can_hold(named: Any, text: str, *, was_read: bool) -> bool:
 
 def _fits(text: str, encodings: Sequence[str]) -> bool:
     """Whether each character is in one of these repertoires: escape sequences lead from one to another."""
+    return all(any(holds(each, character) for each in encodings) for character in set(text))
+
+
+def holds(encoding: str, character: str) -> bool:
+    """Whether a character can be written in an encoding, as pydicom names it."""
     import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.charset import custom_encoders
 
-    def holds(character: str, encoding: str) -> bool:
-        try:
-            if encoding in custom_encoders:
-                custom_encoders[encoding](character)
-            else:
-                character.encode(encoding)
-        except UnicodeError:
-            return False
-        return True
-
-    return all(any(holds(character, each) for each in encodings) for character in set(text))
+    try:
+        if encoding in custom_encoders:
+            custom_encoders[encoding](character)
+        else:
+            character.encode(encoding)
+    except UnicodeError:
+        return False
+    return True

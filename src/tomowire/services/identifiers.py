@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError
 from tomowire.services.damage import what_is_wrong
+from tomowire.services.encodability import holds
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -164,7 +165,7 @@ def _strings(dataset: Dataset) -> Iterator[str]:
 def _carries(character_set: Any, text: set[str]) -> bool:
     """Whether all characters of `text` are in one of the repertoires that `character_set` names (PS3.3 C.12.1.1.2)."""
     import pydicom  # noqa: F401 - whole, before its parts
-    from pydicom.charset import convert_encodings, custom_encoders, python_encoding
+    from pydicom.charset import convert_encodings, python_encoding
 
     names = [character_set] if isinstance(character_set, str) else list(character_set or ())
     if not names or not all(name in python_encoding for name in names):
@@ -173,14 +174,7 @@ def _carries(character_set: Any, text: set[str]) -> bool:
     def encodable(character: str, name: str, encoding: str) -> bool:
         if name in _DEFAULT_REPERTOIRE:  # for which pydicom would take Latin-1
             return character <= "\x7f"
-        try:
-            if encoding in custom_encoders:
-                custom_encoders[encoding](character)
-            else:
-                character.encode(encoding)
-        except UnicodeError:
-            return False
-        return True
+        return holds(encoding, character)
 
     pairs = list(zip(names, convert_encodings(list(names)), strict=False))
     return all(any(encodable(character, *pair) for pair in pairs) for character in text)

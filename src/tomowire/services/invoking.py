@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import DataSetError, NoAcceptedContext
 from tomowire.protocol.status import Status
+from tomowire.services.answered import Answered
 from tomowire.services.attribute_lists import decode_list, encode_elsewhere, gather
 from tomowire.uids import name_of
 from tomowire.wire.elements import DATA_SET_PRESENT, NO_DATA_SET
@@ -24,7 +25,7 @@ DEFAULT_NORMALIZED_TIMEOUT: Final = 30.0
 
 
 @value(kw_only=True)
-class NormalizedResponse:
+class NormalizedResponse(Answered):
     """The answer to one operation or notification (PS3.7 10.1). A failure status is a value: look at `is_failure`."""
 
     status: Status
@@ -44,18 +45,6 @@ class NormalizedResponse:
     """The tags in which the error is (PS3.7 annex C)."""
     attribute_identifiers: tuple[int, ...] = ()
     """The tags of attributes that are missing or were not known (PS3.7 C.4.2, C.5)."""
-
-    @property
-    def is_success(self) -> bool:
-        return self.status.is_success
-
-    @property
-    def is_warning(self) -> bool:
-        return self.status.is_warning
-
-    @property
-    def is_failure(self) -> bool:
-        return self.status.is_failure
 
     def dataset(self) -> Dataset:
         """`data`, decoded anew with each call; without attributes if there is none. Raises `DataSetError`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from tomowire.errors import NoAcceptedContext, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import Status
+from tomowire.services.answered import Answered
 from tomowire.services.converting import in_agreed_syntax
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.exchanging import Exchange
@@ -59,7 +60,7 @@ def storage(
 
 
 @value()
-class StoreResponse:
+class StoreResponse(Answered):
     """What became of one C-STORE: the peer's answer (PS3.7 9.1.1). `status.meaning` says it in words.
 
     The UIDs are those of the object. `offending_elements` are the tags of which the peer says that they are the reason.
@@ -70,18 +71,6 @@ class StoreResponse:
     sop_instance_uid: str
     error_comment: str | None = None
     offending_elements: tuple[int, ...] = ()
-
-    @property
-    def is_success(self) -> bool:
-        return self.status.is_success
-
-    @property
-    def is_warning(self) -> bool:
-        return self.status.is_warning
-
-    @property
-    def is_failure(self) -> bool:
-        return self.status.is_failure
 
 
 @value()
