@@ -324,3 +324,23 @@ async def test_a_number_of_associations_that_is_none(associations: Any) -> None:
     peer = Peer(PeerAddress("ANY", LOOPBACK, 104))
     with pytest.raises(UsageError, match=f"not {associations!r}"):
         await send(peer, b"something", associations=associations)
+
+
+async def test_who_does_not_read_the_results_is_not_sent_ahead_of(server: Server, keeper: Keeper) -> None:
+    """Each result holds the data set that was given: all of them would be in memory."""
+    given, exhausted = 0, asyncio.Event()
+
+    def data_sets() -> Iterator[Dataset]:
+        nonlocal given
+        for given in range(1, 601):
+            yield data_set(given)
+        exhausted.set()
+
+    async with peer_of(server) as peer, aclosing(peer.send(data_sets())) as results:
+        await anext(results)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await exhausted.wait()
+        assert given < 200
+        assert len([sent async for sent in results if not sent.is_failure]) == 599
+    assert len(keeper.stored) == 600

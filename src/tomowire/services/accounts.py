@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
 
 class Accounts:
-    """The objects that have been begun and those that are put off; and what is known of the others, to be read with `next`."""
+    """The objects that have been begun and those that are put off; and what is known of the others, to be read with `next`.
 
-    def __init__(self, retries: Retries, company: Company) -> None:
+    With `most_unread` there is no `room` for more when so much is known that nobody has read.
+    """
+
+    def __init__(self, retries: Retries, company: Company, most_unread: int | None = None) -> None:
         self.put_off = PutOff(retries, company)
         self._begun: dict[int, Sendable] = {}  # by identity: the same file may have been named twice
         self._told: asyncio.Queue[Sent | None] = asyncio.Queue()
+        self._most_unread = most_unread
+        self.room = asyncio.Event()
+        """Set while more may be begun."""
+        self.room.set()
 
     @property
     def under_way(self) -> int:
@@ -32,7 +39,9 @@ class Accounts:
 
     async def next(self) -> Sent | None:
         """The next that is known; None after `close`."""
-        return await self._told.get()
+        sent = await self._told.get()
+        self.room.set()
+        return sent
 
     def close(self) -> None:
         """Nothing more will be told."""
@@ -41,6 +50,8 @@ class Accounts:
     def tell(self, sent: Sent) -> None:
         """This is what became of an object."""
         self._told.put_nowait(sent)
+        if self._most_unread is not None and self._told.qsize() >= self._most_unread:
+            self.room.clear()
 
     def begin(self, file: Sendable) -> None:
         """It is being sent."""

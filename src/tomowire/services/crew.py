@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tomowire.services.accounts import Accounts
     from tomowire.services.fitting import Way
     from tomowire.services.lease import Lease
+    from tomowire.services.read_ahead import Read
     from tomowire.services.sent import Sendable
     from tomowire.services.storage import StoreResponse
     from tomowire.services.taking import Taker
@@ -87,7 +88,7 @@ class Crew:
 
     async def _send(self) -> None:
         try:
-            while self._goes_on and (item := await self._taker.next()) is not None:
+            while self._goes_on and (item := await self._next()) is not None:
                 file, content = item
                 if isinstance(content, OSError):
                     self._accounts.tell(Sent(file, None, content))
@@ -100,6 +101,12 @@ class Crew:
             raise
         finally:
             self._count -= 1
+
+    async def _next(self) -> Read[Sendable] | None:
+        """The next to be sent, as soon as there is room for what becomes of it."""
+        if not self._accounts.room.is_set():
+            await self._accounts.room.wait()
+        return await self._taker.next() if self._goes_on else None
 
     @property
     def _goes_on(self) -> bool:

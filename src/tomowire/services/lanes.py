@@ -68,7 +68,7 @@ class Lanes:
         self._turns = Turns(turns)
         self._supply = supply
         self._left = supply.files
-        self._accounts = Accounts(retries, pace.company)
+        self._accounts = Accounts(retries, pace.company, supply.most_unread)
         self._again = self._accounts.put_off.again
         self._running: set[asyncio.Task[None]] = set()
         self._lanes = 0  # those that are not about to end
