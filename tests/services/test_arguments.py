@@ -84,6 +84,7 @@ def test_an_option_that_no_association_has_is_that_of_the_call() -> None:
         (5, "int cannot be sent: not a path, a binary stream, a data set or a source"),
         (None, "NoneType cannot be sent"),
         (Path("/nowhere/at/all"), "No such file or directory"),
+        ("", "an empty path names nothing"),
         (io.StringIO("text"), "was it opened in text mode"),
     ],
 )

@@ -283,6 +283,14 @@ def test_every_file_finds_its_context_in_the_plan(pairs: list[tuple[str, str]]) 
     assert len(groups) == -(-len(set(pairs)) // 128)
 
 
+@pytest.mark.parametrize("status", [0xFE00, 0x1234, 0xFFFF])
+async def test_what_is_no_success_and_no_warning_is_a_failure(files: list[DicomFile], status: int) -> None:
+    """A C-STORE cannot be cancelled: a peer that says so has not stored the object."""
+    async with raw_acceptor(StorePeer(lambda _: status)) as port:
+        results = await send(port, files[:1])
+    assert failures(results) == {"1": status}
+
+
 # Associations that end
 
 
