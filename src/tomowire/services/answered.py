@@ -24,7 +24,7 @@ class Answered:
 
     @property
     def is_failure(self) -> bool:
-        """Neither success nor warning. FE00H (cancelled) is one too: such an operation cannot be cancelled (PS3.7 9.3.1, 10.3), so all
-        that it can say is that it was not done.
+        """Neither success nor warning. FE00H (cancelled) is one too: such an operation cannot be cancelled (PS3.7 9.3.1, 10.3), so
+        all that it can say is that it was not done.
         """
         return not (self.status.is_success or self.status.is_warning)
