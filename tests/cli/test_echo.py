@@ -88,7 +88,10 @@ async def test_explain_says_what_was_agreed_on_and_what_is_supported() -> None:
         ["Verification SOP Class", "Explicit VR Little Endian"],
         ["CT Image Storage", "Explicit VR Little Endian, RLE"],
     ]
-    assert "other SOP classes (--json names them)" in lines[-1]
+    *_, refused, _, title, _, storage = lines
+    assert "other SOP classes (--json names them)" in refused
+    assert title.startswith("Extended negotiation")
+    assert storage == "CT Image Storage: level 2 (full: all attributes are kept), attributes are not changed"
 
 
 async def test_explain_for_machines() -> None:
@@ -103,6 +106,8 @@ async def test_explain_for_machines() -> None:
     found = {each["uid"]: each for each in said["sop_classes"]}
     assert [uid for uid, each in found.items() if each["supported"]] == [VERIFICATION, CT]
     assert found[CT]["transfer_syntaxes"] == ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"]
+    assert found[CT]["extended"] == {"level": 2, "signature_level": 0, "coercion": 0}
+    assert found[VERIFICATION]["extended"] is None
     assert (found[MR]["result"], found[MR]["transfer_syntaxes"]) == (3, [])
     assert said["associations"] >= 3
 

@@ -193,6 +193,24 @@ async def test_a_list_for_all_associations_is_sent_as_far_as_it_fits() -> None:
     )
 
 
+async def test_what_one_query_asks_for_is_said_without_a_sop_class() -> None:
+    """It is for the query's own SOP class, and another query of the same peer does not have it."""
+    seen: list[QueryOptions] = []
+
+    async def answer(request: FindRequest) -> FindAnswers:
+        seen.append(request.options)
+        return
+        yield
+
+    find = Find(answer, options=QueryOptions(fuzzy_matching=True, relational=True))
+    async with listen(port=0, services=[find]) as server, Peer(f"ANY@{LOOPBACK}:{server.port}") as peer:
+        for extended in (QueryOptions(fuzzy_matching=True), [QueryOptions(relational=True), RetrieveOptions()], ()):
+            for model in (Model.STUDY_ROOT, Model.PATIENT_ROOT):
+                assert [each async for each in peer.find(Query.studies(), model=model, extended=extended)] == []
+    asked = [QueryOptions(fuzzy_matching=True), QueryOptions(relational=True), QueryOptions()]
+    assert seen == [each for each in asked for _ in range(2)]
+
+
 async def test_a_peer_asks_for_relational_queries_and_retrieval() -> None:
     """PS3.4 C.4.1.2.2.1, C.4.2.2.2: no unique keys above the level are needed then."""
     asked: list[tuple[str, bool]] = []

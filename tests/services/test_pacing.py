@@ -147,6 +147,14 @@ async def test_waiting_for_the_bandwidth_is_no_time_out(tmp_path: Path) -> None:
         assert [sent.status async for sent in peer.send(file.path, timeout=2.0)] == [0]
 
 
+async def test_waiting_for_others_that_share_the_bandwidth_is_no_time_out(tmp_path: Path) -> None:
+    """Three associations: pieces of 64 bytes take a third of a second each, so that each waits for its turn for about one."""
+    files = [write_file(tmp_path, number, bytes(60)).path for number in range(6)]
+    async with serve() as server, Peer(PeerAddress("ANY", LOOPBACK, server.port), bandwidth=200) as peer:
+        sending = peer.send(files, associations=3, retries=0, timeout=0.5)
+        assert [sent.outcome async for sent in sending] == [0] * 6
+
+
 async def test_left_while_it_waits_it_leaves_nothing_behind(tmp_path: Path) -> None:
     files = [write_file(tmp_path, number, bytes(100_000)) for number in range(1, 5)]
     async with serve() as server, Peer(PeerAddress("ANY", LOOPBACK, server.port), bandwidth=1000) as peer:

@@ -14,8 +14,9 @@ from pydicom import Dataset, dcmread
 
 from support.files import data_of, write_file
 from support.network import LOOPBACK
-from support.raw_peer import MR, RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
+from support.raw_peer import MR, RawPeer, command_pdu, raw_acceptor
 from support.services import Keeper, serve
+from support.store_peers import StorePeer, close
 from tomowire import Peer, Server, Storage, UsageError, listen
 from tomowire.aio.address import PeerAddress
 from tomowire.errors import AssociationError, DataSetError, FileFormatError, NoAcceptedContext, OperationTimeout
@@ -299,33 +300,9 @@ async def test_a_class_that_the_peer_does_not_take(keeper: Keeper) -> None:
 # What is not repeatable
 
 
-class Refusing:
-    """A peer that refuses each object with A700, or goes away at each, and counts."""
-
-    def __init__(self, *, aborts: bool) -> None:
-        self.aborts = aborts
-        self.requests = 0
-
-    async def __call__(self, peer: RawPeer) -> None:
-        await peer.accept()
-        while True:
-            try:
-                message = await peer.read_message()
-            except Unexpected:
-                await peer.send(RELEASE_RP)
-                return
-            assert isinstance(message.command, CStoreRQ)
-            self.requests += 1
-            if self.aborts:
-                peer.close()
-                return
-            answer = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0xA700)
-            await peer.send(command_pdu(message.context_id, answer))
-
-
 @pytest.mark.parametrize("aborts", [True, False])
 async def test_a_stream_that_cannot_be_wound_back_is_sent_once(aborts: bool, tmp_path: Path) -> None:
-    scp = Refusing(aborts=aborts)
+    scp = StorePeer(lambda _: close if aborts else 0xA700)
     content = write_file(tmp_path, 1).path.read_bytes()
     async with raw_acceptor(scp) as port, peer_of(port) as peer:
         (sent,) = await send(peer, Once(content), retries=3)
@@ -334,7 +311,7 @@ async def test_a_stream_that_cannot_be_wound_back_is_sent_once(aborts: bool, tmp
 
 
 async def test_one_that_can_be_wound_back_is_sent_again(tmp_path: Path) -> None:
-    scp = Refusing(aborts=True)
+    scp = StorePeer(lambda _: close)
     content = write_file(tmp_path, 1).path.read_bytes()
     async with raw_acceptor(scp) as port, peer_of(port) as peer:
         (sent,) = await send(peer, io.BytesIO(content), retries=1)
@@ -347,3 +324,23 @@ async def test_a_number_of_associations_that_is_none(associations: Any) -> None:
     peer = Peer(PeerAddress("ANY", LOOPBACK, 104))
     with pytest.raises(UsageError, match=f"not {associations!r}"):
         await send(peer, b"something", associations=associations)
+
+
+async def test_who_does_not_read_the_results_is_not_sent_ahead_of(server: Server, keeper: Keeper) -> None:
+    """Each result holds the data set that was given: all of them would be in memory."""
+    given, exhausted = 0, asyncio.Event()
+
+    def data_sets() -> Iterator[Dataset]:
+        nonlocal given
+        for given in range(1, 601):
+            yield data_set(given)
+        exhausted.set()
+
+    async with peer_of(server) as peer, aclosing(peer.send(data_sets())) as results:
+        await anext(results)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await exhausted.wait()
+        assert given < 200
+        assert len([sent async for sent in results if not sent.is_failure]) == 599
+    assert len(keeper.stored) == 600

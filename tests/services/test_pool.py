@@ -15,6 +15,7 @@ from support.files import write_file
 from support.network import LOOPBACK
 from support.raw_peer import RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
 from support.services import Keeper
+from support.store_peers import Ending, StorePeer, close
 from tomowire import (
     Association,
     AssociationAborted,
@@ -41,7 +42,7 @@ from tomowire.services import pool as pool_module
 from tomowire.services.models import querying
 from tomowire.services.pool import Pool
 from tomowire.services.verification import CEchoScu
-from tomowire.wire.messages import CEchoRQ, CEchoRSP, CFindRQ, CFindRSP, CStoreRQ, CStoreRSP
+from tomowire.wire.messages import CEchoRQ, CEchoRSP, CFindRQ, CFindRSP
 from tomowire.wire.pdu import AAbort, AReleaseRQ
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -282,10 +283,6 @@ async def abort(peer: RawPeer) -> None:
     await peer.read_until_closed()
 
 
-async def close(peer: RawPeer) -> None:
-    peer.close()
-
-
 async def reset(peer: RawPeer) -> None:
     peer.reset()
 
@@ -294,7 +291,6 @@ async def release(peer: RawPeer) -> None:
     await peer.release()
 
 
-Ending = Callable[[RawPeer], Awaitable[None]]
 ENDINGS: list[Ending] = [abort, close, reset, release]
 
 
@@ -330,14 +326,20 @@ async def until_it_is_known(peer: Peer, is_kept: asyncio.Event) -> None:
             await asyncio.sleep(0.001)
 
 
-def failing_once(end: Ending, then: Callable[[RawPeer], Awaitable[None]]) -> Callable[[RawPeer], Awaitable[None]]:
-    """A peer that answers one C-ECHO, and ends the association when the next request is there; on the next it does `then`."""
+def failing_once(
+    end: Ending,
+    then: Callable[[RawPeer], Awaitable[None]],
+    first: Callable[[RawPeer], Awaitable[None]] | None = None,
+) -> Callable[[RawPeer], Awaitable[None]]:
+    """A peer that answers one C-ECHO, or does what comes `first`, and ends the association when the next request is there; on the
+    next it does `then`.
+    """
     connections = iter((True, False, False))
 
     async def script(peer: RawPeer) -> None:
         await peer.accept()
         if next(connections):
-            await answer_echo(peer)
+            await (first or answer_echo)(peer)
             await peer.read(6)
             await end(peer)
         else:
@@ -362,25 +364,9 @@ async def answer_find(peer: RawPeer) -> None:
 
 
 async def test_a_query_that_meets_the_end_of_a_kept_association_is_made_again() -> None:
-    async with raw_acceptor(find_then(close, answer_find)) as port, peer_of(port) as peer:
+    async with raw_acceptor(failing_once(close, answer_find, first=answer_find)) as port, peer_of(port) as peer:
         assert [answer async for answer in peer.find(FIND)] == []
         assert [answer async for answer in peer.find(FIND)] == []
-
-
-def find_then(end: Ending, then: Callable[[RawPeer], Awaitable[None]]) -> Callable[[RawPeer], Awaitable[None]]:
-    connections = iter((True, False, False))
-
-    async def script(peer: RawPeer) -> None:
-        await peer.accept()
-        if next(connections):
-            await answer_find(peer)
-            await peer.read(6)
-            await end(peer)
-        else:
-            await then(peer)
-            await peer.answer_release()
-
-    return script
 
 
 async def test_it_is_made_again_once_only() -> None:
@@ -415,29 +401,12 @@ async def test_on_a_new_association_nothing_is_made_again() -> None:
 
 async def test_an_object_that_meets_the_end_of_a_kept_association_is_sent_again(tmp_path: Path) -> None:
     file = write_file(tmp_path, 1)
-    requests = 0
-
-    async def script(peer: RawPeer) -> None:
-        nonlocal requests
-        await peer.accept()
-        while True:
-            try:
-                message = await peer.read_message()
-            except Unexpected:
-                await peer.send(RELEASE_RP)
-                return
-            assert isinstance(message.command, CStoreRQ)
-            requests += 1
-            if requests == 2:
-                peer.close()
-                return
-            answer = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
-            await peer.send(command_pdu(message.context_id, answer))
-
-    async with raw_acceptor(script) as port, peer_of(port) as peer:
+    answers = iter((0, close, 0))
+    scp = StorePeer(lambda _: next(answers))
+    async with raw_acceptor(scp) as port, peer_of(port) as peer:
         for _ in range(2):
             assert [sent.status async for sent in peer.send(file.path, retries=1)] == [0]
-    assert requests == 3
+    assert scp.requests == 3
 
 
 async def test_after_a_time_out_the_association_is_not_used_again() -> None:

@@ -9,7 +9,10 @@ from support.raw_peer import CT, MR, RawPeer, raw_acceptor
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.listen import listen
 from tomowire.errors import AssociationRejected
+from tomowire.services.extended import QueryOptions, RetrieveOptions, StorageOptions
+from tomowire.services.find_scp import Find
 from tomowire.services.get_scp import Get
+from tomowire.services.models import Model
 from tomowire.services.probing import KINDS, UNCOMPRESSED, Probe
 from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import Verification
@@ -68,6 +71,31 @@ async def test_a_peer_with_c_get_says_what_it_can_send() -> None:
         probe = Probe(PeerAddress("ANY", LOOPBACK, server.port))
         await probe.run()
     assert [each.sop_class_uid for each in probe.classes if each.is_sent] == [CT]
+
+
+async def test_a_peer_says_what_it_answers_to_extended_negotiation() -> None:
+    find = Find(nothing, options=QueryOptions(fuzzy_matching=True), relational=True)  # type: ignore[arg-type]
+    services = [find, Get(nothing), Storage(keep, sop_classes=[CT])]  # type: ignore[arg-type]
+    async with listen(LOOPBACK, 0, services=services) as server:
+        probe = Probe(PeerAddress("ANY", LOOPBACK, server.port))
+        await probe.run()
+    found = {each.sop_class_uid: each.options for each in probe.classes}
+    assert found[Model.STUDY_ROOT.find] == QueryOptions(relational=True, fuzzy_matching=True)
+    assert found[Model.STUDY_ROOT.get] == RetrieveOptions()
+    assert found[CT] == StorageOptions(level=2, coercion=0)
+    assert found[Model.STUDY_ROOT.move] is None, "it is not supported"
+    assert found[VERIFICATION] is None
+
+
+async def test_a_peer_that_knows_no_extended_negotiation_answers_nothing() -> None:
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.answer_release()
+
+    async with raw_acceptor(script) as port:
+        probe = Probe(PeerAddress("ANY", LOOPBACK, port))
+        await probe.run()
+    assert {each.options for each in probe.classes} == {None}
 
 
 async def test_no_association_has_more_than_128_contexts_and_none_is_used() -> None:

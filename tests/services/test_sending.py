@@ -20,6 +20,7 @@ from support.files import data_of, sparse_file, write_file
 from support.network import LOOPBACK, free_port
 from support.raw_peer import CT, MR, RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
 from support.services import Keeper, serve
+from support.store_peers import Ending, StorePeer, close
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.connection import Connection
 from tomowire.aio.listen import listen
@@ -282,51 +283,35 @@ def test_every_file_finds_its_context_in_the_plan(pairs: list[tuple[str, str]]) 
     assert len(groups) == -(-len(set(pairs)) // 128)
 
 
+@pytest.mark.parametrize("status", [0xFE00, 0x1234, 0xFFFF])
+async def test_what_is_no_success_and_no_warning_is_a_failure(files: list[DicomFile], status: int) -> None:
+    """A C-STORE cannot be cancelled: a peer that says so has not stored the object."""
+    async with raw_acceptor(StorePeer(lambda _: status)) as port:
+        results = await send(port, files[:1])
+    assert failures(results) == {"1": status}
+
+
 # Associations that end
 
 
-class Fragile:
+class Fragile(StorePeer):
     """An SCP that goes away, in one way or another, whenever it meets one of its `poisons`."""
 
-    def __init__(
-        self,
-        *poisons: str,
-        by: Callable[[RawPeer], Awaitable[None]],
-        window: tuple[int, int] | None = None,
-        releases: bool = True,
-    ) -> None:
+    def __init__(self, *poisons: str, by: Ending, window: tuple[int, int] | None = None, releases: bool = True) -> None:
+        super().__init__(lambda uid: by if uid in poisons else 0, window=window)
         self.poisons = poisons
-        self.by = by
-        self.window = window
         self.releases = releases
-        self.stored: Counter[str] = Counter()
-        self.associations = 0
 
-    async def __call__(self, peer: RawPeer) -> None:
-        self.associations += 1
-        await peer.accept(window=self.window)
-        while True:
-            try:
-                message = await peer.read_message()
-            except Unexpected:
-                await (peer.send(RELEASE_RP) if self.releases else hang(peer))
-                return
-            assert isinstance(message.command, CStoreRQ)
-            uid = message.command.affected_sop_instance_uid
-            if uid in self.poisons:
-                await self.by(peer)
-                return
-            self.stored[uid] += 1
-            answer = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
-            await peer.send(command_pdu(message.context_id, answer))
+    @property
+    def stored(self) -> Counter[str]:
+        return Counter({uid: times for uid, times in self.asked.items() if uid not in self.poisons})
+
+    async def release(self, peer: RawPeer) -> None:
+        await (super().release(peer) if self.releases else hang(peer))
 
 
 async def abort(peer: RawPeer) -> None:
     await peer.send(AAbort(2, 0))
-
-
-async def close(peer: RawPeer) -> None:
-    peer.close()
 
 
 async def reset(peer: RawPeer) -> None:

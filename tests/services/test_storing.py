@@ -281,7 +281,7 @@ async def test_the_answer_counts_when_the_peer_goes_before_the_next_attempt(monk
         (0x0124, "failure", "not authorized"),
         (0xD00F, "failure", "status unknown to the standard"),
         (0x4711, "failure", "status unknown to the standard"),
-        (0xFE00, "cancel", "cancelled"),
+        (0xFE00, "failure", "cancelled"),
     ],
 )
 async def test_each_status_has_its_class_and_meaning(status: int, kind: str, meaning: str, waits: list[float]) -> None:

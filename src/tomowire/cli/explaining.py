@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -99,10 +100,12 @@ def _print(report: _Report, as_json: bool, verbose: int) -> None:
     if report.diagnosis is not None:
         _print_diagnosis(report.diagnosis)
     if report.classes:
-        from tomowire.cli.support_table import print_support
+        from tomowire.cli.support_table import print_options, print_support
 
         click.echo(f"\nWhat it supports, as asked on {report.associations} associations:\n")
         print_support(report.classes, every_class=bool(verbose))
+        click.echo("\nExtended negotiation, where all that the standard has was asked for:\n")
+        print_options(report.classes)
 
 
 def _print_association(report: _Report) -> None:
@@ -153,6 +156,7 @@ def _as_json(report: _Report) -> dict[str, Any]:
                 "result": int(each.result),
                 "transfer_syntaxes": each.transfer_syntaxes,
                 "sent_by_get": each.is_sent,
+                "extended": asdict(each.options) if each.options is not None else None,
             }
             for each in report.classes
         ],

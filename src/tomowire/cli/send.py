@@ -16,6 +16,7 @@ from tomowire.cli.report import Report
 from tomowire.cli.resume import ResumeFile
 from tomowire.cli.running import ExitCode, complain, run
 from tomowire.cli.speed import associations_option, bandwidth_option
+from tomowire.services.adapting import AdaptivePace
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.discovery import Skipped, discover
 from tomowire.services.pacing import Pacer
@@ -80,6 +81,8 @@ def command(
     Exit code 0 means that every file was taken.
     """
     report = Report(peer, quiet=quiet, as_json=as_json, verbose=verbose > 0)
+    if not retries and isinstance(how["associations"], AdaptivePace):
+        how["associations"] = 1  # what it costs to find it out could not be made good
     how["pacer"] = Pacer(bandwidth) if bandwidth is not None else None
     run(_send(paths, resume, dry_run, report, {"retry_waits": retry_waits(retries)} | how | options))
 

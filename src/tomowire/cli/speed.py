@@ -48,9 +48,10 @@ associations_option = click.option(
     "-j",
     "--associations",
     type=_Associations(),
-    default="1",
+    default=AUTO,
     show_default=True,
-    help=f"Associations at the same time; {AUTO} finds out how many make it faster, up to {DEFAULT_MOST_ASSOCIATIONS}.",
+    help=f"Associations at the same time; {AUTO} finds out how many make it faster, up to {DEFAULT_MOST_ASSOCIATIONS};"
+    " it is one where nothing may be sent twice (--retries 0).",
 )
 bandwidth_option = click.option(
     "--bandwidth",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -12,7 +13,7 @@ from tomowire.wire.items import ContextResult
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tomowire.services.probing import Support
+    from tomowire.services.probing import Options, Support
 
 _NAMED: Final = 3
 _FIRST: Final = (
@@ -21,6 +22,9 @@ _FIRST: Final = (
     "Computed Radiography Image Storage",
     "Ultrasound Image Storage",
 )
+_LEVELS: Final = {0: "local", 1: "base", 2: "full: all attributes are kept", 3: "no SCP"}
+_COERCION: Final = {0: "attributes are not changed", 1: "attributes may be changed"}
+"""PS3.4 Table B.3-1."""
 _TITLES: Final = ("SOP class", "transfer syntaxes", "sent by C-GET")
 
 
@@ -34,6 +38,29 @@ def print_support(classes: Sequence[Support], *, every_class: bool) -> None:
     else:
         _print_plain(rows)
     _print_refused([each for each in classes if not each.is_supported])
+
+
+def print_options(classes: Sequence[Support]) -> None:
+    """A row for each answer to extended negotiation; SOP classes for which it is the same are together."""
+    alike: dict[str, list[str]] = {}
+    for each in classes:
+        if each.options is not None:
+            alike.setdefault(_said_of(each.options), []).append(each.name)
+    if not alike:
+        click.echo("nothing was answered to what was asked for")
+    for said, names in alike.items():
+        click.echo(f"{_some(sorted(names, key=_rank))}: {said}")
+
+
+def _said_of(options: Options) -> str:
+    from tomowire.services.extended import StorageOptions
+
+    if isinstance(options, StorageOptions):
+        level = _LEVELS.get(options.level, "unknown")
+        coercion = _COERCION.get(options.coercion, "it is not said whether attributes are changed")
+        return f"level {options.level} ({level}), {coercion}"
+    chosen = [each.name.replace("_", " ") for each in fields(options) if getattr(options, each.name)]
+    return ", ".join(chosen) or "none of it"
 
 
 def _rows(supported: Sequence[Support], *, every_class: bool) -> Iterator[tuple[str, str, str]]:

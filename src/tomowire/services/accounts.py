@@ -11,18 +11,26 @@ from tomowire.services.sent import Sent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tomowire.services.company import Company
     from tomowire.services.retrying import Retries
     from tomowire.services.sent import Sendable
     from tomowire.services.storage import StoreResponse
 
 
 class Accounts:
-    """The objects that have been begun and those that are put off; and what is known of the others, to be read with `next`."""
+    """The objects that have been begun and those that are put off; and what is known of the others, to be read with `next`.
 
-    def __init__(self, retries: Retries) -> None:
-        self.put_off = PutOff(retries)
+    With `most_unread` there is no `room` for more when so much is known that nobody has read.
+    """
+
+    def __init__(self, retries: Retries, company: Company, most_unread: int | None = None) -> None:
+        self.put_off = PutOff(retries, company)
         self._begun: dict[int, Sendable] = {}  # by identity: the same file may have been named twice
         self._told: asyncio.Queue[Sent | None] = asyncio.Queue()
+        self._most_unread = most_unread
+        self.room = asyncio.Event()
+        """Set while more may be begun."""
+        self.room.set()
 
     @property
     def under_way(self) -> int:
@@ -31,7 +39,9 @@ class Accounts:
 
     async def next(self) -> Sent | None:
         """The next that is known; None after `close`."""
-        return await self._told.get()
+        sent = await self._told.get()
+        self.room.set()
+        return sent
 
     def close(self) -> None:
         """Nothing more will be told."""
@@ -40,6 +50,8 @@ class Accounts:
     def tell(self, sent: Sent) -> None:
         """This is what became of an object."""
         self._told.put_nowait(sent)
+        if self._most_unread is not None and self._told.qsize() >= self._most_unread:
+            self.room.clear()
 
     def begin(self, file: Sendable) -> None:
         """It is being sent."""
@@ -55,16 +67,19 @@ class Accounts:
         self.put_off.forget(sent.file)
         self.tell(sent)
 
-    def answered(self, file: Sendable, response: StoreResponse) -> None:
-        """The peer has answered: that is what became of it, unless it is worth another try."""
-        if self.put_off.answered(file, response):
+    def answered(self, file: Sendable, response: StoreResponse, *, beside: bool) -> None:
+        """The peer has answered: that is what became of it, unless it is worth another try.
+
+        `beside` says that there were other associations at the same time.
+        """
+        if self.put_off.answered(file, response, beside=beside):
             self.call_off(file)
         else:
             self.ended(Sent(file, response))
 
-    def interrupted(self, file: Sendable, error: Exception) -> None:
+    def interrupted(self, file: Sendable, error: Exception, *, beside: bool) -> None:
         """The association ended before the peer had answered: that is what became of it, unless it is worth another try."""
-        if self.put_off.interrupted(file, error):
+        if self.put_off.interrupted(file, error, beside=beside):
             self.call_off(file)
         else:
             self.ended(Sent(file, None, error))

@@ -4,17 +4,20 @@ The theory is that of climbing a hill in the dark. There is one ladder: first mo
 time, since that costs the peer least; then one association after the other. On each rung the throughput is measured over a number
 of objects. A rung that is a good deal faster than the one below is kept and the next one tried; one that is not is left again,
 and tried anew after a while, each time a longer one. When the peer becomes slow, a rung below is tried, and kept if that does not
-make it slower still. When the peer rejects an association, or is out of resources, a rung is left at once.
+make it slower still. When the peer rejects an association, or is out of resources, a rung is left at once. When it may
+not bear several associations (`Company`), there is one.
 
 Nothing here knows a clock: who measures says what time it is.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from enum import Enum, auto
 from typing import Final, Literal, Protocol, TypeAlias
 
 from tomowire.errors import UsageError
+from tomowire.services.company import Company
 
 UNLIMITED_WINDOW: Final = 16
 """How many are outstanding where the peer sets no limit."""
@@ -40,6 +43,10 @@ _LONGEST_HOLD: Final = 64
 
 class Pace(Protocol):
     """How many associations and requests are wanted, and who is told what came of it. Times are in seconds, of any clock."""
+
+    @property
+    def company(self) -> Company:
+        """What is known of whether the peer bears several."""
 
     @property
     def associations(self) -> int:
@@ -75,6 +82,7 @@ class FixedPace:
     def __init__(self, associations: int) -> None:
         self.associations = self.most = max(associations, 1)
         self.window = 0xFFFF
+        self.company = Company()
 
     def opened(self, now: float, window: int) -> None:
         pass
@@ -105,6 +113,7 @@ class AdaptivePace:
         if most < 1:
             raise UsageError(f"at least one association is needed: {most}")
         self.most = most
+        self.company = Company()
         self._allowed = most  # since the peer has rejected one more
         self._window = 0  # of each association; not known yet
         self._ladder = self._rungs()
@@ -120,6 +129,17 @@ class AdaptivePace:
         self._objects = 0
         self._bytes = 0
 
+    def resumed(self, most: int) -> AdaptivePace:
+        """Another that begins where this one is, and uses never more than `most`."""
+        other = copy(self)
+        if most != self.most:
+            other.most = most
+            other._allowed = most if self._allowed == self.most else min(self._allowed, most)
+            other._climb_ladder_anew()
+        other.company.begin_anew()
+        other.interrupted()
+        return other
+
     @property
     def associations(self) -> int:
         return self._ladder[self._rung][0]
@@ -132,13 +152,13 @@ class AdaptivePace:
         window = window or UNLIMITED_WINDOW
         if window != self._window:
             self._window = window
-            first, self._ladder = self._ladder[self._rung], self._rungs()
-            below = [number for number, rung in enumerate(self._ladder) if rung[0] <= first[0] and rung[1] <= first[1]]
-            self._rung = below[-1] if below else 0
-            self._phase, self._reference = _Phase.CLIMBING, None
+            self._climb_ladder_anew()
         self._measure_anew(0)
 
     def answered(self, now: float, size: int, under_way: int) -> bool:
+        if self.company.is_avoided and self.associations > 1:
+            self._go_down_to(1)
+            return True
         if self._to_pass_over:
             self._to_pass_over -= 1
         elif self._began is None:
@@ -155,9 +175,7 @@ class AdaptivePace:
 
     def rejected(self, used: int) -> None:
         self._allowed = max(used, 1)
-        while self.associations > self._allowed:
-            self._rung -= 1
-        self._stay()
+        self._go_down_to(self._allowed)
 
     def short_of_resources(self) -> None:
         if self._phase is not _Phase.STAYING or self._held:  # once for all objects that are refused together
@@ -166,6 +184,18 @@ class AdaptivePace:
 
     def interrupted(self) -> None:
         self._measure_anew(0)
+
+    def _go_down_to(self, associations: int) -> None:
+        while self.associations > associations:
+            self._rung -= 1
+        self._stay()
+
+    def _climb_ladder_anew(self) -> None:
+        """The rungs are others: begin with the highest that is within the one before."""
+        first, self._ladder = self._ladder[self._rung], self._rungs()
+        below = [number for number, rung in enumerate(self._ladder) if rung[0] <= first[0] and rung[1] <= first[1]]
+        self._rung = below[-1] if below else 0
+        self._phase, self._reference = _Phase.CLIMBING, None
 
     def _rungs(self) -> list[tuple[int, int]]:
         """Associations and window of each rung; before the window is known there is one."""
@@ -222,7 +252,8 @@ class AdaptivePace:
 
     def _climb(self, throughput: float) -> None:
         """Try the next rung, if there is one."""
-        if self._rung + 1 < len(self._ladder) and self._ladder[self._rung + 1][0] <= self._allowed:
+        allowed = 1 if self.company.is_avoided else self._allowed
+        if self._rung + 1 < len(self._ladder) and self._ladder[self._rung + 1][0] <= allowed:
             self._rung += 1
             self._phase, self._reference, self._was_slow = _Phase.CLIMBING, throughput, False
         else:

@@ -12,11 +12,12 @@ from tomowire.services.sent import Sent
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from tomowire.services.accounts import Accounts
     from tomowire.services.fitting import Way
     from tomowire.services.lease import Lease
+    from tomowire.services.read_ahead import Read
     from tomowire.services.sent import Sendable
     from tomowire.services.storage import StoreResponse
     from tomowire.services.taking import Taker
@@ -57,6 +58,10 @@ class Crew:
         self._task: asyncio.Task[object] | None = None
         self.has_answers = False
         """Whether the peer has answered anything."""
+        self.has_company = False
+        """Whether there were other associations at the same time."""
+        self.was_interrupted = False
+        """Whether the association ended while something was under way."""
         self.late: OperationTimeout | None = None
         """Why the association ended, if the peer was too late for something."""
 
@@ -83,7 +88,7 @@ class Crew:
 
     async def _send(self) -> None:
         try:
-            while self._goes_on and (item := await self._taker.next()) is not None:
+            while self._goes_on and (item := await self._next()) is not None:
                 file, content = item
                 if isinstance(content, OSError):
                     self._accounts.tell(Sent(file, None, content))
@@ -96,6 +101,12 @@ class Crew:
             raise
         finally:
             self._count -= 1
+
+    async def _next(self) -> Read[Sendable] | None:
+        """The next to be sent, as soon as there is room for what becomes of it."""
+        if not self._accounts.room.is_set():
+            await self._accounts.room.wait()
+        return await self._taker.next() if self._goes_on else None
 
     @property
     def _goes_on(self) -> bool:
@@ -118,7 +129,7 @@ class Crew:
         else:
             self.has_answers = True
             logger.info("%s: %s", file.sop_instance_uid, response.status)
-            accounts.answered(file, response)
+            accounts.answered(file, response, beside=self.has_company)
             if self._on_answer is not None:
                 self._on_answer(file, response)
             return True
@@ -131,4 +142,12 @@ class Crew:
             self._accounts.call_off(file)
             self._files.appendleft(file)
             return
-        self._accounts.interrupted(file, error)
+        self.was_interrupted = True
+        self._accounts.interrupted(file, error, beside=self.has_company)
+
+
+def meet(crews: Collection[Crew]) -> None:
+    """These are there at the same time."""
+    if len(crews) > 1:
+        for crew in crews:
+            crew.has_company = True

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PEERS_LOG: Final = "look into the peer's log: most write a line for each association that they refuse or end"
 _USUAL_PORTS: Final = "check the port: DICOM is often at 104, 11112 or 4242"
+_WAY: Final = "check the way to it: VPN, routes, network cable"
 _KNOWN_AES: Final = (
     "most peers have a list of those that may call them (known AEs, remote AEs, DICOM nodes, modalities, devices), each with its AE"
     " title, host and port"
@@ -44,6 +45,53 @@ class Diagnosis:
     """What to look at or to change, the likeliest first."""
 
 
+_ELSEWHERE: Final = _USUAL_PORTS + "; what listens there may be something else"
+
+_BY_ERROR: Final[tuple[tuple[type[Exception], str, str, tuple[str, ...]], ...]] = (
+    (
+        AssociationLost,
+        "closed",
+        "the peer: it ended the connection without a word",
+        (
+            "a peer that lets in only hosts that it knows may just close: have the address of this host added there",
+            "a peer that wants TLS may just close: connect with TLS",
+            _ELSEWHERE,
+            _PEERS_LOG,
+        ),
+    ),
+    (
+        OperationTimeout,
+        "silent",
+        "the peer: it is connected and says nothing",
+        (
+            "the peer may be busy, or serve one association at a time: try again, or allow more time",
+            "something between here and there may take connections and pass nothing on: a proxy, a firewall, a tunnel",
+            _ELSEWHERE,
+        ),
+    ),
+    (
+        NoAcceptedContext,
+        "no context",
+        "the two sides have nothing in common for this: the association itself was accepted",
+        ("have it enabled at the peer for this AE title, or propose what the peer does support",),
+    ),
+    (
+        IdentityNotConfirmed,
+        "not confirmed",
+        "the peer: it takes no notice of who the user is, or does not say that it does",
+        ("have it check users, or do not ask for its word (identity_required, --identity-required)",),
+    ),
+    (
+        PeerMisbehaved,
+        "misbehaved",
+        "the peer: it breaks the standard",
+        ("tell its maker", 'the library can pass over such responses: malformed="lenient"'),
+    ),
+    (Exception, "other", "it cannot be told from here", (_PEERS_LOG,)),
+)
+"""Kind, whose fault, and what to change, for errors of which the type says it all; the first that fits."""
+
+
 def diagnose(error: Exception, peer: PeerAddress, calling_ae_title: str) -> Diagnosis:
     """What `error`, which `associate` or a service has raised, means for who called `peer` as `calling_ae_title`."""
     match error:
@@ -57,58 +105,8 @@ def diagnose(error: Exception, peer: PeerAddress, calling_ae_title: str) -> Diag
             return _not_dicom(error, peer)
         case AssociationAborted():
             return _aborted(error)
-        case AssociationLost():
-            return Diagnosis(
-                "closed",
-                str(error),
-                "the peer: it ended the connection without a word",
-                (
-                    "a peer that lets in only hosts that it knows may just close: have the address of this host added there",
-                    "a peer that wants TLS may just close: connect with TLS",
-                    _USUAL_PORTS + "; what listens there may be something else",
-                    _PEERS_LOG,
-                ),
-            )
-        case OperationTimeout():
-            return Diagnosis(
-                "silent",
-                str(error),
-                "the peer: it is connected and says nothing",
-                (
-                    "the peer may be busy, or serve one association at a time: try again, or allow more time",
-                    "something between here and there may take connections and pass nothing on: a proxy, a firewall, a tunnel",
-                    _USUAL_PORTS + "; what listens there may be something else",
-                ),
-            )
-        case NoAcceptedContext():
-            return Diagnosis(
-                "no context",
-                str(error),
-                "the two sides have nothing in common for this: the association itself was accepted",
-                ("have it enabled at the peer for this AE title, or propose what the peer does support",),
-            )
-        case _:
-            return _unusual(error)
-
-
-def _unusual(error: Exception) -> Diagnosis:
-    match error:
-        case IdentityNotConfirmed():
-            return Diagnosis(
-                "not confirmed",
-                str(error),
-                "the peer: it takes no notice of who the user is, or does not say that it does",
-                ("have it check users, or do not ask for its word (identity_required, --identity-required)",),
-            )
-        case PeerMisbehaved():
-            return Diagnosis(
-                "misbehaved",
-                str(error),
-                "the peer: it breaks the standard",
-                ("tell its maker", 'the library can pass over such responses: malformed="lenient"'),
-            )
-        case _:
-            return Diagnosis("other", str(error), "it cannot be told from here", (_PEERS_LOG,))
+    _, kind, whose, change = next(each for each in _BY_ERROR if isinstance(error, each[0]))
+    return Diagnosis(kind, str(error), whose, change)
 
 
 def _not_connected(error: ConnectFailed, peer: PeerAddress) -> Diagnosis:
@@ -116,49 +114,35 @@ def _not_connected(error: ConnectFailed, peer: PeerAddress) -> Diagnosis:
 
     # `raise ... from None` hides the cause from people, not from us.
     cause = error.__cause__ or error.__context__
+    change: tuple[str, ...]
     match cause:
-        case socket.gaierror() | UnicodeError():
-            return Diagnosis(
-                "name",
-                str(error),
-                f"this side: no name server known here has an address for {peer.host!r}",
-                (
-                    "check how the host name is written",
-                    "use the IP address instead",
-                    "check the name servers of this host",
-                ),
-            )
-        case ConnectionRefusedError():
-            return Diagnosis(
-                "refused",
-                str(error),
-                f"the host answers, but no program listens on its port {peer.port}",
-                (
-                    _USUAL_PORTS,
-                    "start the DICOM service of the peer; it may listen on the address 127.0.0.1 alone",
-                    "a firewall may refuse in its name",
-                ),
-            )
-        case TimeoutError():
-            return Diagnosis(
-                "no answer",
-                str(error),
-                "the network, or the address: not even a refusal comes back",
-                (
-                    f"check the address: is there a host {peer.host}, and is it switched on?",
-                    f"a firewall may drop what goes to port {peer.port}: have it opened for this host",
-                    "check the way to it: VPN, routes, network cable",
-                ),
-            )
         case SSLError():
             return _no_tls(error)
-        case _:
-            return Diagnosis(
-                "unreachable",
-                str(error),
-                "the network, or the address",
-                (f"check the address {peer.host}", "check the way to it: VPN, routes, network cable"),
+        case socket.gaierror() | UnicodeError():
+            kind, whose = "name", f"this side: no name server known here has an address for {peer.host!r}"
+            change = (
+                "check how the host name is written",
+                "use the IP address instead",
+                "check the name servers of this host",
             )
+        case ConnectionRefusedError():
+            kind, whose = "refused", f"the host answers, but no program listens on its port {peer.port}"
+            change = (
+                _USUAL_PORTS,
+                "start the DICOM service of the peer; it may listen on the address 127.0.0.1 alone",
+                "a firewall may refuse in its name",
+            )
+        case TimeoutError():
+            kind, whose = "no answer", "the network, or the address: not even a refusal comes back"
+            change = (
+                f"check the address: is there a host {peer.host}, and is it switched on?",
+                f"a firewall may drop what goes to port {peer.port}: have it opened for this host",
+                _WAY,
+            )
+        case _:
+            kind, whose = "unreachable", "the network, or the address"
+            change = (f"check the address {peer.host}", _WAY)
+    return Diagnosis(kind, str(error), whose, change)
 
 
 def _no_tls(error: ConnectFailed) -> Diagnosis:

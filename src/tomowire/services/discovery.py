@@ -42,7 +42,11 @@ def discover(
     A DICOMDIR that is named itself stands for the files it refers to, if `read_dicomdir` is given; one that is met in a folder is
     passed over, since the files lie beside it. Blocking: it reads the beginning of each file. Nothing is raised for a single file.
     """
-    for path in map(Path, paths):
+    for given in paths:
+        path = Path(given)
+        if given == "":  # as `Path` has it, it would be the folder that the process happens to be in
+            yield Skipped(path, "an empty path names nothing", is_error=True)
+            continue
         if path.is_dir():
             yield from map(_of_folder, _walk(path))
             continue

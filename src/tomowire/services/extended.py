@@ -1,16 +1,18 @@
 """What SOP class extended negotiation says about queries, retrieval and storage (PS3.7 D.3.3.5; PS3.4 B.3.1, C.5.1.1 to C.5.3.1).
 
+Peer(address).find(query, extended=QueryOptions(fuzzy_matching=True))
 associate(peer, [querying()], extended=[QueryOptions(relational=True).on(Model.STUDY_ROOT.find)])
 QueryOptions.agreed(association, Model.STUDY_ROOT.find).relational
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tomowire.errors import UsageError
 from tomowire.services.models import Model
-from tomowire.wire.user_information import ExtendedNegotiation
+from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -122,9 +124,28 @@ class StorageOptions:
         return cls.read(answered) if answered is not None else None
 
 
+def expanded(given: Any) -> tuple[Any, ...]:
+    """What `associate` takes as `extended`, of one thing or several: options alone are for all SOP classes to which they apply."""
+    things = given if isinstance(given, Iterable) else (given,)
+    return tuple(item for each in things for item in _of_models(each))
+
+
+def _of_models(given: Any, models: Iterable[Model] = tuple(Model)) -> Iterable[Any]:
+    match given:
+        case QueryOptions():
+            return [given.on(model.find) for model in models]
+        case RetrieveOptions():
+            return [given.on(uid) for model in models for uid in (model.move, model.get)]
+        case ExtendedNegotiation() | CommonExtendedNegotiation():
+            return [given]
+    raise UsageError(
+        f"extended is QueryOptions, RetrieveOptions, what their `on` gives, or several of these: not {given!r}"
+    )
+
+
 def relational(models: Sequence[Model] = tuple(Model)) -> tuple[ExtendedNegotiation, ...]:
-    """Relational queries and retrieval in `models`: for the argument `extended` of `associate` or `Peer`."""
-    queries, retrieval = QueryOptions(relational=True), RetrieveOptions(relational=True)
-    return tuple(
-        item for model in models for item in (queries.on(model.find), retrieval.on(model.move), retrieval.on(model.get))
+    """Relational queries and retrieval in `models`: for the argument `extended` of `associate`, `Peer` or its calls."""
+    return (
+        *_of_models(QueryOptions(relational=True), models),
+        *_of_models(RetrieveOptions(relational=True), models),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.accounts import Accounts
 from tomowire.services.adapting import UNLIMITED_WINDOW, FixedPace
-from tomowire.services.crew import Crew
+from tomowire.services.crew import Crew, meet
 from tomowire.services.given import goes_once
 from tomowire.services.planning import log_agreement
 from tomowire.services.retrying import is_out_of_resources
@@ -63,10 +64,11 @@ class Lanes:
         self._retries = retries
         self._options = options
         self._pace = pace
+        self._is_adaptive = not isinstance(pace, FixedPace)
         self._turns = Turns(turns)
         self._supply = supply
         self._left = supply.files
-        self._accounts = Accounts(retries)
+        self._accounts = Accounts(retries, pace.company, supply.most_unread)
         self._again = self._accounts.put_off.again
         self._running: set[asyncio.Task[None]] = set()
         self._lanes = 0  # those that are not about to end
@@ -74,6 +76,7 @@ class Lanes:
         self._leaving: set[asyncio.Task[Any] | None] = set()  # those that are about to end: there are too many
         self._stopped = False  # nothing more is begun
         self._is_over = False
+        self._is_second_round = False  # nothing is left but what was put off: it goes on one association
         self._bug: BaseException | None = None
         self._nothing_left = asyncio.Event()
         self.gone: Exception | None = None
@@ -117,8 +120,6 @@ class Lanes:
         for lane in self._running:
             lane.cancel()
 
-    # Lanes come and go
-
     def _start_lane(self) -> None:
         self._lanes += 1
         lane = asyncio.create_task(self._lane())
@@ -144,7 +145,7 @@ class Lanes:
 
     def _adjust(self) -> None:
         """As many lanes as are wanted, and as many senders in each."""
-        wanted = self._pace.associations
+        wanted = self._wanted
         for lane, crew in list(self._connected.items()):
             if self._lanes > wanted and lane not in self._leaving:
                 self._leaving.add(lane)
@@ -155,12 +156,20 @@ class Lanes:
         while self._lanes < wanted and (self._left or self._supply.is_open) and not (self._stopped or self._is_over):
             self._start_lane()
 
+    @property
+    def _wanted(self) -> int:
+        """How many lanes there should be."""
+        return 1 if self._is_second_round else self._pace.associations
+
     def _goes(self) -> bool:
         """Whether this lane, of which there are too many, ends: not when it is the only one that can send what is left."""
         lane = asyncio.current_task()
         if lane in self._leaving and not self._lanes:
             self._leaving.discard(lane)
             self._lanes += 1
+        elif lane not in self._leaving and self._lanes > self._wanted:
+            self._leaving.add(lane)
+            self._lanes -= 1
         return lane in self._leaving
 
     def _on_answer(self, file: Sendable, response: StoreResponse) -> None:
@@ -169,8 +178,6 @@ class Lanes:
             self._adjust()
         elif self._pace.answered(asyncio.get_running_loop().time(), file.size or 0, self._accounts.under_way):
             self._adjust()
-
-    # In each lane
 
     async def _use_associations(self) -> None:
         """Use one association after the other until nothing is left."""
@@ -217,6 +224,8 @@ class Lanes:
         lane = asyncio.current_task()
         crew: Crew | None = None
         try:
+            if self._is_second_round and self._pace.company.is_avoided:
+                await self._pool.release_unused()
             # A kept one may be dead without anybody's knowing: what can, or may, be sent only once is not tried on it.
             fresh = not self._retries.are_allowed or any(map(goes_once, self._left))
             async with self._pool.lease(self._contexts, fresh=fresh, options=self._options) as lease:
@@ -247,32 +256,36 @@ class Lanes:
             self._way,
             most=1 if careful else window if supply is not None else min(window, len(files)),
             wanted=lambda: self._pace.window,
-            on_answer=None if isinstance(self._pace, FixedPace) else self._on_answer,
+            on_answer=self._on_answer if self._is_adaptive else None,
         )
+        self._is_second_round |= careful and not self._supply.is_open
         self._connected[lane] = crew
+        meet(self._connected.values())
         self._retries.on_open()
         self._pace.opened(asyncio.get_running_loop().time(), association.window)
-        if not isinstance(self._pace, FixedPace):
+        if self._is_adaptive:
             self._adjust()  # something else may be wanted by now
         try:
             await crew.run()
         finally:
             await taker.close()
+        if crew.was_interrupted and crew.has_company and self._is_adaptive:
+            self._pace.rejected(len(self._connected) - 1)  # the others may be why
+            self._adjust()
         lease.is_worth_keeping = lane not in self._leaving
         return crew
 
     async def _wait_for_peer(self, seconds: float) -> None:
         """Wait, but not when the other lanes have done it all meanwhile."""
         self._nothing_left.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._nothing_left.wait()
-        except TimeoutError:
-            pass
 
     async def _wait_for_resources(self) -> None:
-        """When nothing else is left, wait before sending again what was refused for want of resources, or lost its connection."""
+        """When nothing else is left, wait before sending again what was refused for now, or lost its association."""
         if not (self._left or self._again or self._stopped) and self._accounts.put_off.has_waiting:
+            self._is_second_round |= not self._supply.is_open
             self._left.extend(await self._accounts.put_off.wait_for_resources())
 
     def _on_no_association(self, error: Exception) -> None:

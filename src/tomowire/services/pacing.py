@@ -8,12 +8,15 @@ for. Who asks first is served first; pieces are small enough that nobody waits l
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import UsageError
 from tomowire.services.reading import even
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tomowire.aio.association import Association
     from tomowire.aio.operation import Operation
     from tomowire.aio.outbox import MessageSender
@@ -30,8 +33,9 @@ class Bucket:
     """What may be sent at a rate of `rate` bytes per second. It has no clock: times are in seconds, of any one."""
 
     def __init__(self, rate: float) -> None:
-        if not rate > 0:
-            raise UsageError(f"a bandwidth is a number of bytes per second, and more than nothing: {rate}")
+        given: Any = rate  # whatever a caller makes of it
+        if not isinstance(given, int | float) or isinstance(given, bool) or not given > 0:
+            raise UsageError(f"bandwidth is a number of bytes per second, more than 0: not {given!r}")
         self.rate = rate
         self.depth = max(rate * _DEPTH, 2 * _SMALLEST_PIECE)
         """Bytes that can be saved up."""
@@ -100,15 +104,16 @@ class PacedAssociation:
             await sender.write(memoryview(even(data)), last=True)
 
     def sending(self, context_id: int, message: Message, operation: Operation | None = None) -> PacedSender:
-        return PacedSender(self._association.sending(context_id, message, operation), self._pacer)
+        return PacedSender(self._association.sending(context_id, message, operation), self._pacer, operation)
 
 
 class PacedSender:
-    """A `MessageSender` that waits before each piece."""
+    """A `MessageSender` that waits before each piece; that nothing moves meanwhile is not the peer's fault."""
 
-    def __init__(self, sender: MessageSender, pacer: Pacer) -> None:
+    def __init__(self, sender: MessageSender, pacer: Pacer, operation: Operation | None) -> None:
         self._sender = sender
         self._pacer = pacer
+        self._operation = operation
 
     async def __aenter__(self) -> PacedSender:
         await self._sender.__aenter__()
@@ -121,5 +126,27 @@ class PacedSender:
         """Send a piece, in smaller ones if it takes long."""
         for start in range(0, max(len(data), 1), self._pacer.piece):
             part = data[start : start + self._pacer.piece]
-            await self._pacer.wait(len(part))
+            with _not_timed(self._operation):
+                await self._pacer.wait(len(part))
             await self._sender.write(part, last=last and start + len(part) == len(data))
+
+
+@contextmanager
+def _not_timed(operation: Operation | None) -> Iterator[None]:
+    """Within it `operation` does not become late."""
+    if operation is None or operation.timeout is None:
+        yield
+        return
+    loop, often = asyncio.get_running_loop(), operation.timeout / 4
+    timer: asyncio.TimerHandle
+
+    def touch() -> None:
+        nonlocal timer
+        operation.touched = loop.time()
+        timer = loop.call_later(often, touch)
+
+    timer = loop.call_later(often, touch)
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.aio.connect import DEFAULT_AE_TITLE, associate
+from tomowire.aio.connect import DEFAULT_AE_TITLE
+from tomowire.services import peer_arguments as arguments
 from tomowire.services import peer_calls
-from tomowire.services.adapting import DEFAULT_MOST_ASSOCIATIONS
+from tomowire.services.adapting import AUTO, DEFAULT_MOST_ASSOCIATIONS, AdaptivePace
 from tomowire.services.find import default_model_of
 from tomowire.services.get import COMPLETE_IN_FLIGHT
 from tomowire.services.pacing import Pacer
@@ -18,7 +18,7 @@ from tomowire.services.timeouts import UNSET, Seconds, Timeouts, chosen
 from tomowire.services.verification import CEchoScu, verification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from os import PathLike
     from types import AsyncGeneratorType
 
@@ -60,11 +60,15 @@ class Peer:
         **options: Any,
     ) -> None:
         self.address = PeerAddress.of(address)
-        self.timeouts = timeouts or Timeouts()
-        _check_names(options)
+        self.timeouts = Timeouts() if timeouts is None else timeouts
+        arguments.check_timeouts(self.timeouts)
+        arguments.check_number("kept", kept)
+        arguments.check_amount("idle", idle, "seconds")
+        options = arguments.association_options(options, "Peer")
         options = {"aet": check_ae_title(aet), **self.timeouts.for_association, **options}
         self._pacer = Pacer(bandwidth) if bandwidth is not None else None
         self._pool = Pool(self.address, options, most=kept, idle=idle)
+        self._pace = AdaptivePace()  # what has been learnt about how many associations pay
         self._iterations: set[AsyncGeneratorType[Any, None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -95,7 +99,7 @@ class Peer:
 
         Raises `AssociationError`, `OperationTimeout`, `NoAcceptedContext`.
         """
-        limits, options = self._limits(timeouts)
+        limits, options = self._limits(timeouts, timeout=timeout)
 
         async def echo(association: Association) -> Status:
             return await CEchoScu(association).echo(timeout=cast("float", chosen(timeout, limits.echo)))
@@ -105,7 +109,7 @@ class Peer:
     def send(
         self,
         *things: Any,
-        associations: Associations = 1,
+        associations: Associations = AUTO,
         most_associations: int = DEFAULT_MOST_ASSOCIATIONS,
         retries: int = DEFAULT_RETRIES,
         transcode: bool = False,
@@ -122,21 +126,29 @@ class Peer:
         the path or the thing that it is about. What does not exist, or is damaged, or no DICOM, is a failure too. In a folder what
         is not DICOM is passed over. What an iterable raises is raised at the end.
 
-        `associations` is how many are used at once; "auto" finds out how many, and how much of the window, make it faster,
-        and never uses more than `most_associations` (there are peers that lose objects which come on two at once). Up to
-        `retries` times an object that is refused with A7xx (out of resources) or loses its connection is sent again, and a
+        `associations` is how many are used at once. "auto" finds out how many, and how much of the window, make it faster, and
+        goes on in the next call with what it has learnt; it never uses more than `most_associations`, and one where nothing may
+        be sent twice. An object that fails while others come on other associations is sent once more, on the only one: not
+        every peer bears several.
+
+        Up to `retries` times an object that is refused with A7xx (out of resources) or loses its connection is sent again, and a
         peer that has gone away is tried again, after 1 s, 2 s, 4 s, and so on; what was under way when an association was aborted
         or timed out is sent once more, alone. With 0 nothing is sent twice. A stream that cannot be wound back is not sent again
-        once it was begun. With `transcode` what the peer does not take as it is, is sent in a transfer syntax that it
-        does take, if that can be made without loss. `timeout` is the time without progress after which an object is given up.
+        once it was begun.
+
+        With `transcode` what the peer does not take as it is, is sent in a transfer syntax that it does take, if that can be made
+        without loss. `timeout` is the time without progress after which an object is given up.
         """
         limits, options = self._limits(timeouts)
+        if timeout is not UNSET:
+            arguments.check_amount("timeout", timeout, "seconds")
+        arguments.check_number("retries", retries)
         return self._kept(
             peer_calls.send(
                 self._pool,
                 things,
-                associations=associations,
-                most_associations=most_associations,
+                associations=self._pace_for(associations, most_associations, may_try=retries > 0),
+                learn=self._learn,
                 retry_waits=retry_waits(retries),
                 transcode=transcode,
                 timeout=cast("float", chosen(timeout, limits.store)),
@@ -158,10 +170,14 @@ class Peer:
         """C-FIND: yield the answers as they come. Several iterations may go on at once, each on an association of its own.
 
         Arguments and errors are those of `CFindScu.find`; `special` ones go to `associate`, and only an association that was opened
-        with the same is used again (so in `get` and `move`). To leave it early and go on at once with something else, leave it with
-        `contextlib.aclosing`; at the latest the end of the `async with` block of this peer closes it.
+        with the same is used again (so in `get` and `move`): `extended=QueryOptions(relational=True)`, say, for extended
+        negotiation; for `get` and `move` there are `RetrieveOptions` besides, and `relational()` for both.
+
+        To leave it early and go on at once with something else, leave it with `contextlib.aclosing`; at the latest the end of the
+        `async with` block of this peer closes it.
         """
-        limits, options = self._limits(timeouts)
+        arguments.check_model(model)
+        limits, options = self._limits(timeouts, timeout=timeout, grace=grace)
         return self._kept(
             peer_calls.find(
                 self._pool,
@@ -170,7 +186,7 @@ class Peer:
                 timeout=chosen(timeout, limits.find),
                 grace=chosen(grace, limits.grace),
                 options=options,
-                special=special,
+                special=arguments.association_options(special, "Peer.find"),
             )
         )
 
@@ -199,7 +215,9 @@ class Peer:
         Arguments and errors are those of `CGetScu.get`, and `QueryFailed`. When there was more than one request, their failures
         come at the end in one `ExceptionGroup`.
         """
-        limits, options = self._limits(timeouts)
+        arguments.check_place(into)
+        arguments.check_model(model)
+        limits, options = self._limits(timeouts, timeout=timeout, grace=grace)
         return self._kept(
             peer_calls.get(
                 self._pool,
@@ -212,7 +230,7 @@ class Peer:
                 grace=chosen(grace, limits.grace),
                 find_timeout=limits.find,
                 options=options,
-                special=special,
+                special=arguments.association_options(special, "Peer.get"),
             )
         )
 
@@ -234,7 +252,9 @@ class Peer:
         sent as it is. `confirm` is as with `get`. Arguments and errors are those of `CMoveScu.move`, and `QueryFailed`. When there
         was more than one request, their failures come at the end in one `ExceptionGroup`.
         """
-        limits, options = self._limits(timeouts)
+        check_ae_title(destination)
+        arguments.check_model(model)
+        limits, options = self._limits(timeouts, timeout=timeout, grace=grace)
         return self._kept(
             peer_calls.move(
                 self._pool,
@@ -246,12 +266,25 @@ class Peer:
                 grace=chosen(grace, limits.grace),
                 find_timeout=limits.find,
                 options=options,
-                special=special,
+                special=arguments.association_options(special, "Peer.move"),
             )
         )
 
-    def _limits(self, of_call: Timeouts | None) -> tuple[Timeouts, dict[str, Any]]:
-        """The time-outs of a call, and what `associate` is told of them."""
+    def _pace_for(self, associations: Associations, most: int, *, may_try: bool) -> int | AdaptivePace:
+        arguments.check_number("most_associations", most, least=1)
+        if associations == AUTO:
+            return self._pace.resumed(most if may_try else 1)
+        arguments.check_number("associations", associations, least=1, otherwise=AUTO)
+        return associations
+
+    def _learn(self, pace: int | AdaptivePace) -> None:
+        """A call is over; where several are, that which is over last counts. What had to use one has learnt nothing."""
+        if isinstance(pace, AdaptivePace) and pace.most > 1:
+            self._pace = pace
+
+    def _limits(self, of_call: Timeouts | None, **seconds: Seconds) -> tuple[Timeouts, dict[str, Any]]:
+        """The time-outs of a call, and what `associate` is told of them. `seconds` are its other arguments of the kind."""
+        arguments.check_timeouts(self.timeouts if of_call is None else of_call, **seconds)
         return of_call or self.timeouts, dict(of_call.for_association) if of_call is not None else {}
 
     def _kept(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -259,11 +292,3 @@ class Peer:
         iteration = cast("AsyncGeneratorType[T, None]", generator)
         self._iterations = {each for each in self._iterations if each.ag_frame is not None} | {iteration}
         return iteration
-
-
-def _check_names(options: Iterable[str]) -> None:
-    """A name that `associate` does not know is told at once, and of the one who got it: not by the first call."""
-    known = signature(associate).parameters
-    for name in options:
-        if name not in known:
-            raise TypeError(f"Peer() got an unexpected keyword argument {name!r}")

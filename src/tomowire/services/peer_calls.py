@@ -6,8 +6,7 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tomowire.errors import AssociationError, OperationTimeout, UsageError
-from tomowire.services.adapting import AUTO, AdaptivePace
+from tomowire.errors import AssociationError, OperationTimeout
 from tomowire.services.feed import Feed
 from tomowire.services.find import CFindScu
 from tomowire.services.folder import Folder
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from tomowire.services.adapting import Associations
+    from tomowire.services.adapting import AdaptivePace
     from tomowire.services.models import Model
     from tomowire.services.pool import Pool
     from tomowire.services.retrieval import Retrieved
@@ -42,40 +41,32 @@ async def send(
     pool: Pool,
     things: Sequence[Any],
     *,
-    associations: Associations,
-    most_associations: int,
+    associations: int | AdaptivePace,
+    learn: Callable[[int | AdaptivePace], None],
     timeout: float,
     **options: Any,
 ) -> AsyncGenerator[Sent, None]:
-    """What became of each of `things`; `options` go to `send_files`."""
-    options |= {
-        "associations": _pace(associations, most_associations),
-        "timeout": timeout,
-    }
+    """What became of each of `things`; `options` go to `send_files`. At the end `learn` is told how many `associations` paid."""
+    options |= {"associations": associations, "timeout": timeout}
     gathering = gathered(things, timeout)
-    if is_all_there(things):
-        async with aclosing(gathering):
-            found = [each async for some in gathering for each in some]
-        async with aclosing(send_files(pool, found, **options)) as results:
+    try:
+        if is_all_there(things):
+            async with aclosing(gathering):
+                found = [each async for some in gathering for each in some]
+            async with aclosing(send_files(pool, found, **options)) as results:
+                async for sent in results:
+                    yield sent
+            return
+        async with (
+            Feed(gathering, _AHEAD) as feed,
+            aclosing(send_feed(pool, feed, ahead=_AHEAD, **options)) as results,
+        ):
             async for sent in results:
                 yield sent
-        return
-    async with (
-        Feed(gathering, _AHEAD) as feed,
-        aclosing(send_feed(pool, feed, ahead=_AHEAD, **options)) as results,
-    ):
-        async for sent in results:
-            yield sent
-    if feed.error is not None:
-        raise feed.error
-
-
-def _pace(associations: Any, most: int) -> int | AdaptivePace:
-    if associations == AUTO:
-        return AdaptivePace(most)
-    if isinstance(associations, int) and associations > 0:
-        return associations
-    raise UsageError(f"associations are a number of them, or {AUTO!r}: not {associations!r}")
+        if feed.error is not None:
+            raise feed.error
+    finally:
+        learn(associations)
 
 
 async def find(

@@ -111,6 +111,12 @@ class Pool:
             await asyncio.gather(*self._ending, return_exceptions=True)
             raise
 
+    async def release_unused(self) -> None:
+        """Release those that no call has, and wait until that is done."""
+        self._end_unused()
+        if self._ending:
+            await asyncio.wait(self._ending)
+
     @asynccontextmanager
     async def lease(
         self,
@@ -197,7 +203,7 @@ class Pool:
         self, contexts: list[ProposedContext], asked: Asked, special: dict[str, Any], options: dict[str, Any]
     ) -> Kept:
         if self._takes_one_at_a_time:
-            await self._end_unused_now()
+            await self.release_unused()
         try:
             return await self._open_one(contexts, asked, special, options)
         except AssociationRejected as error:
@@ -206,7 +212,7 @@ class Pool:
             logger.info("%s; what is unused is released, and the peer asked once more", error)
         # Not every peer counts one less as soon as it has answered the release.
         for wait in retry_waits(_TRIES_IN_PLACE_OF_ANOTHER):
-            await self._end_unused_now()
+            await self.release_unused()
             try:
                 return await self._open_one(contexts, asked, special, options)
             except AssociationRejected as error:
@@ -251,11 +257,6 @@ class Pool:
         for kept in ending:
             self._end(kept)
         self._set_timer()
-
-    async def _end_unused_now(self) -> None:
-        self._end_unused()
-        if self._ending:
-            await asyncio.wait(self._ending)
 
     def _end(self, kept: Kept) -> None:
         task = asyncio.create_task(self._ended(kept))

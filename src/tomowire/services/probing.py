@@ -1,15 +1,18 @@
 """What a peer supports: proposed to it on association after association, of which nothing is done but to release them.
 
 First every SOP class without compression; then, of the storage classes that were accepted, each kind of compression, and whether
-the peer can send them on a C-GET.
+the peer can send them on a C-GET; at last what it answers to extended negotiation of queries, retrieval and storage, where all
+that the standard has is asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tomowire.aio.connect import associate
 from tomowire.protocol.negotiation import MAXIMUM_CONTEXTS, ProposedContext
+from tomowire.services.extended import QueryOptions, RetrieveOptions, StorageOptions
 from tomowire.services.models import Model
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -46,6 +49,17 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Kinds of transfer syntaxes by the name they are shown by. Each is one presentation context, so one syntax of it is enough."""
 
+Options: TypeAlias = QueryOptions | RetrieveOptions | StorageOptions
+
+_OF_STORAGE: Final = StorageOptions()
+_OF_QUERIES: Final = QueryOptions(*[True] * len(fields(QueryOptions)))
+_OF_RETRIEVAL: Final = RetrieveOptions(*[True] * len(fields(RetrieveOptions)))
+_OPTIONS: Final[dict[str, Options]] = {
+    **{model.find: _OF_QUERIES for model in Model},
+    **{uid: _OF_RETRIEVAL for model in Model for uid in (model.move, model.get)},
+}
+"""All that can be asked for of a SOP class; storage classes stand for themselves."""
+
 
 class Support:
     """What a peer says to one SOP class."""
@@ -59,6 +73,8 @@ class Support:
         """Those that the peer chose, one for each kind that it takes."""
         self.is_sent = False
         """Whether the peer takes the role of SCU, as it has to for C-GET."""
+        self.options: Options | None = None
+        """What it answered to extended negotiation (PS3.7 D.3.3.5); None if nothing, or nothing was asked."""
 
     @property
     def name(self) -> str:
@@ -98,9 +114,12 @@ class Probe:
         # What is refused for its transfer syntaxes alone may be known all the same: an encapsulated video, say.
         known = [each for each in self.classes if each.is_storage and _may_have_others(each)]
         await self._ask((each, syntaxes) for each in known for syntaxes in KINDS.values())
+        stored = [each for each in known if each.is_supported]
         models = {model.get for model in Model}
         if any(each.is_supported for each in self.classes if each.sop_class_uid in models):
-            await self._ask_roles([each for each in known if each.is_supported])
+            await self._ask_roles(stored)
+        await self._ask_options([each for each in self.classes if each.is_supported and each.sop_class_uid in _OPTIONS])
+        await self._ask_options(stored)
 
     async def _ask(self, questions: Iterable[tuple[Support, tuple[str, ...]]]) -> None:
         for part in _parts(list(questions)):
@@ -123,8 +142,20 @@ class Probe:
                 accepted = agreement.contexts.get(context.context_id)
                 support.is_sent = accepted is not None and accepted.requestor_is_scp
 
-    async def _associate(self, contexts: Sequence[ProposedContext]) -> Agreement:
-        async with associate(self._peer, contexts, **self._options) as association:
+    async def _ask_options(self, supports: list[Support]) -> None:
+        for part in _parts(supports):
+            contexts = [ProposedContext(each.sop_class_uid, (each.transfer_syntaxes[0],)) for each in part]
+            asked = [_OPTIONS.get(each.sop_class_uid, _OF_STORAGE) for each in part]
+            extended = [options.on(each.sop_class_uid) for options, each in zip(asked, part, strict=True)]
+            agreement = await self._associate(contexts, extended=extended)
+            answers = agreement.response.user_information.extended_negotiations
+            answered = {each.sop_class_uid: each.application_information for each in answers}
+            for support, options in zip(part, asked, strict=True):
+                if support.sop_class_uid in answered:
+                    support.options = type(options).read(answered[support.sop_class_uid])
+
+    async def _associate(self, contexts: Sequence[ProposedContext], **special: Any) -> Agreement:
+        async with associate(self._peer, contexts, **self._options | special) as association:
             agreement = association.agreement
         self.associations += 1
         return agreement

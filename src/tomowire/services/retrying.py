@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tomowire.services.storage import StoreResponse
 
 DEFAULT_RETRIES: Final = 3
+_FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 _JITTER: Final = 0.25
 _REJECTED_TRANSIENT: Final = 2
@@ -24,7 +25,7 @@ _REJECTED_TRANSIENT: Final = 2
 
 def retry_waits(retries: int = DEFAULT_RETRIES) -> tuple[float, ...]:
     """Seconds before each of so many retries: 1, 2, 4, ..., never more than 60."""
-    return tuple(min(2.0**number, _LONGEST_WAIT) for number in range(retries))
+    return tuple(min(_FIRST_WAIT * 2.0**number, _LONGEST_WAIT) for number in range(retries))
 
 
 def is_out_of_resources(response: StoreResponse) -> bool:
@@ -73,21 +74,21 @@ class Retries:
         self._has_given_up = failures > len(self._waits)
         return self._wait(failures)
 
-    def before_sending(self, response: StoreResponse, refusals: int) -> float | None:
+    def before_sending(self, response: StoreResponse, refusals: int, *, in_doubt: bool = False) -> float | None:
         """Seconds before an object is sent again that was refused `refusals` times; None: not at all.
 
-        PS3.4 B.2.3: of all failures only A7xx, out of resources, is not of the object's own making.
+        PS3.4 B.2.3: of all failures only A7xx, out of resources, is not of the object's own making; unless it is `in_doubt`.
         """
-        return self._wait(refusals) if is_out_of_resources(response) else None
+        return self._wait(refusals) if in_doubt or is_out_of_resources(response) else None
 
-    def before_repeating(self, error: Exception, interruptions: int) -> float | None:
+    def before_repeating(self, error: Exception, interruptions: int, *, in_doubt: bool = False) -> float | None:
         """Seconds before an object is sent again during which an association ended `interruptions` times, by `error` at last; None:
         not at all.
 
         A connection that was lost may come back. An abort or a time-out may have been the fault of another object that was under
-        way: this one is tried once more, alone, and then it is known.
+        way: this one is tried once more, alone, and then it is known; not as long as it is `in_doubt` whether it was alone.
         """
-        if isinstance(error, AssociationLost):
+        if in_doubt or isinstance(error, AssociationLost):
             return self._wait(interruptions)
         return 0.0 if interruptions == 1 and self.are_allowed else None
 

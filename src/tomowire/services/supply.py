@@ -33,6 +33,8 @@ class Supply:
     def __init__(self, files: Iterable[Sendable] = ()) -> None:
         self.files = deque(files)
         """To be taken from."""
+        self.most_unread: int | None = None
+        """Results that may wait to be read before no more is sent; None where they are no burden."""
 
     @property
     def is_open(self) -> bool:
@@ -65,6 +67,8 @@ class FeedSupply(Supply):
     ) -> None:
         super().__init__()
         self._ahead = ahead or _AHEAD
+        # A result holds what was given: it may be large, and in memory.
+        self.most_unread = _PARKED_FOR_EACH * ahead if ahead is not None else None
         self._most_parked = _PARKED_FOR_EACH * ahead if ahead is not None else _MOST_PARKED
         self.tell = tell
         self.parked: deque[Sendable] = deque()
