@@ -36,8 +36,7 @@ def check_socket(sock: socket.socket) -> socket.socket:
 def transport_of(stream: Stream) -> asyncio.Transport:
     """The transport of an open stream. Raises `UsageError` for one that is closed, and for what is none."""
     if isinstance(stream, tuple):
-        if [*map(type, stream)] != [asyncio.StreamReader, asyncio.StreamWriter]:
-            raise UsageError(f"a stream of two is a StreamReader and its StreamWriter, and not {stream!r:.60}")
+        _check_pair(stream)
         reader, writer = stream
         transport = cast("asyncio.Transport", writer.transport)
         is_over = transport.is_closing() or reader.at_eof()
@@ -49,6 +48,12 @@ def transport_of(stream: Stream) -> asyncio.Transport:
     if is_over:
         raise UsageError("the stream is closed")
     return transport
+
+
+def _check_pair(stream: tuple[object, ...]) -> None:
+    kinds = (asyncio.StreamReader, asyncio.StreamWriter)
+    if len(stream) != len(kinds) or not all(map(isinstance, stream, kinds)):
+        raise UsageError(f"a stream of two is a StreamReader and its StreamWriter, and not {stream!r:.60}")
 
 
 def take_over(stream: Stream, transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
