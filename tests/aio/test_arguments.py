@@ -121,7 +121,7 @@ def test_one_title_is_one_title_and_not_its_letters() -> None:
         ("association_timeout", -1, "association_timeout is a number of seconds"),
         ("release_timeout", [], "release_timeout is a number of seconds"),
         ("performed", -1, "performed is a whole number from 0 to 65535"),
-        ("identity", "alice", "identity is a UserIdentity, or None, and not 'alice' (str)"),
+        ("identity", ("alice", "secret"), "identity is a UserIdentity, or None, and not a tuple"),
         ("identity_required", True, "identity_required needs an identity that can be confirmed"),
         ("services", Verification(), "services are given as a list"),
         ("services", [sync], "a handler goes into one"),
@@ -144,6 +144,15 @@ async def test_what_associate_does_not_take(name: str, value: Any, complaint: st
     with pytest.raises(UsageError, match=re.escape(complaint)):
         async with associate(**given):
             pass
+
+
+@pytest.mark.parametrize("required", [False, True])
+async def test_what_may_be_a_passcode_is_not_shown(required: bool) -> None:
+    identity: Any = ("alice", "secret")
+    with pytest.raises(UsageError) as caught:
+        async with associate("PEER@here", [verification()], identity=identity, identity_required=required):
+            pass
+    assert "secret" not in str(caught.value)
 
 
 def test_an_ae_title_of_sixteen_characters_is_one() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.arguments import awaited, function, not_awaited, whole
 from tomowire.aio.association_request import AssociationRequest, Identified
-from tomowire.aio.failing import describe_failure
+from tomowire.aio.failing import log_failure
 from tomowire.aio.providers import Providers
 from tomowire.errors import AssociationRejected, UsageError
 from tomowire.protocol.acceptance import (
@@ -245,9 +245,7 @@ def accept(
 
 
 def _fail(association: Association, error: BaseException) -> None:
-    logger.error("%s: the handler of its request failed: %s", association.title, describe_failure(error))
-    # In full only for who asks for it: the text of an exception may quote a passcode.
-    logger.debug("%s: the handler of its request failed", association.title, exc_info=error)
+    log_failure(logger, f"{association.title}: the handler of its request", error)
     reject(association, _refusal(_REJECT_FOR_NOW, "the handler of its request failed"))
 
 

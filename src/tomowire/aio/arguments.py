@@ -12,6 +12,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from tomowire.errors import UsageError
+from tomowire.wire.user_identity import UserIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,14 +71,10 @@ def function(of: str, *, may_be_async: bool = True) -> Check:
     return allowed
 
 
-def one_of(kind: type, words: str) -> Check:
-    """An instance of `kind`, or None."""
-
-    def allowed(name: str, value: Any) -> None:
-        if value is not None and not isinstance(value, kind):
-            raise _not_allowed(name, value, f"{words}, or None")
-
-    return allowed
+def identity(name: str, value: Any) -> None:
+    """A `UserIdentity`, or None. Anything else may be a passcode, and is not shown."""
+    if value is not None and not isinstance(value, UserIdentity):
+        raise UsageError(f"{name} is a UserIdentity, or None, and not a {type(value).__name__}")
 
 
 def tls(kind: Literal["TlsClient", "TlsServer"], who: str) -> Check:

@@ -7,7 +7,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from tomowire.aio.failing import describe_failure
+from tomowire.aio.failing import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -33,7 +33,7 @@ class Background:
         try:
             result = handler(*arguments)
         except Exception as error:
-            _tell(name, error)
+            log_failure(logger, name, error)
             return
         if inspect.isawaitable(result):
             self.start(_awaited(result, name), name)
@@ -61,10 +61,4 @@ async def _awaited(result: Awaitable[object], name: str) -> None:
     try:
         await result
     except Exception as error:
-        _tell(name, error)
-
-
-def _tell(name: str, error: Exception) -> None:
-    logger.error("%s failed: %s", name, describe_failure(error))
-    # In full only for who asks for it: the text of an exception may quote what is secret.
-    logger.debug("%s failed", name, exc_info=error)
+        log_failure(logger, name, error)

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from tomowire.aio import arguments
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.aio.arguments import check, one_of, seconds, tls, whole
+from tomowire.aio.arguments import check, seconds, tls, whole
 from tomowire.aio.association import Association
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.dispatcher import Dispatcher
@@ -20,7 +21,6 @@ from tomowire.aio.providers import checked
 from tomowire.errors import AssociationAborted, AssociationLost, IdentityNotConfirmed, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext, propose
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM, UpperLayer
-from tomowire.wire.user_identity import UserIdentity
 from tomowire.wire.user_information import AsynchronousOperationsWindow
 from tomowire.wire.value import value
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls import TlsClient
     from tomowire.wire.pdu import AAssociateRQ
+    from tomowire.wire.user_identity import UserIdentity
     from tomowire.wire.user_information import CommonExtendedNegotiation, ExtendedNegotiation
 
 DEFAULT_AE_TITLE: Final = "TOMOWIRE"
@@ -168,16 +169,15 @@ _OFFER: Final[Mapping[str, Check]] = {
     "maximum_length": whole(0, 0xFFFFFFFF),
     "window": whole(0, 0xFFFF),
     "performed": whole(0, 0xFFFF),
-    "identity": one_of(UserIdentity, "a UserIdentity"),
+    "identity": arguments.identity,
 }
 
 
 def _to_confirm(identity: UserIdentity | None) -> UserIdentity:
     """`identity`, with the wish that it be confirmed."""
-    if not isinstance(identity, UserIdentity):
-        raise UsageError(
-            f"identity_required needs an identity that can be confirmed, a UserIdentity, and not {identity!r}"
-        )
+    arguments.identity("identity", identity)
+    if identity is None:
+        raise UsageError("identity_required needs an identity that can be confirmed")
     return replace(identity, positive_response_requested=True)
 
 

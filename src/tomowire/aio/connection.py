@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from tomowire.aio.blocks import FIRST_BLOCK_SIZE, Block, BlockPool
+from tomowire.aio.sockets import INTERNET, QUICK_ACK, SMALL_READ, acknowledge_now, prepare
 from tomowire.aio.writing import direct_descriptor, write_buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from socket import socket
     from ssl import SSLObject
 
     from tomowire.aio.budget import MemoryBudget
-    from tomowire.protocol.events import ProtocolEvent
+    from tomowire.aio.owner import Owner
     from tomowire.protocol.upper_layer import UpperLayer
 
 logger = logging.getLogger("tomowire.connection")
@@ -37,28 +37,8 @@ _TOGETHER: Final = 4
 # After so many bytes others are let run; see `_end_turn`.
 _TURN: Final = 1 << 19
 
-# What is larger than this is acknowledged soon enough: the kernel does so after every second segment.
-_SMALL_READ: Final = 64 * 1024
-_QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
-
 # Of a broken connection no more than this is read: an A-ABORT is short, but what came before it may not be.
 _LAST_WORDS: Final = 1 << 20
-
-
-class Owner(Protocol):
-    """Who is told what happens on a connection."""
-
-    def on_connected(self) -> None:
-        """The connection is open and known to the automaton."""
-
-    def on_events(self, events: Iterable[ProtocolEvent], block: Block | None) -> None:
-        """The automaton has news; `DataReceived` slices lie in `block`."""
-
-    def on_no_room(self) -> None:
-        """All receive blocks are lent out: whoever gathers should let go."""
-
-    def on_closed(self) -> None:
-        """The connection is closed, and nothing more will come."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -92,7 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         """What TLS has agreed on, if the connection is one over TLS."""
         self.broken_by: Exception | None = None
         """What the connection broke by, if it was not closed in an orderly way."""
-        self._socket: socket.socket | None = None  # where acknowledging at once has to be asked for
+        self._socket: socket | None = None  # where acknowledging at once has to be asked for
 
     # From asyncio
 
@@ -104,11 +84,9 @@ class Connection(asyncio.BufferedProtocol):
         self._descriptor = direct_descriptor(self._transport)
         self.peer_address = printable_address(transport.get_extra_info("peername"))
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            # Without TCP_NODELAY a peer's delayed ACK costs 40 ms for every message; keep-alive finds peers that are switched off.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self._socket = sock if _QUICK_ACK is not None else None
+        if sock is not None and sock.family in INTERNET:
+            prepare(sock)
+            self._socket = sock if QUICK_ACK is not None else None
         self.last_received = self._loop.time()
         self._upper.connection_made(self.last_received)
         self._owner.on_connected()
@@ -122,10 +100,8 @@ class Connection(asyncio.BufferedProtocol):
         data = self._pool.received(nbytes)
         self.last_received = now = self._loop.time()
         self.bytes_received += nbytes
-        if nbytes < _SMALL_READ and self._socket is not None:
-            # A peer without TCP_NODELAY (DCMTK's default) holds back its next small write until this one is acknowledged, and
-            # the kernel would take 40 ms for that: measured, 50 ms for each object. Linux forgets the option at every read.
-            self._acknowledge_now(self._socket)
+        if nbytes < SMALL_READ and self._socket is not None:
+            acknowledge_now(self._socket)
         events = self._upper.receive(data, now)
         if events:
             self._owner.on_events(events, self._pool.current)
@@ -295,14 +271,6 @@ class Connection(asyncio.BufferedProtocol):
                 self._lingering = self._loop.call_later(_LINGER, self.kill)
             elif self.tls is not None:
                 self._lingering = self._loop.call_later(_TLS_LINGER, self.kill)
-
-    @staticmethod
-    def _acknowledge_now(sock: socket.socket) -> None:
-        assert _QUICK_ACK is not None
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
-        except OSError:
-            return  # the connection is gone: that will be told in its own way
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False

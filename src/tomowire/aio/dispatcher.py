@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from tomowire.aio.failing import describe_failure
+from tomowire.aio.failing import describe_failure, log_failure
 from tomowire.aio.providers import Providers
 from tomowire.aio.serving import IncomingRequest
 from tomowire.errors import AssociationError, AssociationReleased, UnknownCommand
@@ -176,7 +176,7 @@ class Dispatcher:
         if isinstance(request, IncomingRequest) and self._by_message_id.get(request.message_id) is request:
             del self._by_message_id[request.message_id]
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("answering a request failed: %s", describe_failure(error))
+            log_failure(logger, "answering a request", error)
         if self._waiting:
             self._start(self._waiting.popleft())
         association = self._association

@@ -47,8 +47,7 @@ def transport_of(stream: Stream) -> asyncio.Transport:
         is_over = stream.is_closing()
         transport = stream
     else:
-        if [type(each) for each in stream] != [asyncio.StreamReader, asyncio.StreamWriter]:
-            raise UsageError(f"{_TAKEN}, and not {tuple(type(each).__name__ for each in stream)}")
+        _check_pair(stream)
         reader, writer = stream
         transport = cast("asyncio.Transport", writer.transport)
         is_over = transport.is_closing() or reader.at_eof()
@@ -57,6 +56,12 @@ def transport_of(stream: Stream) -> asyncio.Transport:
     if is_over:
         raise UsageError("the stream is closed")
     return transport
+
+
+def _check_pair(stream: tuple[object, ...]) -> None:
+    kinds = (asyncio.StreamReader, asyncio.StreamWriter)
+    if len(stream) != len(kinds) or not all(map(isinstance, stream, kinds)):
+        raise UsageError(f"{_TAKEN}, and not {tuple(type(each).__name__ for each in stream)}")
 
 
 def _check_transport(transport: Any) -> None:

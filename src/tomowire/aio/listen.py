@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio import admission, server
+from tomowire.aio import admission, conduct
 from tomowire.aio.address import check_ae_title
 from tomowire.aio.admission import Rules
 from tomowire.aio.arguments import check, tls
 from tomowire.aio.budget import DEFAULT_MEMORY, MemoryBudget
+from tomowire.aio.conduct import Conduct
 from tomowire.aio.defaults import DEFAULT_MAXIMUM_LENGTH, DEFAULT_WINDOW
 from tomowire.aio.memory import DEFAULT_MEMORY_WAIT
-from tomowire.aio.server import Conduct, Server
+from tomowire.aio.server import Server
 from tomowire.errors import UsageError
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
@@ -130,7 +131,7 @@ def listen(
         anonymous=anonymous,
         artim_timeout=artim_timeout,
     )
-    conduct = Conduct(
+    manners = Conduct(
         artim_timeout=artim_timeout,
         idle_timeout=idle_timeout,
         shutdown_grace=shutdown_grace,
@@ -140,8 +141,8 @@ def listen(
         on_ended=on_ended,
     )
     check(admission.ALLOWED, rules)
-    check(server.ALLOWED, conduct)
-    return Server(host, port, services=services, rules=rules, conduct=conduct, budget=budget, ssl=ssl, options=options)
+    check(conduct.ALLOWED, manners)
+    return Server(host, port, services=services, rules=rules, conduct=manners, budget=budget, ssl=ssl, options=options)
 
 
 def _check(host: Any, port: Any, ssl: Any, certificate_titles: Any, options: dict[str, Any]) -> None:

@@ -7,25 +7,22 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.admission import Admission
-from tomowire.aio.arguments import function, seconds, whole
 from tomowire.aio.association import Association
 from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
-from tomowire.aio.malformed import check_malformed, is_lenient
+from tomowire.aio.malformed import is_lenient
 from tomowire.aio.providers import checked
 from tomowire.errors import ConnectFailed, UsageError
 from tomowire.protocol.upper_layer import UpperLayer
-from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from ssl import SSLContext
 
     from tomowire.aio.admission import Rules
-    from tomowire.aio.arguments import Check
     from tomowire.aio.budget import MemoryBudget
+    from tomowire.aio.conduct import Conduct
     from tomowire.aio.connection import Connection
-    from tomowire.aio.malformed import Malformed
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls import TlsServer
     from tomowire.aio.tls_acceptor import TlsAcceptor
@@ -36,31 +33,6 @@ logger = logging.getLogger("tomowire.listen")
 # Connections beyond the limit of associations: they are there to be rejected in an orderly way, or have yet to ask.
 _MOST_WAITING: Final = 64
 _BACKLOG: Final = 128
-
-
-@value(kw_only=True)
-class Conduct:
-    """How a server treats those who connect, by the names of `listen`. Times are in seconds."""
-
-    artim_timeout: float
-    idle_timeout: float | None
-    shutdown_grace: float
-    malformed: Malformed
-    maximum_waiting_per_address: int | None
-    on_established: Callable[[Association], object] | None
-    on_ended: Callable[[Association], object] | None
-
-
-ALLOWED: Final[Mapping[str, Check]] = {
-    "artim_timeout": seconds(),
-    "idle_timeout": seconds(or_none=True),
-    "shutdown_grace": seconds(or_zero=True),
-    "malformed": check_malformed,
-    "maximum_waiting_per_address": whole(1, or_none=True),
-    "on_established": function("the Association"),
-    "on_ended": function("the Association"),
-}
-"""What may be said of `Conduct`."""
 
 
 class Server:
