@@ -149,12 +149,11 @@ class Opening:
         return None if isinstance(self._tls, SSLContext) or self._tls is None else self._tls.certificate is not None
 
 
-def _host_name(name: str) -> str:
+def _host_name(name: object) -> str:
     """A name that a certificate can be for. Python's own check of it comes too late to be told in an orderly way."""
     try:
-        is_one = bool(name.encode("idna")) and not name.startswith(".")
+        if isinstance(name, str) and name.encode("idna") and not name.startswith("."):
+            return name
     except UnicodeError:
-        is_one = False
-    if not is_one:
-        raise UsageError(f"{name!r} is no host name that a certificate can be for")
-    return name
+        pass  # as below
+    raise UsageError(f"{name!r} is no host name that a certificate can be for")
