@@ -47,7 +47,8 @@ def transport_of(stream: Stream) -> asyncio.Transport:
         is_over = stream.is_closing()
         transport = stream
     else:
-        if [type(each) for each in stream] != [asyncio.StreamReader, asyncio.StreamWriter]:
+        kinds, given = (asyncio.StreamReader, asyncio.StreamWriter), list[object](stream)
+        if len(given) != len(kinds) or not all(map(isinstance, given, kinds)):
             raise UsageError(f"{_TAKEN}, and not {tuple(type(each).__name__ for each in stream)}")
         reader, writer = stream
         transport = cast("asyncio.Transport", writer.transport)
