@@ -162,6 +162,24 @@ async def test_a_connection_that_the_kernel_gives_up_is_not_one_that_took_too_lo
     assert "no TLS handshake within" not in line.getMessage()
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_caller_that_vanishes_in_the_middle_of_the_handshake_is_worth_one_line(
+    authority: Authority, caplog: pytest.LogCaptureFixture, reset: bool
+) -> None:
+    context = ssl.create_default_context(cafile=authority.file)
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=LOOPBACK).do_handshake()
+    async with serve(ssl=TlsServer(**authority.sign().options)) as server:
+        peer = await RawPeer.connect(server.port)
+        await peer.send(outgoing.read())
+        await peer.read(5)  # the server's answer has begun
+        peer.reset() if reset else peer.close()
+        await echo(server, authority)
+    (line,) = [record for record in caplog.records if record.name == "tomowire.tls"]
+    assert "the caller closed the connection in the middle of the TLS handshake" in line.getMessage()
+
+
 @pytest.mark.parametrize("listens", [True, False])
 async def test_a_context_for_the_other_side_is_refused_before_anything_is_opened(listens: bool) -> None:
     if listens:

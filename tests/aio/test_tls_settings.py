@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -192,6 +193,22 @@ async def test_a_profile_that_is_none_is_refused_with_the_nearest(authority: Aut
         "'bcp195-rfc8995' is not a TLS profile: did you mean bcp195-rfc8996?"
     )
     assert "there are bcp195, bcp195-nd" in await refusal(TlsServer(**identity.options, profile="?"))
+
+
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [
+        (TlsClient(["a.pem", "b.pem"]), r"of several authorities a tuple\), and not \['a.pem', 'b.pem'\]"),  # type: ignore[arg-type]
+        (TlsClient(b"a.pem"), "TLS takes the paths of PEM files"),  # type: ignore[arg-type]
+        (TlsServer(None), "TLS takes the paths of PEM files .* and not None"),  # type: ignore[arg-type]
+        (TlsServer(""), "TLS takes the paths of PEM files"),
+        (TlsServer("a.pem", 7), "TLS takes the paths of PEM files .* and not 7"),  # type: ignore[arg-type]
+        (TlsClient(profile=None), "None is not a TLS profile"),  # type: ignore[arg-type]
+        (TlsClient(server_hostname=7), "7 is no host name"),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_is_no_file_no_profile_and_no_name(tls: TlsClient | TlsServer, said: str) -> None:
+    assert re.search(said, await refusal(tls))
 
 
 # PS3.15 Annex B

@@ -208,3 +208,19 @@ async def test_a_function_that_gives_no_titles_lets_nobody_in_and_the_log_says_w
             async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=client):
                 raise AssertionError
     assert "certificate_titles gives AE titles, and not NoneType" in caplog.text
+
+
+async def test_a_function_that_fails_rejects_for_now_and_the_log_says_where_it_was(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    def titles_of(certificate: PeerCertificate) -> list[str]:
+        raise LookupError(f"nothing is known of {certificate.subject}")
+
+    tls = TlsServer(**authority.sign().options, authorities=authority.file)
+    client = TlsClient(authority.file, **authority.sign("client").options)
+    async with serve(ssl=tls, certificate_titles=titles_of) as server:
+        with pytest.raises(AssociationRejected) as rejection:
+            async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()], ssl=client):
+                raise AssertionError
+    assert rejection.value.result == 2
+    assert "the handler of its request failed: LookupError at" in caplog.text

@@ -248,6 +248,8 @@ def test_certificates_for_nodes_are_looked_at_before_the_archive_begins(tmp_path
     node = ("--node", "DEST@localhost:1,tls")
     alone = run_tomowire("serve", *where, *node, "--node-tls-key", identity.key)
     assert (alone.returncode, "--node-tls-key needs --node-tls-cert" in alone.stderr) == (2, True)
+    named = run_tomowire("serve", *where, "--node", "DEST@localhost:1,tls-name=.example.org")
+    assert (named.returncode, "is no host name that a certificate can be for" in named.stderr) == (2, True)
     (tmp_path / "broken.pem").write_text("hello")
     broken = run_tomowire("serve", *where, *node, "--node-tls-ca", tmp_path / "broken.pem")
     assert (broken.returncode, "broken.pem cannot be used" in broken.stderr) == (2, True)

@@ -43,7 +43,7 @@ class Opening:
             check_side(tls, server_side=False)
         if tls is not None:
             name = getattr(tls, "server_hostname", None)  # an SSLContext says nothing of it
-            self._server_hostname = _host_name(address.host if name is None else name)
+            self._server_hostname = certificate_host(address.host if name is None else name)
         self._stream = stream  # a StreamWriter that nobody holds closes its transport
         self._socket = check_socket(sock) if sock is not None else None
         self._transport = transport_of(stream) if stream is not None else None
@@ -160,12 +160,11 @@ class Opening:
         return None if isinstance(self._tls, SSLContext) or self._tls is None else self._tls.certificate is not None
 
 
-def _host_name(name: str) -> str:
+def certificate_host(name: object) -> str:
     """A name that a certificate can be for. Python's own check of it comes too late to be told in an orderly way."""
     try:
-        is_one = bool(name.encode("idna")) and not name.startswith(".")
+        if isinstance(name, str) and name.encode("idna") and not name.startswith("."):
+            return name
     except UnicodeError:
-        is_one = False
-    if not is_one:
-        raise UsageError(f"{name!r} is no host name that a certificate can be for")
-    return name
+        pass  # as below
+    raise UsageError(f"{name!r} is no host name that a certificate can be for")

@@ -6,6 +6,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final, Literal
 
 from tomowire.aio.tls_profiles import DEFAULT_PROFILE, TlsProfile
+from tomowire.errors import UsageError
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -79,13 +80,20 @@ def authority_files(tls: TlsClient | TlsServer) -> tuple[str, ...]:
     if tls.authorities is None:
         return ()
     several = tls.authorities if isinstance(tls.authorities, tuple) else (tls.authorities,)
-    return tuple(fspath(each) for each in several)
+    return tuple(map(file_name, several))
 
 
 def all_files(tls: TlsClient | TlsServer) -> tuple[str, ...]:
     """All files that are read."""
-    own = (fspath(each) for each in (tls.certificate, tls.key) if each is not None)
+    own = (file_name(each) for each in (tls.certificate, tls.key) if each is not None)
     return (*own, *authority_files(tls))
+
+
+def file_name(path: object) -> str:
+    """Raises `UsageError` for what is no path."""
+    if isinstance(path, str | PathLike) and isinstance(name := fspath(path), str) and name:
+        return name
+    raise UsageError(f"TLS takes the paths of PEM files (of several authorities a tuple), and not {path!r}")
 
 
 def _shown(tls: TlsClient | TlsServer) -> str:

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 import ssl
-from os import fspath
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from tomowire.aio.tls import TlsClient, TlsServer, all_files, authority_files
+from tomowire.aio.tls import TlsClient, TlsServer, all_files, authority_files, file_name
 from tomowire.aio.tls_profiles import TlsProfile, apply_profile
 from tomowire.errors import UsageError
 from tomowire.wire.value import value
@@ -88,7 +87,7 @@ def _make_client(tls: TlsClient) -> SSLContext:
     if tls.certificate is not None:
         _identify(context, tls)
     elif tls.key is not None:
-        raise UsageError(f"the key {fspath(tls.key)} is of no use without its certificate")
+        raise UsageError(f"the key {tls.key} is of no use without its certificate")
     return context
 
 
@@ -118,8 +117,7 @@ def _trust(context: SSLContext, files: tuple[str, ...]) -> None:
 
 
 def _identify(context: SSLContext, tls: TlsClient | TlsServer) -> None:
-    assert tls.certificate is not None
-    certificate, key = fspath(tls.certificate), fspath(tls.key) if tls.key is not None else None
+    certificate, key = file_name(tls.certificate), file_name(tls.key) if tls.key is not None else None
     files = (certificate,) if key is None else (certificate, key)
     needed = "PEM with a certificate and its private key"
     if tls.password is not None:

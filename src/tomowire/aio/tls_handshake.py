@@ -181,9 +181,8 @@ def _end_at_once(tls: ssl.SSLObject, transport: asyncio.Transport) -> None:
         del ending.unwrap  # once is enough
         try:
             unwrap(ending)
-        except (
-            ssl.SSLWantReadError
-        ):  # the event loop sends close_notify when it hears this, and would wait for the other side's
+        except ssl.SSLWantReadError:
+            # When the event loop hears this it sends close_notify, and would wait for the other side's.
             loop.call_soon(transport.close)
             raise
 

@@ -31,7 +31,7 @@ class TlsProfile(StrEnum):
         except ValueError:
             from difflib import get_close_matches  # needed seldom
 
-            near = get_close_matches(name, list(cls), 1)
+            near = get_close_matches(str(name), list(cls), 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(cls)}"
             raise UsageError(f"{name!r} is not a TLS profile: {hint}") from None
 

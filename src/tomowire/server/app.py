@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.budget import DEFAULT_MEMORY
 from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
+from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
@@ -185,6 +186,7 @@ class Archive:
 
         for node in self._nodes.values():
             if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
+                certificate_host(tls.server_hostname or node.host)
                 await context_of_client(tls)
 
     def _get(self) -> ServiceProvider:
