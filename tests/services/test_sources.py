@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import os
 import socket
@@ -234,7 +235,7 @@ async def test_what_the_source_raises_is_raised(error: BaseException) -> None:
 
 
 async def test_every_kind_of_stream_gives_what_is_in_the_file(tmp_path: Path) -> None:
-    for size in (0, 1, 2, 999, 5000, 3 * MB + 1):
+    for size in (1, 2, 999, 5000, 3 * MB + 1):
         data = (data_of(1) * (size // 10 + 1))[:size]
         file = write_file(tmp_path, 1, data)
         content = file.path.read_bytes()
@@ -335,6 +336,31 @@ async def test_a_file_meta_information_that_is_longer_than_the_first_look(tmp_pa
 async def test_what_cannot_be_a_source(thing: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         await as_source(thing)
+
+
+@pytest.mark.parametrize("size", [None, 1024])
+async def test_a_file_without_a_data_set_is_not_sent(size: int | None, tmp_path: Path) -> None:
+    """Cut short where the file meta information ends, also where that is as long as the first look."""
+    content = encode_file_meta(FileMeta(CT, "1.2.3", EXPLICIT_UID))
+    if size is not None:
+        meta = FileMeta(CT, "1.2.3", EXPLICIT_UID, private_information_creator_uid="1.2", private_information=b"")
+        missing = size - len(encode_file_meta(meta))
+        content = encode_file_meta(dataclasses.replace(meta, private_information=bytes(missing)))
+        assert len(content) == size
+    path = tmp_path / "cut"
+    path.write_bytes(content)
+    for thing in (path, content, io.BytesIO(content), Unseekable(content), portions(content, 100)):
+        with pytest.raises(FileFormatError, match="there is no data set"):
+            await as_source(thing)
+
+
+async def test_a_pixel_buffer_that_is_closed(tmp_path: Path) -> None:
+    dataset = image()
+    dataset.PixelData = buffer = io.BytesIO(bytes(48))
+    source = await as_source(dataset)
+    buffer.close()
+    with pytest.raises(UsageError, match="stream is closed"):
+        await whole(source)
 
 
 async def test_a_stream_that_cannot_be_read_from(tmp_path: Path) -> None:
@@ -683,6 +709,13 @@ async def test_large_pixel_data_in_memory_is_not_copied_whole() -> None:
         tracemalloc.stop()
     assert sum(sizes) > 64_000_000
     assert most < 8 * MB
+
+
+async def test_pixel_data_of_odd_length_is_padded_in_the_other_byte_order_too() -> None:
+    data = EXPLICIT.element(0x00080016, "UI", CT.encode() + b"\0") + EXPLICIT.element(0x00080018, "UI", b"1.2.3\0")
+    content = encode_file_meta(FileMeta(CT, "1.2.3", EXPLICIT_UID)) + data + EXPLICIT.element(0x7FE00010, "OW", b"abc")
+    source = (await as_source(dcmread(io.BytesIO(content)))).written_in(EXPLICIT_VR_BIG_ENDIAN)  # type: ignore[attr-defined]
+    assert (await whole(source)).endswith(BIG.element(0x7FE00010, "OW", b"ba\0c"))
 
 
 async def test_pixel_data_of_odd_length_is_padded() -> None:

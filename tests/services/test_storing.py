@@ -35,10 +35,13 @@ from tomowire.errors import (
     TranscodingFailed,
     UsageError,
 )
+from tomowire.services import converting, stream_transcoding, transcoding
 from tomowire.services.dataset_source import DatasetSource
+from tomowire.services.dicom_file import inspect
 from tomowire.services.pixel_source import WithPixels
 from tomowire.services.storage import CStoreScu, MoveOriginator, storage
 from tomowire.services.stream_source import BareDataSet
+from tomowire.services.transcoding import transcode
 from tomowire.services.transfer_progress import ProgressMeter, TransferProgress
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -162,6 +165,20 @@ async def test_what_the_peer_does_not_take_is_transcoded_on_request_only() -> No
         with pytest.raises(TranscodingFailed, match="RLE Lossless to Explicit VR Little Endian"):
             await scu.send(chunks(broken), transcode=True)
         assert await is_usable(scu)
+
+
+async def test_a_large_file_of_which_only_the_layout_changes_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a document of any size in it: nothing is refused that was sent before."""
+    monkeypatch.setattr(converting, "_LARGE", 1000)
+    monkeypatch.setattr(stream_transcoding, "MOST_ATTRIBUTES", 100)
+    file = inspect(Path(get_testdata_file("MR_small.dcm")))
+    expected = await transcode(file, IMPLICIT_VR_LITTLE_ENDIAN)
+    keeper = Keeper()
+    proposal = [storage(file.sop_class_uid, [IMPLICIT_VR_LITTLE_ENDIAN])]
+    async with serve(keeper) as server, associate(f"ANY@{LOOPBACK}:{server.port}", proposal) as association:
+        monkeypatch.setattr(transcoding, "_transcode", None)
+        assert (await CStoreScu(association).send(file, transcode=True)).is_success
+    assert keeper.stored[file.sop_instance_uid] == expected
 
 
 async def test_priority_and_originator_are_told() -> None:

@@ -95,8 +95,17 @@ class BlockingReader:
         return _checked(await asyncio.shield(self._reading), limit)
 
     async def close(self) -> None:
-        if self._reading is not None and not self._reading.done():
+        if self._reading is None:
+            return
+        self._reading.add_done_callback(_passed_over)
+        if not self._reading.done():
             await asyncio.wait([self._reading], timeout=_GRACE)
+
+
+def _passed_over(reading: asyncio.Future[Any]) -> None:
+    """What a read raises for which nobody waits any more is nobody's error."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class AsyncReader:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.memory import transcoding_memory
 from tomowire.services.reencoding import UNCOMPRESSED
+from tomowire.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from tomowire.services.sources import Source
 
     Content = bytes | memoryview | None
+
+_LARGE: Final = 64 << 20
+"""A file of more bytes goes in pieces, if only its layout changes."""
 
 
 @asynccontextmanager
@@ -45,6 +49,11 @@ async def in_agreed_syntax(
 
         yield TranscodedSource(source, target), None
         return
+    if isinstance(source, DicomFile) and await asyncio.to_thread(_goes_in_pieces, source, target):
+        from tomowire.services.stream_transcoding import TranscodedSource
+
+        yield TranscodedSource(source, target, most_attributes=source.size), None
+        return
     from tomowire.services.transcoding import transcode as transcoded
     from tomowire.services.transcoding import transcoded_size
 
@@ -68,6 +77,14 @@ async def _possible(source: Source, targets: Sequence[str], wanted: str | None) 
             return target
     # For want of a codec that can be had nothing is possible: transcoding says so, and how to get it.
     return targets[0] if targets and is_missing(source.transfer_syntax_uid) and targets[0] in UNCOMPRESSED else None
+
+
+def _goes_in_pieces(file: DicomFile, target: str) -> bool:
+    """Whether a file is too large to be held, and nothing can be wrong in it that would be found out in the middle."""
+    from tomowire.services.completeness import is_whole
+
+    plain = UNCOMPRESSED - {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}
+    return file.size > _LARGE and file.transfer_syntax_uid in plain and target in UNCOMPRESSED and is_whole(file)
 
 
 async def _whole(source: DicomFile | EncodedDataSet | DatasetSource) -> DicomFile | EncodedDataSet:

@@ -5,7 +5,6 @@ pydicom writes the elements. What it has read and nobody has looked at goes out 
 
 from __future__ import annotations
 
-from array import array
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any, Final
 from zlib import MAX_WBITS, compressobj
@@ -13,7 +12,7 @@ from zlib import MAX_WBITS, compressobj
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services.encodability import ElementWriter, check_whole, shown
 from tomowire.services.pixel_element import SEQUENCE_END, has_items, head_of_pixels
-from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED, UNDEFINED, reencode
+from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED, UNDEFINED, reencode, swapped
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -154,7 +153,8 @@ def _pixel_parts(dataset: Dataset, transfer_syntax_uid: str) -> list[Part]:
         raise DataSetError(f"(7FE0,0010) PixelData is encapsulated, against {name_of(transfer_syntax_uid)}")
     vr = _vr_of(element, dataset, implicit=implicit)
     if _layout_of_values(dataset, (implicit, little))[1] != little and vr == "OW":
-        content = _swapped(content)
+        content = swapped(b"".join((bytes_of(content), bytes(size % 2))), vr)
+        size += size % 2
     return [head_of_pixels(transfer_syntax_uid, vr, size + size % 2), content, bytes(size % 2)]
 
 
@@ -177,10 +177,3 @@ def size_of(content: Part) -> int:
     from pydicom.fileutil import buffer_remaining
 
     return buffer_remaining(content)
-
-
-def _swapped(content: Part) -> bytes:
-    data = bytes_of(content)
-    words = array("H", bytes(data) + bytes(len(data) % 2))
-    words.byteswap()
-    return words.tobytes()

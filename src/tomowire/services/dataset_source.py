@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services.arguments import checked_uid, is_dataset
-from tomowire.services.byte_readers import ChainedReader, reader_of
+from tomowire.services.byte_readers import ChainedReader, check_open, reader_of
 from tomowire.services.dataset_encoding import bytes_of, encode_parts, size_of, stated_transfer_syntax
 from tomowire.services.reencoding import PIXEL_DATA, UNCOMPRESSED
 from tomowire.services.stream_pieces import StreamPieces
@@ -69,6 +69,7 @@ class DatasetSource:
 
     def _encode(self) -> list[Part]:
         if self._buffer is not None:
+            check_open(self._buffer)
             self._buffer.seek(self._start)
         try:
             return encode_parts(self.dataset, self.transfer_syntax_uid)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FIRST_READ: Final = 1024
 """Bytes that say nearly always which object it is."""
+NO_DATA_SET: Final = "it ends with its file meta information: there is no data set"
 MOST_READ: Final = 1 << 20
 """Bytes that are read at most to find out."""
 _IMPLICIT: Final = Struct("<HHI")

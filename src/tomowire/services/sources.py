@@ -11,9 +11,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from tomowire.errors import UsageError
+from tomowire.errors import FileFormatError, UsageError
 from tomowire.services.arguments import is_dataset
-from tomowire.services.dicom_file import inspect
+from tomowire.services.dicom_file import NO_DATA_SET, inspect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,7 +71,10 @@ async def as_source(thing: Any) -> Source:
         path = Path(cast("str | PathLike[str]", thing))
         if "\0" in str(path):
             raise UsageError(f"a path has no null character: {str(path)!r}")
-        return await to_thread(inspect, path)
+        found = await to_thread(inspect, path)
+        if not found.size:
+            raise FileFormatError(NO_DATA_SET)
+        return found
     # Who sends files, as most do, needs none of the rest.
     if is_dataset(thing):
         from tomowire.services.dataset_source import DatasetSource

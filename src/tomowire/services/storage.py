@@ -108,7 +108,7 @@ class CStoreScu:
 
         An object is sent in the transfer syntax that it has; an uncompressed `Dataset` in whichever uncompressed one was agreed on.
         With `transcode`, what the peer does not take as it is, is sent in one that it does take, if that can be made without loss;
-        `transfer_syntax` (a UID) is the one to be used. That takes memory for the whole object, and is not done with streams.
+        `transfer_syntax` (a UID) is the one to be used. That takes memory for the whole object, or for one frame of a stream.
 
         `timeout` is how long nothing may move, in seconds; `priority` is told to the peer, "low", "medium" or "high"; `originator`
         too. An object that is refused with A7xx (out of resources) is sent again up to `retries` times, after 1, 2, 4 ... seconds,

@@ -19,7 +19,7 @@ from tomowire.services.byte_readers import (
     reader_of,
     view_of,
 )
-from tomowire.services.dicom_file import FIRST_READ, MOST_READ, identify
+from tomowire.services.dicom_file import FIRST_READ, MOST_READ, NO_DATA_SET, identify
 from tomowire.services.stream_pieces import StreamPieces
 from tomowire.wire.part10 import PREAMBLE_LENGTH, PREFIX
 
@@ -130,7 +130,10 @@ async def _beginning(reader: ByteReader) -> tuple[bytes, Identity]:
     head = await read_up_to(reader, FIRST_READ)
     while True:
         try:
-            return head, identify(head)
+            found = identify(head)
+            if found.offset == len(head) == len(head := await read_up_to(reader, len(head) + 1, head)):
+                raise FileFormatError(NO_DATA_SET)
+            return head, found
         except IncompleteFileMeta as error:
             longer = await read_up_to(reader, max(error.needed, len(head) + FIRST_READ), head)
             if len(longer) == len(head) or len(head) > MOST_READ:
