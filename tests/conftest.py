@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib
+import inspect
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
 
-from support.leaks import Resources, leaks_since
+from support.foreign_sockets import close_what_is_left
+from support.leaks import Resources, leaks_since, open_descriptors
 from support.network import free_port as any_free_port
 from support.requirements import missing, shared_data_directory, system_program
 
@@ -52,19 +57,38 @@ def orthanc() -> Path:
 def pynetdicom() -> ModuleType:
     """The module, imported when the first test asks for it."""
     try:
-        return importlib.import_module("pynetdicom")
+        module = importlib.import_module("pynetdicom")
     except ImportError:
         missing("pynetdicom is not installed")
+    close_what_is_left(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every asynchronous test has `no_leaks`; and what any test leaves to the garbage collector fails it, not a later one.
+
+    A socket or transport that is collected open warns, and a warning is an error here. Collecting takes too long to do it after
+    each test: only after those that end with a descriptor that was not open before.
+    """
+    before = open_descriptors()
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("no_leaks")
+    yield
+    if open_descriptors() - before:
+        gc.collect()
 
 
 @pytest.fixture
 async def no_leaks() -> AsyncIterator[None]:
     """Fails the test if it leaves asyncio tasks, timers, threads or file descriptors behind.
 
-    Name it before the fixtures that open things: what is set up first is torn down last, and looks at what they left.
+    It is set up before the fixtures of a test that open things: what is set up first is torn down last, and sees what they left.
     """
     before = Resources.now()
     yield
-    left = await leaks_since(before)
-    if left:
+    if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+        # It opens and closes descriptors of its own between the steps of a test.
+        before = replace(before, descriptors=open_descriptors())
+    if left := await leaks_since(before):
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)

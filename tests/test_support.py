@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,11 +16,13 @@ import pytest
 from support import leaks, requirements
 from support.leaks import Resources, leaks_since
 from support.network import free_port, listening_process
+from support.requirements import REPOSITORY
+from support.subprocesses import python_environment
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaks, "SECONDS_TO_SETTLE", 0.05)
+    monkeypatch.setattr("tomowire.testing.leaks.SECONDS_TO_SETTLE", 0.05)
 
 
 async def test_a_task_left_running_is_noticed() -> None:
@@ -105,3 +109,52 @@ def test_a_process_that_ends_before_it_listens_says_why(tmp_path: Path) -> None:
     ):
         pass
     assert "no licence" in caught.value.__notes__[0]
+
+
+LEAVING = """
+import asyncio, socket
+
+
+def test_a_socket_in_a_circle():
+    left = [socket.socket()]
+    left.append(left)
+
+
+async def test_a_task():
+    asyncio.get_running_loop().left = asyncio.create_task(asyncio.sleep(60), name="forgotten")
+
+
+async def test_nothing():
+    pass
+
+
+def test_nothing_either():
+    pass
+"""
+
+
+def test_what_a_test_leaves_fails_that_test(tmp_path: Path) -> None:
+    (tmp_path / "test_leaving.py").write_text(LEAVING)
+    options = [
+        "-c",
+        str(REPOSITORY / "pyproject.toml"),
+        "--rootdir",
+        str(tmp_path),
+        "-p",
+        "conftest",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", *options, "test_leaving.py"],
+        cwd=tmp_path,
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=80,
+        check=False,
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith("ERROR ")]
+    assert re.findall(r"::(\w+)", "\n".join(told)) == ["test_a_socket_in_a_circle", "test_a_task"], done.stdout
+    assert "unclosed <socket" in done.stdout
+    assert "task forgotten" in done.stdout

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 
 from support.certificates import Authority
-from support.leaks import Resources, leaks_since, open_descriptors
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +21,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """An authority that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-@pytest.fixture
-async def no_leaks() -> AsyncIterator[None]:
-    """As everywhere, but uvloop opens and closes descriptors of its own between the steps of a test."""
-    is_uvloop = type(asyncio.get_running_loop()).__module__.startswith("uvloop")
-    before = Resources.now()
-    yield
-    if is_uvloop:
-        before = replace(before, descriptors=open_descriptors())
-    assert await leaks_since(before) == []
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -34,7 +34,7 @@ class Resources:
         return cls(
             frozenset(task for task in asyncio.all_tasks() if task is not current),
             frozenset(timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()),
-            frozenset(thread for thread in threading.enumerate() if not _is_loops_own(thread)),
+            frozenset(thread for thread in threading.enumerate() if not _is_kept(thread)),
             open_descriptors(),
         )
 
@@ -79,6 +79,6 @@ async def leaks_since(before: Resources) -> list[str]:
     return left
 
 
-def _is_loops_own(thread: threading.Thread) -> bool:
-    # `asyncio.to_thread` keeps its pool until the loop is closed.
-    return thread.name.startswith(("asyncio_", "uvloop_"))
+def _is_kept(thread: threading.Thread) -> bool:
+    # `asyncio.to_thread` keeps its pool until the loop is closed; the one in which large objects are transcoded is the process'.
+    return thread.name.startswith(("asyncio_", "uvloop_", "tomowire-transcoding_"))
