@@ -8,6 +8,7 @@ preamble.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
@@ -53,6 +54,7 @@ _TEXTS: Final = (
     (0x0100, "private_information_creator_uid", b"UI"),
 )
 _FIELDS: Final[Mapping[int, str]] = {number: name for number, name, _ in _TEXTS}
+_SOP_INSTANCE: Final = 0x0003
 _PRIVATE_INFORMATION: Final = 0x0102
 _GROUP_LENGTH_ELEMENT: Final = 0x0000
 
@@ -89,7 +91,8 @@ def encode_file_meta(meta: FileMeta) -> bytes:
     for number, name, vr in _TEXTS:
         text = getattr(meta, name)
         if text is not None:
-            parts.append(_encode_text(number, vr, text))
+            encode = _encode_text if number == _SOP_INSTANCE else _encoded_before
+            parts.append(encode(number, vr, text))
     if meta.private_information is not None:
         data = meta.private_information + b"\0" * (len(meta.private_information) % 2)
         parts += (_LONG.pack(_GROUP, _PRIVATE_INFORMATION, b"OB", len(data)), data)
@@ -140,6 +143,10 @@ def _encode_text(number: int, vr: bytes, text: str) -> bytes:
     if len(data) > 0xFFFF:
         raise UsageError(f"(0002,{number:04X}): a text of {len(text)} characters does not fit")
     return _SHORT.pack(_GROUP, number, vr, len(data)) + data
+
+
+# All but the SOP instance UID is the same for many objects.
+_encoded_before: Final = lru_cache(maxsize=64)(_encode_text)
 
 
 def _start(view: memoryview) -> int:
