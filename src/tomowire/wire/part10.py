@@ -8,6 +8,7 @@ preamble.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ _FIRST_VRS: Final = frozenset(
     (b"UL", b"OB", b"UI")
 )  # of the first element that such files have: group length, version, or a UID
 _MOST_FOREIGN_LENGTHS: Final = 4
+_NOT_HERE: Final = (0, 0, b"", 0)  # an element that the bytes at hand do not hold
 _VERSION_ELEMENT: Final = _LONG.pack(_GROUP, 0x0001, b"OB", 2) + b"\x00\x01"
 
 # Element, field, VR; ascending, as they are written.
@@ -52,6 +54,7 @@ _TEXTS: Final = (
     (0x0100, "private_information_creator_uid", b"UI"),
 )
 _FIELDS: Final[Mapping[int, str]] = {number: name for number, name, _ in _TEXTS}
+_SOP_INSTANCE: Final = 0x0003
 _PRIVATE_INFORMATION: Final = 0x0102
 _GROUP_LENGTH_ELEMENT: Final = 0x0000
 
@@ -88,7 +91,8 @@ def encode_file_meta(meta: FileMeta) -> bytes:
     for number, name, vr in _TEXTS:
         text = getattr(meta, name)
         if text is not None:
-            parts.append(_encode_text(number, vr, text))
+            encode = _encode_text if number == _SOP_INSTANCE else _encoded_before
+            parts.append(encode(number, vr, text))
     if meta.private_information is not None:
         data = meta.private_information + b"\0" * (len(meta.private_information) % 2)
         parts += (_LONG.pack(_GROUP, _PRIVATE_INFORMATION, b"OB", len(data)), data)
@@ -108,15 +112,23 @@ def decode_file_meta(prefix: bytes | memoryview) -> tuple[FileMeta, int]:
     values: dict[str, Any] = {}
     declared_end = -1
     position = _after_foreign_lengths(view, _start(view))
-    while not _ends(view, position, declared_end):
-        number, start, end = _element(view, position)
-        data = bytes(view[start:end])
+    last, most = len(view) - _SHORT.size, min(len(view), MAXIMUM_LENGTH)
+    while True:
+        group, number, vr, length = _SHORT.unpack_from(view, position) if position <= last else _NOT_HERE
+        start = position + _SHORT.size
+        end = start + length
+        # Nearly always it is a plain element, and all of it is here: that needs no calls, which cost `send` a lot for a small file.
+        if group != _GROUP or vr not in _SHORT_VRS or end > most:
+            if _ends(view, position, declared_end):
+                break
+            number, start, end = _element(view, position)
+        data = view[start:end]
         if number == _GROUP_LENGTH_ELEMENT and len(data) == 4:
             declared_end = end + int.from_bytes(data, "little")
         elif number == _PRIVATE_INFORMATION:
-            values["private_information"] = data
+            values["private_information"] = bytes(data)
         elif name := _FIELDS.get(number):
-            values[name] = data.decode("latin-1").strip("\0 ")
+            values[name] = str(data, "latin-1").strip("\0 ")
         position = end
     return FileMeta(**(_ABSENT | values)), position
 
@@ -131,6 +143,10 @@ def _encode_text(number: int, vr: bytes, text: str) -> bytes:
     if len(data) > 0xFFFF:
         raise UsageError(f"(0002,{number:04X}): a text of {len(text)} characters does not fit")
     return _SHORT.pack(_GROUP, number, vr, len(data)) + data
+
+
+# All but the SOP instance UID is the same for many objects.
+_encoded_before: Final = lru_cache(maxsize=64)(_encode_text)
 
 
 def _start(view: memoryview) -> int:
@@ -197,7 +213,7 @@ def _element(view: memoryview, position: int) -> tuple[int, int, int]:
         raise IncompleteFileMeta(start + _LOOK_AHEAD)
     _, number, vr, length = _SHORT.unpack_from(view, position)
     if vr in _SHORT_VRS:
-        pass  # nearly always
+        pass
     elif _is_vr(vr):
         start = position + _LONG.size
         if len(view) < start:
