@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import DataSetError, InvalidUid, NoAcceptedContext
 from tomowire.protocol.status import Status
+from tomowire.services.answered import Answered
 from tomowire.services.attribute_lists import decode_list, encode_elsewhere, gather
-from tomowire.services.has_status import HasStatus
 from tomowire.uids import is_tolerable_uid, name_of
 from tomowire.wire.elements import DATA_SET_PRESENT, NO_DATA_SET
 from tomowire.wire.value import value
@@ -25,7 +25,7 @@ DEFAULT_NORMALIZED_TIMEOUT: Final = 30.0
 
 
 @value(kw_only=True)
-class NormalizedResponse(HasStatus):
+class NormalizedResponse(Answered):
     """The answer to one operation or notification (PS3.7 10.1). A failure status is a value: look at `is_failure`."""
 
     status: Status

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from tomowire.errors import NoAcceptedContext, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import Status
+from tomowire.services.answered import Answered
 from tomowire.services.converting import in_agreed_syntax
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.exchanging import Exchange
-from tomowire.services.has_status import HasStatus
 from tomowire.services.retrying import DEFAULT_RETRIES, Retries, retry_waits
 from tomowire.services.sources import as_source
 from tomowire.services.transfer_progress import ProgressMeter
@@ -60,7 +60,7 @@ def storage(
 
 
 @value()
-class StoreResponse(HasStatus):
+class StoreResponse(Answered):
     """What became of one C-STORE: the peer's answer (PS3.7 9.1.1). `status.meaning` says it in words.
 
     The UIDs are those of the object. `offending_elements` are the tags of which the peer says that they are the reason.

@@ -1,4 +1,4 @@
-"""What all answers of a peer have in common: a status, and its class."""
+"""What all responses to an operation have in common."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ if TYPE_CHECKING:
     from tomowire.protocol.status import Status
 
 
-class HasStatus:
-    """An answer with a status (PS3.7 annex C). A failure is a value and no exception."""
+class Answered:
+    """A response that is a value: a failure is one too."""
 
     __slots__ = ()
-
     status: Status
 
     @property
@@ -25,4 +24,7 @@ class HasStatus:
 
     @property
     def is_failure(self) -> bool:
-        return self.status.is_failure
+        """Neither success nor warning. FE00H (cancelled) is one too: such an operation cannot be cancelled (PS3.7 9.3.1, 10.3), so
+        all that it can say is that it was not done.
+        """
+        return not (self.status.is_success or self.status.is_warning)
