@@ -20,14 +20,9 @@ LARGEST_LIST: Final = 64 << 20
 """Bytes of a data set that are taken by default: an image for a film box has some tens of megabytes."""
 
 
-def is_data_set(thing: object) -> bool:
-    """Whether it is what is taken for a data set: one of pydicom, or its bytes."""
-    return isinstance(thing, bytes) or is_dataset(thing)
-
-
 async def encode_elsewhere(dataset: Dataset | bytes | None, transfer_syntax_uid: str) -> bytes | None:
     """As `encode_list`, in a thread if it may take long. Raises `UsageError` for what is no data set."""
-    if not (dataset is None or is_data_set(dataset)):
+    if not (dataset is None or isinstance(dataset, bytes) or is_dataset(dataset)):
         raise UsageError(f"a data set is given as a pydicom Dataset or as bytes, and not as {type(dataset).__name__}")
     if dataset is None or isinstance(dataset, bytes):
         return encode_list(dataset, transfer_syntax_uid)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from tomowire.errors import DataSetError, OperationFailed, UsageError
 from tomowire.protocol.responses import refusal
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
-from tomowire.services.attribute_lists import decode_list, encode_elsewhere, is_data_set
+from tomowire.services.attribute_lists import decode_list, encode_elsewhere
+from tomowire.services.arguments import is_dataset
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ, Request
@@ -93,7 +94,7 @@ def checked(answered: Any, operation: str) -> NormalizedAnswer:
     answer: Any = answered
     if isinstance(answered, int) and not isinstance(answered, bool):
         answer = NormalizedAnswer(status=answered)
-    elif answered is None or is_data_set(answered):
+    elif answered is None or isinstance(answered, bytes) or is_dataset(answered):
         answer = NormalizedAnswer(answered)
     if not isinstance(answer, NormalizedAnswer):
         raise UsageError(f"the handler of {operation} returned {type(answered).__name__}, which is no answer")
@@ -113,7 +114,7 @@ def checked(answered: Any, operation: str) -> NormalizedAnswer:
 def _fields_of(answer: Any) -> tuple[tuple[str, bool], ...]:
     """The other fields, and whether a response can hold what is in them."""
     return (
-        ("dataset", answer.dataset is None or is_data_set(answer.dataset)),
+        ("dataset", answer.dataset is None or isinstance(answer.dataset, bytes) or is_dataset(answer.dataset)),
         ("comment", answer.comment is None or isinstance(answer.comment, str)),
         ("sop_instance_uid", answer.sop_instance_uid is None or is_tolerable_uid(str(answer.sop_instance_uid))),
         ("attribute_identifiers", all(_is_number(each, _LARGEST_TAG) for each in answer.attribute_identifiers)),
