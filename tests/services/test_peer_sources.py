@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 
 from support.files import data_of, write_file
 from support.network import LOOPBACK
-from support.raw_peer import MR, RawPeer, command_pdu, raw_acceptor
+from support.raw_peer import MR, RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
 from support.services import Keeper, serve
 from support.store_peers import StorePeer, close
 from tomowire import Peer, Server, Storage, UsageError, listen
@@ -344,3 +344,32 @@ async def test_who_does_not_read_the_results_is_not_sent_ahead_of(server: Server
         assert given < 200
         assert len([sent async for sent in results if not sent.is_failure]) == 599
     assert len(keeper.stored) == 600
+
+
+async def test_an_association_that_ends_while_the_results_are_not_read_costs_no_object() -> None:
+    """The peer closes the connection when nothing is under way: what comes next goes on a new one, also without retries."""
+    closed = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        for number in range(1, 101):
+            try:
+                message = await peer.read_message()
+            except Unexpected:
+                await peer.send(RELEASE_RP)
+                return
+            assert isinstance(message.command, CStoreRQ)
+            answer = CStoreRSP(message_id_being_responded_to=message.command.message_id, status=0)
+            await peer.send(command_pdu(message.context_id, answer))
+            if number == 65 and not closed.is_set():  # one has been read, and 64 may wait
+                peer.close()
+                closed.set()
+                return
+
+    async with raw_acceptor(script) as port, peer_of(port, window=1) as peer:
+        sending = peer.send((data_set(number) for number in range(1, 101)), associations=1, retries=0)
+        async with aclosing(sending) as results:
+            first = await anext(results)
+            await asyncio.wait_for(closed.wait(), 30)
+            rest = [sent async for sent in results]
+    assert [sent.outcome for sent in (first, *rest)] == [0] * 100

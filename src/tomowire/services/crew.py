@@ -90,7 +90,9 @@ class Crew:
         try:
             while self._goes_on and (item := await self._next()) is not None:
                 file, content = item
-                if isinstance(content, OSError):
+                if not self._lease.association.is_established:  # nothing of it was sent
+                    self._files.appendleft(file)
+                elif isinstance(content, OSError):
                     self._accounts.tell(Sent(file, None, content))
                 elif await self._send_one(file, content):
                     self._taker.done(item)

@@ -37,9 +37,7 @@ class PutOff:
         # By identity: the same file may have been named twice.
         self._attempts: dict[int, list[Exception]] = {}
         self._refusals: dict[int, int] = {}
-        self._doubted: dict[
-            int, StoreResponse
-        ] = {}  # what was said to those that may be refused because of the company
+        self._doubted: dict[int, StoreResponse] = {}  # those that may have been refused because of the company
         self._due = 0.0  # by the clock of the loop
 
     @property
