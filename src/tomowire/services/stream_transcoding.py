@@ -25,6 +25,7 @@ from tomowire.services.stream_readers import (
     SwappingReader,
     element_in,
 )
+from tomowire.services.transcoding import why_not
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -95,7 +96,7 @@ class _Transcoding:
         self._is_compressed = from_ts not in UNCOMPRESSED
         self._is_deflated = to_ts == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
         is_inflated = from_ts == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
-        self._source_ts = from_ts
+        self._source_ts, self._target_ts = from_ts, to_ts
         # What the data set is in within a deflate stream, and what pixels are written as before they are deflated.
         self._from = EXPLICIT_VR_LITTLE_ENDIAN if is_inflated or self._is_compressed else from_ts
         self._to = to_ts if to_ts in UNCOMPRESSED and not self._is_deflated else EXPLICIT_VR_LITTLE_ENDIAN
@@ -105,6 +106,8 @@ class _Transcoding:
 
     async def begun(self) -> ByteReader:
         """What gives the data set. The attributes have been read, and what can be known to be wrong has been told."""
+        if problem := await to_thread(why_not, self._source_ts, self._target_ts):
+            raise self._failure(problem)
         try:
             if self._is_compressed:
                 self._decoders = await to_thread(decoders_of, self._source_ts)

@@ -47,7 +47,16 @@ def can_transcode(from_ts: str, to_ts: str) -> bool:
     `to_ts` has to be one of the uncompressed ones (Implicit and Explicit VR Little Endian, Big Endian, Deflated), or RLE Lossless,
     JPEG-LS Lossless or JPEG 2000 Lossless. Codecs come with `pip install "tomowire[images]"`; what decodes RLE is always there.
     """
-    return (to_ts in UNCOMPRESSED or can_compress(to_ts)) and (from_ts in UNCOMPRESSED or bool(decoders_of(from_ts)))
+    return why_not(from_ts, to_ts) is None
+
+
+def why_not(from_ts: str, to_ts: str) -> str | None:
+    """What keeps `can_transcode` from being true, in words."""
+    if to_ts not in UNCOMPRESSED | LOSSLESS:
+        return "that is not written here"
+    if (to_ts in LOSSLESS and not can_compress(to_ts)) or (from_ts not in UNCOMPRESSED and not decoders_of(from_ts)):
+        return _NO_CODEC
+    return None
 
 
 async def transcode(file: DicomFile | EncodedDataSet, to_ts: str) -> bytes:
@@ -71,16 +80,9 @@ def transcoded_size(file: DicomFile | EncodedDataSet) -> int:
 def _transcode(file: DicomFile | EncodedDataSet, to_ts: str) -> bytes:
     from_ts = file.transfer_syntax_uid
     described = f"{file.sop_instance_uid} from {name_of(from_ts)} to {name_of(to_ts)}"
-    if to_ts not in UNCOMPRESSED | LOSSLESS:
-        raise TranscodingFailed(f"cannot transcode {described}: that is not written here")
-    if to_ts in LOSSLESS and not can_compress(to_ts):
-        raise TranscodingFailed(f"cannot transcode {described}: {_NO_CODEC}")
-    decode = None
-    if from_ts not in UNCOMPRESSED:
-        decoders = decoders_of(from_ts)
-        if not decoders:
-            raise TranscodingFailed(f"cannot transcode {described}: {_NO_CODEC}")
-        decode = partial(decoded, decoders=decoders)
+    if problem := why_not(from_ts, to_ts):
+        raise TranscodingFailed(f"cannot transcode {described}: {problem}")
+    decode = partial(decoded, decoders=decoders_of(from_ts)) if from_ts not in UNCOMPRESSED else None
     try:
         if to_ts in UNCOMPRESSED:
             return reencode(_read(file), from_ts, to_ts, decode)
