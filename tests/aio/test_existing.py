@@ -86,6 +86,15 @@ async def test_a_transport_is_used_and_closed_at_the_end(server: Server, keeper:
     assert keeper.stored["1.2.1"] == data_of(1)
 
 
+async def test_a_transport_that_was_told_to_read_no_more_is_read_again(server: Server) -> None:
+    """A reader that holds much has paused it."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, LOOPBACK, server.port)
+    transport.pause_reading()
+    async with associate(PEER, CONTEXTS, stream=transport, association_timeout=10) as association:
+        assert (await CEchoScu(association).echo()).is_success
+
+
 async def test_streams_are_used_and_nobody_else_has_to_hold_them(
     server: Server, keeper: Keeper, tmp_path: Path
 ) -> None:

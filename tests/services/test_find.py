@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -573,6 +574,20 @@ async def test_what_a_handler_raises_becomes_the_status(
         assert command.offending_element == ((0x0020000D,) if offending else ())
         await peer.send(find_rq())  # the association can be used further
         assert (await statuses(peer)) == [status]
+
+
+async def test_a_handler_without_yield_is_told_to_whoever_wrote_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: FindRequest) -> None:
+        raise AssertionError(request)  # never begun
+
+    async with (
+        listen(LOOPBACK, 0, services=[Find(answer)], aet="ARCHIVE") as server,  # type: ignore[arg-type]
+        Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer,
+    ):
+        with pytest.raises(QueryFailed):
+            await ids(peer.find(Query.studies()))
+    gc.collect()  # a coroutine that nobody has closed warns
+    assert "the query handler returned a coroutine: it has to be an async generator" in caplog.text
 
 
 @pytest.mark.parametrize(

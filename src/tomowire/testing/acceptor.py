@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from tomowire.aio.address import check_ae_title
 from tomowire.errors import UsageError
 from tomowire.testing.behaviour import Behaviour, Enough, Talk
+from tomowire.testing.checks import positive, whole_number
 from tomowire.testing.hosting import LOOPBACK, Hosted, Listener
 from tomowire.testing.raw import Closed, RawConnection, RawMessage, Unexpected
 from tomowire.wire.messages import CCancelRQ, Response
@@ -64,13 +65,15 @@ class FaultyAcceptor(Hosted):
         patience: float = DEFAULT_PATIENCE,
         receive_buffer: int | None = None,
     ) -> None:
+        if not isinstance(fault, Behaviour):
+            raise UsageError(f"a fault is a Behaviour, made: Behaviour(), not {fault!r}")
         self.fault = fault
         self.aet = check_ae_title(aet)
         self.heard = Heard()
         """What the other side has said so far."""
-        self._good_left = after
-        self._bad_left = times
-        self._patience = patience
+        self._good_left = whole_number("after", after)
+        self._bad_left = whole_number("times", times) if times is not None else None
+        self._patience = positive("patience", patience)
         self._listener = Listener(self._play, receive_buffer=receive_buffer)
         self._port = 0
 
@@ -94,7 +97,12 @@ class FaultyAcceptor(Hosted):
         await self._listener.stop()
 
     async def wait_idle(self) -> None:
-        """Wait until no connection is open any more; for `async with` only. Then all has been heard."""
+        """Wait until no connection is open any more; for `async with` only. Then all has been heard.
+
+        Raises `UsageError` where it runs in a thread (leaving the block is enough there), or does not run at all.
+        """
+        if not self._in_use or self._thread is not None:
+            raise UsageError("wait_idle is for a peer that runs in this event loop: `async with`")
         await self._listener.wait_idle()
 
     # One connection

@@ -97,6 +97,10 @@ class Archive(Hosted):
         self._port = 0
         self._waiting: list[tuple[int, Future[None]]] = []
         self._lock = Lock()  # the test may live in another thread
+        for address in self.destinations.values():
+            PeerAddress.parse(address)
+        if isinstance(objects, str | PathLike):
+            raise UsageError(f"objects are several: [{objects!r}]")
         for each in objects:
             self.add(each)
 
@@ -229,6 +233,10 @@ def _kept_of(dataset: Dataset) -> KeptObject:
     import pydicom
     from pydicom.dataset import FileMetaDataset
 
+    if not isinstance(dataset, pydicom.Dataset):
+        raise UsageError(f"an object is a data set or the path of a DICOM file, not {dataset!r}")
+    if not dataset.get("SOPClassUID") or not dataset.get("SOPInstanceUID"):
+        raise UsageError("an object has a SOP Class UID and a SOP Instance UID; this data set has not")
     written = copy(dataset)  # writing adds to the file meta information, which is the caller's
     written.file_meta = deepcopy(getattr(dataset, "file_meta", None)) or FileMetaDataset()
     if "TransferSyntaxUID" not in written.file_meta:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from tomowire.aio.address import PeerAddress, check_ae_title
-from tomowire.errors import UsageError
+from tomowire.testing.checks import one_of, positive, whole_number
 from tomowire.testing.raw import malformed_command_pdu, p_data, with_wrong_length
 from tomowire.testing.requesting import ECHO_CONTEXT, STORE_CONTEXT, Offer, Outcome, Requesting
 from tomowire.testing.samples import CT_IMAGE_STORAGE
@@ -44,8 +44,8 @@ class FaultySender:
         size: int = 100_000,
         patience: float = DEFAULT_PATIENCE,
     ) -> None:
-        self._offer = Offer(check_ae_title(aet), sop_class_uid, transfer_syntax_uid, size)
-        self._patience = patience
+        self._offer = Offer(check_ae_title(aet), sop_class_uid, transfer_syntax_uid, whole_number("size", size))
+        self._patience = positive("patience", patience)
 
     async def well_behaved(self, address: str) -> Outcome:
         """Send the object as it should be sent, and release."""
@@ -61,10 +61,12 @@ class FaultySender:
 
     async def falls_silent(self, address: str, after_bytes: int | None = None) -> Outcome:
         """Stop in the middle of the C-STORE, and stay: after so many bytes of it, or half of them."""
+        _check_after(after_bytes)
         return await self._send_and_hear(address, lambda talk: _beginning(talk, after_bytes))
 
     async def resets(self, address: str, after_bytes: int | None = None) -> Outcome:
         """Send RST in the middle of the C-STORE: after so many bytes of it, or half of them."""
+        _check_after(after_bytes)
 
         async def reset(talk: Requesting) -> None:
             await talk.send(_beginning(talk, after_bytes))
@@ -74,6 +76,7 @@ class FaultySender:
 
     async def closes(self, address: str, after_bytes: int | None = None) -> Outcome:
         """Send FIN in the middle of the C-STORE: after so many bytes of it, or half of them."""
+        _check_after(after_bytes)
         return await self._on_association(address, lambda talk: talk.send(_beginning(talk, after_bytes)))
 
     async def releases_early(self, address: str) -> Outcome:
@@ -86,13 +89,12 @@ class FaultySender:
 
     async def trickles(self, address: str, bytes_per_second: float = 1.0) -> Outcome:
         """Send all as it should be, but byte by byte; with a small `size` that has an end."""
-        if bytes_per_second <= 0:
-            raise UsageError("bytes_per_second is more than 0")
+        interval = 1 / positive("bytes_per_second", bytes_per_second)
 
         async def trickle(talk: Requesting) -> None:
             for byte in b"".join(talk.store_pdus()):
                 await talk.send(bytes((byte,)))
-                await asyncio.sleep(1 / bytes_per_second)
+                await asyncio.sleep(interval)
             await talk.hear()
 
         return await self._on_association(address, trickle)
@@ -105,6 +107,7 @@ class FaultySender:
         Half of the A-ASSOCIATE-RQ ("association"), of a PDU ("pdu"), or of the data set in whole PDUs. With "object" the message is
         whole, and what ends too early is the object in it: the association goes on.
         """
+        one_of("inside", inside, get_args(Part))
         async with await self._connect(address) as talk:
             if inside == "association":
                 await talk.send(talk.request[: len(talk.request) // 2])
@@ -156,6 +159,11 @@ class FaultySender:
             await talk.hear()
 
         return await self._on_association(address, send)
+
+
+def _check_after(after_bytes: int | None) -> None:
+    if after_bytes is not None:
+        whole_number("after_bytes", after_bytes)
 
 
 def _beginning(talk: Requesting, after_bytes: int | None) -> bytes:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from tomowire.errors import UsageError
 from tomowire.protocol.status import Status
 from tomowire.testing.behaviour import Behaviour
+from tomowire.testing.checks import whole_number
 from tomowire.wire.items import ContextResult
 from tomowire.wire.pdu import AAbort, AAssociateRJ
 
@@ -35,7 +37,15 @@ class Rejects(Behaviour):
     """Rejects the association."""
 
     def __init__(self, rejection: Rejection | tuple[int, int, int] = Rejection.NO_REASON) -> None:
-        self.codes = rejection.value if isinstance(rejection, Rejection) else rejection
+        codes: object = rejection.value if isinstance(rejection, Rejection) else rejection
+        if not (isinstance(codes, tuple) and len(codes) == 3):
+            raise UsageError(f"a rejection is a Rejection, or its result, source and reason, not {rejection!r}")
+        result, source, reason = codes
+        self.codes = (
+            whole_number("result", result, most=0xFF),
+            whole_number("source", source, most=0xFF),
+            whole_number("reason", reason, most=0xFF),
+        )
 
     async def associate(self, talk: Talk, request: AAssociateRQ) -> None:
         await talk.send(AAssociateRJ(*self.codes))
@@ -59,8 +69,8 @@ class Aborts(Behaviour):
     per_request = True
 
     def __init__(self, source: int = 2, reason: int = 0) -> None:
-        self.source = source
-        self.reason = reason
+        self.source = whole_number("source", source, most=0xFF)
+        self.reason = whole_number("reason", reason, most=0xFF)
 
     async def answer(self, talk: Talk, message: RawMessage) -> None:
         await talk.send(AAbort(self.source, self.reason))
@@ -73,7 +83,7 @@ class Answers(Behaviour):
     per_request = True
 
     def __init__(self, status: int, comment: str | None = None) -> None:
-        self.status = status
+        self.status = whole_number("a status", status, most=0xFFFF)
         self.comment = comment
 
     async def respond(self, talk: Talk, context_id: int, response: Response, data: bytes | None = None) -> None:

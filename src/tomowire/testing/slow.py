@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from tomowire.errors import UsageError
 from tomowire.testing.behaviour import Behaviour
+from tomowire.testing.checks import one_of, positive
+from tomowire.testing.checks import seconds as checked_seconds
 from tomowire.testing.raw import command_pdu, p_data
 from tomowire.wire.pdu import encode_pdu
 
@@ -23,9 +24,7 @@ class Trickles(Behaviour):
     """Sends all that it has to say byte by byte."""
 
     def __init__(self, bytes_per_second: float = 1.0) -> None:
-        if bytes_per_second <= 0:
-            raise UsageError("bytes_per_second is more than 0")
-        self.interval = 1 / bytes_per_second
+        self.interval = 1 / positive("bytes_per_second", bytes_per_second)
 
     async def write(self, talk: Talk, data: bytes) -> None:
         for byte in data:
@@ -37,7 +36,7 @@ class Delays(Behaviour):
     """Waits `seconds` before each thing that it says: the answer to the association request, each response, the release."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds = checked_seconds(seconds)
 
     async def write(self, talk: Talk, data: bytes) -> None:
         await asyncio.sleep(self.seconds)
@@ -52,6 +51,8 @@ class Truncates(Behaviour):
     """
 
     def __init__(self, inside: Inside = "pdu", then: Leaving = "close") -> None:
+        one_of("inside", inside, get_args(Inside))
+        one_of("then", then, get_args(Leaving))
         self.per_request = inside != "association"
         self.inside = inside
         self.then = then

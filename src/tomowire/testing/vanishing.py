@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tomowire.errors import UsageError
 from tomowire.testing.behaviour import Behaviour
+from tomowire.testing.checks import seconds as checked_seconds
+from tomowire.testing.checks import whole_number
 
 if TYPE_CHECKING:
     from tomowire.testing.behaviour import Talk
@@ -19,9 +20,8 @@ class Closes(Behaviour):
     """Accepts the association, and closes the connection (FIN) when `after_bytes` more bytes have come: in the middle of a PDU."""
 
     def __init__(self, after_bytes: int = 1) -> None:
-        if after_bytes < 1:
-            raise UsageError("after_bytes is at least 1: the first byte that comes after the association was accepted")
-        self.after_bytes = after_bytes
+        # The first byte that comes after the association was accepted is 1.
+        self.after_bytes = whole_number("after_bytes", after_bytes, least=1)
 
     async def associate(self, talk: Talk, request: AAssociateRQ) -> None:
         talk.leave_after(self.after_bytes)
@@ -65,7 +65,7 @@ class AnswersLate(Behaviour):
     per_request = True
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds = checked_seconds(seconds)
 
     async def respond(self, talk: Talk, context_id: int, response: Response, data: bytes | None = None) -> None:
         await asyncio.sleep(self.seconds)
