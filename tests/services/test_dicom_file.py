@@ -156,3 +156,9 @@ def test_pydicom_sees_the_same_in_its_own_files() -> None:
         if "TransferSyntaxUID" in data_set.file_meta:
             assert found.transfer_syntax_uid == data_set.file_meta.TransferSyntaxUID
     assert seen > 60
+
+
+def test_equal_files_are_one_in_a_set(tmp_path: Path) -> None:
+    one, same, other = (DicomFile(tmp_path / "1.dcm", "1.2", "1.3", "1.4", 132, size) for size in (10, 10, 12))
+    assert {one, same} == {one}
+    assert len({one, same, other}) == 2
