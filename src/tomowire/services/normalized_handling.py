@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from tomowire.errors import DataSetError, OperationFailed, UsageError
 from tomowire.protocol.responses import refusal
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
-from tomowire.services.attribute_lists import decode_list, encode_elsewhere
 from tomowire.services.arguments import is_dataset
+from tomowire.services.attribute_lists import decode_list, encode_elsewhere
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import NActionRQ, NCreateRQ, NDeleteRQ, NEventReportRQ, NGetRQ, NSetRQ, Request

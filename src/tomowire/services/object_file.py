@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.streams import Chunk
 
+# Bytes, and seconds; see `_PageCache`.
 _SMALL: Final = 64 * 1024
 _LARGE: Final = 1 << 20
 _SLOW: Final = 0.01
