@@ -22,19 +22,19 @@ NAN = float("nan")
     [
         ({"timeouts": 5}, "timeouts is a Timeouts"),
         ({"timeouts": 0}, "timeouts is a Timeouts"),
-        ({"timeouts": Timeouts(find="60")}, r"Timeouts\.find is a number of seconds, or None"),  # type: ignore[arg-type]
-        ({"timeouts": Timeouts(store=-1)}, r"Timeouts\.store is a number of seconds: not -1"),
+        ({"timeouts": Timeouts(find="60")}, r"Timeouts\.find is a number of seconds, 0 or more, or None"),  # type: ignore[arg-type]
+        ({"timeouts": Timeouts(store=-1)}, r"Timeouts\.store is a number of seconds, 0 or more, and not -1"),
         ({"timeouts": Timeouts(connect=NAN)}, r"Timeouts\.connect"),
         ({"timeouts": Timeouts(store=None)}, r"Timeouts\.store"),  # type: ignore[arg-type]
         ({"bandwidth": "10M"}, "bandwidth is a number of bytes per second, more than 0: not '10M'"),
         ({"bandwidth": 0}, "bandwidth"),
         ({"bandwidth": NAN}, "bandwidth"),
-        ({"kept": -1}, "kept is a whole number, 0 or more: not -1"),
+        ({"kept": -1}, "kept is a whole number of 0 or more, and not -1"),
         ({"kept": 1.5}, "kept"),
         ({"kept": True}, "kept"),
-        ({"idle": None}, "idle is a number of seconds: not None"),
+        ({"idle": None}, "idle is a number of seconds, 0 or more, and not None"),
         ({"idle": "20"}, "idle"),
-        ({"aet": 5}, "5 is not an AE title"),
+        ({"aet": 5}, "an AE title is text, and not 5"),
         ({"extended": "relational"}, "extended is QueryOptions"),
         ({"extended": 1}, "extended is QueryOptions"),
     ],
@@ -47,25 +47,37 @@ def test_of_a_peer(options: dict[str, Any], named: str) -> None:
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda peer: peer.send("a", associations=0), "associations is a whole number, 1 or more, or 'auto': not 0"),
+        (
+            lambda peer: peer.send("a", associations=0),
+            "associations is a whole number of 1 or more or 'auto', and not 0",
+        ),
         (lambda peer: peer.send("a", associations="3"), "associations"),
         (lambda peer: peer.send("a", associations=True), "associations"),
-        (lambda peer: peer.send("a", most_associations=0), "most_associations is a whole number, 1 or more: not 0"),
-        (lambda peer: peer.send("a", retries=-1), "retries is a whole number, 0 or more: not -1"),
+        (
+            lambda peer: peer.send("a", most_associations=0),
+            "most_associations is a whole number of 1 or more, and not 0",
+        ),
+        (lambda peer: peer.send("a", retries=-1), "retries is a whole number of 0 or more, and not -1"),
         (lambda peer: peer.send("a", retries=None), "retries"),
-        (lambda peer: peer.send("a", timeout="5"), "timeout is a number of seconds: not '5'"),
-        (lambda peer: peer.send("a", timeout=None), "timeout is a number of seconds: not None"),
+        (lambda peer: peer.send("a", timeout="5"), "timeout is a number of seconds, 0 or more, and not '5'"),
+        (lambda peer: peer.send("a", timeout=None), "timeout is a number of seconds, 0 or more, and not None"),
         (lambda peer: peer.send("a", timeouts=5), "timeouts is a Timeouts"),
         (lambda peer: peer.find("1.2.3"), "a query is a Query"),
         (lambda peer: peer.find(Query.studies(), model="study"), "model is a Model"),
-        (lambda peer: peer.find(Query.studies(), timeout="5"), "timeout is a number of seconds, or None for no limit"),
+        (
+            lambda peer: peer.find(Query.studies(), timeout="5"),
+            "timeout is a number of seconds, 0 or more, or None for no limit",
+        ),
         (lambda peer: peer.find(Query.studies(), extended=[5]), "extended"),
         (lambda peer: peer.find(Query.studies(), timeouts={"find": 5}), "timeouts is a Timeouts"),
-        (lambda peer: peer.get(Query.study("1.2"), "a", grace=-1), "grace is a number of seconds: not -1"),
+        (
+            lambda peer: peer.get(Query.study("1.2"), "a", grace=-1),
+            "grace is a number of seconds, 0 or more, and not -1",
+        ),
         (lambda peer: peer.get(Query.study("1.2"), 5), "into is a folder"),
         (lambda peer: peer.get(Query.study("1.2"), None), "into is a folder"),
         (lambda peer: peer.move(Query.study("1.2"), ""), "'' is not an AE title"),
-        (lambda peer: peer.move(Query.study("1.2"), None), "None is not an AE title"),
+        (lambda peer: peer.move(Query.study("1.2"), None), "an AE title is text, and not None"),
     ],
 )
 def test_of_a_call(call: Callable[[Peer], Any], named: str) -> None:

@@ -28,10 +28,10 @@ def check(allowed: Mapping[str, Check], given: Any) -> None:
         check_one(name, getattr(given, name))
 
 
-def whole(least: int, most: int | None = None, *, or_none: bool = False) -> Check:
-    """A whole number from `least` to `most`."""
+def whole(least: int, most: int | None = None, *, or_none: bool = False, otherwise: str | None = None) -> Check:
+    """A whole number from `least` to `most`. `otherwise` is a word that could have been given instead."""
     limits = f"from {least} to {most}" if most is not None else f"of {least} or more"
-    words = f"a whole number {limits}{' or None' * or_none}"
+    words = f"a whole number {limits}{' or None' * or_none}{f' or {otherwise!r}' if otherwise is not None else ''}"
 
     def allowed(name: str, value: Any) -> None:
         if value is None and or_none:

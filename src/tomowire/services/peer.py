@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tomowire.aio.address import PeerAddress, check_ae_title
+from tomowire.aio.arguments import seconds, whole
 from tomowire.aio.connect import DEFAULT_AE_TITLE
 from tomowire.services import peer_arguments as arguments
 from tomowire.services import peer_calls
@@ -62,8 +63,8 @@ class Peer:
         self.address = PeerAddress.of(address)
         self.timeouts = Timeouts() if timeouts is None else timeouts
         arguments.check_timeouts(self.timeouts)
-        arguments.check_number("kept", kept)
-        arguments.check_amount("idle", idle, "seconds")
+        whole(0)("kept", kept)
+        seconds(or_zero=True)("idle", idle)
         options = arguments.association_options(options, "Peer")
         options = {"aet": check_ae_title(aet), **self.timeouts.for_association, **options}
         self._pacer = Pacer(bandwidth) if bandwidth is not None else None
@@ -141,8 +142,8 @@ class Peer:
         """
         limits, options = self._limits(timeouts)
         if timeout is not UNSET:
-            arguments.check_amount("timeout", timeout, "seconds")
-        arguments.check_number("retries", retries)
+            seconds(or_zero=True)("timeout", timeout)
+        whole(0)("retries", retries)
         return self._kept(
             peer_calls.send(
                 self._pool,
@@ -271,10 +272,10 @@ class Peer:
         )
 
     def _pace_for(self, associations: Associations, most: int, *, may_try: bool) -> int | AdaptivePace:
-        arguments.check_number("most_associations", most, least=1)
+        whole(1)("most_associations", most)
         if associations == AUTO:
             return self._pace.resumed(most if may_try else 1)
-        arguments.check_number("associations", associations, least=1, otherwise=AUTO)
+        whole(1, otherwise=AUTO)("associations", associations)
         return associations
 
     def _learn(self, pace: int | AdaptivePace) -> None:
@@ -282,9 +283,9 @@ class Peer:
         if isinstance(pace, AdaptivePace) and pace.most > 1:
             self._pace = pace
 
-    def _limits(self, of_call: Timeouts | None, **seconds: Seconds) -> tuple[Timeouts, dict[str, Any]]:
-        """The time-outs of a call, and what `associate` is told of them. `seconds` are its other arguments of the kind."""
-        arguments.check_timeouts(self.timeouts if of_call is None else of_call, **seconds)
+    def _limits(self, of_call: Timeouts | None, **times: Seconds) -> tuple[Timeouts, dict[str, Any]]:
+        """The time-outs of a call, and what `associate` is told of them. `times` are its other arguments of the kind."""
+        arguments.check_timeouts(self.timeouts if of_call is None else of_call, **times)
         return of_call or self.timeouts, dict(of_call.for_association) if of_call is not None else {}
 
     def _kept(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

@@ -1,4 +1,4 @@
-"""What a caller gives, looked at where it is given: a `UsageError` that names the argument, at once."""
+"""What callers of a `Peer` give, looked at where it is given: a `UsageError` that names the argument, at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from inspect import signature
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
 
+from tomowire.aio.arguments import seconds
 from tomowire.aio.connect import associate
 from tomowire.errors import UsageError
 from tomowire.services.extended import expanded
@@ -20,34 +21,15 @@ if TYPE_CHECKING:
 _MAY_BE_NONE: Final = frozenset({"echo", "find", "retrieve"})
 
 
-def check_number(name: str, given: Any, *, least: int = 0, otherwise: str | None = None) -> None:
-    """A whole number, `least` or more. `otherwise` is what else could have been given."""
-    if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        other = f", or {otherwise!r}" if otherwise is not None else ""
-        raise UsageError(f"{name} is a whole number, {least} or more{other}: not {given!r}")
-
-
-def check_amount(name: str, given: Any, of_what: str, *, may_be_none: bool = False) -> None:
-    """A number of seconds or the like: no text, not negative."""
-    if given is None and may_be_none:
-        return
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not is_number or not given >= 0:  # as NaN is not
-        none = ", or None for no limit" if may_be_none else ""
-        raise UsageError(f"{name} is a number of {of_what}{none}: not {given!r}")
-
-
 def check_timeouts(given: Any, **of_call: Any) -> None:
     """A `Timeouts` with numbers in it; and those `of_call`, by the names of their arguments."""
     if not isinstance(given, Timeouts):
         raise UsageError(f"timeouts is a Timeouts, such as Timeouts(find=60): not {given!r}")
     for each in fields(given):
-        check_amount(
-            f"Timeouts.{each.name}", getattr(given, each.name), "seconds", may_be_none=each.name in _MAY_BE_NONE
-        )
-    for name, seconds in of_call.items():
-        if not isinstance(seconds, Unset):
-            check_amount(name, seconds, "seconds", may_be_none=name == "timeout")
+        seconds(or_none=each.name in _MAY_BE_NONE, or_zero=True)(f"Timeouts.{each.name}", getattr(given, each.name))
+    for name, time in of_call.items():
+        if not isinstance(time, Unset):
+            seconds(or_none=name == "timeout", or_zero=True)(name, time)
 
 
 def check_model(given: Any) -> None:
