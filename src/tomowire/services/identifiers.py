@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.errors import DataSetError
 from tomowire.services.character_sets import TEXT_VRS, can_hold
 from tomowire.services.damage import what_is_wrong
+from tomowire.services.encodability import ElementWriter
 from tomowire.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -49,20 +50,16 @@ def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     Specific Character Set becomes such that all its text can be written: none for ASCII; what `dataset` names, if that will do;
     else UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded.
     """
-    import pydicom  # noqa: F401 - whole, before its parts
-    from pydicom.filebase import DicomBytesIO
-    from pydicom.filewriter import write_dataset
-
     _check(transfer_syntax_uid)
+    writer = ElementWriter(
+        implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
+        little=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN,
+        was_read=False,
+    )
     try:
-        prepared = _with_character_set(dataset)
-        target = DicomBytesIO()
-        target.is_implicit_VR = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
-        target.is_little_endian = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
-        write_dataset(target, prepared)
+        encoded = writer.encoded(_with_character_set(dataset), None)
     except Exception as error:  # whatever pydicom meets: TypeError, ValueError, AttributeError, struct.error, ...
         raise DataSetError(f"the identifier cannot be encoded: {_first_line(error)}") from error
-    encoded = target.getvalue()
     return _deflate(encoded) if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else encoded
 
 
