@@ -120,10 +120,10 @@ async def test_a_peer_that_stays_away_is_waited_for_once(tmp_path: Path) -> None
     server = listen(LOOPBACK, 0, services=[Storage(keep, any_sop_class=True)])
     async with server:
         began = time.monotonic()
-        results = await send(server.port, files, window=1, retry_waits=(0.3,))
+        results = await send(server.port, files, window=1, retry_waits=(2,))
         seconds = time.monotonic() - began
     assert outcomes(results)[ConnectFailed] >= 298
-    assert 0.2 < seconds < 0.6 + 2
+    assert 1 <= seconds < 4  # of three sets of contexts: three waits would be six seconds, give or take a quarter
 
 
 # A peer that is busy
