@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -117,3 +118,16 @@ def test_the_exit_codes_are_in_the_help() -> None:
     text = run_tomowire("--help").stdout
     for code in (0, 1, 2, 3, 4, 5, 6, 130):
         assert re.search(rf" {code}  \w", text)
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("db", "check"), ("db", "reindex")], ids=" ".join)
+def test_without_the_extra_the_archive_says_what_to_install(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "data" / "objects").mkdir(parents=True)
+    for package in ("alembic", "sqlalchemy", "xxhash"):
+        absent = f"raise ModuleNotFoundError('No module named {package}', name={package!r})"
+        (tmp_path / f"{package}.py").write_text(absent)
+    path = os.pathsep.join([str(tmp_path), python_environment()["PYTHONPATH"]])
+    done = run_tomowire(*arguments, "--data-dir", tmp_path / "data", PYTHONPATH=path)
+    assert re.fullmatch(r"tomowire: the archive needs \w+, which is not installed: .*\n", done.stderr)
+    assert 'pip install "tomowire[server]"' in done.stderr
+    assert done.returncode == 1

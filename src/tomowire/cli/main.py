@@ -22,6 +22,9 @@ _COMMANDS: Final = {
     "serve": "tomowire.cli.serve",
 }
 
+# What only the archive needs: the packages of the extra "server".
+_FOR_THE_ARCHIVE: Final = ("alembic", "sqlalchemy", "xxhash")
+
 _EPILOG: Final = """\b
 Exit codes, the same for all commands:
   0  all well (warnings included)       4  association rejected or aborted
@@ -55,6 +58,13 @@ class _Commands(click.Group):
         except KeyboardInterrupt:  # while a command is being imported; later each command deals with it
             click.echo("tomowire: interrupted", err=True)
             sys.exit(130)
+        except ModuleNotFoundError as missing:
+            package = (missing.name or "").partition(".")[0]
+            if package not in _FOR_THE_ARCHIVE:
+                raise
+            how = 'pip install "tomowire[server]"'
+            click.echo(f"tomowire: the archive needs {package}, which is not installed: {how} brings it", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
