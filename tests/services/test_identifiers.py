@@ -252,3 +252,30 @@ def test_a_sequence_without_items_and_one_with_an_empty_item_stay_different() ->
         query = Dataset()
         query.RequestAttributesSequence = Sequence(items)
         assert len(decode(encode(query, EXPLICIT), EXPLICIT).RequestAttributesSequence) == len(items)
+
+
+def test_letters_of_a_device_in_a_code_string_do_not_keep_a_match_from_its_answer() -> None:
+    """An answer is often what was read from a file; for one such object the whole query would fail."""
+    data = b"\x18\x00\x15\x00CS\x04\x00K\xd6PF"
+    assert encode(decode(data, EXPLICIT), EXPLICIT) == data
+    own = Dataset()
+    own.BodyPartExamined = "KÖPF"
+    with pytest.raises(
+        DataSetError, match=r"^the identifier cannot be encoded: \(0018,0015\) BodyPartExamined: CS cannot hold"
+    ):
+        encode(own, EXPLICIT)
+
+
+def test_of_a_wrong_value_in_items_one_line_says_where() -> None:
+    made = inner = Dataset()
+    for _ in range(5):  # pydicom itself doubles its text at every one
+        inner.ContentSequence = [Dataset()]
+        inner = inner.ContentSequence[0]
+    inner.add(DataElement(0x00280010, "US", "x", validation_mode=0))
+    with pytest.raises(DataSetError) as raised:
+        encode(made, EXPLICIT)
+    where = "(0040,A730) ContentSequence: " * 5
+    assert (
+        str(raised.value)
+        == f"the identifier cannot be encoded: {where}(0028,0010) Rows: its value cannot be encoded as US"
+    )

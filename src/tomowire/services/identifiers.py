@@ -48,16 +48,19 @@ def encode(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     """The bytes of an identifier. `dataset` is not changed.
 
     Specific Character Set becomes such that all its text can be written: none for ASCII; what `dataset` names, if that will do;
-    else UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded.
+    else UTF-8. Group 0002 and group lengths are left out. Raises `DataSetError` for what cannot be encoded. In what was read some
+    devices have letters where only ASCII may be, in a code string for instance: there they remain.
     """
     _check(transfer_syntax_uid)
     writer = ElementWriter(
         implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
         little=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN,
-        was_read=False,
+        was_read=None not in dataset.original_encoding,
     )
     try:
         encoded = writer.encoded(_with_character_set(dataset), None)
+    except DataSetError as error:
+        raise DataSetError(f"the identifier cannot be encoded: {error}") from error.__cause__
     except Exception as error:  # whatever pydicom meets: TypeError, ValueError, AttributeError, struct.error, ...
         raise DataSetError(f"the identifier cannot be encoded: {_first_line(error)}") from error
     return _deflate(encoded) if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else encoded
