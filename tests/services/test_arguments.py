@@ -76,6 +76,10 @@ def test_of_a_peer(options: dict[str, Any], named: str) -> None:
         ),
         (lambda peer: peer.get(Query.study("1.2"), 5), "into is a folder"),
         (lambda peer: peer.get(Query.study("1.2"), None), "into is a folder"),
+        (
+            lambda peer: peer.get(Query.study("1.2"), "a", cancellation="reject"),  # type: ignore[arg-type]
+            "cancellation is 'complete_in_flight' or 'reject_in_flight', and not 'reject'",
+        ),
         (lambda peer: peer.move(Query.study("1.2"), ""), "'' is not an AE title"),
         (lambda peer: peer.move(Query.study("1.2"), None), "an AE title is text, and not None"),
     ],

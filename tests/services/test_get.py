@@ -222,6 +222,8 @@ async def test_rejecting_takes_a_receiver(files: list[DicomFile]) -> None:
     async with associated(stock, Keeper().keep) as association:
         with pytest.raises(UsageError, match="Receiver"):
             await all_of(CGetScu(association).get(STUDY, cancellation="reject_in_flight"))
+        with pytest.raises(UsageError, match="and not 'reject'"):
+            await all_of(CGetScu(association).get(STUDY, cancellation="reject"))  # type: ignore[arg-type]
     assert stock.asked == []
 
 

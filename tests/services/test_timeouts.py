@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from support.files import write_file
 from support.network import LOOPBACK
-from support.raw_peer import Closed, RawPeer, Unexpected, raw_acceptor
+from support.raw_peer import CT, Closed, RawPeer, Unexpected, raw_acceptor
 from support.services import serve
-from tomowire import Model, OperationTimeout, Peer, Query
+from tomowire import Find, FindAnswers, FindRequest, Get, Model, OperationTimeout, Peer, Query, listen
 from tomowire.aio.address import PeerAddress
 from tomowire.services import pool as pool_module
+from tomowire.services.get_scp import Retrieval, RetrieveRequest
+from tomowire.services.identifiers import encode
 from tomowire.services.timeouts import Timeouts
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -101,6 +104,40 @@ async def test_the_time_out_of_the_operation_itself_is_an_argument(call: Call, t
     async with raw_acceptor(silent) as port, asyncio.timeout(20), Peer(PeerAddress("ANY", LOOPBACK, port)) as peer:
         with pytest.raises(OperationTimeout, match=r"0\.25 s"):
             await call(peer, tmp_path, timeout=0.25)
+
+
+async def one_study(request: FindRequest) -> AsyncIterator[FindAnswers]:
+    found = Dataset()
+    found.QueryRetrieveLevel, found.StudyInstanceUID = "STUDY", "1.2.3"
+    found.SOPClassesInStudy = [CT]
+    yield FindAnswers([encode(found, request.transfer_syntax_uid)])
+
+
+async def never_found(request: RetrieveRequest) -> Retrieval:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("of_client", "of_call"),
+    [
+        ({"timeouts": Timeouts(retrieve=0.25)}, {}),
+        ({}, {"timeouts": Timeouts(retrieve=0.25)}),
+        ({}, {"timeout": 0.25}),
+    ],
+)
+async def test_that_of_a_c_get_which_was_asked_for_first(
+    of_client: dict[str, Any], of_call: dict[str, Any], tmp_path: Path
+) -> None:
+    """The query before it is answered at once: what is late is the retrieval itself."""
+    services = [Find(one_study), Get(never_found)]
+    async with (
+        listen(LOOPBACK, 0, services=services, shutdown_grace=2.0) as server,
+        asyncio.timeout(20),
+        Peer(PeerAddress("ANY", LOOPBACK, server.port), **of_client) as peer,
+    ):
+        with pytest.raises(OperationTimeout, match=r"C-GET.* 0\.25 s"):
+            await get(peer, tmp_path, **of_call)
 
 
 async def deaf(peer: RawPeer) -> None:

@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 Cancellation = Literal["complete_in_flight", "reject_in_flight"]
 COMPLETE_IN_FLIGHT: Final = "complete_in_flight"
 REJECT_IN_FLIGHT: Final = "reject_in_flight"
+_CANCELLATIONS: Final = (COMPLETE_IN_FLIGHT, REJECT_IN_FLIGHT)
 _SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+def check_cancellation(given: object) -> None:
+    """One of the two ways. A word that is none must not be taken for the default: what comes would be kept."""
+    if given not in _CANCELLATIONS:
+        raise UsageError(f"cancellation is {COMPLETE_IN_FLIGHT!r} or {REJECT_IN_FLIGHT!r}, and not {given!r}")
 
 
 def getting(
@@ -132,6 +139,7 @@ class CGetScu:
         object that was not transferred; before, `UsageError` and `DataSetError` for what cannot be asked for; `NoAcceptedContext`,
         `OperationTimeout`, and what else ends an association.
         """
+        check_cancellation(cancellation)
         association = self._association
         model = model_for(query, model)
         context = association.context(model.get)

@@ -11,7 +11,7 @@ from tomowire.services import peer_arguments as arguments
 from tomowire.services import peer_calls
 from tomowire.services.adapting import AUTO, DEFAULT_MOST_ASSOCIATIONS, AdaptivePace
 from tomowire.services.find import default_model_of
-from tomowire.services.get import COMPLETE_IN_FLIGHT
+from tomowire.services.get import COMPLETE_IN_FLIGHT, check_cancellation
 from tomowire.services.pacing import Pacer
 from tomowire.services.pool import DEFAULT_IDLE, DEFAULT_KEPT, Pool
 from tomowire.services.retrying import DEFAULT_RETRIES, retry_waits
@@ -218,6 +218,7 @@ class Peer:
         """
         arguments.check_place(into)
         arguments.check_model(model)
+        check_cancellation(cancellation)
         limits, options = self._limits(timeouts, timeout=timeout, grace=grace)
         return self._kept(
             peer_calls.get(
