@@ -189,7 +189,8 @@ async def test_a_query_handler_that_goes_wrong_is_a_processing_failure(
     handler: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with asking(Find(handler)) as association:
+    # In a lambda: what can be seen when the service is made is refused there.
+    async with asking(Find(lambda request: handler(request))) as association:
         assert await find(association) == 0x0110
         assert await is_usable(association)
     assert "the handler of CFindRQ failed" in caplog.text
@@ -197,7 +198,7 @@ async def test_a_query_handler_that_goes_wrong_is_a_processing_failure(
 
 
 async def test_what_is_no_generator_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async with asking(Find(returns_text)) as association:  # type: ignore[arg-type]
+    async with asking(Find(lambda request: returns_text(request))) as association:
         assert await find(association) == 0x0110
     assert "the query handler returned a coroutine: it has to be an async generator" in caplog.text
 

@@ -581,7 +581,7 @@ async def test_a_handler_without_yield_is_told_to_whoever_wrote_it(caplog: pytes
         raise AssertionError(request)  # never begun
 
     async with (
-        listen(LOOPBACK, 0, services=[Find(answer)], aet="ARCHIVE") as server,  # type: ignore[arg-type]
+        listen(LOOPBACK, 0, services=[Find(lambda request: answer(request))], aet="ARCHIVE") as server,  # type: ignore[arg-type, return-value]
         Peer(f"ARCHIVE@{LOOPBACK}:{server.port}") as peer,
     ):
         with pytest.raises(QueryFailed):

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from support.network import LOOPBACK
 from support.objects import Sample
 from tomowire import (
     BufferedStorage,
+    Find,
+    FindAnswers,
     Folder,
+    Get,
+    Model,
+    Move,
     NoAcceptedContext,
     Peer,
     Query,
+    QueryFailed,
     Server,
     Status,
     Storage,
@@ -83,6 +91,72 @@ async def test_a_port_that_is_none() -> None:
 def test_what_cannot_handle_is_no_handler(kind: Any, handler: Any, named: str) -> None:
     with pytest.raises(UsageError, match=f"is an async function that takes the request, and not {named}$"):
         kind(handler)
+
+
+async def a_match(request: Any) -> AsyncIterator[FindAnswers]:
+    yield FindAnswers([b""])
+
+
+def matches_at_once(request: Any) -> Iterator[FindAnswers]:
+    yield FindAnswers([b""])
+
+
+@pytest.mark.parametrize(
+    ("handler", "complaint"),
+    [
+        (None, "a query handler is an async generator that takes the request, and not NoneType"),
+        (Folder, "and not Folder"),
+        (keep, "a query handler is an async generator (`async def` with `yield`): {module}.keep is none"),
+        (matches_at_once, "{module}.matches_at_once is none"),
+    ],
+    ids=["nothing", "class", "no yield", "no async"],
+)
+def test_what_cannot_answer_queries_is_no_query_handler(handler: Any, complaint: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(complaint.format(module=__name__))):
+        Find(handler)
+
+
+def test_what_cannot_say_what_to_retrieve_is_no_handler() -> None:
+    none: Any = None
+    with pytest.raises(UsageError, match=r"a handler of retrievals is an async function .* not NoneType"):
+        Get(none)
+    with pytest.raises(UsageError, match=r"a handler of retrievals is an async function .* not NoneType"):
+        Move(none, keep)
+    with pytest.raises(UsageError, match=r"a handler of destinations is an async function .* not NoneType"):
+        Move(keep, none)
+
+
+@pytest.mark.parametrize("models", [Model.STUDY_ROOT, "1.2.840.10008.5.1.4.31", ["1.2.840.10008.5.1.4.31"], None])
+def test_what_are_no_models_is_told_and_not_silently_served_by_nobody(models: Any) -> None:
+    complaint = r"models is a list of Model, such as \[Model.STUDY_ROOT\], and not "
+    with pytest.raises(UsageError, match=complaint):
+        Find(a_match, models=models)
+    with pytest.raises(UsageError, match=complaint):
+        Get(keep, models=models)
+    with pytest.raises(UsageError, match=complaint):
+        Move(keep, keep, models=models)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (Dataset(), "the query handler yielded a Dataset: it has to yield FindAnswers([identifier, ...])"),
+        (FindAnswers([Dataset()]), "an identifier in FindAnswers is a Dataset, and not bytes: see `encode`"),  # type: ignore[list-item]
+        (FindAnswers(b"ab"), "an identifier in FindAnswers is a int, and not bytes"),  # type: ignore[arg-type]
+    ],
+    ids=["data set", "data set in a list", "no list"],
+)
+async def test_what_a_query_handler_yields_by_mistake_is_named_in_the_log(
+    given: Any, complaint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(request: Any) -> AsyncIterator[Any]:
+        yield given
+
+    async with listen(LOOPBACK, 0, services=[Find(answer)]) as server, calling(server) as peer:
+        with pytest.raises(QueryFailed, match="0110H"):
+            async for _ in peer.find(Query.studies()):
+                pass
+    assert complaint in caplog.text
 
 
 @pytest.mark.parametrize("kind", [Storage, BufferedStorage])

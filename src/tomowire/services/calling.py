@@ -28,6 +28,16 @@ def checked_handler(handler: Any, what: str) -> Any:
     return handler
 
 
+def checked_generator(handler: Any, what: str) -> Any:
+    """The same for a handler that yields what it has to say, as an async generator."""
+    if not callable(handler) or isinstance(handler, type):
+        shown = handler.__name__ if isinstance(handler, type) else type(handler).__name__
+        raise UsageError(f"{what} is an async generator that takes the request, and not {shown}")
+    if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
+        raise UsageError(f"{what} is an async generator (`async def` with `yield`): {name_of(handler)} is none")
+    return handler
+
+
 def awaitable(work: Any, handler: Callable[..., Any], what: str) -> Awaitable[Any]:
     """What calling a handler has given. Raises `UsageError`, which names it, if that cannot be awaited: `async` was forgotten."""
     if not hasattr(work, "__await__"):

@@ -28,8 +28,9 @@ from tomowire.services.answering import (
     read_identifier,
     told_of_cancel,
 )
+from tomowire.services.calling import checked_generator
 from tomowire.services.extended import QueryOptions
-from tomowire.services.models import Model, model_of
+from tomowire.services.models import Model, checked_models, model_of
 from tomowire.wire.elements import DATA_SET_PRESENT
 from tomowire.wire.messages import CFindRQ, CFindRSP
 from tomowire.wire.value import value
@@ -45,6 +46,7 @@ logger = logging.getLogger("tomowire.find")
 _NOTHING_MORE: Final = QueryOptions()
 # Answers that are sent before the loop looks after other things, such as a C-CANCEL that has come.
 _SENT_AT_A_STRETCH: Final = 32
+_ENCODED: Final = (bytes, bytearray, memoryview)
 
 
 @value()
@@ -90,8 +92,8 @@ class Find:
         relational: bool = False,
         options: QueryOptions = _NOTHING_MORE,
     ) -> None:
-        self._answer = answer
-        self._sop_classes = frozenset(model.find for model in models)
+        self._answer = checked_generator(answer, "a query handler")
+        self._sop_classes = frozenset(model.find for model in checked_models(models))
         self._options = replace(options, relational=options.relational or relational)
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
@@ -164,6 +166,16 @@ def _iterator(answers: Any) -> AsyncIterator[FindAnswers]:
     return cast("AsyncIterator[FindAnswers]", answers)
 
 
+def _check(found: Any) -> None:
+    if not isinstance(found, FindAnswers):
+        raise UsageError(
+            f"the query handler yielded a {type(found).__name__}: it has to yield FindAnswers([identifier, ...])"
+        )
+    for each in found.identifiers:
+        if not isinstance(each, _ENCODED):
+            raise UsageError(f"an identifier in FindAnswers is a {type(each).__name__}, and not bytes: see `encode`")
+
+
 async def _send_answers(request: IncomingRequest, message: CFindRQ, answers: AsyncIterator[FindAnswers]) -> None:
     """Send what the iterator gives until it ends, or the peer has cancelled."""
 
@@ -179,6 +191,7 @@ async def _send_answers(request: IncomingRequest, message: CFindRQ, answers: Asy
     sent = 0
     async with closing(answers):
         async for found in answers:
+            _check(found)
             response = whole if found.optional_keys_supported else in_part
             for identifier in found.identifiers:
                 if request.cancelled:

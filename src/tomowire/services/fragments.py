@@ -86,7 +86,9 @@ async def _items_of(frame: Any) -> AsyncGenerator[bytes | memoryview, None]:
             yield bytes(size % 2)
         return
     if not (hasattr(frame, "read") or hasattr(frame, "__aiter__")):
-        raise UsageError(f"{type(frame).__name__} is no frame of pixel data: bytes are expected")
+        raise UsageError(
+            f"{type(frame).__name__} is no frame of pixel data: give each as the bytes that a codec made of it"
+        )
     reader = reader_of(frame)
     try:
         while part := await read_up_to(reader, _FRAGMENT):

@@ -10,7 +10,7 @@ from tomowire.services.adapting import UNLIMITED_WINDOW
 from tomowire.services.crowd import Crowd
 from tomowire.services.feed import Feed, stopped_by_cancel
 from tomowire.services.fitting import fitted
-from tomowire.services.models import Model
+from tomowire.services.models import Model, checked_models
 from tomowire.services.read_ahead import ReadAhead
 from tomowire.services.retrieval_scp import RetrievalScp
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, CStoreScu
@@ -65,7 +65,9 @@ class Get(RetrievalScp):
         timeout: float = DEFAULT_STORE_TIMEOUT,
         relational: bool = False,
     ) -> None:
-        super().__init__(CGetRQ, (model.get for model in models), objects, timeout, relational=relational)
+        super().__init__(
+            CGetRQ, (model.get for model in checked_models(models)), objects, timeout, relational=relational
+        )
         self._served = Crowd(_MOST_OF_ONE)
 
     def may_be_scp(self, abstract_syntax: str) -> bool:

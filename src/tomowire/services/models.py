@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum, StrEnum
-from typing import Final
+from typing import Any, Final
 
+from tomowire.errors import UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
@@ -81,6 +83,14 @@ _MODELS: Final = {uid: model for model in Model for uid in (model.find, model.mo
 def model_of(sop_class_uid: str) -> Model | None:
     """The model that a SOP class of C-FIND, C-MOVE or C-GET belongs to; None for any other SOP class."""
     return _MODELS.get(sop_class_uid)
+
+
+def checked_models(models: Any) -> tuple[Model, ...]:
+    """The `models` that a service is to serve. Raises `UsageError` for what are none: a UID would serve nothing."""
+    given = tuple(models) if isinstance(models, Iterable) else None
+    if given is None or not all(isinstance(each, Model) for each in given):
+        raise UsageError(f"models is a list of Model, such as [Model.STUDY_ROOT], and not {models!r}")
+    return given
 
 
 def querying(model: Model = Model.STUDY_ROOT) -> ProposedContext:

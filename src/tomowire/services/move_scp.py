@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from tomowire.aio.connect import DEFAULT_AE_TITLE
 from tomowire.errors import RetrieveFailed
 from tomowire.protocol.status import MOVE_DESTINATION_UNKNOWN
+from tomowire.services.calling import checked_handler
 from tomowire.services.feed import Feed, stopped_by_cancel
-from tomowire.services.models import Model
+from tomowire.services.models import Model, checked_models
 from tomowire.services.retrieval_scp import RetrievalScp
 from tomowire.services.sending import send_feed
 from tomowire.services.storage import DEFAULT_STORE_TIMEOUT, MoveOriginator
@@ -76,8 +77,10 @@ class Move(RetrievalScp):
         timeout: float = DEFAULT_STORE_TIMEOUT,
         relational: bool = False,
     ) -> None:
-        super().__init__(CMoveRQ, (model.move for model in models), objects, timeout, relational=relational)
-        self._destination = destination
+        super().__init__(
+            CMoveRQ, (model.move for model in checked_models(models)), objects, timeout, relational=relational
+        )
+        self._destination = checked_handler(destination, "a handler of destinations")
 
     async def _answer(self, request: IncomingRequest) -> None:
         message = cast("CMoveRQ", request.message)

@@ -6,7 +6,7 @@ from asyncio import to_thread
 from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.errors import DataSetError, UsageError
 from tomowire.services.arguments import checked_size
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from tomowire.services.byte_readers import ByteReader
+
+_KINDS_OF_PIXELS: Final = (
+    "bytes (of an array its `tobytes()`), a path, a binary stream, or an asynchronous iterator of bytes"
+)
+_KINDS_OF_FRAMES: Final = "compressed frames as an iterable of bytes, or one frame as bytes, a path or a stream"
 
 
 class WithPixels:
@@ -87,7 +92,8 @@ class WithPixels:
         if self._offset and self._path is None:
             raise UsageError("`offset` is for a file; wind a stream to where the pixels begin")
         if not is_readable and not (self._is_encapsulated and hasattr(self._pixels, "__iter__")):
-            raise UsageError(f"{type(self._pixels).__name__} cannot be where pixels come from")
+            kinds = _KINDS_OF_FRAMES if self._is_encapsulated else _KINDS_OF_PIXELS
+            raise UsageError(f"{type(self._pixels).__name__} cannot be where pixels come from: give {kinds}")
 
     @asynccontextmanager
     async def pieces(self, payload: int) -> AsyncIterator[StreamPieces]:

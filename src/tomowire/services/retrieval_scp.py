@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tomowire.protocol.status import UNRECOGNIZED_OPERATION
 from tomowire.services.answering import IDENTIFIER_SYNTAXES, RETRIEVE_NEGOTIATION_BYTES, agree_relational
+from tomowire.services.calling import checked_handler
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -22,7 +23,7 @@ class RetrievalScp:
     ) -> None:
         self._kind = kind
         self._sop_classes = frozenset(sop_classes)
-        self._objects = objects
+        self._objects = checked_handler(objects, "a handler of retrievals")
         self._timeout = timeout
         self._relational = relational
 
