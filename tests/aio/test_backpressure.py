@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from support.network import LOOPBACK
-from support.raw_peer import CT, RawPeer, command_pdu, echo_rq, message_pdus, p_data, raw_acceptor, store_rq
+from support.raw_peer import CT, RELEASE_RP, RawPeer, command_pdu, echo_rq, message_pdus, p_data, raw_acceptor, store_rq
 from support.requirements import REPOSITORY
 from support.services import Keeper, serve
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS
 from tomowire.aio.budget import LEAST_MEMORY
 from tomowire.aio.connect import associate
+from tomowire.aio.ending import Ending
+from tomowire.errors import AssociationReleased
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.models import Model
 from tomowire.services.move import CMoveScu, moving
@@ -27,6 +29,7 @@ from tomowire.services.storage_scp import StoreRequest
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CEchoRSP, CMoveRSP, CStoreRSP, Response
+from tomowire.wire.pdu import AReleaseRQ
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -158,6 +161,34 @@ async def test_a_flood_of_responses_without_data_sets_waits_until_they_are_taken
             assert association.connection.is_reading_held
             taken = 1 + len([each async for each in progress])
     assert taken == -(-sent // len(pending)) * 100 + 1
+
+
+@pytest.mark.parametrize("is_held_up_before", [True, False])
+async def test_they_do_not_hold_up_a_release(is_held_up_before: bool) -> None:
+    """Who leaves a retrieval in the middle is not to wait for the answer behind what nobody takes."""
+    pending = command_pdu(1, CMoveRSP(message_id_being_responded_to=1, status=0xFF00)) * 100
+    begun = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.read_message()
+        await peer.send(pending)
+        sent = await peer.send_until_stalled(pending, limit=50 * MB) if is_held_up_before else 0
+        begun.set()
+        assert isinstance(await peer.read_pdu(), AReleaseRQ)
+        await peer.send(pending[sent % len(pending) :], *[pending] * 200, RELEASE_RP)
+        assert await peer.read_until_closed() == b""
+
+    async with raw_acceptor(script) as port:
+        peer = f"ANY@{LOOPBACK}:{port}"
+        async with associate(peer, [moving(Model.STUDY_ROOT)], release_timeout=20) as association:
+            progress = CMoveScu(association).move(Query.study("1.2.3"), "SOMEWHERE")
+            await anext(progress)
+            await begun.wait()
+        assert association.end is not None
+        assert association.end.how is Ending.RELEASED
+        with pytest.raises(AssociationReleased, match="not been taken"):
+            assert [each async for each in progress]
 
 
 async def test_they_are_copied_when_their_caller_waits_for_something_else() -> None:

@@ -9,7 +9,7 @@ from zlib import MAX_WBITS, compressobj
 import pytest
 
 from support.data_sets import ENCODERS, EXPLICIT, Encoder, elements_of_an_image, pydicom_data_sets
-from tomowire.services.completeness import is_whole
+from tomowire.services.completeness import is_whole, pixel_bytes
 from tomowire.services.dicom_file import DicomFile
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -61,3 +61,19 @@ def test_of_real_files_those_are_cut_short_that_say_so(tmp_path: Path) -> None:
         if not verdict(tmp_path / "x", stored.transfer_syntax, stored.data)
     ]
     assert sorted(cut) == ["MR_truncated.dcm", "rtplan_truncated.dcm"]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.transfer_syntax)
+def test_the_pixel_data_of_the_image_is_measured_and_not_that_of_an_icon(encoder: Encoder, tmp_path: Path) -> None:
+    element = encoder.element
+    icon = element(0x7FE00010, "OW", bytes(64))
+    data_set = (
+        encoder.sequence(0x00880200, encoder.item(icon, defined=False), defined=False)
+        + element(0x7FE00010, "OW", bytes(1000))
+        + element(0x7FE10010, "LO", b"x ")
+    )
+    file = DicomFile(tmp_path / "x", "1.2", "1.3", encoder.transfer_syntax, 0, len(data_set))
+    file.path.write_bytes(data_set)
+    assert pixel_bytes(file) == 1000
+    file.path.write_bytes(data_set[:-1])
+    assert pixel_bytes(file) is None

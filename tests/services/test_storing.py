@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from tomowire.errors import (
     TranscodingFailed,
     UsageError,
 )
-from tomowire.services import converting, stream_transcoding, transcoding
+from tomowire.services import converting, stream_transcoding
 from tomowire.services.dataset_source import DatasetSource
 from tomowire.services.dicom_file import inspect
 from tomowire.services.pixel_source import WithPixels
@@ -167,18 +167,28 @@ async def test_what_the_peer_does_not_take_is_transcoded_on_request_only() -> No
         assert await is_usable(scu)
 
 
-async def test_a_large_file_of_which_only_the_layout_changes_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a document of any size in it: nothing is refused that was sent before."""
+@pytest.mark.parametrize(("most_attributes", "in_pieces"), [(64 << 20, True), (100, False)])
+async def test_a_large_file_of_which_only_the_layout_changes_goes_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, most_attributes: int, in_pieces: bool
+) -> None:
+    """If it is large because of its pixels. A document in it has to be held anyhow, and then waits for the memory as others do."""
     monkeypatch.setattr(converting, "_LARGE", 1000)
-    monkeypatch.setattr(stream_transcoding, "MOST_ATTRIBUTES", 100)
+    monkeypatch.setattr(stream_transcoding, "MOST_ATTRIBUTES", most_attributes)
     file = inspect(Path(get_testdata_file("MR_small.dcm")))
     expected = await transcode(file, IMPLICIT_VR_LITTLE_ENDIAN)
+    held: list[int] = []
+
+    def memory(size: int) -> nullcontext[None]:
+        held.append(size)
+        return nullcontext()
+
+    monkeypatch.setattr(converting, "transcoding_memory", memory)
     keeper = Keeper()
     proposal = [storage(file.sop_class_uid, [IMPLICIT_VR_LITTLE_ENDIAN])]
     async with serve(keeper) as server, associate(f"ANY@{LOOPBACK}:{server.port}", proposal) as association:
-        monkeypatch.setattr(transcoding, "_transcode", None)
         assert (await CStoreScu(association).send(file, transcode=True)).is_success
     assert keeper.stored[file.sop_instance_uid] == expected
+    assert bool(held) is not in_pieces
 
 
 async def test_priority_and_originator_are_told() -> None:

@@ -66,7 +66,7 @@ def function(of: str, *, may_be_async: bool = True) -> Check:
         if not callable(value) or isinstance(value, type):
             raise _not_allowed(name, value, f"{kind} of {of}, or None")
         if not may_be_async and inspect.iscoroutinefunction(value):
-            raise UsageError(f"{name} is {kind} of {of}, and not the async function {_name_of(value)}")
+            raise UsageError(f"{name} is {kind} of {of}, and not the async function {name_of(value)}")
 
     return allowed
 
@@ -94,7 +94,7 @@ def tls(kind: Literal["TlsClient", "TlsServer"], who: str) -> Check:
 def awaited(name: str, handler: Any, result: Any) -> Any:
     """What an asynchronous `handler` has given to be awaited. Raises `UsageError` that names it: `async` was forgotten."""
     if not inspect.isawaitable(result):
-        raise UsageError(f"{name} is no async function (`async def`): {_name_of(handler)}")
+        raise UsageError(f"{name} is no async function (`async def`): {name_of(handler)}")
     return result
 
 
@@ -103,17 +103,18 @@ def not_awaited(name: str, handler: Any, result: Any) -> Any:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise UsageError(f"{name} must not be asynchronous: {_name_of(handler)}")
+        raise UsageError(f"{name} must not be asynchronous: {name_of(handler)}")
     return result
+
+
+def name_of(handler: Any) -> str:
+    """A handler's name, with its module."""
+    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
+    return f"{getattr(handler, '__module__', None) or type(handler).__module__}.{name}"
 
 
 def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _name_of(handler: Any) -> str:
-    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    return f"{getattr(handler, '__module__', None) or type(handler).__module__}.{name}"
 
 
 def _not_allowed(name: str, value: Any, words: str) -> UsageError:

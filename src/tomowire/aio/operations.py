@@ -6,9 +6,9 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from tomowire.aio.operation import Operation
+from tomowire.aio.operation import MOST_UNREAD, Operation
 from tomowire.aio.timing import Alarm
-from tomowire.errors import OperationTimeout, PeerMisbehaved, UsageError
+from tomowire.errors import AssociationReleased, OperationTimeout, PeerMisbehaved, UsageError
 from tomowire.protocol.status import Status
 from tomowire.wire.messages import CFindRQ, CGetRQ, CMoveRQ
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MESSAGE_IDS: Final = 0xFFFF
 _RESPONSE: Final = 0x8000
 _SEVERAL_RESPONSES: Final = (CFindRQ, CGetRQ, CMoveRQ)
+_UNTAKEN: Final = f"the association was released while {MOST_UNREAD} responses had not been taken"
 
 
 class Operations:
@@ -49,6 +50,7 @@ class Operations:
         self._on_late = on_late
         self._on_crowded = on_crowded
         self._crowded = 0  # how many operations hold up the peer
+        self._is_releasing = False
         self._all: dict[int, Operation] = {}  # by Message ID, in the order in which they came
         self._queue: deque[Operation] = deque()  # those that wait for a place in the window
         self._admitted = 0
@@ -170,20 +172,32 @@ class Operations:
             self._give_back_place(operation)
         else:
             self._hold_up_peer_if_crowded(operation)
-        if not operation.abandoned:
+        if not operation.abandoned and operation.error is None:
             operation.deliver(response, data, now)
             return None
         if data is not None:
             data.close()
-        if operation.answered:
+        if operation.abandoned and operation.answered:
             self._remove(operation)
         return None
 
     def _hold_up_peer_if_crowded(self, operation: Operation) -> None:
-        if operation.is_crowded and not operation.holds_up_peer:
-            operation.holds_up_peer = True
-            self._crowded += 1
-            self._on_crowded(True)
+        if not operation.is_crowded or operation.holds_up_peer:
+            return
+        if self._is_releasing:
+            operation.fail(AssociationReleased(_UNTAKEN))
+            return
+        operation.holds_up_peer = True
+        self._crowded += 1
+        self._on_crowded(True)
+
+    def on_release(self) -> None:
+        """The answer to a release is asked for: it must not wait behind responses that nobody takes."""
+        self._is_releasing = True
+        for operation in self._with_several.values():
+            if operation.holds_up_peer:
+                operation.fail(AssociationReleased(_UNTAKEN))
+                self.on_taken(operation)
 
     def on_unreadable(self, error: CommandSetError) -> str:
         """A response has come that cannot be read. Returns what is wrong with it; whose it is, if that can be told, is told too."""

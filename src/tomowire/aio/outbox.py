@@ -75,6 +75,7 @@ class Outbox:
             if self._upper.state is State.STA6_DATA_TRANSFER:
                 self._upper.release(now())
                 self._connection.flush()
+                self._operations.on_release()
 
     # For `MessageSender`
 

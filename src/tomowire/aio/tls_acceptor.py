@@ -8,7 +8,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.connection import printable_address
-from tomowire.aio.failing import describe_failure
+from tomowire.aio.failing import log_failure
 from tomowire.aio.tls_context import check_side, context_of_server
 from tomowire.aio.tls_handshake import Handshake
 from tomowire.aio.tls_reasons import why_acceptor
@@ -116,15 +116,10 @@ class TlsAcceptor:
             level = logging.WARNING if handshake.first else logging.INFO
             logger.log(level, "%s: %s", peer, why_acceptor(error, handshake.first))
         except Exception as error:  # of an SSLContext of the caller's own, or a mistake here
-            _tell_failure(peer, "the TLS handshake", error)
+            log_failure(logger, f"{peer}: the TLS handshake", error)
         else:
             try:
                 handshake.hand_over(tls, connection())
             except Exception as error:
                 tls.abort()
-                _tell_failure(peer, "what follows the TLS handshake", error)
-
-
-def _tell_failure(peer: str, what: str, error: Exception) -> None:
-    logger.error("%s: %s failed: %s", peer, what, describe_failure(error))
-    logger.debug("%s: %s failed", peer, what, exc_info=error)
+                log_failure(logger, f"{peer}: what follows the TLS handshake", error)

@@ -7,7 +7,8 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-from tomowire.aio.failing import describe_failure
+from tomowire.aio.arguments import name_of
+from tomowire.aio.failing import log_failure
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,19 +46,9 @@ def awaitable(work: Any, handler: Callable[..., Any], what: str) -> Awaitable[An
     return cast("Awaitable[Any]", work)
 
 
-def name_of(handler: Callable[..., Any]) -> str:
-    """A handler's name, with its module."""
-    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    return f"{getattr(handler, '__module__', None) or type(handler).__module__}.{name}"
-
-
 def log_broken(what: str, handler: Callable[..., Any], error: Exception) -> None:
-    """A handler has failed by its own fault, or that of what it calls: `what` says of whose request, and what became of it.
-
-    The traceback is only for who asks for it, at DEBUG: the text of an exception may quote a data set.
-    """
-    logger.error("%s: the handler %s failed: %s", what, name_of(handler), describe_failure(error))
-    logger.debug("%s", what, exc_info=error)
+    """A handler has failed by its own fault, or that of what it calls: `what` says of whose request, and what became of it."""
+    log_failure(logger, f"{what}: the handler {name_of(handler)}", error)
 
 
 class TookTooLong(Exception):

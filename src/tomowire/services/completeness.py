@@ -24,6 +24,7 @@ _LENGTH: Final = 4
 _INFLATED: Final = 1 << 16
 _DELIMITERS: Final = 0xFFFE  # PS3.5 7.5: items, and what ends them and their sequences
 _ITEM: Final = 0xE000
+_PIXELS: Final = 0x7FE0
 _LONG_VRS: Final = frozenset(vr.encode("ascii") for vr in LONG_VRS)
 
 
@@ -53,6 +54,17 @@ def _ends_deflated(opened: IO[bytes]) -> bool:
     return True
 
 
+def pixel_bytes(file: DicomFile) -> int | None:
+    """Bytes of the pixel data in a file that is neither compressed nor deflated; None if the file is not whole.
+
+    Blocking. Raises `OSError`.
+    """
+    with file.path.open("rb") as opened:
+        opened.seek(file.offset)
+        walk = _Walk(opened, file.transfer_syntax_uid)
+        return walk.pixels if walk.ends() else None
+
+
 class _Walk:
     """From element to element. What has a length is passed over whole; what has none is entered, and its end waited for."""
 
@@ -67,15 +79,20 @@ class _Walk:
         self._open: list[bool] = []
         """For each sequence and item of undefined length that has begun: whether what is in it is in Implicit VR."""
         self._is_implicit = syntax == IMPLICIT_VR_LITTLE_ENDIAN
+        self.pixels = 0
+        """Bytes of pixel data that have been passed over."""
 
     def ends(self) -> bool:
         while self._position < self._size:
             header = self._read(_HEADER)
             if len(header) < _HEADER:
                 return not self._open and not any(header)  # some programs fill up with zeros
+            is_inside = bool(self._open)
             length = self._pass_header(header)
             if length is None:
                 return True  # no element
+            if not is_inside and self._tag.unpack_from(header)[0] == _PIXELS:
+                self.pixels += length
             self._position += length
         return self._position == self._size and not self._open
 

@@ -52,7 +52,7 @@ async def in_agreed_syntax(
     if isinstance(source, DicomFile) and await asyncio.to_thread(_goes_in_pieces, source, target):
         from tomowire.services.stream_transcoding import TranscodedSource
 
-        yield TranscodedSource(source, target, most_attributes=source.size), None
+        yield TranscodedSource(source, target), None
         return
     from tomowire.services.transcoding import transcode as transcoded
     from tomowire.services.transcoding import transcoded_size
@@ -80,11 +80,15 @@ async def _possible(source: Source, targets: Sequence[str], wanted: str | None) 
 
 
 def _goes_in_pieces(file: DicomFile, target: str) -> bool:
-    """Whether a file is too large to be held, and nothing can be wrong in it that would be found out in the middle."""
-    from tomowire.services.completeness import is_whole
+    """Whether a file is too large to be held, its attributes are not, and nothing in it can be found out to be wrong on the way."""
+    from tomowire.services.completeness import pixel_bytes
+    from tomowire.services.stream_transcoding import MOST_ATTRIBUTES
 
     plain = UNCOMPRESSED - {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}
-    return file.size > _LARGE and file.transfer_syntax_uid in plain and target in UNCOMPRESSED and is_whole(file)
+    if file.size <= _LARGE or file.transfer_syntax_uid not in plain or target not in UNCOMPRESSED:
+        return False
+    pixels = pixel_bytes(file)
+    return pixels is not None and file.size - pixels <= MOST_ATTRIBUTES
 
 
 async def _whole(source: DicomFile | EncodedDataSet | DatasetSource) -> DicomFile | EncodedDataSet:

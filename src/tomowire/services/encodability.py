@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pydicom.filebase import DicomBytesIO
 
 _DEEPEST: Final = 64
-_ASCII: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})  # PS3.5 6.2
+# PS3.5 6.2. Not DS and IS: what is a number is ASCII, and contours have a million of them.
+_ASCII: Final = frozenset({"AE", "AS", "CS", "DA", "DT", "TM", "UI", "UR"})
 _ITEM_END: Final = 0xFFFEE00D
 _ITEM: Final = 0xFFFEE000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tomowire.aio.arguments import name_of
 from tomowire.errors import DataSetError, StoreFailed, UsageError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, PROCESSING_FAILURE, SUCCESS, Status
-from tomowire.services.calling import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -59,14 +59,12 @@ class TranscodedSource:
     """The object of `source` in the transfer syntax `to_ts`: a `Source`. Both are UIDs of which `can_transcode` is true.
 
     Its attributes, as far as they stand before the pixel data, and the first frame are read and transcoded before anything is sent;
-    what is wrong further on ends the transfer in the middle. Of attributes, before the pixel data and behind it, there may be
-    `most_attributes` bytes. Raises `TranscodingFailed`, and what the source raises.
+    what is wrong further on ends the transfer in the middle. Raises `TranscodingFailed`, and what the source raises.
     """
 
     size: int | None = None
 
-    def __init__(self, source: Source, to_ts: str, *, most_attributes: int | None = None) -> None:
-        self._most_attributes = most_attributes or MOST_ATTRIBUTES
+    def __init__(self, source: Source, to_ts: str) -> None:
         self.sop_class_uid = source.sop_class_uid
         self.sop_instance_uid = source.sop_instance_uid
         self.transfer_syntax_uid = to_ts
@@ -80,7 +78,7 @@ class TranscodedSource:
     async def pieces(self, payload: int) -> AsyncIterator[StreamPieces]:
         """The data set; see `Source`."""
         async with self._source.pieces(PIECE) as pieces:
-            work = _Transcoding(self._source, self.transfer_syntax_uid, PiecesReader(pieces), self._most_attributes)
+            work = _Transcoding(self._source, self.transfer_syntax_uid, PiecesReader(pieces))
             async with StreamPieces(await work.begun(), None, payload, self.name) as made:
                 yield made
 
@@ -88,8 +86,7 @@ class TranscodedSource:
 class _Transcoding:
     """One object on its way: the readers that make it, one behind the other."""
 
-    def __init__(self, source: Source, to_ts: str, reader: ByteReader, most_attributes: int) -> None:
-        self._most_attributes = most_attributes
+    def __init__(self, source: Source, to_ts: str, reader: ByteReader) -> None:
         from_ts = source.transfer_syntax_uid
         self._failed = f"cannot transcode {source.sop_instance_uid} from {name_of(from_ts)} to {name_of(to_ts)}: "
         self._name = source.name
@@ -130,9 +127,9 @@ class _Transcoding:
                 if dataset.original_encoding[0]:  # some writers name explicit VR and use implicit
                     self._from = IMPLICIT_VR_LITTLE_ENDIAN
                 return data[:end], dataset, data[end:]
-            if len(data) > self._most_attributes:
+            if len(data) > MOST_ATTRIBUTES:
                 raise DataSetError(
-                    f"it has more than {self._most_attributes >> 20} MB of attributes before its pixel data, "
+                    f"it has more than {MOST_ATTRIBUTES >> 20} MB of attributes before its pixel data, "
                     "too many for a stream; send a file or a data set"
                 )
             wanted *= _MORE
@@ -150,7 +147,7 @@ class _Transcoding:
             if element.tag in _PIXELS:
                 break
             has_offsets |= element.tag in _OFFSET_TABLES
-            await read_up_to(reader, min(element.length, self._most_attributes))
+            await read_up_to(reader, min(element.length, MOST_ATTRIBUTES))
         if self._is_compressed:
             return await self._decoded_pixels(head, dataset, element, reader, one_each=has_offsets)
         if self._compressed_in is not None:
@@ -245,9 +242,9 @@ class _Transcoding:
         """What follows the pixel data."""
 
         async def made() -> AsyncIterator[bytes]:
-            data = await read_up_to(reader, self._most_attributes + 1)
-            if len(data) > self._most_attributes:
-                raise self._failure(f"more than {self._most_attributes >> 20} MB of attributes follow its pixel data")
+            data = await read_up_to(reader, MOST_ATTRIBUTES + 1)
+            if len(data) > MOST_ATTRIBUTES:
+                raise self._failure(f"more than {MOST_ATTRIBUTES >> 20} MB of attributes follow its pixel data")
             if data not in (b"", b"\0"):  # a null byte may be the padding of an odd length
                 yield await self._encoded(data, None)
 
