@@ -53,9 +53,11 @@ from support.upper_layers import (
 from support.wire_values import raw_item
 from tomowire.protocol.acceptance import REJECT_LOCAL_LIMIT, AcceptorPolicy, answer
 from tomowire.protocol.events import AssociateAccepted, AssociationEnded, MessageReceived, ReleaseRequested
-from tomowire.protocol.negotiation import ProposedContext
+from tomowire.protocol.negotiation import Agreement, ProposedContext
 from tomowire.protocol.states import State
+from tomowire.wire.items import PresentationContextAC
 from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, encode_pdu
+from tomowire.wire.user_information import UserInformation
 
 
 @pytest.mark.parametrize("version", [0x0001, 0x0003, 0xFFFF])
@@ -257,11 +259,16 @@ def test_case_27_roles_are_answered_as_proposed_and_only_then(
     assert [(role.scu, role.scp) for role in response.user_information.role_selections] == roles
 
 
-def test_case_27_absent_roles_are_the_default() -> None:
-    joined = Joined(contexts=[ProposedContext(CT, (IMPLICIT,), scu=True, scp=True)])
-    assert joined.requestor.agreement is not None
-    context = joined.requestor.agreement.contexts[1]
-    assert (context.requestor_is_scu, context.requestor_is_scp) == (True, False)
+@pytest.mark.parametrize(("scu", "scp"), [(True, True), (False, True)])
+def test_case_27_absent_roles_are_the_default(scu: bool, scp: bool) -> None:
+    """Of an acceptor that knows nothing of roles, and so of one to whom none was proposed."""
+    asked_for = proposal(ProposedContext(CT, (IMPLICIT,), scu=scu, scp=scp), ProposedContext(MR, (IMPLICIT,)))
+    assert [role.sop_class_uid for role in asked_for.user_information.role_selections] == [CT]
+    information = UserInformation(maximum_length=0, implementation_class_uid="1.2.3")
+    contexts = tuple(PresentationContextAC(context_id, 0, IMPLICIT) for context_id in (1, 3))
+    agreement = Agreement.of(asked_for, AAssociateAC("ACCEPTOR", "REQUESTOR", contexts, information))
+    roles = [(context.requestor_is_scu, context.requestor_is_scp) for context in agreement.contexts.values()]
+    assert roles == [(True, False)] * 2
 
 
 def test_case_28_a_missing_implementation_class_uid_is_tolerated() -> None:

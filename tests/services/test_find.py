@@ -27,6 +27,7 @@ from tomowire import (
     NoAcceptedContext,
     OperationTimeout,
     Peer,
+    PeerAddress,
     PeerMisbehaved,
     Query,
     QueryFailed,
@@ -41,9 +42,11 @@ from tomowire import (
 from tomowire.aio.serving import ServiceProvider
 from tomowire.errors import DataSetError
 from tomowire.services.answering import LARGEST_IDENTIFIER
+from tomowire.services.find import associate_for_queries
 from tomowire.services.identifiers import decode, encode
 from tomowire.wire.items import PresentationContextRQ
 from tomowire.wire.messages import CCancelRQ, CEchoRQ, CFindRQ, CFindRSP
+from tomowire.wire.pdu import AReleaseRQ
 from tomowire.wire.user_information import ExtendedNegotiation, UserInformation
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -713,3 +716,24 @@ async def test_peer_find_raises_what_went_wrong() -> None:
             await ids(peer.find(Query.studies()))
         with pytest.raises(NoAcceptedContext):
             await ids(peer.find(Query.patients()))
+
+
+async def test_the_query_that_failed_is_told_also_where_the_release_is_not_answered_then() -> None:
+    """As the commands ask: a refusal ends no association in disorder, and how the release went counts less than it."""
+    asked_for_release = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        message = await peer.read_message()
+        refusal = CFindRSP(message_id_being_responded_to=message.command.message_id, status=0xA900)
+        await peer.send(message_pdus(message.context_id, refusal, None))
+        assert isinstance(await peer.read_pdu(), AReleaseRQ)
+        asked_for_release.set()
+        await peer.read_until_closed()
+
+    async with raw_acceptor(script) as port:
+        address = PeerAddress("ANY", LOOPBACK, port)
+        with pytest.raises(QueryFailed):
+            async with associate_for_queries(address, [querying()], release_timeout=0.1) as association:
+                await ids(CFindScu(association).find(Query.studies()))
+    assert asked_for_release.is_set()
