@@ -15,6 +15,12 @@ from support.network import LOOPBACK
 from support.objects import Sample
 from tomowire import (
     BufferedStorage,
+    CEchoScu,
+    CFindScu,
+    CGetScu,
+    CMoveScu,
+    CStoreScu,
+    EventReporter,
     Find,
     FindAnswers,
     Folder,
@@ -22,6 +28,7 @@ from tomowire import (
     Model,
     Move,
     NoAcceptedContext,
+    NormalizedScu,
     Peer,
     Query,
     QueryFailed,
@@ -222,3 +229,16 @@ async def test_a_missing_codec_is_told_to_who_wants_to_transcode(
     assert isinstance(sent.error, TranscodingFailed)
     assert 'pip install "tomowire[images]"' in str(sent.error)
     assert isinstance(as_it_is.error, NoAcceptedContext)
+
+
+@pytest.mark.parametrize(
+    "service",
+    [CEchoScu, CFindScu, CGetScu, CMoveScu, CStoreScu, NormalizedScu, EventReporter],
+    ids=lambda kind: kind.__name__,
+)
+def test_what_is_no_association_has_no_services(service: Any) -> None:
+    complaint = f"{service.__name__} works on an association, and not on a "
+    with pytest.raises(UsageError, match=f"{complaint}Peer: `async with associate"):
+        service(Peer("ARCHIVE@localhost"))
+    with pytest.raises(UsageError, match=complaint):
+        service(associate("ARCHIVE@localhost", [verification()]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from support.network import LOOPBACK
@@ -10,7 +12,7 @@ from tomowire.aio.address import PeerAddress
 from tomowire.aio.listen import listen
 from tomowire.errors import AssociationRejected
 from tomowire.services.extended import QueryOptions, RetrieveOptions, StorageOptions
-from tomowire.services.find_scp import Find
+from tomowire.services.find_scp import Find, FindAnswers
 from tomowire.services.get_scp import Get
 from tomowire.services.models import Model
 from tomowire.services.probing import KINDS, UNCOMPRESSED, Probe
@@ -38,6 +40,11 @@ async def keep(_: object) -> int:
 
 async def nothing(_: object) -> None:
     raise AssertionError("nothing is asked for")
+
+
+async def no_answers(_: object) -> AsyncIterator[FindAnswers]:
+    raise AssertionError("nothing is asked for")
+    yield
 
 
 async def test_what_is_supported_and_what_is_not() -> None:
@@ -74,7 +81,7 @@ async def test_a_peer_with_c_get_says_what_it_can_send() -> None:
 
 
 async def test_a_peer_says_what_it_answers_to_extended_negotiation() -> None:
-    find = Find(nothing, options=QueryOptions(fuzzy_matching=True), relational=True)  # type: ignore[arg-type]
+    find = Find(no_answers, options=QueryOptions(fuzzy_matching=True), relational=True)
     services = [find, Get(nothing), Storage(keep, sop_classes=[CT])]  # type: ignore[arg-type]
     async with listen(LOOPBACK, 0, services=services) as server:
         probe = Probe(PeerAddress("ANY", LOOPBACK, server.port))

@@ -34,3 +34,11 @@ def checked_size(size: Any, name: str) -> int | None:
     if size is None or (isinstance(size, int) and size >= 0):
         return size
     raise UsageError(f"`{name}` is a number of bytes, not {size!r}")
+
+
+def checked_association(association: Any, service: str) -> Any:
+    """`association`, or what does as one. Raises `UsageError` for what is none, such as a `Peer`; `service` is whose it is."""
+    if not hasattr(association, "context"):
+        how = "`async with associate(...) as association` gives one"
+        raise UsageError(f"{service} works on an association, and not on a {type(association).__name__}: {how}")
+    return association

@@ -10,6 +10,7 @@ from tomowire.aio.connect import associate
 from tomowire.aio.responses import responses
 from tomowire.errors import AssociationError, DataSetError, OperationTimeout, PeerMisbehaved, QueryFailed, UsageError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, OUT_OF_RESOURCES, Status
+from tomowire.services.arguments import checked_association
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import Level, Model
 from tomowire.services.query import Query, default_model
@@ -35,7 +36,7 @@ class CFindScu:
     """C-FIND on an association that has a presentation context for the model: `querying(model)`."""
 
     def __init__(self, association: Association) -> None:
-        self._association = association
+        self._association: Association = checked_association(association, "CFindScu")
 
     async def find(
         self,

@@ -10,6 +10,7 @@ from tomowire.aio.operation import on_behalf_of
 from tomowire.errors import OperationTimeout, StoreFailed, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import PROCESSING_FAILURE
+from tomowire.services.arguments import checked_association
 from tomowire.services.calling import awaitable, checked_handler
 from tomowire.services.find import DEFAULT_CANCEL_GRACE
 from tomowire.services.models import Model
@@ -115,7 +116,7 @@ class CGetScu:
     """
 
     def __init__(self, association: Association, receiver: Receiver | None = None) -> None:
-        self._association = association
+        self._association: Association = checked_association(association, "CGetScu")
         self._receiver = receiver
 
     async def get(

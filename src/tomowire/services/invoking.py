@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from tomowire.errors import DataSetError, InvalidUid, NoAcceptedContext
 from tomowire.protocol.status import Status
 from tomowire.services.answered import Answered
+from tomowire.services.arguments import checked_association
 from tomowire.services.attribute_lists import decode_list, encode_elsewhere, gather
 from tomowire.uids import is_tolerable_uid, name_of
 from tomowire.wire.elements import DATA_SET_PRESENT, NO_DATA_SET
@@ -59,7 +60,9 @@ class Invoker:
     """
 
     def __init__(self, association: Association, abstract_syntax: str | None, largest: int, *, as_scp: bool) -> None:
-        self._association = association
+        self._association: Association = checked_association(
+            association, "EventReporter" if as_scp else "NormalizedScu"
+        )
         self._abstract_syntax = abstract_syntax
         self._largest = largest
         self._as_scp = as_scp

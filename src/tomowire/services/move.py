@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tomowire.aio.address import check_ae_title
 from tomowire.protocol.negotiation import ProposedContext
+from tomowire.services.arguments import checked_association
 from tomowire.services.find import DEFAULT_CANCEL_GRACE
 from tomowire.services.models import Model
 from tomowire.services.retrieving import (
@@ -38,7 +39,7 @@ class CMoveScu:
     """C-MOVE on an association that has a presentation context for the model: `moving(model)`."""
 
     def __init__(self, association: Association) -> None:
-        self._association = association
+        self._association: Association = checked_association(association, "CMoveScu")
 
     async def move(
         self,

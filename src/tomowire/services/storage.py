@@ -14,6 +14,7 @@ from tomowire.errors import NoAcceptedContext, OperationTimeout, UsageError
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import Status
 from tomowire.services.answered import Answered
+from tomowire.services.arguments import checked_association
 from tomowire.services.converting import in_agreed_syntax
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.exchanging import Exchange
@@ -85,7 +86,7 @@ class CStoreScu:
     """C-STORE on an association. Several `send` may run at once: as many are outstanding as the negotiated window allows."""
 
     def __init__(self, association: Association) -> None:
-        self._association = association
+        self._association: Association = checked_association(association, "CStoreScu")
 
     async def send(
         self,

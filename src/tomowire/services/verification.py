@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.protocol.negotiation import ProposedContext
 from tomowire.protocol.status import SUCCESS, UNRECOGNIZED_OPERATION, Status
+from tomowire.services.arguments import checked_association
 from tomowire.uids import TRANSFER_SYNTAXES, VERIFICATION
 from tomowire.wire.messages import CEchoRQ, CEchoRSP
 
@@ -27,7 +28,7 @@ class CEchoScu:
     """C-ECHO on an association that has a presentation context for Verification."""
 
     def __init__(self, association: Association) -> None:
-        self._association = association
+        self._association: Association = checked_association(association, "CEchoScu")
 
     async def echo(self, *, timeout: float = DEFAULT_ECHO_TIMEOUT) -> Status:
         """One C-ECHO (PS3.7 9.1.5). Returns the status; raises `OperationTimeout` when no answer came in `timeout` seconds."""
