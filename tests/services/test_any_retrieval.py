@@ -38,17 +38,26 @@ def files(tmp_path: Path) -> list[DicomFile]:
 
 
 class Rough:
-    """Answers C-STORE requests as chance has it, and remembers what it has said of each object."""
+    """Answers C-STORE requests as chance has it, and remembers what it has said of each object at last.
 
-    def __init__(self, chance: random.Random, *, cancel_at: int | None) -> None:
+    Over several `associations` what it refuses comes once more: it may be one that does not bear them.
+    """
+
+    def __init__(self, chance: random.Random, *, cancel_at: int | None, associations: int = 1) -> None:
         self.chance = chance
         self.said: dict[str, int] = {}
+        self._again: set[str] = set()
+        self._associations = associations
         self.cancel: Callable[[], Awaitable[None]] | None = None
         self._cancel_at = cancel_at
 
     async def answer(self, peer: RawPeer, context_id: int, request: CStoreRQ) -> None:
         chance, uid = self.chance, request.affected_sop_instance_uid
-        assert uid not in self.said, "an object was sent again that had been answered"
+        if (before := self.said.get(uid)) is not None:
+            assert self._associations > 1, "an object was sent again that had been answered"
+            assert before in REFUSALS, "an object was sent again that had been stored"
+            assert uid not in self._again, "an object was sent again more than once"
+            self._again.add(uid)
         (status,) = chance.choices([SUCCESS, chance.choice(WARNINGS), chance.choice(REFUSALS)], [6, 1, 2])
         self.said[uid] = status
         response = CStoreRSP(
@@ -110,14 +119,14 @@ def check(requestor: Requestor, end: Counts, failed: list[str], rough: Rough) ->
 async def test_a_destination_that_does_anything(files: list[DicomFile], seed: int) -> None:
     chance = random.Random(seed)
     leaves = chance.choice([0.0, 0.05, 0.3, 1.0])
-    rough = Rough(chance, cancel_at=chance.choice([None, chance.randrange(1, OBJECTS)]))
+    cancel_at, associations = chance.choice([None, chance.randrange(1, OBJECTS)]), chance.choice([1, 3])
+    rough = Rough(chance, cancel_at=cancel_at, associations=associations)
 
     async def script(peer: RawPeer) -> None:
         await play_destination(peer, rough, leaves)
 
     async with raw_acceptor(script) as port:
-        address, associations = PeerAddress("DEST", LOOPBACK, port), chance.choice([1, 3])
-        destination = Destination(address, associations, options={"retry_waits": (0.0,)})
+        destination = Destination(PeerAddress("DEST", LOOPBACK, port), associations, options={"retry_waits": (0.0,)})
         async with moving(Stock(files, batch=chance.choice([1, 7, 100])), destination, timeout=10) as requestor:
             rough.cancel = requestor.cancel
             await requestor.move()
