@@ -100,6 +100,8 @@ async def test_1_some_operation_failed(tmp_path: Path) -> None:
         (["echo", "localhost", "104"], "'localhost' has no AE title: a peer is written AET@host:port"),
         (["echo", "pacs://A@localhost"], "mixes two forms: write A@localhost, without pacs://"),
         (["echo", "dicom://A@localhost"], "a peer is written AET@host:port or pacs://host:port"),
+        (["echo", "A@localhost", "--timeout", "nan"], "'nan' is not a number"),
+        (["echo", "A@localhost", "--connect-timeout", "NaN"], "'NaN' is not a number"),
         (["send", "A@localhost"], "Missing argument 'PATH...'"),
         (["listen"], "Missing option '-o'"),
         (["listen", "-o", "x", "--name", "{name}"], "unknown field {name}; known are sop_instance_uid,"),

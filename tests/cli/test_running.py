@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +16,31 @@ from hypothesis import strategies as st
 
 from support.network import LOOPBACK
 from support.objects import Sample
-from support.programs import run_on_a_terminal, run_tomowire, serving, tomowire
+from support.programs import command_line, run_on_a_terminal, run_tomowire, serving, tomowire
 from support.raw_peer import RawPeer, command_pdu, raw_acceptor
 from support.subprocesses import python_environment
+from tomowire import Verification, listen
 from tomowire.cli.running import printable, set_up_logging
 from tomowire.wire.messages import CStoreRSP
 
 # ECMA-48: C0, DEL, C1.
 CONTROLS = [*map(chr, range(0x20)), "\x7f", *map(chr, range(0x80, 0xA0))]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+async def test_a_closed_standard_stream_is_no_place_for_a_socket(closed: str) -> None:
+    """As a service manager may start it: what is opened first would get the number of standard output."""
+    async with listen(LOOPBACK, 0, services=[Verification()]) as server:
+        command = shlex.join(command_line("echo", f"ANY@{LOOPBACK}:{server.port}", "--json"))
+        shell = await asyncio.create_subprocess_shell(
+            f"{command} {closed}",
+            env=python_environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await asyncio.wait_for(shell.communicate(), 30)
+    assert (shell.returncode, stderr) == (0, b"")
+    assert bool(stdout) == (">&-" not in closed.split())
 
 
 @given(st.text(st.one_of(st.sampled_from(CONTROLS), st.characters())))

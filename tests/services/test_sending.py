@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from support.files import data_of, sparse_file, write_file
 from support.network import LOOPBACK, free_port
-from support.raw_peer import CT, MR, RELEASE_RP, RawPeer, Unexpected, command_pdu, raw_acceptor
+from support.raw_peer import CT, MR, RELEASE_RP, Closed, RawPeer, Unexpected, command_pdu, raw_acceptor
 from support.services import Keeper, serve
 from support.store_peers import Ending, StorePeer, close
 from tomowire.aio.address import PeerAddress
@@ -29,6 +29,7 @@ from tomowire.errors import (
     AssociationAborted,
     AssociationError,
     AssociationRejected,
+    AssociationReleased,
     ConnectFailed,
     InvalidUid,
     NoAcceptedContext,
@@ -43,7 +44,7 @@ from tomowire.services.storage import MoveOriginator
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tomowire.wire.messages import CStoreRQ, CStoreRSP
-from tomowire.wire.pdu import AAbort, AAssociateRJ
+from tomowire.wire.pdu import AAbort, AAssociateRJ, AReleaseRQ
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -344,6 +345,49 @@ async def test_a_peer_that_goes_away_at_every_object_is_not_asked_for_ever(files
         results = await send(port, files)
     assert failures(results) == {str(number): AssociationAborted for number in range(1, 21)}
     assert scp.associations == 40, "each object has two chances"
+
+
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [(AAbort(2, 0), AssociationAborted), (AReleaseRQ(), AssociationReleased)],
+    ids=["abort", "release"],
+)
+@pytest.mark.parametrize(("waits", "times"), [((), 1), ((0.0, 0.0), 3)], ids=["no retries", "retries"])
+async def test_a_peer_that_ends_each_association_at_once_is_not_asked_for_ever(
+    files: list[DicomFile], ending: AAbort | AReleaseRQ, error: type[Exception], waits: tuple[float, ...], times: int
+) -> None:
+    """Nothing was begun on them: it is as if they could not be opened."""
+    associations = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal associations
+        associations += 1
+        await peer.accept(then=[ending])
+        with suppress(Closed):
+            await peer.read_pdu()
+
+    async with raw_acceptor(script) as port:
+        results = await send(port, files, retry_waits=waits)
+    assert failures(results) == {str(number): error for number in range(1, 21)}
+    assert associations == times
+
+
+async def test_a_peer_that_ends_one_association_at_once_gets_all_on_the_next(files: list[DicomFile]) -> None:
+    scp = StorePeer(lambda uid: 0)
+    first = True
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal first
+        if not first:
+            await scp(peer)
+            return
+        first = False
+        await peer.accept(then=[AAbort(2, 0)])
+
+    async with raw_acceptor(script) as port:
+        results = await send(port, files)
+    assert failures(results) == {}
+    assert scp.associations == 1
 
 
 async def test_a_peer_that_does_not_answer_the_release_has_the_objects_all_the_same(files: list[DicomFile]) -> None:

@@ -60,6 +60,17 @@ async def test_command_sets_are_implicit_little_endian_whatever_the_transfer_syn
         assert answer.message_id_being_responded_to == 9
 
 
+async def test_an_echo_for_another_sop_class_is_refused() -> None:
+    """Conformance case 42; the association goes on."""
+    async with serve() as server, await RawPeer.connect(server.port) as peer:
+        await peer.associate()
+        for sop_class, status in (("1.2.840.10008.5.1.4.1.1.2", 0x0122), (VERIFICATION, 0)):
+            await peer.send(command_pdu(1, CEchoRQ(message_id=9, affected_sop_class_uid=sop_class)))
+            answer = (await peer.read_message()).command
+            assert isinstance(answer, CEchoRSP)
+            assert answer.status == status
+
+
 async def test_without_a_context_for_it_nothing_is_sent() -> None:
     async with (
         serve() as server,

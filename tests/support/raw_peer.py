@@ -25,7 +25,7 @@ from tomowire.testing.raw import (
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
 from tomowire.wire.messages import CEchoRQ, CStoreRQ
-from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, AReleaseRP, AReleaseRQ, encode_pdu
+from tomowire.wire.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, AReleaseRP, AReleaseRQ, Pdu, encode_pdu
 from tomowire.wire.user_information import AsynchronousOperationsWindow, UserInformation
 
 __all__ = [
@@ -154,8 +154,12 @@ class RawPeer(RawConnection):
         window: tuple[int, int] | None = None,
         maximum_length: int = 0,
         refuse: Sequence[str] = (),
+        then: Sequence[Pdu] = (),
     ) -> AAssociateRQ:
-        """As the acceptor: read the A-ASSOCIATE-RQ, accept every context but those of the abstract syntaxes in `refuse`."""
+        """As the acceptor: read the A-ASSOCIATE-RQ, accept every context but those of the abstract syntaxes in `refuse`.
+
+        `then` goes in the same segment.
+        """
         request = await self.read_pdu()
         assert isinstance(request, AAssociateRQ), request
         contexts = tuple(
@@ -169,7 +173,8 @@ class RawPeer(RawConnection):
             implementation_class_uid="1.2.3",
             asynchronous_operations_window=AsynchronousOperationsWindow(*window) if window else None,
         )
-        await self.send(AAssociateAC(request.called_ae_title, request.calling_ae_title, contexts, information))
+        response = AAssociateAC(request.called_ae_title, request.calling_ae_title, contexts, information)
+        await self.send(b"".join(map(encode_pdu, (response, *then))))
         return request
 
     async def reject(self, result: int = 1, source: int = 1, reason: int = 1) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -37,6 +39,10 @@ Exit codes, the same for all commands:
 class _Commands(click.Group):
     """A group whose commands are modules with a `command`."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        _open_standard_streams()
+        return super().main(*args, **extra)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
@@ -65,6 +71,17 @@ class _Commands(click.Group):
             how = 'pip install "tomowire[server]"'
             click.echo(f"tomowire: the archive needs {package}, which is not installed: {how} brings it", err=True)
             sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Who starts a command may have closed them (`>&-`): then the first socket would be standard output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.fstat(number)
+                continue  # it is open, and Python cannot use it
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

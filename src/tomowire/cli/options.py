@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -114,8 +115,18 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
     return with_options
 
 
+class _Seconds(click.FloatRange):
+    """More than none. No comparison holds for NaN: no limit keeps it out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
+
+
 def _seconds(name: str, default: float, text: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    kind = click.FloatRange(min=0, min_open=True)
+    kind = _Seconds(min=0, min_open=True)
     return click.option(name, type=kind, default=default, show_default=True, help=text)
 
 

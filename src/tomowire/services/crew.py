@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from tomowire.errors import AssociationError, OperationTimeout, TomowireError
+from tomowire.errors import AssociationError, AssociationReleased, OperationTimeout, TomowireError
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.sent import Sent
 
@@ -55,6 +55,7 @@ class Crew:
         self._group = asyncio.TaskGroup()
         self._count = 0
         self._is_leaving = False
+        self._has_begun = False
         self._task: asyncio.Task[object] | None = None
         self.has_answers = False
         """Whether the peer has answered anything."""
@@ -64,12 +65,17 @@ class Crew:
         """Whether the association ended while something was under way."""
         self.late: OperationTimeout | None = None
         """Why the association ended, if the peer was too late for something."""
+        self.in_vain: AssociationError | None = None
+        """Why the association, opened for this, ended before anything was begun."""
 
     async def run(self) -> None:
         """Send until there is nothing left, or the association has ended."""
         self._task = asyncio.current_task()
         async with self._group:
             self._add(min(self._most, self._wanted()))
+        association = self._lease.association
+        if not (self._has_begun or self._lease.is_reused or association.is_established):
+            self.in_vain = association.error or AssociationReleased("the peer has released the association")
 
     def fill(self) -> None:
         """More may be wanted than before."""
@@ -117,6 +123,7 @@ class Crew:
     async def _send_one(self, file: Sendable, content: bytes | memoryview | None) -> bool:
         """Send one object; whether the peer has answered."""
         accounts = self._accounts
+        self._has_begun = True
         accounts.begin(file)
         try:
             response = await self._way.send(self._lease.association, file, content)

@@ -237,7 +237,7 @@ class Lanes:
             logger.info("the association with %s did not end well: %s", self._pool.address, error)
         finally:
             self._connected.pop(lane, None)
-        return crew
+        return crew.in_vain or crew  # what ends as soon as it is there is as good as not opened
 
     async def _send_over(self, lease: Lease, lane: asyncio.Task[Any] | None) -> Crew:
         association = lease.association

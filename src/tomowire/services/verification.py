@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tomowire.protocol.negotiation import ProposedContext
-from tomowire.protocol.status import SUCCESS, UNRECOGNIZED_OPERATION, Status
+from tomowire.protocol.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION, Status
 from tomowire.services.arguments import checked_association
 from tomowire.uids import TRANSFER_SYNTAXES, VERIFICATION
 from tomowire.wire.messages import CEchoRQ, CEchoRSP
@@ -42,7 +42,7 @@ class CEchoScu:
 
 
 class Verification:
-    """The Verification SCP: answers every C-ECHO with Success."""
+    """The Verification SCP: answers every C-ECHO with Success, if it is meant for Verification."""
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return TRANSFER_SYNTAXES if abstract_syntax == VERIFICATION else None
@@ -58,10 +58,11 @@ class Verification:
         if not isinstance(message, CEchoRQ):
             await request.refuse(UNRECOGNIZED_OPERATION)
             return
+        is_meant = message.affected_sop_class_uid == request.context.abstract_syntax
         await request.respond(
             CEchoRSP(
                 message_id_being_responded_to=message.message_id,
                 affected_sop_class_uid=message.affected_sop_class_uid,
-                status=SUCCESS,
+                status=SUCCESS if is_meant else SOP_CLASS_NOT_SUPPORTED,  # PS3.7 9.1.5.1.4
             )
         )
