@@ -336,7 +336,7 @@ async def test_a_move_left_early(archive: Archive, left_after: int) -> None:
     ):
         async with aclosing(CMoveScu(association).move(query, "DEST", grace=10)) as progress:
             for _ in range(left_after):
-                await anext(progress)
+                await anext(progress, None)  # of two that have come only the later is told
         assert (await CEchoScu(association).echo()).is_success
 
 
