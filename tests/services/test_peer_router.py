@@ -23,9 +23,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "route.md"
 
 @pytest.fixture
 def router_class(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the page calls `Router`."""
+    """What the page calls `Router`, in the first of its programs."""
     monkeypatch.setattr(tomowire, "BareDataSet", BareDataSet, raising=False)
-    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (program, *_) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
     exec(program.replace("asyncio.run(main())\n", ""), names)
     return names["Router"]
