@@ -75,7 +75,7 @@ async def serving(keeper: Touchy, **options: Any) -> AsyncIterator[Peer]:
 
 
 async def outcomes(peer: Peer, paths: list[Path], **options: Any) -> Counter[object]:
-    results = [sent async for sent in peer.send(paths, **options)]
+    results = [sent async for sent in peer.send(paths, **{"associations": "auto"} | options)]
     assert len({sent.path for sent in results}) == len(results) == len(paths)
     return Counter(sent.outcome for sent in results)
 
@@ -157,3 +157,12 @@ def test_the_bound_of_a_call_is_its_own() -> None:
     assert pace.resumed(2).most == 2
     assert pace.resumed(8)._allowed == 3
     assert pace.resumed(2).resumed(8).most == 8
+
+
+async def test_one_association_is_used_unless_more_are_asked_for(paths: list[Path]) -> None:
+    """DCMTK's dcmqrscp confirms what comes on several, and loses some of it."""
+    keeper = Touchy()
+    async with serving(keeper) as peer:
+        results = [sent async for sent in peer.send(paths[:40])]
+    assert Counter(sent.outcome for sent in results) == {0: 40}
+    assert keeper.most == 1

@@ -48,7 +48,7 @@ associations_option = click.option(
     "-j",
     "--associations",
     type=_Associations(),
-    default=AUTO,
+    default="1",
     show_default=True,
     help=f"Associations at the same time; {AUTO} finds out how many make it faster, up to {DEFAULT_MOST_ASSOCIATIONS};"
     " it is one where nothing may be sent twice (--retries 0).",

@@ -110,7 +110,7 @@ class Peer:
     def send(
         self,
         *things: Any,
-        associations: Associations = AUTO,
+        associations: Associations = 1,
         most_associations: int = DEFAULT_MOST_ASSOCIATIONS,
         retries: int = DEFAULT_RETRIES,
         transcode: bool = False,
@@ -127,7 +127,8 @@ class Peer:
         the path or the thing that it is about. What does not exist, or is damaged, or no DICOM, is a failure too. In a folder what
         is not DICOM is passed over. What an iterable raises is raised at the end.
 
-        `associations` is how many are used at once. "auto" finds out how many, and how much of the window, make it faster, and
+        `associations` is how many are used at once: one by default, since some peers confirm and then lose what comes on several
+        (DCMTK's `dcmqrscp`). "auto" finds out how many, and how much of the window, make it faster, and
         goes on in the next call with what it has learnt; it never uses more than `most_associations`, and one where nothing may
         be sent twice. An object that fails while others come on other associations is sent once more, on the only one: not
         every peer bears several.
