@@ -1,4 +1,4 @@
-"""What callers say of an object that is to be sent, looked at before anything is done with it."""
+"""What callers give to a service, objects that are to be sent above all, looked at before anything is done with it."""
 
 from __future__ import annotations
 

@@ -21,9 +21,7 @@ logger = logging.getLogger("tomowire.serving")
 
 def checked_handler(handler: Any, what: str) -> Any:
     """The handler, if it is something that can be called and awaited. Raises `UsageError` for anything else; `what` names it."""
-    if not callable(handler) or isinstance(handler, type):
-        shown = handler.__name__ if isinstance(handler, type) else type(handler).__name__
-        raise UsageError(f"{what} is an async function that takes the request, and not {shown}")
+    _check_callable(handler, f"{what} is an async function")
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         raise UsageError(f"{what} returns its answer, and does not yield it: {name_of(handler)}")
     return handler
@@ -31,12 +29,16 @@ def checked_handler(handler: Any, what: str) -> Any:
 
 def checked_generator(handler: Any, what: str) -> Any:
     """The same for a handler that yields what it has to say, as an async generator."""
-    if not callable(handler) or isinstance(handler, type):
-        shown = handler.__name__ if isinstance(handler, type) else type(handler).__name__
-        raise UsageError(f"{what} is an async generator that takes the request, and not {shown}")
+    _check_callable(handler, f"{what} is an async generator")
     if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
         raise UsageError(f"{what} is an async generator (`async def` with `yield`): {name_of(handler)} is none")
     return handler
+
+
+def _check_callable(handler: Any, what_it_is: str) -> None:
+    if not callable(handler) or isinstance(handler, type):
+        shown = handler.__name__ if isinstance(handler, type) else type(handler).__name__
+        raise UsageError(f"{what_it_is} that takes the request, and not {shown}")
 
 
 def awaitable(work: Any, handler: Callable[..., Any], what: str) -> Awaitable[Any]:
