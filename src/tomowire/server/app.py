@@ -8,11 +8,9 @@ import logging
 import shlex
 from contextlib import AsyncExitStack
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.aio.budget import DEFAULT_MEMORY
-from tomowire.aio.listen import DEFAULT_MAXIMUM_ASSOCIATIONS, Server, listen
+from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed, UsageError
@@ -25,48 +23,25 @@ from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
 from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
-from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.aio.tls import TlsClient, TlsServer
-    from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
+
+__all__ = ["Archive", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
 
 _LOAD_AFTER: Final = 2.0
 """Seconds."""
-
-
-@value()
-class Settings:
-    """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
-    host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
-    lets in everyone. `nodes` are also the peers that C-MOVE may send to. `shutdown_grace` are the seconds that associations in
-    progress get at the end. `tls` makes the DICOM port one with TLS, `node_tls` is how the nodes with TLS are called."""
-
-    data_dir: Path
-    ae_title: str = "TOMOWIRE"
-    bind: str = "127.0.0.1"
-    port: int = 11112
-    duplicates: str = "keep"
-    any_sop_class: bool = False
-    allowed_callers: tuple[str, ...] = ()
-    allow_unknown_callers: bool = False
-    nodes: tuple[Node, ...] = ()
-    maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
-    memory: int = DEFAULT_MEMORY
-    shutdown_grace: float = 10.0
-    tls: TlsServer | None = None
-    node_tls: TlsClient | None = None
 
 
 class Archive:

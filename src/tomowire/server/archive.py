@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,6 +21,7 @@ from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.sqlite_errors import is_damage
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import Ingest
+from tomowire.server.records import Records, sqlite_engine
 from tomowire.server.recovery import recover
 from tomowire.server.swap import finish_swap
 
@@ -27,7 +29,8 @@ _INGEST_WORKERS: Final = 4
 
 
 class ArchiveStorage:
-    """`async with ArchiveStorage(path) as storage`: `storage.ingest` stores, `storage.index` answers questions.
+    """`async with ArchiveStorage(path) as storage`: `storage.ingest` stores, `storage.index` answers questions about them, and
+    `storage.records` is the rest of the database.
 
     `policy` says what becomes of an object that is stored already with other content. `fsync=False` gives up the promise that what
     got Success survives a power cut. `busy_timeout` (seconds) is how long to wait for another process that holds the index.
@@ -35,6 +38,7 @@ class ArchiveStorage:
 
     ingest: Ingest
     index: IndexReaders
+    records: Records
 
     def __init__(
         self,
@@ -67,6 +71,11 @@ class ArchiveStorage:
             stack.push_async_callback(commit.close)
             self.index = IndexReaders(directory.index_path)
             stack.push_async_callback(self.index.close)
+            self.records = await stack.enter_async_context(
+                Records(
+                    partial(sqlite_engine, directory.index_path, fsync=self._fsync, busy_timeout=self._busy_timeout)
+                )
+            )
             self.ingest = Ingest(directory, commit, workers)
             self._cleanup = stack.pop_all()
         return self

@@ -19,9 +19,10 @@ from sqlalchemy import create_engine
 
 from support.subprocesses import python_environment
 from tomowire.errors import IndexUnavailable, UsageError
-from tomowire.server.index import schema, statements, versions
+from tomowire.server.index import ddl, schema, statements, versions
 from tomowire.server.index.attributes import LEVELS
 from tomowire.server.index.connect import connect_writer
+from tomowire.server.index.metadata import metadata
 from tomowire.server.index.sqlite_writer import SqliteWriter
 
 
@@ -62,13 +63,13 @@ def test_the_migrations_make_what_the_tables_declare(migrated: Path) -> None:
     engine = create_engine(f"sqlite:///{migrated}")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
+        assert compare_metadata(context, metadata) == []
     engine.dispose()
 
 
 def test_the_shortcut_is_written_from_the_tables() -> None:
     file = Path(schema.__file__).with_name("schema.sql")
-    assert file.read_text() == schema.sqlite_ddl(), "python -m tomowire.server.index.schema > (that file)"
+    assert file.read_text() == ddl.sqlite_ddl(), "python -m tomowire.server.index.ddl > (that file)"
 
 
 def test_the_version_is_that_of_the_last_migration() -> None:
@@ -99,10 +100,10 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(created: Path, tmp
     migrations = tmp_path / "migrations"
     (migrations / "versions").mkdir(parents=True)
     (migrations / "env.py").write_text((versions.MIGRATIONS / "env.py").read_text())
-    first = versions.MIGRATIONS / "versions" / "v0001_initial.py"
-    (migrations / "versions" / "v0001_initial.py").write_text(first.read_text())
-    (migrations / "versions" / "v0002_broken.py").write_text(
-        'from alembic import op\nrevision = "0002"\ndown_revision = "0001"\n'
+    for each in (versions.MIGRATIONS / "versions").glob("v*.py"):
+        (migrations / "versions" / each.name).write_text(each.read_text())
+    (migrations / "versions" / "v9999_broken.py").write_text(
+        f'from alembic import op\nrevision = "9999"\ndown_revision = "{versions.CURRENT}"\n'
         'def upgrade():\n    op.execute("CREATE TABLE half (a)")\n    op.execute("DROP TABLE patients")\n'
         '    op.execute("CREATE TABLE no such thing")\n'
     )

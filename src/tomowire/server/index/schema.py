@@ -8,13 +8,11 @@ gigabyte. What a study or a series counts or spans is worked out when it is aske
 be what all writers wait for.
 
 This module needs SQLAlchemy, whose import takes as long as storing a thousand objects; storing does without: see `statements`.
-So does the first start, which makes its tables from `schema.sql`. That file is this module's output:
-`python -m tomowire.server.index.schema > src/tomowire/server/index/schema.sql`.
+So does the first start, which makes its tables from `schema.sql`: see `ddl`.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import Field, fields
 from typing import Any, Final
 
@@ -26,13 +24,10 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
 from tomowire.server.index.attributes import (
@@ -42,17 +37,7 @@ from tomowire.server.index.attributes import (
     StudyAttributes,
     attribute_of,
 )
-
-_NAMES: Final = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-metadata: Final = MetaData(naming_convention=_NAMES)
-
-# SQLite gives out its own row numbers, of 64 bits, only for a column whose type is spelled INTEGER.
-_KEY: Final = Integer().with_variant(BigInteger(), "postgresql")
+from tomowire.server.index.metadata import KEY, metadata
 
 
 def _attribute_column(declared: Field[Any]) -> Column[Any]:
@@ -78,7 +63,7 @@ archive: Final = Table(
 patients: Final = Table(
     "patients",
     metadata,
-    Column("patient_key", _KEY, primary_key=True),
+    Column("patient_key", KEY, primary_key=True),
     Column("identity", Text, nullable=False),  # see `statements.patient_identity`
     *_attribute_columns(PatientAttributes),
     UniqueConstraint("identity"),
@@ -90,8 +75,8 @@ patients: Final = Table(
 studies: Final = Table(
     "studies",
     metadata,
-    Column("study_key", _KEY, primary_key=True),
-    Column("patient_key", _KEY, ForeignKey("patients.patient_key"), nullable=False),
+    Column("study_key", KEY, primary_key=True),
+    Column("patient_key", KEY, ForeignKey("patients.patient_key"), nullable=False),
     *_attribute_columns(StudyAttributes),
     UniqueConstraint("study_instance_uid"),
     Index(None, "patient_key"),
@@ -103,8 +88,8 @@ studies: Final = Table(
 series: Final = Table(
     "series",
     metadata,
-    Column("series_key", _KEY, primary_key=True),
-    Column("study_key", _KEY, ForeignKey("studies.study_key"), nullable=False),
+    Column("series_key", KEY, primary_key=True),
+    Column("study_key", KEY, ForeignKey("studies.study_key"), nullable=False),
     *_attribute_columns(SeriesAttributes),
     # A Series Instance UID ought to be unique by itself; senders that use one in two studies exist.
     UniqueConstraint("series_instance_uid", "study_key"),
@@ -116,8 +101,8 @@ series: Final = Table(
 instances: Final = Table(
     "instances",
     metadata,
-    Column("instance_key", _KEY, primary_key=True),
-    Column("series_key", _KEY, ForeignKey("series.series_key"), nullable=False),
+    Column("instance_key", KEY, primary_key=True),
+    Column("series_key", KEY, ForeignKey("series.series_key"), nullable=False),
     *_attribute_columns(InstanceAttributes),
     Column("transfer_syntax_uid", Text, nullable=False),
     Column("generation", Integer, nullable=False),  # with the UIDs, the file's name: see `server.files`
@@ -129,19 +114,3 @@ instances: Final = Table(
     UniqueConstraint("sop_instance_uid"),
     Index(None, "series_key"),
 )
-
-
-def sqlite_ddl() -> str:
-    """The statements that make an empty SQLite database what all migrations together make of it, but for Alembic's own table."""
-    dialect = SQLiteDialect()
-    statements: list[str] = []
-    for table in metadata.sorted_tables:
-        statements.append(str(CreateTable(table).compile(dialect=dialect)))
-        indexes = sorted(table.indexes, key=lambda index: str(index.name))
-        statements.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)
-    lines = (line.rstrip() for line in ";\n".join(statement.strip() for statement in statements).splitlines())
-    return "-- Generated: python -m tomowire.server.index.schema\n" + "\n".join(lines) + ";\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(sqlite_ddl())

@@ -1,10 +1,44 @@
--- Generated: python -m tomowire.server.index.schema
+-- Generated: python -m tomowire.server.index.ddl
 CREATE TABLE archive (
 	id INTEGER NOT NULL,
 	archive_id TEXT NOT NULL,
 	last_batch BIGINT NOT NULL,
 	CONSTRAINT pk_archive PRIMARY KEY (id)
 );
+CREATE TABLE audit_events (
+	event_key INTEGER NOT NULL,
+	recorded_at BIGINT NOT NULL,
+	event TEXT NOT NULL,
+	outcome INTEGER NOT NULL,
+	actor TEXT NOT NULL,
+	source TEXT NOT NULL,
+	message TEXT NOT NULL,
+	previous_hash BLOB NOT NULL,
+	hash BLOB NOT NULL,
+	CONSTRAINT pk_audit_events PRIMARY KEY (event_key)
+);
+CREATE INDEX ix_audit_events_event ON audit_events (event);
+CREATE INDEX ix_audit_events_recorded_at ON audit_events (recorded_at);
+CREATE TABLE jobs (
+	job_key INTEGER NOT NULL,
+	job_id TEXT NOT NULL,
+	kind TEXT NOT NULL,
+	parameters TEXT NOT NULL,
+	state TEXT NOT NULL,
+	created_at BIGINT NOT NULL,
+	created_by TEXT NOT NULL,
+	started_at BIGINT,
+	finished_at BIGINT,
+	not_before BIGINT NOT NULL,
+	attempts INTEGER NOT NULL,
+	lease_owner TEXT,
+	lease_until BIGINT,
+	cancel_requested BOOLEAN NOT NULL,
+	error TEXT NOT NULL,
+	CONSTRAINT pk_jobs PRIMARY KEY (job_key),
+	CONSTRAINT uq_jobs_job_id UNIQUE (job_id)
+);
+CREATE INDEX ix_jobs_state_not_before ON jobs (state, not_before);
 CREATE TABLE patients (
 	patient_key INTEGER NOT NULL,
 	identity TEXT NOT NULL,
@@ -27,6 +61,31 @@ CREATE TABLE patients (
 CREATE INDEX ix_patients_patient_birth_date ON patients (patient_birth_date);
 CREATE INDEX ix_patients_patient_id ON patients (patient_id);
 CREATE INDEX ix_patients_patient_name_normalized ON patients (patient_name_normalized);
+CREATE TABLE protected_studies (
+	study_instance_uid TEXT NOT NULL,
+	protected_at BIGINT NOT NULL,
+	protected_by TEXT NOT NULL,
+	reason TEXT NOT NULL,
+	CONSTRAINT pk_protected_studies PRIMARY KEY (study_instance_uid)
+);
+CREATE TABLE users (
+	user_name TEXT NOT NULL,
+	password_hash TEXT NOT NULL,
+	role TEXT NOT NULL,
+	created_at BIGINT NOT NULL,
+	CONSTRAINT pk_users PRIMARY KEY (user_name)
+);
+CREATE TABLE job_items (
+	job_key INTEGER NOT NULL,
+	position INTEGER NOT NULL,
+	uid TEXT NOT NULL,
+	state TEXT NOT NULL,
+	status INTEGER,
+	comment TEXT NOT NULL,
+	CONSTRAINT pk_job_items PRIMARY KEY (job_key, position),
+	CONSTRAINT fk_job_items_job_key FOREIGN KEY(job_key) REFERENCES jobs (job_key) ON DELETE CASCADE
+);
+CREATE INDEX ix_job_items_job_key_state ON job_items (job_key, state);
 CREATE TABLE studies (
 	study_key INTEGER NOT NULL,
 	patient_key INTEGER NOT NULL,
@@ -56,6 +115,18 @@ CREATE INDEX ix_studies_accession_number ON studies (accession_number);
 CREATE INDEX ix_studies_patient_key ON studies (patient_key);
 CREATE INDEX ix_studies_study_date_study_time ON studies (study_date, study_time);
 CREATE INDEX ix_studies_study_id ON studies (study_id);
+CREATE TABLE tokens (
+	token_id TEXT NOT NULL,
+	token_hash BLOB NOT NULL,
+	user_name TEXT NOT NULL,
+	description TEXT NOT NULL,
+	created_at BIGINT NOT NULL,
+	expires_at BIGINT,
+	CONSTRAINT pk_tokens PRIMARY KEY (token_id),
+	CONSTRAINT uq_tokens_token_hash UNIQUE (token_hash),
+	CONSTRAINT fk_tokens_user_name FOREIGN KEY(user_name) REFERENCES users (user_name) ON DELETE CASCADE
+);
+CREATE INDEX ix_tokens_user_name ON tokens (user_name);
 CREATE TABLE series (
 	series_key INTEGER NOT NULL,
 	study_key INTEGER NOT NULL,

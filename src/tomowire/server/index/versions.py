@@ -15,7 +15,7 @@ from typing import Final
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.index.connect import connect_reader, connect_writer
 
-CURRENT: Final = "0001"
+CURRENT: Final = "0002"
 """The last migration in `migrations/versions`."""
 
 _SCHEMA: Final = Path(__file__).parent / "schema.sql"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from tomowire.server.index.schema import metadata
+from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
+from tomowire.server.index.metadata import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True)
 context.run_migrations()

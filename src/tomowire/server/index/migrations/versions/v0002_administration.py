@@ -1,0 +1,111 @@
+"""Jobs, the audit trail, users and their tokens, protected studies."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0002"
+down_revision: str | None = "0001"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+_KEY = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
+
+
+def upgrade() -> None:
+    _jobs()
+    _audit()
+    _users()
+    _protected_studies()
+
+
+def _jobs() -> None:
+    op.create_table(
+        "jobs",
+        sa.Column("job_key", _KEY, nullable=False),
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("parameters", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.Column("not_before", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("lease_owner", sa.Text(), nullable=True),
+        sa.Column("lease_until", sa.BigInteger(), nullable=True),
+        sa.Column("cancel_requested", sa.Boolean(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("job_key", name=op.f("pk_jobs")),
+        sa.UniqueConstraint("job_id", name=op.f("uq_jobs_job_id")),
+    )
+    op.create_index(op.f("ix_jobs_state_not_before"), "jobs", ["state", "not_before"], unique=False)
+    op.create_table(
+        "job_items",
+        sa.Column("job_key", _KEY, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("uid", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("comment", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["job_key"], ["jobs.job_key"], name=op.f("fk_job_items_job_key"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_key", "position", name=op.f("pk_job_items")),
+    )
+    op.create_index(op.f("ix_job_items_job_key_state"), "job_items", ["job_key", "state"], unique=False)
+
+
+def _audit() -> None:
+    op.create_table(
+        "audit_events",
+        sa.Column("event_key", _KEY, nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Integer(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("previous_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("event_key", name=op.f("pk_audit_events")),
+    )
+    op.create_index(op.f("ix_audit_events_event"), "audit_events", ["event"], unique=False)
+    op.create_index(op.f("ix_audit_events_recorded_at"), "audit_events", ["recorded_at"], unique=False)
+
+
+def _users() -> None:
+    op.create_table(
+        "users",
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user_name", name=op.f("pk_users")),
+    )
+    op.create_table(
+        "tokens",
+        sa.Column("token_id", sa.Text(), nullable=False),
+        sa.Column("token_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["user_name"], ["users.user_name"], name=op.f("fk_tokens_user_name"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("token_id", name=op.f("pk_tokens")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_tokens_token_hash")),
+    )
+    op.create_index(op.f("ix_tokens_user_name"), "tokens", ["user_name"], unique=False)
+
+
+def _protected_studies() -> None:
+    op.create_table(
+        "protected_studies",
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("protected_at", sa.BigInteger(), nullable=False),
+        sa.Column("protected_by", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_protected_studies")),
+    )

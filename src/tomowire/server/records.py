@@ -1,0 +1,124 @@
+"""What the index database holds besides objects (`index.administration`): transactions in worker threads.
+
+One thread writes, so that transactions of one process never wait for each other in the database; two read. A transaction of SQLite
+that writes begins with `BEGIN IMMEDIATE`, and waits for the one that stores objects as long as the busy timeout says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from tomowire.aio.threads import finished
+from tomowire.errors import IndexUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+T = TypeVar("T")
+
+_READERS: Final = 2
+_WRITES: Final = "tomowire_writes"
+
+
+class Records:
+    """`async with Records(make_engine) as records`; `write_now` and `read_now` need no event loop.
+
+    The engine is made when it is first needed: SQLAlchemy is not imported while an archive starts. Whoever does not use `async
+    with` calls `close`.
+
+    The work is a function of an SQLAlchemy connection that is in a transaction; it is rolled back when the function raises. Raises
+    `IndexUnavailable` for what the database cannot do now; `sqlalchemy.exc.IntegrityError` stays what it is.
+    """
+
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self._make_engine = make_engine
+        self._made: Engine | None = None
+        self._making = Lock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="tomowire-records")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="tomowire-records-read")
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` and commit, in the thread that writes. It is finished even when this is cancelled."""
+        loop = asyncio.get_running_loop()
+        return await finished(loop.run_in_executor(self._writer, self.write_now, work))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction that is not committed."""
+        loop = asyncio.get_running_loop()
+        return await finished(loop.run_in_executor(self._readers, self.read_now, work))
+
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` and commit, in this thread."""
+        engine = self._engine.execution_options(**{_WRITES: True})
+        with database_errors(), engine.begin() as connection:
+            return work(connection)
+
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction that is not committed, in this thread."""
+        with database_errors(), self._engine.connect() as connection:
+            return work(connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """Finish what is being worked on, and close the connections."""
+        self._writer.shutdown()
+        self._readers.shutdown()
+        if self._made is not None:
+            self._made.dispose()
+
+    @property
+    def _engine(self) -> Engine:
+        with self._making:
+            if self._made is None:
+                self._made = self._make_engine()
+            return self._made
+
+
+def sqlite_engine(path: Path, *, fsync: bool = True, busy_timeout: float | None = None) -> Engine:
+    """An engine for `Records` on the SQLite index at `path`, whose schema is current. Imports SQLAlchemy."""
+    from sqlalchemy import create_engine, event
+
+    from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
+
+    timeout = BUSY_TIMEOUT if busy_timeout is None else busy_timeout
+    engine = create_engine("sqlite://", creator=lambda: connect_writer(path, fsync=fsync, busy_timeout=timeout))
+
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    # Python's driver would begin a transaction with the first INSERT, and not for what is read before it.
+    event.listen(engine, "begin", begin)
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    return engine
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
+    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+    from sqlalchemy.exc import TimeoutError as NoConnection
+
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise IndexUnavailable(str(error.orig)) from error
+    except NoConnection as error:
+        raise IndexUnavailable("no connection to the index is free") from error
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise IndexUnavailable(str(error.orig)) from error
