@@ -74,7 +74,9 @@ class Archive:
     async def __aenter__(self) -> Self:
         settings = self.settings
         async with AsyncExitStack() as stack:
-            storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
+            storage = ArchiveStorage(
+                settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
+            )
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
             await self._load_certificates()

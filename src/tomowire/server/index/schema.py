@@ -25,7 +25,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Table,
-    Text,
     UniqueConstraint,
 )
 from sqlalchemy.types import TypeEngine
@@ -37,7 +36,7 @@ from tomowire.server.index.attributes import (
     StudyAttributes,
     attribute_of,
 )
-from tomowire.server.index.metadata import KEY, metadata
+from tomowire.server.index.metadata import KEY, TEXT, metadata
 
 
 def _attribute_column(declared: Field[Any]) -> Column[Any]:
@@ -45,7 +44,7 @@ def _attribute_column(declared: Field[Any]) -> Column[Any]:
     kinds: dict[str, TypeEngine[Any]] = {"IS": BigInteger(), "US": Integer(), "DS": Float()}
     if attribute is not None and attribute.vr in kinds:
         return Column(declared.name, kinds[attribute.vr])
-    return Column(declared.name, Text(), nullable=False)
+    return Column(declared.name, TEXT, nullable=False)
 
 
 def _attribute_columns(level: type[Any]) -> list[Column[Any]]:
@@ -56,7 +55,7 @@ archive: Final = Table(
     "archive",
     metadata,
     Column("id", Integer, primary_key=True),  # always 1
-    Column("archive_id", Text, nullable=False),
+    Column("archive_id", TEXT, nullable=False),
     Column("last_batch", BigInteger, nullable=False),
 )
 
@@ -64,7 +63,7 @@ patients: Final = Table(
     "patients",
     metadata,
     Column("patient_key", KEY, primary_key=True),
-    Column("identity", Text, nullable=False),  # see `statements.patient_identity`
+    Column("identity", TEXT, nullable=False),  # see `statements.patient_identity`
     *_attribute_columns(PatientAttributes),
     UniqueConstraint("identity"),
     Index(None, "patient_id"),
@@ -104,13 +103,13 @@ instances: Final = Table(
     Column("instance_key", KEY, primary_key=True),
     Column("series_key", KEY, ForeignKey("series.series_key"), nullable=False),
     *_attribute_columns(InstanceAttributes),
-    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", TEXT, nullable=False),
     Column("generation", Integer, nullable=False),  # with the UIDs, the file's name: see `server.files`
     Column("header_size", Integer, nullable=False),
     Column("data_set_size", BigInteger, nullable=False),
     Column("checksum", LargeBinary, nullable=False),
     Column("received_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
-    Column("received_from", Text, nullable=False),
+    Column("received_from", TEXT, nullable=False),
     UniqueConstraint("sop_instance_uid"),
     Index(None, "series_key"),
 )
