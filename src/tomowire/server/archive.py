@@ -70,7 +70,7 @@ class ArchiveStorage:
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
-            self.index = IndexReaders(directory.index_path)
+            self.index = IndexReaders(self.backend)
             stack.push_async_callback(self.index.close)
             self.records = await stack.enter_async_context(Records(self.backend.engine))
             self.ingest = Ingest(directory, commit, workers)

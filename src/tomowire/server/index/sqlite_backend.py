@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tomowire.server.index import integrity, versions
 from tomowire.server.index.connect import connect_reader
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from tomowire.server.files import DataDirectory
-    from tomowire.server.index.reader import IndexReader
 
 
 class SqliteBackend:
@@ -46,9 +45,8 @@ class SqliteBackend:
     def open_writer(self) -> SqliteWriter:
         return SqliteWriter.open(self._path, fsync=self._fsync, busy_timeout=self._busy_timeout)
 
-    def open_reader(self) -> IndexReader:
-        reader: Any = SqliteReader.open(self._path, busy_timeout=self._busy_timeout)
-        return reader  # type: ignore[no-any-return]
+    def open_reader(self) -> SqliteReader:
+        return SqliteReader.open(self._path, busy_timeout=self._busy_timeout)
 
     def engine(self) -> Engine:
         from tomowire.server.index.engines import sqlite_engine
