@@ -8,8 +8,8 @@ from typing import Any, Final, Self
 from tomowire.server.index import statements
 from tomowire.server.index.postgres_connect import Connection, postgres_errors
 from tomowire.server.index.postgres_writer import indexed_object
-from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.reader import Counts, Row, Statement, Statistics
+from tomowire.server.index.rows import IndexedObject
 
 _PAGE: Final = 1000
 
