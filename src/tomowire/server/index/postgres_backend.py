@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tomowire.errors import UsageError
 from tomowire.server.index import integrity
@@ -72,11 +72,10 @@ class PostgresBackend:
                 raise UsageError("the index is empty: run 'tomowire db reindex'")
             if version != CURRENT:
                 raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
+            return PostgresReader(connection)
         except BaseException:
             connection.close()
             raise
-        reader: Any = PostgresReader(connection)
-        return reader  # type: ignore[no-any-return]
 
     def engine(self) -> Engine:
         from tomowire.server.index.engines import postgres_engine

@@ -37,6 +37,7 @@ from tomowire.server.index.attributes import (
     attribute_of,
 )
 from tomowire.server.index.metadata import KEY, TEXT, metadata
+from tomowire.server.index.statements import normalized, person_names
 
 
 def _attribute_column(declared: Field[Any]) -> Column[Any]:
@@ -48,7 +49,8 @@ def _attribute_column(declared: Field[Any]) -> Column[Any]:
 
 
 def _attribute_columns(level: type[Any]) -> list[Column[Any]]:
-    return [_attribute_column(declared) for declared in fields(level)]
+    names = (Column(normalized(name), TEXT, nullable=False, server_default="") for name in person_names(level))
+    return [*map(_attribute_column, fields(level)), *names]
 
 
 archive: Final = Table(
@@ -111,5 +113,6 @@ instances: Final = Table(
     Column("received_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
     Column("received_from", TEXT, nullable=False),
     UniqueConstraint("sop_instance_uid"),
-    Index(None, "series_key"),
+    # With what lists of studies and series say of their instances, so that they need not look at each of them.
+    Index(None, "series_key", "received_at", "data_set_size"),
 )

@@ -18,7 +18,7 @@ from tomowire.server.index.connect import connect_reader, connect_writer
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-CURRENT: Final = "0002"
+CURRENT: Final = "0003"
 """The last migration in `migrations/versions`."""
 
 _SCHEMA: Final = Path(__file__).parent / "schema.sql"
