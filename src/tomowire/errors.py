@@ -10,6 +10,7 @@
     │   └── DataSetError          in a data set: cut short, or not to be parsed
     ├── InvalidUid                text that is not a UID (also a ValueError)
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    │   └── ConfigurationInvalid  a configuration has mistakes; knows all of them, each with its file, key and line
     ├── AssociationError          there is no association, or none any more
     │   ├── ConnectFailed         the transport connection was not opened (also a ConnectionError)
     │   │   └── TlsFailed         it was, but the two sides did not agree on TLS: certificates, versions, no TLS at all
@@ -39,7 +40,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tomowire.protocol.negotiation import Agreement
+    from tomowire.server.config.problems import Problem
     from tomowire.wire.pdu import AAssociateRQ
 
 
@@ -111,6 +115,14 @@ class InvalidUid(TomowireError, ValueError):
 
 class UsageError(TomowireError, RuntimeError):
     """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class ConfigurationInvalid(UsageError):
+    """A configuration cannot be used. `problems` are all that is wrong with it; the text has a line for each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
 
 
 class AssociationError(TomowireError):

@@ -17,6 +17,7 @@ from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.callers import Callers
+from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
@@ -31,12 +32,15 @@ from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.aio.tls import TlsClient
+    from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
-__all__ = ["Archive", "Settings"]
+__all__ = ["Archive", "Reconfigured", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
 
@@ -52,20 +56,10 @@ class Archive:
     """
 
     def __init__(self, settings: Settings) -> None:
-        is_named = bool(settings.allowed_callers or settings.nodes)
-        if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
-            raise UsageError(
-                f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
-                "or let in everyone with --allow-unknown-callers"
-            )
-        if settings.allow_unknown_callers and settings.allowed_callers:
-            raise UsageError(
-                "--allow names who may call, and --allow-unknown-callers lets in everyone: leave one of them out"
-            )
-        self.settings: Final = settings
-        self._nodes = nodes_by_title(settings.nodes)
-        is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
-        self._callers = None if is_open else Callers(settings.allowed_callers, self._nodes)
+        self.settings = settings
+        self.nodes: Final = dict(nodes_by_title(settings.nodes))
+        self._callers = _callers_of(settings, self.nodes)
+        self._reconfiguring = asyncio.Lock()
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -77,9 +71,10 @@ class Archive:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
-            await self._load_certificates()
+            await _load_certificates(self.nodes, settings.node_tls)
+            stack.push_async_callback(self._close_callers)
             if (callers := self._callers) is not None:
-                await stack.enter_async_context(callers)
+                await callers.__aenter__()
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
@@ -117,10 +112,46 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
-    async def reload_tls(self) -> None:
-        """Read the TLS certificates again, for those who connect from now on. Raises `UsageError` when they cannot be used."""
+    async def reconfigure(self, settings: Settings) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+
+        Nodes, callers and certificates (which are read again in any case) are those of `settings` for whoever comes from now on.
+        Raises `UsageError` when something cannot be used: then all is as it was.
+        """
         assert self._server is not None
-        await self._server.reload_tls()
+        async with self._reconfiguring:
+            taken, report = compare(self.settings, settings)
+            nodes = nodes_by_title(taken.nodes)
+            callers = _callers_of(taken, nodes)
+            await _load_certificates(nodes, taken.node_tls)
+            if taken.tls is not None:
+                await self._server.reload_tls(taken.tls)
+            await self._change_callers(callers)
+            self.settings = taken
+            self.nodes.clear()
+            self.nodes.update(nodes)
+            if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
+                self._retrieve.tls = taken.node_tls
+        logger.info("reconfigured: %s", report)
+        return report
+
+    async def _change_callers(self, callers: Callers | None) -> None:
+        assert self._server is not None
+        before = self._callers
+        if callers is not None:
+            await callers.__aenter__()
+        self._server.change_callers(
+            aet=self.settings.ae_title,
+            calling_aets=callers.titles if callers is not None else None,
+            admits=callers.lets_in if callers is not None else None,
+        )
+        self._callers = callers
+        if before is not None:
+            await before.__aexit__()
+
+    async def _close_callers(self) -> None:
+        if self._callers is not None:
+            await self._callers.__aexit__()
 
     @property
     def associations(self) -> int:
@@ -152,18 +183,6 @@ class Archive:
             )
         )
 
-    async def _load_certificates(self) -> None:
-        """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self._nodes.values()):
-            return
-        from tomowire.aio.tls import TlsClient
-        from tomowire.aio.tls_context import context_of_client
-
-        for node in self._nodes.values():
-            if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
-                certificate_host(tls.server_hostname or node.host)
-                await context_of_client(tls)
-
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
 
@@ -180,7 +199,7 @@ class Archive:
 
         assert self._storage is not None
         return ArchiveRetrieve(
-            self._storage.index, self._storage.root, self._nodes, self.settings.ae_title, self.settings.node_tls
+            self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
 
     async def _keep(self, request: StoreRequest) -> Status:
@@ -201,6 +220,35 @@ class Archive:
             raise
         self._tally.stored(association, is_new=stored.is_new)
         return SUCCESS
+
+
+def _callers_of(settings: Settings, nodes: Mapping[str, Node]) -> Callers | None:
+    """Who may call; None: everybody. Raises `UsageError` for an archive that is open to the network and says nothing of that."""
+    is_named = bool(settings.allowed_callers or settings.nodes)
+    if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
+        raise UsageError(
+            f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
+            "or let in everyone with --allow-unknown-callers"
+        )
+    if settings.allow_unknown_callers and settings.allowed_callers:
+        raise UsageError(
+            "--allow names who may call, and --allow-unknown-callers lets in everyone: leave one of them out"
+        )
+    is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
+    return None if is_open else Callers(settings.allowed_callers, nodes)
+
+
+async def _load_certificates(nodes: Mapping[str, Node], node_tls: TlsClient | None) -> None:
+    """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+    if not any(node.tls for node in nodes.values()):
+        return
+    from tomowire.aio.tls import TlsClient
+    from tomowire.aio.tls_context import context_of_client
+
+    for node in nodes.values():
+        if (tls := node.way(node_tls or TlsClient())) is not None:
+            certificate_host(tls.server_hostname or node.host)
+            await context_of_client(tls)
 
 
 def _load_retrievals() -> None:

@@ -72,6 +72,14 @@ class JobSettings:
 
 
 @value()
+class LogSettings:
+    """How the program logs to stderr: `format` is "text", "json", or "auto" (text on a terminal, JSON lines elsewhere)."""
+
+    format: str = "auto"
+    level: str = "warning"
+
+
+@value()
 class Settings:
     """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
     host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
@@ -100,3 +108,4 @@ class Settings:
     quota: QuotaSettings = QuotaSettings()
     audit: AuditSettings = AuditSettings()
     jobs: JobSettings = JobSettings()
+    logs: LogSettings = LogSettings()
