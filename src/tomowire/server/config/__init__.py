@@ -8,7 +8,21 @@ without secrets.
 from __future__ import annotations
 
 from tomowire.errors import ConfigurationInvalid
+from tomowire.server.config.checks import check
 from tomowire.server.config.load import Loaded, load, load_settings, settings_from
 from tomowire.server.config.problems import Origin, Problem
+from tomowire.server.config.shown import as_toml, shown, shown_settings
 
-__all__ = ["ConfigurationInvalid", "Loaded", "Origin", "Problem", "load", "load_settings", "settings_from"]
+__all__ = [
+    "ConfigurationInvalid",
+    "Loaded",
+    "Origin",
+    "Problem",
+    "as_toml",
+    "check",
+    "load",
+    "load_settings",
+    "settings_from",
+    "shown",
+    "shown_settings",
+]

@@ -45,6 +45,42 @@ def settings_of(configuration: models.Configuration) -> Settings:
     )
 
 
+def configuration_of(settings: Settings) -> models.Configuration:
+    """The configuration that says `settings`. Nodes are called by their AE titles."""
+    from tomowire.server.config import models
+
+    tls, nodes_tls = settings.tls, settings.node_tls
+    tree: dict[str, Any] = {
+        "dicom": {
+            **_shared(models.Dicom, settings),
+            "tls": tls and {**_shared(models.DicomTls, tls), "client_auth": tls.verify, "profile": str(tls.profile)},
+        },
+        "storage": _shared(models.Storage, settings),
+        "index": {"url": settings.index_url},
+        "nodes": {node.ae_title: _shared(models.Node, node) for node in settings.nodes},
+        "nodes_tls": nodes_tls and _shared(models.NodesTls, nodes_tls),
+        "callers": [{"ae_title": title} for title in settings.allowed_callers],
+        "http": {"enabled": settings.http is not None, **_shared(models.Http, settings.http)},
+        "quota": _shared(models.Quota, settings.quota),
+        "audit": _shared(models.Audit, settings.audit),
+        "jobs": _shared(models.Jobs, settings.jobs),
+        "logs": _shared(models.Logs, settings.logs),
+    }
+    return models.Configuration.model_validate(_said(tree))
+
+
+def _shared(section: type[models.Section], values: object) -> dict[str, Any]:
+    """Of a value what the section has by the same names; a path is a path, and not the name of one."""
+    found = {name: getattr(values, name) for name in section.model_fields if hasattr(values, name)}
+    return {name: each for name, each in found.items() if name != "tls" or isinstance(each, bool)}
+
+
+def _said(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _said(each) for name, each in tree.items() if each is not None}
+    return [_said(each) for each in tree] if isinstance(tree, list) else tree
+
+
 def nodes_of(configuration: models.Configuration) -> Mapping[str, Node]:
     """The nodes by what a person calls them; a name of `nodes` goes before one of `knownDestinations`."""
     found = {name: _destination(name, each) for name, each in configuration.knownDestinations.items()}
