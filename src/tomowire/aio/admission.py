@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio.address import check_ae_title
 from tomowire.aio.arguments import awaited, function, not_awaited, whole
 from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.failing import log_failure
@@ -28,7 +25,7 @@ from tomowire.wire.pdu import AAssociateRJ
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from tomowire.aio.association import Association
     from tomowire.aio.background import Background
@@ -73,26 +70,10 @@ ALLOWED: Final = {
 """What may be said of `Rules`."""
 
 
-def ae_titles(name: str, titles: Any) -> frozenset[str] | None:
-    """The AE titles that were given as `name`, one or several. Raises `UsageError`."""
-    if titles is None:
-        return None
-    if not isinstance(titles, Iterable):
-        raise UsageError(f"{name} is an AE title, several of them, or None for any, and not {titles!r}")
-    return frozenset(map(check_ae_title, [titles] if isinstance(titles, str) else titles))
-
-
-def changed(rules: Rules, *, aet: Any, calling_aets: Any, admits: Any) -> Rules:
-    """The same rules for other callers, by the names of `listen`. Raises `UsageError`."""
-    ALLOWED["admits"]("admits", admits)
-    titles, calling = ae_titles("aet", aet), ae_titles("calling_aets", calling_aets)
-    return replace(rules, ae_titles=titles, calling_ae_titles=calling, admits=admits)
-
-
 class Admission:
     """Answers requests for associations, at once where no handler is to be asked.
 
-    `connections` are all that the server has, `background` is where the handlers run. `rules` may be replaced at any time.
+    `connections` are all that the server has, `background` is where the handlers run.
     """
 
     def __init__(
@@ -103,7 +84,7 @@ class Admission:
         background: Background,
     ) -> None:
         self._services = services
-        self.rules = rules
+        self._rules = rules
         self._connections = connections
         self._background = background
         self._pending: dict[Association, _Pending] = {}
@@ -121,11 +102,11 @@ class Admission:
             _fail(association, error)
             return
         asked = AssociationRequest(association, request)
-        if self.rules.on_request is None and (self.rules.identify is None or asked.identity is None):
+        if self._rules.on_request is None and (self._rules.identify is None or asked.identity is None):
             accept(asked, response, providers, None)
             return
         task = self._background.start(self._ask(asked), f"{association.title}: the handler of its request")
-        self._pending[association] = _Pending(self, asked, response, providers, task, self.rules.artim_timeout)
+        self._pending[association] = _Pending(self, asked, response, providers, task, self._rules.artim_timeout)
 
     def give_up(self, association: Association) -> None:
         """The association is over: if it was not answered yet, nobody waits for the answer any more."""
@@ -146,7 +127,7 @@ class Admission:
 
     def _answer_at_once(self, association: Association, request: AAssociateRQ, providers: Providers) -> AAssociateAC:
         """The acceptance, if nobody objects. Raises `AssociationRejected`: by the limits first, then by what is asked for."""
-        rules = self.rules
+        rules = self._rules
         if self._is_closed:
             raise _refusal(REJECT_CONGESTION, "the server is shutting down")
         self._check_limits(association, request)
@@ -171,7 +152,7 @@ class Admission:
 
     def _check_limits(self, association: Association, request: AAssociateRQ) -> None:
         """Who is being asked about has a place already: others must not get it meanwhile."""
-        rules = self.rules
+        rules = self._rules
         there = [
             each for each in self._connections if each.has_begun or (each.awaits_answer and each is not association)
         ]
@@ -185,7 +166,7 @@ class Admission:
 
     async def _ask(self, asked: AssociationRequest) -> Identified | None:
         """Ask the handlers; None when nobody looks at identities. Raises `AssociationRejected` when one of them refuses."""
-        rules = self.rules
+        rules = self._rules
         if rules.on_request is not None:
             answer = await awaited("on_request", rules.on_request, rules.on_request(asked))
             if answer is not None and not answer:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio import admission, conduct
-from tomowire.aio.admission import Rules, ae_titles
+from tomowire.aio.address import check_ae_title
+from tomowire.aio.admission import Rules
 from tomowire.aio.arguments import check, tls
 from tomowire.aio.budget import DEFAULT_MEMORY, MemoryBudget
 from tomowire.aio.conduct import Conduct
@@ -19,7 +20,7 @@ from tomowire.errors import UsageError
 from tomowire.protocol.upper_layer import DEFAULT_ARTIM
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from ssl import SSLContext
 
     from tomowire.aio.association import Association
@@ -116,8 +117,8 @@ def listen(
     _check(host, port, ssl, certificate_titles, options)
     budget = MemoryBudget(memory, maximum_associations=maximum_associations, tls=ssl is not None, wait=memory_wait)
     rules = Rules(
-        ae_titles=ae_titles("aet", aet),
-        calling_ae_titles=ae_titles("calling_aets", calling_aets),
+        ae_titles=_checked("aet", aet),
+        calling_ae_titles=_checked("calling_aets", calling_aets),
         maximum_length=maximum_length,
         window=window,
         maximum_associations=budget.maximum_associations,
@@ -162,3 +163,12 @@ def _check(host: Any, port: Any, ssl: Any, certificate_titles: Any, options: dic
 def _check_port(port: Any) -> None:
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 0xFFFF:
         raise UsageError(f"port: {port!r} is not a TCP port (a whole number from 0 to 65535; 0 is any that is free)")
+
+
+def _checked(name: str, titles: Any) -> frozenset[str] | None:
+    """The AE titles that were given, one or several."""
+    if titles is None:
+        return None
+    if not isinstance(titles, Iterable):
+        raise UsageError(f"{name} is an AE title, several of them, or None for any, and not {titles!r}")
+    return frozenset(map(check_ae_title, [titles] if isinstance(titles, str) else titles))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from tomowire.aio.admission import Admission, changed
+from tomowire.aio.admission import Admission
 from tomowire.aio.association import Association
 from tomowire.aio.background import Background
 from tomowire.aio.dispatcher import Dispatcher
@@ -167,20 +167,6 @@ class Server:
         if self._tls is None:
             raise UsageError("the server does not use TLS")
         await self._tls.reload(tls)
-
-    def change_callers(
-        self,
-        *,
-        aet: str | Iterable[str] | None,
-        calling_aets: str | Iterable[str] | None = None,
-        admits: Callable[[str, str], bool] | None = None,
-    ) -> None:
-        """Who may associate from now on, as `listen` has it; associations in progress go on.
-
-        Raises `UsageError` for what cannot be: then all stays as it is.
-        """
-        self._rules = changed(self._rules, aet=aet, calling_aets=calling_aets, admits=admits)
-        self._admission.rules = self._rules
 
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over.

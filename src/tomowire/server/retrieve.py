@@ -54,7 +54,7 @@ _MOST_TO_ONE: Final = 16
 class ArchiveRetrieve:
     """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
     destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there. Those with TLS are called by
-    `tls`. Both may change: a move that comes then goes by what is said then.
+    `tls`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
-        self.tls = tls or TlsClient()
+        self._tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
@@ -97,7 +97,7 @@ class ArchiveRetrieve:
         if node is None:
             return None
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
-        tls = node.way(self.tls)
+        tls = node.way(self._tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
 
