@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
@@ -13,19 +12,19 @@ from typing import TYPE_CHECKING, Final, Self
 from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import StoreFailed, UsageError
+from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
+from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
-from tomowire.server.callers import Callers
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
-from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
+from tomowire.server.users import Users
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
-    from tomowire.aio.tls import TlsClient
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
@@ -57,13 +55,15 @@ class Archive:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.nodes: Final = dict(nodes_by_title(settings.nodes))
-        self._callers = _callers_of(settings, self.nodes)
+        """Those that are in force."""
+        self.access: Final = Access.of(settings)
+        """Who may do what; `access.apply` has other settings of it in force."""
         self._reconfiguring = asyncio.Lock()
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
+        self._users: Users | None = None
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -71,24 +71,23 @@ class Archive:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
-            await _load_certificates(self.nodes, settings.node_tls)
-            stack.push_async_callback(self._close_callers)
-            if (callers := self._callers) is not None:
-                await callers.__aenter__()
+            await _load_certificates(settings)
+            self._users = await stack.enter_async_context(Users(storage.records))
+            await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
                     settings.port,
                     services=[
-                        Verification(),
-                        Storage(self._keep, any_sop_class=settings.any_sop_class),
-                        Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
-                        Later([model.get for model in Model], self._get),
-                        Later([model.move for model in Model], self._move),
+                        Guarded(Right.ECHO, Verification()),
+                        Guarded(Right.STORE, Storage(self._keep, any_sop_class=settings.any_sop_class)),
+                        Guarded(
+                            Right.QUERY, Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True)
+                        ),
+                        Guarded(Right.RETRIEVE, Later([model.get for model in Model], self._get)),
+                        Guarded(Right.RETRIEVE, Later([model.move for model in Model], self._move)),
                     ],
-                    aet=settings.ae_title,
-                    calling_aets=callers.titles if callers is not None else None,
-                    admits=callers.lets_in if callers is not None else None,
+                    offers=self.access.offers,
                     on_ended=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
@@ -107,6 +106,17 @@ class Archive:
         await self._stack.__aexit__(kind, error, traceback)
 
     @property
+    def users(self) -> Users:
+        """Who may use it over HTTP."""
+        assert self._users is not None
+        return self._users
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes by their AE titles."""
+        return self.access.nodes
+
+    @property
     def port(self) -> int:
         """The DICOM port that is listened on."""
         assert self._server is not None
@@ -115,43 +125,22 @@ class Archive:
     async def reconfigure(self, settings: Settings) -> Reconfigured:
         """Take of `settings` what can be taken while associations go on, and say what needs a restart.
 
-        Nodes, callers and certificates (which are read again in any case) are those of `settings` for whoever comes from now on.
-        Raises `UsageError` when something cannot be used: then all is as it was.
+        Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
+        `UsageError` when something cannot be used: then all is as it was.
         """
         assert self._server is not None
         async with self._reconfiguring:
             taken, report = compare(self.settings, settings)
-            nodes = nodes_by_title(taken.nodes)
-            callers = _callers_of(taken, nodes)
-            await _load_certificates(nodes, taken.node_tls)
+            await _load_certificates(taken)
+            Access.of(taken)  # what it would refuse: nothing is done by halves
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
-            await self._change_callers(callers)
+            await self.access.apply(taken)
             self.settings = taken
-            self.nodes.clear()
-            self.nodes.update(nodes)
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
         logger.info("reconfigured: %s", report)
         return report
-
-    async def _change_callers(self, callers: Callers | None) -> None:
-        assert self._server is not None
-        before = self._callers
-        if callers is not None:
-            await callers.__aenter__()
-        self._server.change_callers(
-            aet=self.settings.ae_title,
-            calling_aets=callers.titles if callers is not None else None,
-            admits=callers.lets_in if callers is not None else None,
-        )
-        self._callers = callers
-        if before is not None:
-            await before.__aexit__()
-
-    async def _close_callers(self) -> None:
-        if self._callers is not None:
-            await self._callers.__aexit__()
 
     @property
     def associations(self) -> int:
@@ -165,7 +154,7 @@ class Archive:
         shown = f"[{host}]" if ":" in host else host
         peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         allowed = self.settings.allowed_callers
-        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and self._callers is not None else ""
+        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.access.is_open else ""
         caller += " --tls" if self.settings.tls is not None else ""
         to_try = (
             "try, in another terminal:",
@@ -178,7 +167,7 @@ class Archive:
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
                 # Nodes call from where they are.
-                *(to_try if allowed or self._callers is None else ()),
+                *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
         )
@@ -222,31 +211,15 @@ class Archive:
         return SUCCESS
 
 
-def _callers_of(settings: Settings, nodes: Mapping[str, Node]) -> Callers | None:
-    """Who may call; None: everybody. Raises `UsageError` for an archive that is open to the network and says nothing of that."""
-    is_named = bool(settings.allowed_callers or settings.nodes)
-    if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
-        raise UsageError(
-            f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
-            "or let in everyone with --allow-unknown-callers"
-        )
-    if settings.allow_unknown_callers and settings.allowed_callers:
-        raise UsageError(
-            "--allow names who may call, and --allow-unknown-callers lets in everyone: leave one of them out"
-        )
-    is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
-    return None if is_open else Callers(settings.allowed_callers, nodes)
-
-
-async def _load_certificates(nodes: Mapping[str, Node], node_tls: TlsClient | None) -> None:
+async def _load_certificates(settings: Settings) -> None:
     """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-    if not any(node.tls for node in nodes.values()):
+    if not any(node.tls for node in settings.nodes):
         return
     from tomowire.aio.tls import TlsClient
     from tomowire.aio.tls_context import context_of_client
 
-    for node in nodes.values():
-        if (tls := node.way(node_tls or TlsClient())) is not None:
+    for node in settings.nodes:
+        if (tls := node.way(settings.node_tls or TlsClient())) is not None:
             certificate_host(tls.server_hostname or node.host)
             await context_of_client(tls)
 
@@ -270,12 +243,3 @@ async def _load_soon() -> None:
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from tomowire.errors import TomowireError
+from tomowire.server.access_settings import is_loopback
 from tomowire.server.config.explain import origin_of
 from tomowire.server.config.mapping import nodes_of, settings_of
 from tomowire.server.config.problems import Path, Problem, dotted
@@ -59,8 +59,8 @@ def _callers(configuration: Configuration) -> Iterator[Found]:
             text = "says nothing of who calls: give an ae_title, addresses or a certificate"
             yield Found(("callers", number), text)
         tls = configuration.dicom.tls
-        if caller.certificate is not None and (tls is None or tls.authorities is None):
-            text = "needs dicom.tls with authorities: nobody is asked for a certificate"
+        if caller.certificate is not None and (tls is None or tls.authorities is None or tls.client_auth == "none"):
+            text = "needs dicom.tls with authorities: otherwise nobody shows a certificate"
             yield Found(("callers", number, "certificate"), text)
 
 
@@ -181,16 +181,6 @@ def _jobs(configuration: Configuration) -> Iterator[Found]:
 
 
 _CHECKS = (_who_may_call, _callers, _nodes, _data_dir, _ports, _http, _certificates, _nodes_tls, _audit, _jobs)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from tomowire.aio.address import check_ae_title
 from tomowire.errors import UsageError
+from tomowire.server.address_ranges import read_range
 from tomowire.server.config.problems import shown
 from tomowire.wire.value import value
 
@@ -45,7 +45,7 @@ def whole(least: int, most: int) -> Kind:
 
     def read(given: Any) -> int:
         if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
-            raise ValueError(f"is {words}, and not {shown(given)}")
+            raise ValueError(f"must be {words}, and not {shown(given)}")
         return given
 
     return Kind(words, read)
@@ -56,7 +56,7 @@ def flag() -> Kind:
 
     def read(given: Any) -> bool:
         if not isinstance(given, bool):
-            raise ValueError(f"is true or false (without quotes), and not {shown(given)}")
+            raise ValueError(f"must be true or false (without quotes), and not {shown(given)}")
         return given
 
     return Kind("true or false", read)
@@ -70,7 +70,7 @@ def seconds(least: float = 0.0) -> Kind:
     def read(given: Any) -> float:
         found = _quantity(given, _TIME, _TIME_UNITS, "s")
         if found is None or not isfinite(found) or found < least or not found:
-            raise ValueError(f"is {words} (s, min, h, d), {limit}, and not {shown(given)}")
+            raise ValueError(f"must be {words} (s, min, h, d), {limit}, and not {shown(given)}")
         return found
 
     return Kind(words, read)
@@ -83,7 +83,7 @@ def size(least: int) -> Kind:
     def read(given: Any) -> int:
         found = _quantity(given, _SIZE, _SIZE_UNITS, "")
         if found is None or found >= 1 << 63 or isinstance(given, float):
-            raise ValueError(f"is {words} (kB, MB, GB, TB), and not {shown(given)}")
+            raise ValueError(f"must be {words} (kB, MB, GB, TB), and not {shown(given)}")
         if found < least:
             raise ValueError(f"is too little: {least} bytes are the least")
         return int(found)
@@ -105,7 +105,7 @@ def ae_title() -> Kind:
             return check_ae_title(title)
         except UsageError:
             raise ValueError(
-                f"is an AE title, 1 to 16 characters of ASCII without backslash, and not {shown(given)}"
+                f"must be an AE title, 1 to 16 characters of ASCII without backslash, and not {shown(given)}"
             ) from None
 
     return Kind("an AE title", read, is_text=True)
@@ -118,7 +118,7 @@ def host() -> Kind:
     def read(given: Any) -> str:
         found = _plain_text(given, words).strip()
         if not found or any(each in found for each in " /@[],") or found.count(":") == 1:
-            raise ValueError(f"is {words} without a port, and not {shown(given)}")
+            raise ValueError(f"must be {words} without a port, and not {shown(given)}")
         return found
 
     return Kind(words, read, is_text=True)
@@ -146,13 +146,26 @@ def addresses() -> Kind:
     def read(given: Any) -> str:
         found = _plain_text(given, words).strip()
         try:
-            ip_network(found)
-        except ValueError:
-            try:
-                meant = ip_network(found, strict=False)
-            except ValueError:
-                raise ValueError(f"is {words}, and not {shown(given)}") from None
-            raise ValueError(f"is a range that begins at {meant.network_address}: write {meant}") from None
+            read_range(found)
+        except UsageError as error:
+            raise ValueError(f"must be an address or a range of addresses: {error}") from None
+        return found
+
+    return Kind(words, read, is_text=True)
+
+
+def certificate() -> Kind:
+    """What a certificate must have, as rules for callers know it."""
+    words = "`sha256:` and a fingerprint, or `CN:`, `DNS:`, `IP:`, `email:`, `URI:` and a name in the certificate"
+
+    def read(given: Any) -> str:
+        from tomowire.aio.tls_titles import read_certificate_key  # needed by few
+
+        found = _plain_text(given, words)
+        try:
+            read_certificate_key(found)
+        except UsageError as error:
+            raise ValueError(f"is no name of a certificate: {error}") from None
         return found
 
     return Kind(words, read, is_text=True)
@@ -165,7 +178,7 @@ def name() -> Kind:
     def read(given: Any) -> str:
         found = _plain_text(given, words)
         if any(each in found for each in " /@,"):
-            raise ValueError(f"is {words}, and not {shown(given)}")
+            raise ValueError(f"must be {words}, and not {shown(given)}")
         return found
 
     return Kind(words, read, is_text=True)
@@ -177,7 +190,7 @@ def choice(*words: str) -> Kind:
 
     def read(given: Any) -> str:
         if not isinstance(given, str) or given not in words:
-            raise ValueError(f"is one of {listed}, and not {shown(given)}")
+            raise ValueError(f"must be one of {listed}, and not {shown(given)}")
         return given
 
     return Kind(" or ".join(f"`{each}`" for each in words), read, is_text=True)
@@ -185,9 +198,9 @@ def choice(*words: str) -> Kind:
 
 def _plain_text(given: Any, what: str) -> str:
     if not isinstance(given, str) or not given.strip():
-        raise ValueError(f"is {what}, and not {shown(given)}")
+        raise ValueError(f"must be {what}, and not {shown(given)}")
     if not given.isprintable():
-        raise ValueError(f"is {what}, and holds a character that cannot be printed: {shown(given)}")
+        raise ValueError(f"must be {what}, and holds a character that cannot be printed: {shown(given)}")
     return given
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from tomowire.server.caller_rules import CallerRule
 from tomowire.server.nodes import Node
+from tomowire.server.rights import Right
 from tomowire.server.settings import AuditSettings, HttpSettings, JobSettings, LogSettings, QuotaSettings, Settings
 
 if TYPE_CHECKING:
@@ -22,11 +25,12 @@ def settings_of(configuration: models.Configuration) -> Settings:
     return Settings(
         data_dir=configuration.storage.data_dir,
         ae_title=dicom.ae_title,
+        aliases=dicom.aliases,
         bind=dicom.bind,
         port=dicom.port,
         duplicates=configuration.storage.duplicates,
         any_sop_class=dicom.any_sop_class,
-        allowed_callers=tuple(each.ae_title for each in configuration.callers if each.ae_title is not None),
+        callers=tuple(map(_caller, configuration.callers)),
         allow_unknown_callers=dicom.allow_unknown_callers,
         nodes=nodes,
         maximum_associations=dicom.maximum_associations,
@@ -57,9 +61,12 @@ def configuration_of(settings: Settings) -> models.Configuration:
         },
         "storage": _shared(models.Storage, settings),
         "index": {"url": settings.index_url},
-        "nodes": {node.ae_title: _shared(models.Node, node) for node in settings.nodes},
+        "nodes": {node.ae_title: {**_shared(models.Node, node), "tls": node.tls} for node in settings.nodes},
         "nodes_tls": nodes_tls and _shared(models.NodesTls, nodes_tls),
-        "callers": [{"ae_title": title} for title in settings.allowed_callers],
+        "callers": [
+            *(_shared(models.Caller, rule) for rule in settings.callers),
+            *({"ae_title": title} for title in settings.allowed_callers),
+        ],
         "http": {"enabled": settings.http is not None, **_shared(models.Http, settings.http)},
         "quota": _shared(models.Quota, settings.quota),
         "audit": _shared(models.Audit, settings.audit),
@@ -70,9 +77,13 @@ def configuration_of(settings: Settings) -> models.Configuration:
 
 
 def _shared(section: type[models.Section], values: object) -> dict[str, Any]:
-    """Of a value what the section has by the same names; a path is a path, and not the name of one."""
-    found = {name: getattr(values, name) for name in section.model_fields if hasattr(values, name)}
-    return {name: each for name, each in found.items() if name != "tls" or isinstance(each, bool)}
+    """Of a value what the section has by the same names, as a file would have it."""
+    found = {name: getattr(values, name) for name in section.model_fields if name != "tls" and hasattr(values, name)}
+    if isinstance(rights := found.get("may"), frozenset):
+        found["may"] = tuple(each.value for each in Right if each in rights)
+    if isinstance(files := found.get("authorities"), tuple):
+        found["authorities"] = os.pathsep.join(map(os.fspath, files))
+    return found
 
 
 def _said(tree: Any) -> Any:
@@ -107,7 +118,18 @@ def _port_with_tls(tls: models.DicomTls) -> TlsServer:
 
 def _node(name: str, node: models.Node) -> Node:
     is_tls = node.tls or node.tls_name is not None
-    return Node(node.ae_title or name, node.host, node.port, node.associations, is_tls, node.tls_name)
+    title = node.ae_title or name
+    return Node(title, node.host, node.port, node.associations, is_tls, node.tls_name, frozenset(map(Right, node.may)))
+
+
+def _caller(caller: models.Caller) -> CallerRule:
+    return CallerRule(
+        caller.ae_title,
+        caller.addresses,
+        caller.certificate,
+        frozenset(map(Right, caller.may)),
+        caller.maximum_associations,
+    )
 
 
 def _destination(name: str, destination: models.KnownDestination) -> Node:

@@ -16,19 +16,18 @@ from tomowire.aio.tls_profiles import DEFAULT_PROFILE, TlsProfile
 from tomowire.server import settings
 from tomowire.server.config import kinds
 from tomowire.server.nodes import MOST_ASSOCIATIONS
-
-RIGHTS: Final = ("echo", "store", "query", "retrieve", "move-destination")
+from tomowire.server.rights import OF_CALLERS, Right
 
 AeTitle: TypeAlias = Annotated[str, kinds.ae_title()]
 Host: TypeAlias = Annotated[str, kinds.host()]
-Text: TypeAlias = Annotated[str, kinds.text()]
 File: TypeAlias = Annotated[Path, kinds.path()]
 Flag: TypeAlias = Annotated[bool, kinds.flag()]
 Port: TypeAlias = Annotated[int, kinds.whole(1, 65535)]
 FreePort: TypeAlias = Annotated[int, kinds.whole(0, 65535)]
 Count: TypeAlias = Annotated[int, kinds.whole(1, 1_000_000)]
 Seconds: TypeAlias = Annotated[float, kinds.seconds()]
-Right: TypeAlias = Annotated[str, kinds.choice(*RIGHTS)]
+NodeRight: TypeAlias = Annotated[str, kinds.choice(*Right)]
+CallerRight: TypeAlias = Annotated[str, kinds.choice(*(each for each in Right if each in OF_CALLERS))]
 
 
 def setting(default: Any, says: str, *, example: Any = None, reload: bool = False, secret: bool = False) -> Any:
@@ -153,8 +152,8 @@ class Node(Section):
         example="viewer.example.org",
         reload=True,
     )
-    may: tuple[Right, ...] = setting(
-        RIGHTS,
+    may: tuple[NodeRight, ...] = setting(
+        tuple(each.value for each in Right),
         "What it may do when it calls, and whether a C-MOVE may send to it.",
         example=["echo", "move-destination"],
         reload=True,
@@ -188,10 +187,18 @@ class Caller(Section):
     addresses: tuple[Annotated[str, kinds.addresses()], ...] = setting(
         (), "Addresses and ranges it may call from. None: any.", example=["10.1.0.0/16", "192.0.2.7"], reload=True
     )
-    certificate: Text | None = setting(
-        None, "What its TLS certificate must be.", example="CT1.example.org", reload=True
+    certificate: Annotated[str, kinds.certificate()] | None = setting(
+        None,
+        "What its TLS certificate must have. Without this key: any, or none.",
+        example="DNS:ct1.example.org",
+        reload=True,
     )
-    may: tuple[Right, ...] = setting(RIGHTS[:-1], "What it may do.", example=["echo", "store"], reload=True)
+    may: tuple[CallerRight, ...] = setting(
+        tuple(each.value for each in Right if each in OF_CALLERS),
+        "What it may do.",
+        example=["echo", "store"],
+        reload=True,
+    )
     maximum_associations: Count | None = setting(
         None, "How many associations it may have at once.", example=4, reload=True
     )
