@@ -22,7 +22,9 @@ from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
 from tomowire.server.nodes import nodes_by_title
+from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.services.find_scp import Find
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.deletion import Deletion
     from tomowire.server.retrieve import ArchiveRetrieve
 
 __all__ = ["Archive", "Settings"]
@@ -50,6 +53,10 @@ class Archive:
     Raises `UsageError` for settings that do not fit together or a data directory that cannot be used, `ConnectFailed` when the
     port cannot be had.
     """
+
+    deletion: Deletion
+    protection: Protection
+    quotas: Quotas
 
     def __init__(self, settings: Settings) -> None:
         is_named = bool(settings.allowed_callers or settings.nodes)
@@ -76,6 +83,9 @@ class Archive:
         async with AsyncExitStack() as stack:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
+            self.deletion = storage.deletion
+            self.protection = Protection(storage.records)
+            self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             stack.enter_context(fewer_failures())
             await self._load_certificates()
             if (callers := self._callers) is not None:
@@ -200,6 +210,8 @@ class Archive:
             self._tally.refused(association)
             raise
         self._tally.stored(association, is_new=stored.is_new)
+        if stored.is_new:
+            self.quotas.grew(request.data.received)
         return SUCCESS
 
 

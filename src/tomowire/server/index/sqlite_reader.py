@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from tomowire.errors import UsageError
+from tomowire.server.files import ObjectName
 from tomowire.server.index import statements
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_reader
 from tomowire.server.index.rows import IndexedObject
@@ -21,6 +22,7 @@ Row = tuple[Any, ...]
 _PAGE: Final = 1000
 
 _INSTANCE: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid = ?"
+_REMOVALS: Final = "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, generation FROM removals WHERE sop_instance_uid = ?"
 _OBJECTS: Final = statements.FIND_OBJECT + " WHERE instance_key > ? ORDER BY instance_key LIMIT ?"
 
 
@@ -110,6 +112,12 @@ class SqliteReader:
         with sqlite_errors():
             row = self.connection.execute(_INSTANCE, (sop_instance_uid,)).fetchone()
         return None if row is None else indexed_object(row)
+
+    def is_to_be_removed(self, name: ObjectName) -> bool:
+        """Whether this is the file of an object that was deleted or replaced, which has not been removed yet."""
+        with sqlite_errors():
+            rows = self.connection.execute(_REMOVALS, (name.sop_instance_uid,)).fetchall()
+        return any(ObjectName(*row) == name for row in rows)
 
     def page(self, after: int = 0, size: int = _PAGE) -> list[IndexedObject]:
         """Up to `size` objects whose `instance_id` is greater than `after`, in the order of those."""
