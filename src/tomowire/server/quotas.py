@@ -2,8 +2,8 @@
 
 A study is as old as its last object. What is looked at, and how often: every `every` seconds, and when as much has come as there
 was room for, the bytes of what came since the last look are added up. Only when that says that there is too much, or that a study
-may be too old, all instances are gone through once, in a thread that reads; the list of the oldest studies that this gives is worked
-off before it is made again. Storing an object costs one addition.
+may be too old, all instances are gone through once, in a thread that reads; the list of the oldest studies that this gives is
+worked off before it is made again. Storing an object costs one addition.
 """
 
 from __future__ import annotations
