@@ -21,7 +21,7 @@ def files_held(path: Path) -> Iterator[None]:
 
     `path` is `DataDirectory.hold_path`. Raises `OSError`.
     """
-    descriptor = _open(path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:
         lock_shared(descriptor)
         yield
@@ -38,9 +38,16 @@ class Hold:
 
     @contextmanager
     def let_go(self) -> Iterator[bool]:
-        """Whether nobody holds the files, so that they may be removed while the block lasts. Raises `OSError`."""
+        """Whether nobody holds the files, so that they may be removed while the block lasts. Raises `OSError`.
+
+        Somebody who makes the file a moment later reads the index after that, which does not name these files any more.
+        """
         if self._descriptor < 0:
-            self._descriptor = _open(self._path)
+            try:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                yield True
+                return
         if not lock(self._descriptor):
             yield False
             return
@@ -53,7 +60,3 @@ class Hold:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
