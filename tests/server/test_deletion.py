@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from support.crashes import CrashServer
+from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
 from support.stored import contents, files_below, findings
 from tomowire.errors import IndexUnavailable, StudyProtected
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.findings import FindingKind
 from tomowire.server.hold import files_held
 from tomowire.server.incoming import DuplicatePolicy, Stored
 from tomowire.server.index.deleting import Deleted
@@ -210,3 +213,51 @@ async def test_an_archive_that_is_closed_deletes_nothing(tmp_path: Path) -> None
     with pytest.raises(IndexUnavailable, match="being closed"):
         await storage.deletion.study(ONE.study_uid)
     assert set(contents(tmp_path)) == {ONE.uid}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[CrashServer]:
+    with CrashServer() as started:
+        yield started
+
+
+@pytest.mark.parametrize("event", ["kill", "power cut"])
+def test_ended_at_each_step_of_a_deletion(server: CrashServer, event: str) -> None:
+    """The study is there whole or gone whole, and after the next start no file of it is left that belongs to nobody."""
+    stored = [[(ONE, False), (TWO, True), (THREE, False)]]
+    everything, rest = {ONE.uid, TWO.uid, THREE.uid}, {THREE.uid}
+    with quick_directory() as directory:
+        server.store(directory / "all", stored)
+        steps = server.delete(directory / "all", [ONE.study_uid]).steps
+        outcomes = []
+        for step in range(1, steps + 1):
+            root = directory / str(step)
+            server.store(root, stored)
+            run = server.delete(root, [ONE.study_uid], step=step, event=event)
+            assert run.killed
+            assert not [finding for finding in findings(root) if finding.kind is not FindingKind.UNFINISHED]
+            held = set(contents(root))
+            assert held in ((rest,) if run.outcomes else (everything, rest))
+            server.delete(root, [])
+            assert set(contents(root)) == held
+            assert len(files_below(root)) == len(held)
+            assert findings(root) == []
+            outcomes.append(held)
+    assert steps > 15
+    assert everything in outcomes
+    assert rest in outcomes
+
+
+def test_each_step_of_a_deletion_fails_once(server: CrashServer) -> None:
+    stored = [[(ONE, False), (TWO, True), (THREE, False)]]
+    with quick_directory() as directory:
+        server.store(directory / "all", stored)
+        steps = server.delete(directory / "all", [ONE.study_uid]).steps
+        for step in range(1, steps + 1):
+            root = directory / str(step)
+            server.store(root, stored)
+            server.delete(root, [ONE.study_uid], step=step, event="error")
+            server.delete(root, [ONE.study_uid])
+            assert set(contents(root)) == {THREE.uid}
+            assert len(files_below(root)) == 1
+            assert findings(root) == []
