@@ -21,7 +21,9 @@ from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
+from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.deletion import Deletion
     from tomowire.server.index.reader import Dialect
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
@@ -53,6 +56,10 @@ class Archive:
     Raises `UsageError` for settings that do not fit together or a data directory that cannot be used, `ConnectFailed` when the
     port cannot be had.
     """
+
+    deletion: Deletion
+    protection: Protection
+    quotas: Quotas
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -73,6 +80,9 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
+            self.deletion = storage.deletion
+            self.protection = Protection(storage.records)
+            self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             stack.enter_context(fewer_failures())
             await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
@@ -211,6 +221,8 @@ class Archive:
             self._tally.refused(association)
             raise
         self._tally.stored(association, is_new=stored.is_new)
+        if stored.is_new:
+            self.quotas.grew(request.data.received)
         return SUCCESS
 
 

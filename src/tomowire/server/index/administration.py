@@ -1,4 +1,5 @@
-"""The tables of the index database that are not about objects: jobs, the audit trail, users, and which studies are protected.
+"""The tables of the index database that are not about objects: jobs, the audit trail, users, which studies are protected, and which
+files of objects that were deleted are still to be removed.
 
 They are in the same database so that a transaction can hold both. No file says what is in them: `db reindex` keeps them.
 Times are microseconds since 1970, UTC. This module imports SQLAlchemy.
@@ -101,4 +102,15 @@ protected_studies: Final = Table(
     Column("protected_at", BigInteger, nullable=False),
     Column("protected_by", TEXT, nullable=False),
     Column("reason", TEXT, nullable=False),
+)
+
+removals: Final = Table(
+    "removals",
+    metadata,
+    Column("removal_key", KEY, primary_key=True),
+    Column("study_instance_uid", TEXT, nullable=False),  # with the others, the file's name: see `server.files`
+    Column("series_instance_uid", TEXT, nullable=False),
+    Column("sop_instance_uid", TEXT, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Index(None, "sop_instance_uid"),
 )

@@ -69,6 +69,15 @@ CREATE TABLE protected_studies (
 	reason TEXT NOT NULL,
 	CONSTRAINT pk_protected_studies PRIMARY KEY (study_instance_uid)
 );
+CREATE TABLE removals (
+	removal_key INTEGER NOT NULL,
+	study_instance_uid TEXT NOT NULL,
+	series_instance_uid TEXT NOT NULL,
+	sop_instance_uid TEXT NOT NULL,
+	generation INTEGER NOT NULL,
+	CONSTRAINT pk_removals PRIMARY KEY (removal_key)
+);
+CREATE INDEX ix_removals_sop_instance_uid ON removals (sop_instance_uid);
 CREATE TABLE users (
 	user_name TEXT NOT NULL,
 	password_hash TEXT NOT NULL,

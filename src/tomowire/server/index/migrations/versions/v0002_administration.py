@@ -1,4 +1,4 @@
-"""Jobs, the audit trail, users and their tokens, protected studies."""
+"""Jobs, the audit trail, users and their tokens, protected studies, files to be removed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def upgrade() -> None:
     _audit()
     _users()
     _protected_studies()
+    _removals()
 
 
 def _jobs() -> None:
@@ -110,3 +111,16 @@ def _protected_studies() -> None:
         sa.Column("reason", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_protected_studies")),
     )
+
+
+def _removals() -> None:
+    op.create_table(
+        "removals",
+        sa.Column("removal_key", _KEY, nullable=False),
+        sa.Column("study_instance_uid", _TEXT, nullable=False),
+        sa.Column("series_instance_uid", _TEXT, nullable=False),
+        sa.Column("sop_instance_uid", _TEXT, nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("removal_key", name=op.f("pk_removals")),
+    )
+    op.create_index(op.f("ix_removals_sop_instance_uid"), "removals", ["sop_instance_uid"], unique=False)
