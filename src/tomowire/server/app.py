@@ -20,6 +20,8 @@ from tomowire.server.callers import Callers
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.jobs.jobs import Jobs
+from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
 from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
@@ -101,6 +103,9 @@ class Archive:
                     ssl=settings.tls,
                 )
             )
+            self.jobs = await stack.enter_async_context(
+                Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
+            )
             loading = asyncio.get_running_loop().create_task(_load_soon())
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -163,6 +168,16 @@ class Archive:
             if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
                 certificate_host(tls.server_hostname or node.host)
                 await context_of_client(tls)
+
+    def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
+        return Parts(
+            storage=storage,
+            ae_title=self.settings.ae_title,
+            node=self._nodes.get,
+            retrieve=lambda: self._retrieve,
+            keep=self._keep,
+            tls=self.settings.node_tls,
+        )
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet

@@ -94,17 +94,23 @@ class ArchiveRetrieve:
     async def destination(self, request: RetrieveRequest, title: str) -> Destination | None:
         """Where the node named `title` is; None if there is none."""
         node = self._nodes.get(title.strip(" "))
-        if node is None:
-            return None
+        return None if node is None else self.destination_of(node)
+
+    def destination_of(self, node: Node) -> Destination:
+        """Where a node is, and how it is called. All who send to it share its associations."""
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
         tls = node.way(self._tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
 
+    async def locate(self, uids: Sequence[str]) -> Sequence[DicomFile]:
+        """The files of these objects, in that order; one without SOP class for what cannot be sent. Raises `IndexUnavailable`."""
+        return await self._index.ask(partial(self._located, uids))
+
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:
             try:
-                files = await self._index.ask(partial(self._located, batch))
+                files = await self.locate(batch)
             except IndexUnavailable as error:
                 logger.error("%d objects cannot be sent: the index cannot be used: %s", len(batch), error)
                 files = [_unsendable(self._root, uid) for uid in batch]
