@@ -16,6 +16,7 @@ from tomowire._version import __version__
 _COMMANDS: Final = {
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
+    "jobs": "tomowire.cli.jobs",
     "listen": "tomowire.cli.listen",
     "move": "tomowire.cli.move",
     "query": "tomowire.cli.query",

@@ -27,7 +27,7 @@ class Deleting:
         level = Level(work.job.parameters["level"])
         async for item in work.items():
             try:
-                await _delete(deletion, level, item.uid)
+                await _delete(deletion, level, item.uid, work.job.created_by)
             except IndexUnavailable:
                 raise
             except (TomowireError, OSError) as error:
@@ -37,11 +37,11 @@ class Deleting:
             await work.settling.add(settled)
 
 
-async def _delete(deletion: Deletes, level: Level, uid: str) -> None:
+async def _delete(deletion: Deletes, level: Level, uid: str, by: str) -> None:
     """What is gone already is gone: a former attempt may have been killed right after it."""
     if level is Level.STUDY:
-        await deletion.study(uid)
+        await deletion.study(uid, by=by)
     elif level is Level.SERIES:
-        await deletion.series(uid)
+        await deletion.series(uid, by=by)
     else:
-        await deletion.instance(uid)
+        await deletion.instance(uid, by=by)

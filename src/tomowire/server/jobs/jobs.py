@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tomowire.aio.address import check_ae_title
 from tomowire.errors import UsageError
+from tomowire.server.jobs.bell import heard
 from tomowire.server.jobs.making import make, make_of_objects, require_all
 from tomowire.server.jobs.model import ItemState, Job, JobItem, JobKind, JobState, QueueFigures
 from tomowire.server.jobs.request import NewJob
@@ -61,25 +63,29 @@ class Jobs:
         self._first_look = first_look
         self.on_end = on_end
         self._runner: Runner | None = None
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         runner = Runner(
             self._records,
             self._kinds if self._kinds is not None else self._own_kinds(),
             self._settings,
-            owner=self._owner or f"{socket.gethostname()}:{os.getpid()}",
+            owner=self._owner or self._own_name(),
             first_look=self._first_look,
             on_end=self._ended,
         )
-        await runner.__aenter__()
+        async with AsyncExitStack() as stack:
+            if self._parts is not None:
+                stack.enter_context(heard(self._parts.storage.root, runner.wake))
+            await stack.enter_async_context(runner)
+            self._stack = stack.pop_all()
         self._runner = runner
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop working: objects that are being sent are finished, within seconds; what is left waits for the next start."""
-        if (runner := self._runner) is not None:
-            self._runner = None
-            await runner.__aexit__()
+        self._runner = None
+        await self._stack.aclose()
 
     async def send(self, level: Level | str, uids: Iterable[str], node: str, *, by: str) -> Job:
         """Send all that the archive has now of these patients, studies, series or instances to `node` (an AE title).
@@ -209,6 +215,11 @@ class Jobs:
         if self._parts is not None and self._parts.node(title) is None:
             raise UsageError(f"the archive knows no node {title}: add it to its configuration")
         return title
+
+    def _own_name(self) -> str:
+        """Of this process, and of who was here before: one process at a time has the data directory of an archive."""
+        where = self._parts.storage.root if self._parts is not None else os.getpid()
+        return f"{socket.gethostname()}:{where}"
 
     def _own_kinds(self) -> Mapping[JobKind, Kind]:
         from tomowire.server.jobs.kinds import kinds_of

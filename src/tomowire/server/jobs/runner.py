@@ -1,6 +1,6 @@
 """Working on jobs: each is claimed when its time has come and there is a place for it.
 
-Nothing is polled: this sleeps until it is woken, or until the next job is due, or a lease of another process ends.
+This sleeps until it is woken, or until the next job is due, or a lease of another process may have ended.
 """
 
 from __future__ import annotations
@@ -121,12 +121,13 @@ class Runner:
         self._woken.clear()
 
     async def _look(self) -> float | None:
-        """Begin what is due; gives the seconds to the next look, None if there is nothing to look for."""
+        """Begin what is due; gives the seconds to the next look, None if there is no place for more."""
         await self._tidy()
         while len(self._attempts) < self._settings.at_once and not self._is_ending:
             claim, deadline = await self._records.write(self._claim)
             if claim is None:
-                return None if deadline is None else max(deadline, _SOONEST)
+                longest = self._settings.lease  # for what another machine has made, and left
+                return longest if deadline is None else min(max(deadline, _SOONEST), longest)
             self._begin(claim)
         return None  # the end of one of them wakes us
 
