@@ -20,6 +20,8 @@ from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.jobs.jobs import Jobs
+from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
@@ -108,6 +110,9 @@ class Archive:
                     ssl=settings.tls,
                 )
             )
+            self.jobs = await stack.enter_async_context(
+                Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
+            )
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -183,6 +188,17 @@ class Archive:
                 *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
+        )
+
+    def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
+        return Parts(
+            storage=storage,
+            ae_title=self.settings.ae_title,
+            node=self.nodes.get,
+            retrieve=lambda: self._retrieve,
+            keep=self._keep,
+            tls=self.settings.node_tls,
+            deletion=storage.deletion,
         )
 
     def _get(self) -> ServiceProvider:
