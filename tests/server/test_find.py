@@ -22,6 +22,7 @@ from tomowire.server.app import Archive, Settings
 from tomowire.server.find import ArchiveFind
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import NewRow
+from tomowire.server.index.sqlite_reader import SqliteSource
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.find_scp import FindRequest
 from tomowire.services.identifiers import decode, encode
@@ -272,7 +273,7 @@ def request_for(query: Dataset) -> FindRequest:
 
 
 async def test_the_index_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    readers = IndexReaders(tmp_path / "missing")
+    readers = IndexReaders(SqliteSource(tmp_path / "missing"))
     try:
         with pytest.raises(QueryFailed) as caught:
             await anext(aiter(ArchiveFind(readers, "TOMOWIRE").answer(request_for(identifier(Level.STUDY)))))
@@ -285,7 +286,7 @@ async def test_the_index_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: 
 async def test_the_first_answer_does_not_wait_for_the_others(no_leaks: None, tmp_path: Path) -> None:
     await fill(tmp_path, [])
     index_many(tmp_path, 1000)
-    readers = IndexReaders(tmp_path / "index.sqlite")
+    readers = IndexReaders(SqliteSource(tmp_path / "index.sqlite"))
     sizes: Sequence[int] = [
         len(answers.identifiers) async for answers in ArchiveFind(readers, "TOMOWIRE").answer(request_for(IMAGES))
     ]
@@ -300,7 +301,7 @@ async def test_queries_whose_answers_nobody_takes_leave_room_for_others(
     monkeypatch.setattr("tomowire.server.find._PATIENCE", 0.05)
     await fill(tmp_path, [])
     index_many(tmp_path, 100)
-    readers = IndexReaders(tmp_path / "index.sqlite")
+    readers = IndexReaders(SqliteSource(tmp_path / "index.sqlite"))
     archive = ArchiveFind(readers, "TOMOWIRE")
     one, other = request_for(IMAGES), request_for(IMAGES)
     async with contextlib.AsyncExitStack() as stack:

@@ -41,6 +41,7 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import NewRow
+from tomowire.server.index.sqlite_reader import SqliteSource
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.nodes import Node
 from tomowire.server.retrieve import ArchiveRetrieve
@@ -206,7 +207,7 @@ async def removed(storage: ArchiveStorage, uid: str) -> AsyncIterator[None]:
 
 async def test_an_index_that_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """PS3.4 Table C.4-2: A701H, out of resources, unable to calculate number of matches."""
-    readers = IndexReaders(tmp_path / "missing")
+    readers = IndexReaders(SqliteSource(tmp_path / "missing"))
     try:
         with pytest.raises(RetrieveFailed) as failed:
             await ArchiveRetrieve(readers, tmp_path, {}, "TOMOWIRE").objects(

@@ -11,10 +11,11 @@ from typing import Any
 from support.data_sets import EXPLICIT
 from tomowire.server.index.connect import connect_reader
 from tomowire.server.index.extraction import instance_record
+from tomowire.server.index.functions import prepare
 from tomowire.server.index.keys import Keys, parse_keys
 from tomowire.server.index.rows import NewRow
 from tomowire.server.index.scanner import scan
-from tomowire.server.index.select import Selected, prepare, select_for
+from tomowire.server.index.select import Selected, select_for
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.models import Model
 

@@ -19,6 +19,7 @@ from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.sqlite_errors import is_damage
+from tomowire.server.index.sqlite_reader import SqliteSource
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import Ingest
 from tomowire.server.records import Records, sqlite_engine
@@ -69,7 +70,7 @@ class ArchiveStorage:
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
-            self.index = IndexReaders(directory.index_path)
+            self.index = IndexReaders(SqliteSource(directory.index_path))
             stack.push_async_callback(self.index.close)
             self.records = await stack.enter_async_context(
                 Records(

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from tomowire.errors import IndexUnavailable, QueryFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
-from tomowire.server.index.sqlite_reader import Statement
+from tomowire.server.index.reader import Statement
 from tomowire.services.find_scp import FindAnswers
 from tomowire.services.models import Model
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
@@ -105,9 +105,9 @@ def _plan(
     """Raises `QueryFailed`, `DataSetError`."""
     from tomowire.server.answers import AnswerEncoder
     from tomowire.server.index.keys import parse_keys
-    from tomowire.server.index.select import prepare, select_for
+    from tomowire.server.index.select import select_for
 
     keys = parse_keys(identifier, transfer_syntax_uid, model, relational=relational)
     selected = select_for(keys, relational=relational)
     encoder = AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=transfer_syntax_uid)
-    return _Plan(Statement(selected.sql, selected.parameters, prepare), encoder, not selected.unsupported)
+    return _Plan(Statement(selected.sql, selected.parameters), encoder, not selected.unsupported)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from tomowire.aio.tls import TlsClient
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
 from tomowire.server.index.keys import parse_unique_keys
-from tomowire.server.index.retrieval import find_objects, select_uids
-from tomowire.server.index.sqlite_reader import Row
+from tomowire.server.index.reader import Row
+from tomowire.server.index.retrieval import select_uids
 from tomowire.services.crowd import Crowd
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
+    from tomowire.server.index.reader import IndexReader, Statement
     from tomowire.server.index.readers import IndexReaders
     from tomowire.server.index.rows import IndexedObject
-    from tomowire.server.index.sqlite_reader import SqliteReader, Statement
     from tomowire.server.nodes import Node
     from tomowire.services.planning import Kind
     from tomowire.services.suboperations import RetrieveRequest
@@ -110,8 +110,8 @@ class ArchiveRetrieve:
                 files = [_unsendable(self._root, uid) for uid in batch]
             yield files
 
-    def _located(self, uids: Sequence[str], reader: SqliteReader) -> Sequence[DicomFile]:
-        found = find_objects(reader, uids)
+    def _located(self, uids: Sequence[str], reader: IndexReader) -> Sequence[DicomFile]:
+        found = reader.find_objects(uids)
         return [self._file(uid, found.get(uid)) for uid in uids]
 
     def _file(self, uid: str, known: IndexedObject | None) -> DicomFile:

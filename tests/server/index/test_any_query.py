@@ -80,7 +80,7 @@ def key_matches(vr: str, key: str, stored: str) -> bool:
 
 def items_match(key: Attributes, items: Sequence[Attributes]) -> bool:
     """C.2.2.2.6: all keys in one item."""
-    asked = {tag: text for tag, (_, text) in key.items() if text}
+    asked = {tag: text for tag, (_, text) in key.items() if text.strip("*")}
     return not asked or any(
         all(key_matches("SH", text, item.get(tag, ("SH", ""))[1]) for tag, text in asked.items()) for item in items
     )

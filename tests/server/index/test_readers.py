@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tomowire.errors import IndexUnavailable
+from tomowire.server.index.reader import Row, Statement
 from tomowire.server.index.readers import IndexReaders
-from tomowire.server.index.sqlite_reader import Row, Statement
+from tomowire.server.index.sqlite_reader import SqliteReader, SqliteSource
 from tomowire.server.index.sqlite_writer import SqliteWriter
 
 COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :last) SELECT i FROM n"
@@ -37,8 +38,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[SqliteReader]:
+    """All readers that are opened in the test."""
+    readers: list[SqliteReader] = []
+    open_reader = SqliteSource.open_reader
+
+    def opening(source: SqliteSource) -> SqliteReader:
+        readers.append(open_reader(source))
+        return readers[-1]
+
+    monkeypatch.setattr(SqliteSource, "open_reader", opening)
+    return readers
+
+
+@pytest.fixture
 async def readers(no_leaks: None, path: Path) -> AsyncIterator[IndexReaders]:
-    readers = IndexReaders(path)
+    readers = IndexReaders(SqliteSource(path))
     yield readers
     await readers.close()
 
@@ -67,14 +82,6 @@ async def test_no_batch_is_longer_than_asked_for(readers: IndexReaders) -> None:
     assert found == [1, 12, 12, 5]
 
 
-async def test_the_connection_is_prepared(readers: IndexReaders) -> None:
-    def prepare(connection: sqlite3.Connection) -> None:
-        connection.create_function("twice", 1, lambda number: 2 * number)
-
-    statement = Statement("SELECT twice(:number)", {"number": 21}, prepare)
-    assert [each async for each in readers.stream(statement, numbers)] == [[42]]
-
-
 async def test_many_rows_take_no_more_memory_than_few(readers: IndexReaders) -> None:
     tracemalloc.start()
     try:
@@ -87,13 +94,13 @@ async def test_many_rows_take_no_more_memory_than_few(readers: IndexReaders) -> 
         tracemalloc.stop()
 
 
-async def test_a_statement_that_takes_for_ever_is_interrupted(readers: IndexReaders) -> None:
+async def test_a_statement_that_takes_for_ever_is_interrupted(
+    readers: IndexReaders, opened: list[SqliteReader]
+) -> None:
     working = threading.Event()
-
-    def prepare(connection: sqlite3.Connection) -> None:
-        connection.create_function("begun", 0, lambda: working.set() or 1)
-
-    statement = Statement(FOR_EVER.replace("SELECT 1", "SELECT begun()"), {}, prepare)
+    assert [each async for each in readers.stream(counting(1), numbers)] == [[1]]
+    opened[0].connection.create_function("begun", 0, lambda: working.set() or 1)
+    statement = Statement(FOR_EVER.replace("SELECT 1", "SELECT begun()"), {})
     looking = asyncio.create_task(anext(readers.stream(statement, numbers)))
     assert await asyncio.to_thread(working.wait, 10)
     looking.cancel()
@@ -116,7 +123,7 @@ async def test_at_whatever_moment_it_is_cancelled_it_ends(readers: IndexReaders)
 
 
 async def test_one_that_has_not_begun_does_not_wait_for_those_that_have(no_leaks: None, path: Path) -> None:
-    readers = IndexReaders(path, threads=1)
+    readers = IndexReaders(SqliteSource(path), threads=1)
     busy, free = threading.Event(), threading.Event()
     in_the_way = asyncio.create_task(readers.ask(lambda _: (busy.set(), free.wait(10))))
     assert await asyncio.to_thread(busy.wait, 10)
@@ -163,7 +170,7 @@ async def test_rows_that_are_not_taken_do_not_hold_the_index_for_ever(readers: I
 
 
 async def test_a_statement_that_takes_for_ever_does_not_keep_its_thread(no_leaks: None, path: Path) -> None:
-    readers = IndexReaders(path, threads=1)
+    readers = IndexReaders(SqliteSource(path), threads=1)
     try:
         async with asyncio.timeout(30):
             with pytest.raises(TimeoutError, match="it took more than"):
@@ -173,34 +180,31 @@ async def test_a_statement_that_takes_for_ever_does_not_keep_its_thread(no_leaks
         await readers.close()
 
 
-async def test_connections_are_used_again(readers: IndexReaders) -> None:
-    used: set[int] = set()
+async def test_connections_are_used_again(readers: IndexReaders, opened: list[SqliteReader]) -> None:
     for _ in range(5):
-        statement = Statement(COUNT, {"last": 1}, lambda connection: used.add(id(connection)))
-        assert [each async for each in readers.stream(statement, numbers)] == [[1]]
-    assert len(used) == 1
+        assert [each async for each in readers.stream(counting(1), numbers)] == [[1]]
+    assert len(opened) == 1
 
 
-async def test_after_many_at_once_few_connections_are_kept(readers: IndexReaders) -> None:
-    used: list[sqlite3.Connection] = []
-    streams = [readers.stream(Statement(COUNT, {"last": 100}, used.append), numbers) for _ in range(20)]
+async def test_after_many_at_once_few_connections_are_kept(readers: IndexReaders, opened: list[SqliteReader]) -> None:
+    streams = [readers.stream(counting(100), numbers) for _ in range(20)]
     assert [await anext(each) for each in streams] == [[1]] * 20
     for each in streams:
         await each.aclose()
-    assert len({id(connection) for connection in used}) == 20
-    assert sum(map(is_open, used)) <= 8
+    assert len(opened) == 20
+    assert sum(map(is_open, opened)) <= 8
 
 
-def is_open(connection: sqlite3.Connection) -> bool:
+def is_open(reader: SqliteReader) -> bool:
     try:
-        connection.execute("SELECT 1")
+        reader.connection.execute("SELECT 1")
     except sqlite3.ProgrammingError:
         return False
     return True
 
 
 async def test_one_that_outlives_the_readers_closes_its_connection(no_leaks: None, path: Path) -> None:
-    readers = IndexReaders(path)
+    readers = IndexReaders(SqliteSource(path))
     found = readers.stream(counting(100), numbers)
     await anext(found)
     await readers.close()
@@ -208,7 +212,7 @@ async def test_one_that_outlives_the_readers_closes_its_connection(no_leaks: Non
 
 
 async def test_an_index_that_cannot_be_used(no_leaks: None, tmp_path: Path) -> None:
-    readers = IndexReaders(tmp_path / "missing")
+    readers = IndexReaders(SqliteSource(tmp_path / "missing"))
     with pytest.raises(IndexUnavailable):
         await anext(readers.stream(counting(1), numbers))
     await readers.close()

@@ -11,7 +11,7 @@ import pytest
 
 from support.objects import Sample
 from tomowire.server.index.connect import connect_reader
-from tomowire.server.index.retrieval import find_objects, select_uids
+from tomowire.server.index.retrieval import select_uids
 from tomowire.server.index.rows import NewRow
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.index.sqlite_writer import SqliteWriter
@@ -84,7 +84,7 @@ def test_no_table_is_walked_through(connection: sqlite3.Connection, keys: Mappin
 
 
 def test_where_they_lie(connection: sqlite3.Connection) -> None:
-    found = find_objects(SqliteReader(connection), [Sample(4).uid, "1.2.3", Sample(6).uid])
+    found = SqliteReader(connection).find_objects([Sample(4).uid, "1.2.3", Sample(6).uid])
     assert {uid: (each.name.path, each.header_size, each.data_set_size) for uid, each in found.items()} == {
         sample.uid: (f"{each.name.folder}/{sample.uid}-{sample.number}.dcm", 300, 1000 + sample.number)
         for sample, each in ((SAMPLES[3], found[SAMPLES[3].uid]), (SAMPLES[5], found[SAMPLES[5].uid]))

@@ -15,8 +15,9 @@ from support.objects import ROOT, Sample
 from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
 from tomowire.server.index.attributes import CodedConcept, InstanceRecord
+from tomowire.server.index.reader import Counts
 from tomowire.server.index.rows import IndexedObject, NewRow
-from tomowire.server.index.sqlite_reader import Counts, SqliteReader
+from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.index.sqlite_writer import SqliteWriter
 
 

@@ -8,10 +8,11 @@ This module imports SQLAlchemy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import pairwise
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Table, UniqueConstraint, func, select
+from sqlalchemy import ColumnElement, FromClause, Table, UniqueConstraint, func, select
 
 from tomowire.server.index import matching
 from tomowire.server.index.attributes import LEVELS, Attribute, attributes_of
@@ -51,6 +52,16 @@ def source_of(key: Key, level: Level) -> Source | None:
     return made_by[1](key)
 
 
+def joined(level: Level, needed: set[Level]) -> FromClause:
+    """The table of a level, and of those above it as far up as one of them is needed."""
+    levels = list(TABLES)
+    top = min((levels.index(each) for each in needed), default=levels.index(level))
+    joined: FromClause = TABLES[level]
+    for above in reversed(levels[top : levels.index(level)]):
+        joined = joined.join(TABLES[above])
+    return joined
+
+
 _Maker = Callable[[Key], Source]
 
 
@@ -88,16 +99,17 @@ def _counted(level: Level, counted: Level) -> _Maker:
     source = below[0]
     joined: Any = source
     for parent, child in pairwise(below):
-        joined = joined.join(child, child.c[_key_name(parent)] == parent.c[_key_name(parent)])
+        joined = joined.join(child, child.c[key_name(parent)] == parent.c[key_name(parent)])
     parent = TABLES[level]
-    key_name = _key_name(parent)
-    count = select(func.count()).select_from(joined).where(source.c[key_name] == parent.c[key_name])
+    parent_key = key_name(parent)
+    count = select(func.count()).select_from(joined).where(source.c[parent_key] == parent.c[parent_key])
     column = count.correlate(parent).scalar_subquery()
     attribute = Attribute(0, "IS")
     return lambda key: Source(level, "IS", column, matching.condition(column, key, attribute))
 
 
-def _key_name(table: Any) -> str:
+def key_name(table: Any) -> str:
+    """The primary key of a table: "study_key"."""
     return str(next(iter(table.primary_key)).name)
 
 
@@ -145,3 +157,12 @@ _SOURCES: Final[Mapping[int, tuple[Level, _Maker]]] = {
     0x00201208: (Level.STUDY, _counted(Level.STUDY, Level.IMAGE)),  # ... Instances
     0x00201209: (Level.SERIES, _counted(Level.SERIES, Level.IMAGE)),  # Number of Series Related Instances
 }
+
+
+@cache
+def keywords() -> Mapping[str, int]:
+    """The keyword of each attribute that can be asked for, sequences excepted -> its tag. Imports pydicom."""
+    import pydicom  # noqa: F401 - whole, before its parts
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+    return {keyword_for_tag(tag): tag for tag in _SOURCES if dictionary_VR(tag) != "SQ"}

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, repeat
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 from tomowire.errors import IndexUnavailable
+from tomowire.server.index.reader import Counts, Dialect, IndexReader, ReaderSource, Row, Statement, Statistics
 from tomowire.server.index.rows import IndexedObject
-from tomowire.server.index.sqlite_reader import Counts, Row, SqliteReader, Statement, Statistics
 
 T = TypeVar("T")
 
@@ -32,13 +31,18 @@ asks what takes for ever keeps a thread from the others."""
 class IndexReaders:
     """Threads and connections are made when they are first needed; `close` ends them."""
 
-    def __init__(self, path: Path, *, threads: int = _THREADS) -> None:
-        self._path = path
+    def __init__(self, source: ReaderSource, *, threads: int = _THREADS) -> None:
+        self._source = source
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tomowire-read")
-        self._idle: SimpleQueue[SqliteReader] = SimpleQueue()
+        self._idle: SimpleQueue[IndexReader] = SimpleQueue()
         self._closed = False
 
-    async def ask(self, question: Callable[[SqliteReader], T]) -> T:
+    @property
+    def dialect(self) -> Dialect:
+        """How statements for this index are to be written."""
+        return self._source.dialect
+
+    async def ask(self, question: Callable[[IndexReader], T]) -> T:
         """Run `question` in a thread. It may go on there when this is cancelled. Raises `IndexUnavailable`."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, question)
 
@@ -48,16 +52,16 @@ class IndexReaders:
 
     async def counts(self) -> Counts:
         """How many patients, studies, series and instances there are."""
-        return await self.ask(SqliteReader.counts)
+        return await self.ask(lambda reader: reader.counts())
 
     async def statistics(self) -> Statistics:
         """What the archive holds. Walks over all instances."""
-        return await self.ask(SqliteReader.statistics)
+        return await self.ask(lambda reader: reader.statistics())
 
     async def objects(self) -> AsyncIterator[IndexedObject]:
         """All objects, a page at a time."""
         after = 0
-        while page := await self.ask(partial(SqliteReader.page, after=after)):
+        while page := await self.ask(partial(_page, after)):
             for found in page:
                 yield found
             after = page[-1].instance_id
@@ -101,21 +105,25 @@ class IndexReaders:
         while not self._idle.empty():
             self._idle.get().close()
 
-    def take(self) -> SqliteReader:
+    def take(self) -> IndexReader:
         """A connection that nobody uses. Give it back. Raises `IndexUnavailable`."""
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            return SqliteReader.open(self._path)
+        while True:
+            try:
+                reader = self._idle.get_nowait()
+            except Empty:
+                return self._source.open_reader()
+            if reader.is_usable:
+                return reader
+            reader.close()
 
-    def give_back(self, reader: SqliteReader) -> None:
+    def give_back(self, reader: IndexReader) -> None:
         """The next question may have it, unless there are enough."""
-        if self._closed or self._idle.qsize() >= _MOST_IDLE:
+        if self._closed or not reader.is_usable or self._idle.qsize() >= _MOST_IDLE:
             reader.close()
         else:
             self._idle.put(reader)
 
-    def _ask(self, question: Callable[[SqliteReader], T]) -> T:
+    def _ask(self, question: Callable[[IndexReader], T]) -> T:
         reader = self.take()
         try:
             return question(reader)
@@ -142,6 +150,10 @@ class IndexReaders:
         return reading.result()
 
 
+def _page(after: int, reader: IndexReader) -> list[IndexedObject]:
+    return reader.page(after)
+
+
 class _Rows:
     """The rows of one statement, with a connection of its own. Used by one thread at a time, but for `interrupt`."""
 
@@ -149,7 +161,7 @@ class _Rows:
         self._readers = readers
         self._statement = statement
         self._longest = longest
-        self._reader: SqliteReader | None = None
+        self._reader: IndexReader | None = None
         self._has_expired = False
         self._is_being_read = False
 
@@ -180,7 +192,7 @@ class _Rows:
     def interrupt(self) -> None:
         """To be repeated until the thread has stopped: what has not begun cannot be interrupted."""
         if self._reader is not None:
-            self._reader.connection.interrupt()
+            self._reader.interrupt()
 
     def expire(self) -> None:
         """Let go of the index, which has been held for long enough."""

@@ -1,4 +1,4 @@
-"""Which objects are to be retrieved, and where they lie.
+"""Which objects are to be retrieved.
 
 Like those in `statements` these are written out in SQL: there are four unique keys (PS3.4 C.6), and no import has to be waited for.
 """
@@ -9,10 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tomowire.server.index import statements
-from tomowire.server.index.rows import IndexedObject
-from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
-from tomowire.server.index.sqlite_reader import SqliteReader, Statement
+from tomowire.server.index.reader import Statement
 from tomowire.services.models import Level
 
 _COLUMNS: Final[Mapping[Level, str]] = {
@@ -40,12 +37,3 @@ def select_uids(unique_keys: Mapping[Level, Sequence[str]]) -> Statement:
             conditions.append(f"{column} IN (SELECT value FROM json_each(:{column}))")
             parameters[column] = json.dumps(values)
     return Statement(f"SELECT sop_instance_uid FROM {source} WHERE {' AND '.join(conditions)}", parameters)
-
-
-def find_objects(reader: SqliteReader, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
-    """Those of the objects that are indexed now, by SOP Instance UID. Raises `IndexUnavailable`."""
-    sql = f"{statements.FIND_OBJECT} WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
-    with sqlite_errors():
-        rows = reader.connection.execute(sql, (json.dumps(sop_instance_uids),))
-        found = map(indexed_object, rows)
-        return {each.name.sop_instance_uid: each for each in found}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tomowire.server.index.functions import prepare
 from tomowire.server.index.keys import UNIQUE_KEYS, Key, Keys
 from tomowire.services.models import Level
 from tomowire.wire.value import value
@@ -15,12 +14,10 @@ if TYPE_CHECKING:
 
     from tomowire.server.index.query_columns import Source
 
-__all__ = ["Selected", "prepare", "select_for"]
-
 
 @value()
 class Selected:
-    """A statement for a connection of `sqlite3` that `prepare` has seen: it uses functions which SQLite does not have."""
+    """A statement for an `IndexReader` of the same dialect."""
 
     sql: str
     parameters: Mapping[str, Any]
@@ -46,7 +43,7 @@ def select_for(keys: Keys, *, relational: bool = False) -> Selected:
     from sqlalchemy import select
     from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
-    from tomowire.server.index.query_columns import source_of
+    from tomowire.server.index.query_columns import joined, source_of
 
     found = {key.tag: source for key in keys.entries if (source := source_of(key, keys.level)) is not None}
     asked = {key.tag for key in keys.entries}
@@ -56,7 +53,7 @@ def select_for(keys: Keys, *, relational: bool = False) -> Selected:
     conditions = [source.condition for source in found.values() if source.condition is not None]
     statement = (
         select(*(source.column.label(f"c{tag:08x}") for tag, source in shown.items()))
-        .select_from(_joined(keys.level, {source.level for source in shown.values()}))
+        .select_from(joined(keys.level, {source.level for source in shown.values()}))
         .where(*conditions, *_has_below(keys.level, below))
     )
     compiled = statement.compile(dialect=SQLiteDialect(paramstyle="named"))
@@ -112,15 +109,3 @@ def _unique_key(level: Level) -> dict[int, Source]:
     source = source_of(Key(tag, ""), level)
     assert source is not None  # each level has its own
     return {tag: source}
-
-
-def _joined(level: Level, needed: set[Level]) -> FromClause:
-    """The table of a level, and of those above it as far up as one of them is needed."""
-    from tomowire.server.index.query_columns import TABLES
-
-    levels = list(TABLES)
-    top = min((levels.index(each) for each in needed), default=levels.index(level))
-    joined: FromClause = TABLES[level]
-    for above in reversed(levels[top : levels.index(level)]):
-        joined = joined.join(TABLES[above])
-    return joined
