@@ -16,15 +16,21 @@ from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.audit.audit import Audit
+from tomowire.server.audit.events import ApplicationStarted, ApplicationStopped
+from tomowire.server.audit.specific import teller_of
 from tomowire.server.callers import Callers
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
+from tomowire.server.logs import LogTail
+from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
+from tomowire.server.witness import Witness
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
@@ -51,6 +57,9 @@ class Archive:
     port cannot be had.
     """
 
+    audit: Audit
+    """What happens is told to it; there from the start on."""
+
     def __init__(self, settings: Settings) -> None:
         is_named = bool(settings.allowed_callers or settings.nodes)
         if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
@@ -66,6 +75,9 @@ class Archive:
         self._nodes = nodes_by_title(settings.nodes)
         is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
         self._callers = None if is_open else Callers(settings.allowed_callers, self._nodes)
+        self.metrics: Final = Metrics()
+        self.log: Final = LogTail()
+        """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -76,7 +88,16 @@ class Archive:
         async with AsyncExitStack() as stack:
             storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
             self._storage = await stack.enter_async_context(storage)
+            stack.enter_context(self.log.installed())
             stack.enter_context(fewer_failures())
+            self.audit = await stack.enter_async_context(
+                Audit(storage.records, storage.root, teller_of(settings), enabled=settings.audit.enabled)
+            )
+            witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
+            self._witness = witness
+            stack.callback(self.audit.record, ApplicationStopped())
+            stack.callback(witness.close)
+            self._measure(storage)
             await self._load_certificates()
             if (callers := self._callers) is not None:
                 await stack.enter_async_context(callers)
@@ -85,22 +106,28 @@ class Archive:
                     settings.bind,
                     settings.port,
                     services=[
-                        Verification(),
-                        Storage(self._keep, any_sop_class=settings.any_sop_class),
-                        Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
-                        Later([model.get for model in Model], self._get),
-                        Later([model.move for model in Model], self._move),
+                        Measured(Verification(), self.metrics.on_served),
+                        Measured(Storage(self._keep, any_sop_class=settings.any_sop_class), self.metrics.on_served),
+                        Measured(
+                            Find(witness.find(ArchiveFind(storage.index, settings.ae_title).answer), relational=True),
+                            self.metrics.on_served,
+                        ),
+                        Measured(Later([model.get for model in Model], self._get), witness.on_retrieved),
+                        Measured(Later([model.move for model in Model], self._move), witness.on_retrieved),
                     ],
                     aet=settings.ae_title,
                     calling_aets=callers.titles if callers is not None else None,
                     admits=callers.lets_in if callers is not None else None,
-                    on_ended=self._tally.end,
+                    on_established=witness.on_established,
+                    on_ended=witness.on_ended,
+                    on_rejected=witness.on_rejected,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
                     ssl=settings.tls,
                 )
             )
+            self.audit.record(ApplicationStarted())
             loading = asyncio.get_running_loop().create_task(_load_soon())
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -179,9 +206,11 @@ class Archive:
         from tomowire.server.retrieve import ArchiveRetrieve
 
         assert self._storage is not None
-        return ArchiveRetrieve(
+        retrieve = ArchiveRetrieve(
             self._storage.index, self._storage.root, self._nodes, self.settings.ae_title, self.settings.node_tls
         )
+        retrieve.watch = self._witness.exports.watch
+        return retrieve
 
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
@@ -197,10 +226,23 @@ class Archive:
         try:
             stored = await self._storage.ingest.receive(incoming, request.data)
         except StoreFailed:
-            self._tally.refused(association)
+            self._witness.refused(request)
             raise
-        self._tally.stored(association, is_new=stored.is_new)
+        self._witness.stored(request, stored)
         return SUCCESS
+
+    def _measure(self, storage: ArchiveStorage) -> None:
+        """Have the metrics of what is behind the services told."""
+        metrics, audit = self.metrics, self.audit
+        storage.commit.on_batch = metrics.on_batch
+        storage.writer.on_commit = metrics.index_commits.observe
+        metrics.watch_storage(storage)
+        metrics.watch_audit(audit)
+
+    def _address_of(self, ae_title: str) -> str:
+        """Where the node with this title is; nothing if there is none."""
+        node = self._nodes.get(ae_title)
+        return f"{node.host}:{node.port}" if node is not None else ""
 
 
 def _load_retrievals() -> None:

@@ -40,6 +40,8 @@ class ArchiveStorage:
     ingest: Ingest
     index: IndexReaders
     records: Records
+    commit: GroupCommit
+    writer: BatchWriter
 
     def __init__(
         self,
@@ -68,7 +70,8 @@ class ArchiveStorage:
             directory, writer = await finished(opening)
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
-            commit = GroupCommit(writer)
+            self.writer = writer
+            self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
             self.index = IndexReaders(SqliteSource(directory.index_path))
             stack.push_async_callback(self.index.close)

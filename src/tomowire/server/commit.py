@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -41,6 +42,8 @@ class GroupCommit:
     """The thread that stores. Made and used inside the event loop; `close` ends the thread."""
 
     def __init__(self, writer: BatchWriter) -> None:
+        self.on_batch: Callable[[int, float], object] | None = None
+        """Called in the thread after each batch, with the number of its objects and the seconds that it took."""
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -65,6 +68,11 @@ class GroupCommit:
         if isinstance(result, Stored):
             return result
         raise result if result is not None else asyncio.CancelledError
+
+    @property
+    def waiting(self) -> int:
+        """How many objects wait for the batch that is being written to be done."""
+        return self._queue.qsize()
 
     async def close(self) -> None:
         """Store what is waiting, and end the thread."""
@@ -92,6 +100,7 @@ class GroupCommit:
                 return
 
     def _write(self, batch: Sequence[_Waiting]) -> Sequence[Result | None]:
+        begun = time.perf_counter()
         wanted = [None if waiting.abandoned else waiting.new for waiting in batch]
         try:
             results = iter(self._writer.write([new for new in wanted if new is not None]))
@@ -99,6 +108,9 @@ class GroupCommit:
         except Exception as error:
             logger.exception("a batch of %d objects was not stored", len(batch))
             return [failure_of(error)] * len(batch)
+        finally:
+            if self.on_batch is not None:
+                self.on_batch(len(batch), time.perf_counter() - begun)
 
 
 def _settle(batch: Sequence[_Waiting], results: Sequence[Result | None]) -> None:
