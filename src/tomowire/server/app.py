@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import StoreFailed, UsageError
+from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
+from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import ApplicationStarted, ApplicationStopped
 from tomowire.server.audit.specific import teller_of
-from tomowire.server.callers import Callers
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
 from tomowire.server.logs import LogTail
 from tomowire.server.metrics import Measured, Metrics
-from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
+from tomowire.server.users import Users
 from tomowire.server.witness import Witness
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
@@ -37,9 +36,12 @@ from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.index.reader import Dialect
+    from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
 __all__ = ["Archive", "Settings"]
@@ -61,20 +63,9 @@ class Archive:
     """What happens is told to it; there from the start on."""
 
     def __init__(self, settings: Settings) -> None:
-        is_named = bool(settings.allowed_callers or settings.nodes)
-        if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
-            raise UsageError(
-                f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
-                "or let in everyone with --allow-unknown-callers"
-            )
-        if settings.allow_unknown_callers and settings.allowed_callers:
-            raise UsageError(
-                "--allow names who may call, and --allow-unknown-callers lets in everyone: leave one of them out"
-            )
         self.settings: Final = settings
-        self._nodes = nodes_by_title(settings.nodes)
-        is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
-        self._callers = None if is_open else Callers(settings.allowed_callers, self._nodes)
+        self.access: Final = Access.of(settings)
+        """Who may do what; `access.apply` has other settings of it in force."""
         self.metrics: Final = Metrics()
         self.log: Final = LogTail()
         """The last lines of the log, and those to come."""
@@ -82,11 +73,14 @@ class Archive:
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
+        self._users: Users | None = None
 
     async def __aenter__(self) -> Self:
         settings = self.settings
         async with AsyncExitStack() as stack:
-            storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
+            storage = ArchiveStorage(
+                settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
+            )
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(self.log.installed())
             stack.enter_context(fewer_failures())
@@ -99,25 +93,14 @@ class Archive:
             stack.callback(witness.close)
             self._measure(storage)
             await self._load_certificates()
-            if (callers := self._callers) is not None:
-                await stack.enter_async_context(callers)
+            self._users = await stack.enter_async_context(Users(storage.records))
+            await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
                     settings.port,
-                    services=[
-                        Measured(Verification(), self.metrics.on_served),
-                        Measured(Storage(self._keep, any_sop_class=settings.any_sop_class), self.metrics.on_served),
-                        Measured(
-                            Find(witness.find(ArchiveFind(storage.index, settings.ae_title).answer), relational=True),
-                            self.metrics.on_served,
-                        ),
-                        Measured(Later([model.get for model in Model], self._get), witness.on_retrieved),
-                        Measured(Later([model.move for model in Model], self._move), witness.on_retrieved),
-                    ],
-                    aet=settings.ae_title,
-                    calling_aets=callers.titles if callers is not None else None,
-                    admits=callers.lets_in if callers is not None else None,
+                    services=self._services(storage, witness),
+                    offers=self.access.offers,
                     on_established=witness.on_established,
                     on_ended=witness.on_ended,
                     on_rejected=witness.on_rejected,
@@ -128,7 +111,7 @@ class Archive:
                 )
             )
             self.audit.record(ApplicationStarted())
-            loading = asyncio.get_running_loop().create_task(_load_soon())
+            loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
         return self
@@ -137,6 +120,17 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def users(self) -> Users:
+        """Who may use it over HTTP."""
+        assert self._users is not None
+        return self._users
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes by their AE titles."""
+        return self.access.nodes
 
     @property
     def port(self) -> int:
@@ -161,7 +155,7 @@ class Archive:
         shown = f"[{host}]" if ":" in host else host
         peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         allowed = self.settings.allowed_callers
-        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and self._callers is not None else ""
+        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.access.is_open else ""
         caller += " --tls" if self.settings.tls is not None else ""
         to_try = (
             "try, in another terminal:",
@@ -174,22 +168,35 @@ class Archive:
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
                 # Nodes call from where they are.
-                *(to_try if allowed or self._callers is None else ()),
+                *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
         )
 
     async def _load_certificates(self) -> None:
         """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self._nodes.values()):
+        if not any(node.tls for node in self.nodes.values()):
             return
         from tomowire.aio.tls import TlsClient
         from tomowire.aio.tls_context import context_of_client
 
-        for node in self._nodes.values():
+        for node in self.nodes.values():
             if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
                 certificate_host(tls.server_hostname or node.host)
                 await context_of_client(tls)
+
+    def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
+        served = self.metrics.on_served
+        find = witness.find(ArchiveFind(storage.index, self.settings.ae_title).answer)
+        get = Later([model.get for model in Model], self._get)
+        move = Later([model.move for model in Model], self._move)
+        return [
+            Guarded(Right.ECHO, Measured(Verification(), served)),
+            Guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
+            Guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
+            Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
+            Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
+        ]
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
@@ -207,7 +214,7 @@ class Archive:
 
         assert self._storage is not None
         retrieve = ArchiveRetrieve(
-            self._storage.index, self._storage.root, self._nodes, self.settings.ae_title, self.settings.node_tls
+            self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
         retrieve.watch = self._witness.exports.watch
         return retrieve
@@ -241,7 +248,7 @@ class Archive:
 
     def _address_of(self, ae_title: str) -> str:
         """Where the node with this title is; nothing if there is none."""
-        node = self._nodes.get(ae_title)
+        node = self.nodes.get(ae_title)
         return f"{node.host}:{node.port}" if node is not None else ""
 
 
@@ -250,26 +257,17 @@ def _load_retrievals() -> None:
     import tomowire.server.retrieve  # noqa: F401 - for those who use it later
 
 
-async def _load_soon() -> None:
+async def _load_soon(dialect: Dialect) -> None:
     """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
 
     Who calls at once has objects to send, more often than not, and that takes none of it.
     """
     await asyncio.sleep(_LOAD_AFTER)
     loop = asyncio.get_running_loop()
-    for load in (load_character_sets, load_queries, _load_retrievals):
+    for load in (load_character_sets, partial(load_queries, dialect), _load_retrievals):
         await finished(loop.run_in_executor(None, load))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
