@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from ssl import SSLContext
 
+    from tomowire.aio.admission import Offers
     from tomowire.aio.association import Association
     from tomowire.aio.association_request import AssociationRequest
     from tomowire.aio.malformed import Malformed
@@ -72,8 +73,10 @@ def listen(
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None = None,
     identify: Callable[[AssociationRequest], Awaitable[Any]] | None = None,
     anonymous: bool = False,
+    offers: Offers | None = None,
     on_established: Callable[[Association], object] | None = None,
     on_ended: Callable[[Association], object] | None = None,
+    on_rejected: Callable[[Association], object] | None = None,
     memory: int = DEFAULT_MEMORY,
     memory_wait: float = DEFAULT_MEMORY_WAIT,
     **options: Any,
@@ -90,8 +93,13 @@ def listen(
     they have `artim_timeout` seconds; what takes longer, or fails, is a rejection for now. When the peer goes away or the server
     closes they are cancelled.
 
+    `offers` chooses for each association: it is asked at the end, with the `AssociationRequest` and `services`, and gives those
+    that there are for this caller, or raises `AssociationRejected`. It must not take long. What it leaves out is not supported; a
+    provider that `Refuses` can be told from that.
+
     `on_established` and `on_ended` are told of each association when it has begun, and when it is over and its last request is
-    served; `association.end` says how. They may be asynchronous; then they run beside the association.
+    served; `association.end` says how. `on_rejected` is told of those that were rejected; `association.rejection` says why. They
+    may be asynchronous; then they run beside the association.
 
     `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may have outstanding on
     one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets it. Times are in
@@ -129,6 +137,7 @@ def listen(
         on_request=on_request,
         identify=identify,
         anonymous=anonymous,
+        offers=offers,
         artim_timeout=artim_timeout,
     )
     manners = Conduct(
@@ -139,6 +148,7 @@ def listen(
         maximum_waiting_per_address=maximum_waiting_per_address,
         on_established=on_established,
         on_ended=on_ended,
+        on_rejected=on_rejected,
     )
     check(admission.ALLOWED, rules)
     check(conduct.ALLOWED, manners)

@@ -158,14 +158,15 @@ class Server:
             for future in waiting:
                 future.cancel()
 
-    async def reload_tls(self) -> None:
-        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on.
+    async def reload_tls(self, tls: TlsServer | None = None) -> None:
+        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on. With `tls`
+        that takes the place of what `listen` was given.
 
         Raises `UsageError` when they cannot be used, and where `listen` was not given a `TlsServer`; then all stays as it is.
         """
         if self._tls is None:
             raise UsageError("the server does not use TLS")
-        await self._tls.reload()
+        await self._tls.reload(tls)
 
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over.
@@ -243,6 +244,9 @@ class Server:
         if self._conduct.on_ended is not None and association.end is not None:
             name = f"{association.title}: the handler of its end"
             self._background.call(self._conduct.on_ended, association, name=name)
+        if self._conduct.on_rejected is not None and association.rejection is not None:
+            name = f"{association.title}: the handler of its rejection"
+            self._background.call(self._conduct.on_rejected, association, name=name)
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)

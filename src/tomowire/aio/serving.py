@@ -43,10 +43,22 @@ class AcceptsRelated(Protocol):
         """The transfer syntaxes accepted for `said.sop_class_uid`, or None if this provider does not serve it."""
 
 
+@runtime_checkable
+class Refuses(Protocol):
+    """A provider that may keep from a requestor what it serves for others.
+
+    Where it does, its `transfer_syntaxes` says None. The presentation context is refused as "user rejection" (PS3.8 Table 9-18),
+    and a request that comes all the same goes to its `handle`, which can refuse it with the status that is right (0124H).
+    """
+
+    def refuses(self, abstract_syntax: str) -> bool:
+        """Whether it would serve an abstract syntax for another requestor, and does not for this one."""
+
+
 class IncomingRequest:
     """A request of the peer: its command set, its presentation context, and its data set as a stream (None if it has none)."""
 
-    __slots__ = ("_cancelling", "association", "cancelled", "context", "data", "message", "responded")
+    __slots__ = ("_cancelling", "association", "cancelled", "context", "data", "final", "message", "responded")
 
     def __init__(
         self, association: Association, context: AcceptedContext, message: Request, data: DataStream | None
@@ -59,6 +71,8 @@ class IncomingRequest:
         """Whether the peer has sent C-CANCEL for this request."""
         self.responded = False
         """Whether a final response has been sent."""
+        self.final: Response | None = None
+        """That response."""
         self._cancelling: asyncio.Event | None = None
 
     @property
@@ -74,6 +88,8 @@ class IncomingRequest:
         is_final = not Status(response.status).is_pending
         # Before it is sent: when this is cancelled while the peer is slow to take it, it must not be answered a second time.
         self.responded = self.responded or is_final
+        if is_final:
+            self.final = response
         try:
             await self.association.send(self.context.context_id, response, data)
         except UsageError:

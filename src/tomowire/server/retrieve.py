@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.tls import TlsClient
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
+from tomowire.protocol.status import NOT_AUTHORIZED
 from tomowire.server.index.keys import parse_unique_keys
 from tomowire.server.index.reader import Row
 from tomowire.server.index.retrieval import select_uids
+from tomowire.server.rights import Right
 from tomowire.services.crowd import Crowd
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
@@ -23,7 +25,7 @@ from tomowire.services.suboperations import Retrieval
 from tomowire.wire.messages import CMoveRQ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
@@ -53,7 +55,7 @@ _MOST_TO_ONE: Final = 16
 class ArchiveRetrieve:
     """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
     destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there. Those with TLS are called by
-    `tls`.
+    `tls`. Both may change: a move that comes then goes by what is said then.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
-        self._tls = tls or TlsClient()
+        self.tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
+        self.watch: Callable[[RetrieveRequest, Retrieval], Retrieval] | None = None
+        """Gets each retrieval before its first object is sent, and gives what is done instead."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
         """The objects below what the request names, as they are at this moment. Raises `RetrieveFailed`, `DataSetError`.
@@ -78,7 +82,8 @@ class ArchiveRetrieve:
         except (IndexUnavailable, TimeoutError) as error:
             logger.error("a retrieval was not begun: the index cannot be used: %s", error)
             raise RetrieveFailed(UNABLE_TO_COUNT, "the index cannot be used now") from error
-        return Retrieval(len(uids), self._files(uids), kinds)
+        retrieval = Retrieval(len(uids), self._files(uids), kinds)
+        return retrieval if self.watch is None else self.watch(request, retrieval)
 
     async def _selected(self, request: RetrieveRequest) -> tuple[_Uids, frozenset[Kind]]:
         """The UIDs of the objects, and for a C-MOVE, which plans its associations with that, what kinds there are of them."""
@@ -91,19 +96,29 @@ class ArchiveRetrieve:
         return uids, frozenset(kinds)
 
     async def destination(self, request: RetrieveRequest, title: str) -> Destination | None:
-        """Where the node named `title` is; None if there is none."""
+        """Where the node named `title` is; None if there is none. Raises `RetrieveFailed` for one that may not be sent objects."""
         node = self._nodes.get(title.strip(" "))
         if node is None:
             return None
+        if Right.MOVE_DESTINATION not in node.may:
+            raise RetrieveFailed(NOT_AUTHORIZED, f"objects may not be sent to {node.ae_title}")
+        return self.destination_of(node)
+
+    def destination_of(self, node: Node) -> Destination:
+        """Where a node is, and how it is called. All who send to it share its associations."""
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
-        tls = node.way(self._tls)
+        tls = node.way(self.tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
+
+    async def locate(self, uids: Sequence[str]) -> Sequence[DicomFile]:
+        """The files of these objects, in that order; one without SOP class for what cannot be sent. Raises `IndexUnavailable`."""
+        return await self._index.ask(partial(self._located, uids))
 
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:
             try:
-                files = await self._index.ask(partial(self._located, batch))
+                files = await self.locate(batch)
             except IndexUnavailable as error:
                 logger.error("%d objects cannot be sent: the index cannot be used: %s", len(batch), error)
                 files = [_unsendable(self._root, uid) for uid in batch]

@@ -53,10 +53,12 @@ class PostgresBackend:
             return schema_version(connection) is None
 
     def open_writer(self) -> PostgresWriter:
+        from tomowire.server.index.postgres_session import PostgresSession
         from tomowire.server.index.postgres_writer import PostgresWriter
 
         self.upgrade()
-        return PostgresWriter(self._connect)
+        session = PostgresSession(self.name, self._connect, fsync=self._fsync, busy_timeout=self._busy_timeout)
+        return PostgresWriter(session)
 
     def open_reader(self) -> IndexReader:
         from tomowire.server.index.postgres_reader import PostgresReader

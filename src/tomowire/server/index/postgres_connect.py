@@ -55,7 +55,7 @@ def connect(url: str, *, patience: float = ANSWER_TIMEOUT) -> Connection:
     except psycopg.ProgrammingError as error:
         raise UsageError(f"the index URL {shown(url)} cannot be understood") from error
     except psycopg.Error as error:
-        raise IndexUnavailable(without_password(_first_line(error), url)) from error
+        raise IndexUnavailable(without_password(first_line(error), url)) from error
     connection.patience = patience
     return connection
 
@@ -76,7 +76,7 @@ def postgres_errors(*, in_doubt: bool = False) -> Iterator[None]:
     except psycopg.Error as error:
         if is_of_a_value(error):
             raise
-        raise IndexUnavailable(_first_line(error), in_doubt=in_doubt) from error
+        raise IndexUnavailable(first_line(error), in_doubt=in_doubt) from error
 
 
 def is_of_a_value(error: psycopg.Error) -> bool:
@@ -86,7 +86,8 @@ def is_of_a_value(error: psycopg.Error) -> bool:
     return error.sqlstate.startswith(_OF_A_VALUE)
 
 
-def _first_line(error: psycopg.Error) -> str:
+def first_line(error: psycopg.Error) -> str:
+    """What is said in one line; what may follow it are hints, and the statement."""
     return str(error).strip().partition("\n")[0]
 
 
