@@ -14,6 +14,7 @@ from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient, TlsServer
+    from tomowire.server.caller_rules import CallerRule
     from tomowire.server.nodes import Node
 
 
@@ -60,33 +61,49 @@ class AuditSettings:
 
 @value()
 class JobSettings:
-    """How jobs are worked on: so many at once, each tried so often, with waits that double from `first_wait` to `longest_wait`. A
-    process that says nothing for `lease` has lost its jobs to the next."""
+    """How jobs are worked on: so many at once, and of those for one node; each is tried so often without getting on, with waits
+    whose bound doubles from `first_wait` to `longest_wait`: half an hour in all. A process that says nothing for `lease` has lost
+    its jobs to the next. `keep_finished` is how long those that are over can be looked at."""
 
     at_once: int = 4
-    attempts: int = 5
+    at_once_for_node: int = 1
+    attempts: int = 15
     first_wait: float = 2.0
-    longest_wait: float = 300.0
+    longest_wait: float = 600.0
     lease: float = 30.0
     keep_finished: float = 30 * 86400.0
 
 
 @value()
-class Settings:
-    """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
-    host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
-    lets in everyone. `nodes` are also the peers that C-MOVE may send to. `shutdown_grace` are the seconds that associations in
-    progress get at the end. `tls` makes the DICOM port one with TLS, `node_tls` is how the nodes with TLS are called.
+class LogSettings:
+    """How the program logs to stderr: `format` is "text", "json", or "auto" (text on a terminal, JSON lines elsewhere)."""
 
+    format: str = "auto"
+    level: str = "warning"
+
+
+@value()
+class Settings:
+    """What an archive needs to know. All have defaults but `data_dir`.
+
+    An archive that listens on more than the loopback address lets in only `callers`, the AE titles in `allowed_callers`, and
+    `nodes`, each from its host, unless `allow_unknown_callers`; on the loopback address it lets in everyone if there are no
+    `callers` and no `allowed_callers`. The first that fits, in this order, says what a caller may do. `nodes` are also the peers
+    that C-MOVE may send to. `aliases` are AE titles that the archive answers to besides `ae_title`.
+
+    `shutdown_grace` are the seconds that associations in progress get at the end. `tls` makes the DICOM port one with TLS,
+    `node_tls` is how the nodes with TLS are called.
     `index_url` is where the index is, `postgresql://user@host/database`; None is a file in `data_dir`. `http=None`: no HTTP port.
     """
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
+    aliases: tuple[str, ...] = ()
     bind: str = "127.0.0.1"
     port: int = 11112
     duplicates: str = "keep"
     any_sop_class: bool = False
+    callers: tuple[CallerRule, ...] = ()
     allowed_callers: tuple[str, ...] = ()
     allow_unknown_callers: bool = False
     nodes: tuple[Node, ...] = ()
@@ -100,3 +117,4 @@ class Settings:
     quota: QuotaSettings = QuotaSettings()
     audit: AuditSettings = AuditSettings()
     jobs: JobSettings = JobSettings()
+    logs: LogSettings = LogSettings()

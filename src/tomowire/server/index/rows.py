@@ -65,6 +65,9 @@ class IndexWriter(Protocol):
     def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
         """Index all of `rows`, or none of them: durable on return. Rows that `replaces` names go in the same step."""
 
+    def close(self) -> None:
+        """Let go of the index."""
+
     def delete(self, doomed: Doomed) -> list[Deleted]:
         """Delete the rows of all of it, and those above them that this leaves empty, or none: durable on return.
 
