@@ -209,7 +209,7 @@ class Archive:
         return Parts(
             storage=storage,
             ae_title=self.settings.ae_title,
-            node=self.nodes.get,
+            node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             tls=self.settings.node_tls,
@@ -228,6 +228,9 @@ class Archive:
             Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
             Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
         ]
+
+    def _node(self, title: str) -> Node | None:
+        return self.nodes.get(title)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
