@@ -12,6 +12,7 @@
     │   └── TooManyLogins         nor will they be looked at for some seconds
     ├── InvalidUid                text that is not a UID (also a ValueError)
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    │   ├── ConfigurationInvalid  a configuration has mistakes; knows all of them, each with its file, key and line
     │   ├── UnknownUser           no user, or no token, of that name
     │   ├── UserExists            there is a user of that name already
     │   └── LastAdministrator     without this user nobody could administer the archive
@@ -44,7 +45,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tomowire.protocol.negotiation import Agreement
+    from tomowire.server.config.problems import Problem
     from tomowire.wire.pdu import AAssociateRQ
 
 
@@ -116,6 +120,14 @@ class InvalidUid(TomowireError, ValueError):
 
 class UsageError(TomowireError, RuntimeError):
     """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class ConfigurationInvalid(UsageError):
+    """A configuration cannot be used. `problems` are all that is wrong with it; the text has a line for each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
 
 
 class UnknownUser(UsageError):
@@ -233,12 +245,14 @@ class IndexUnavailable(TomowireError):
     """The archive's index cannot be used now; the text says why.
 
     `in_doubt` is set when a commit failed in such a way that it may still come to light after a crash: writing the log worked
-    and syncing it did not.
+    and syncing it did not, or the connection broke while it was awaited. `is_damage` is set when the database makes no sense;
+    otherwise it cannot be used now: locked, read-only, no room, no connection.
     """
 
-    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+    def __init__(self, message: str, *, in_doubt: bool = False, is_damage: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+        self.is_damage = is_damage
 
 
 class MemoryShort(TomowireError):

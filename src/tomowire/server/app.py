@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shlex
 from contextlib import AsyncExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
@@ -16,6 +16,7 @@ from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.index.reader import Dialect
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
-__all__ = ["Archive", "Settings"]
+__all__ = ["Archive", "Reconfigured", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
 
@@ -53,9 +55,11 @@ class Archive:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings: Final = settings
+        self.settings = settings
+        """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self._reconfiguring = asyncio.Lock()
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -65,10 +69,12 @@ class Archive:
     async def __aenter__(self) -> Self:
         settings = self.settings
         async with AsyncExitStack() as stack:
-            storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
+            storage = ArchiveStorage(
+                settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
+            )
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
-            await self._load_certificates()
+            await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
@@ -92,7 +98,7 @@ class Archive:
                     ssl=settings.tls,
                 )
             )
-            loading = asyncio.get_running_loop().create_task(_load_soon())
+            loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
         return self
@@ -125,10 +131,25 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
-    async def reload_tls(self) -> None:
-        """Read the TLS certificates again, for those who connect from now on. Raises `UsageError` when they cannot be used."""
+    async def reconfigure(self, settings: Settings) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+
+        Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
+        `UsageError` when something cannot be used: then all is as it was.
+        """
         assert self._server is not None
-        await self._server.reload_tls()
+        async with self._reconfiguring:
+            taken, report = compare(self.settings, settings)
+            await _load_certificates(taken)
+            Access.of(taken)  # what it would refuse: nothing is done by halves
+            if taken.tls is not None:
+                await self._server.reload_tls(taken.tls)
+            await self.access.apply(taken)
+            self.settings = taken
+            if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
+                self._retrieve.tls = taken.node_tls
+        logger.info("reconfigured: %s", report)
+        return report
 
     @property
     def associations(self) -> int:
@@ -159,18 +180,6 @@ class Archive:
                 "end with Ctrl-C",
             )
         )
-
-    async def _load_certificates(self) -> None:
-        """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self.nodes.values()):
-            return
-        from tomowire.aio.tls import TlsClient
-        from tomowire.aio.tls_context import context_of_client
-
-        for node in self.nodes.values():
-            if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
-                certificate_host(tls.server_hostname or node.host)
-                await context_of_client(tls)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
@@ -211,19 +220,32 @@ class Archive:
         return SUCCESS
 
 
+async def _load_certificates(settings: Settings) -> None:
+    """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+    if not any(node.tls for node in settings.nodes):
+        return
+    from tomowire.aio.tls import TlsClient
+    from tomowire.aio.tls_context import context_of_client
+
+    for node in settings.nodes:
+        if (tls := node.way(settings.node_tls or TlsClient())) is not None:
+            certificate_host(tls.server_hostname or node.host)
+            await context_of_client(tls)
+
+
 def _load_retrievals() -> None:
     """Import what C-GET and C-MOVE take."""
     import tomowire.server.retrieve  # noqa: F401 - for those who use it later
 
 
-async def _load_soon() -> None:
+async def _load_soon(dialect: Dialect) -> None:
     """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
 
     Who calls at once has objects to send, more often than not, and that takes none of it.
     """
     await asyncio.sleep(_LOAD_AFTER)
     loop = asyncio.get_running_loop()
-    for load in (load_character_sets, load_queries, _load_retrievals):
+    for load in (load_character_sets, partial(load_queries, dialect), _load_retrievals):
         await finished(loop.run_in_executor(None, load))
 
 
