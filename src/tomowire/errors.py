@@ -28,6 +28,7 @@
     ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
+    ├── StudyProtected            a study that is protected is not deleted
     ├── MemoryShort               a data set does not fit in the memory that a server may use
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
     ├── OperationFailed           a DIMSE-N operation could not be performed; knows the status it means
@@ -245,12 +246,18 @@ class IndexUnavailable(TomowireError):
     """The archive's index cannot be used now; the text says why.
 
     `in_doubt` is set when a commit failed in such a way that it may still come to light after a crash: writing the log worked
-    and syncing it did not.
+    and syncing it did not, or the connection broke while it was awaited. `is_damage` is set when the database makes no sense;
+    otherwise it cannot be used now: locked, read-only, no room, no connection.
     """
 
-    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+    def __init__(self, message: str, *, in_doubt: bool = False, is_damage: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+        self.is_damage = is_damage
+
+
+class StudyProtected(TomowireError):
+    """The study, or what is in it, is not deleted: somebody has protected it. The text names it."""
 
 
 class MemoryShort(TomowireError):
