@@ -12,6 +12,7 @@
     │   └── TooManyLogins         nor will they be looked at for some seconds
     ├── InvalidUid                text that is not a UID (also a ValueError)
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    │   ├── ConfigurationInvalid  a configuration has mistakes; knows all of them, each with its file, key and line
     │   ├── UnknownUser           no user, or no token, of that name
     │   ├── UserExists            there is a user of that name already
     │   └── LastAdministrator     without this user nobody could administer the archive
@@ -44,7 +45,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tomowire.protocol.negotiation import Agreement
+    from tomowire.server.config.problems import Problem
     from tomowire.wire.pdu import AAssociateRQ
 
 
@@ -116,6 +120,14 @@ class InvalidUid(TomowireError, ValueError):
 
 class UsageError(TomowireError, RuntimeError):
     """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class ConfigurationInvalid(UsageError):
+    """A configuration cannot be used. `problems` are all that is wrong with it; the text has a line for each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
 
 
 class UnknownUser(UsageError):

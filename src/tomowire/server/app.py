@@ -19,6 +19,7 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import ApplicationStarted, ApplicationStopped
 from tomowire.server.audit.specific import teller_of
+from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
-__all__ = ["Archive", "Settings"]
+__all__ = ["Archive", "Reconfigured", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
 
@@ -63,12 +64,14 @@ class Archive:
     """What happens is told to it; there from the start on."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings: Final = settings
+        self.settings = settings
+        """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
         self.metrics: Final = Metrics()
         self.log: Final = LogTail()
         """The last lines of the log, and those to come."""
+        self._reconfiguring = asyncio.Lock()
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -92,7 +95,7 @@ class Archive:
             stack.callback(self.audit.record, ApplicationStopped())
             stack.callback(witness.close)
             self._measure(storage)
-            await self._load_certificates()
+            await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
@@ -138,10 +141,25 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
-    async def reload_tls(self) -> None:
-        """Read the TLS certificates again, for those who connect from now on. Raises `UsageError` when they cannot be used."""
+    async def reconfigure(self, settings: Settings) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+
+        Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
+        `UsageError` when something cannot be used: then all is as it was.
+        """
         assert self._server is not None
-        await self._server.reload_tls()
+        async with self._reconfiguring:
+            taken, report = compare(self.settings, settings)
+            await _load_certificates(taken)
+            Access.of(taken)  # what it would refuse: nothing is done by halves
+            if taken.tls is not None:
+                await self._server.reload_tls(taken.tls)
+            await self.access.apply(taken)
+            self.settings = taken
+            if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
+                self._retrieve.tls = taken.node_tls
+        logger.info("reconfigured: %s", report)
+        return report
 
     @property
     def associations(self) -> int:
@@ -172,18 +190,6 @@ class Archive:
                 "end with Ctrl-C",
             )
         )
-
-    async def _load_certificates(self) -> None:
-        """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self.nodes.values()):
-            return
-        from tomowire.aio.tls import TlsClient
-        from tomowire.aio.tls_context import context_of_client
-
-        for node in self.nodes.values():
-            if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
-                certificate_host(tls.server_hostname or node.host)
-                await context_of_client(tls)
 
     def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
         served = self.metrics.on_served
@@ -250,6 +256,19 @@ class Archive:
         """Where the node with this title is; nothing if there is none."""
         node = self.nodes.get(ae_title)
         return f"{node.host}:{node.port}" if node is not None else ""
+
+
+async def _load_certificates(settings: Settings) -> None:
+    """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+    if not any(node.tls for node in settings.nodes):
+        return
+    from tomowire.aio.tls import TlsClient
+    from tomowire.aio.tls_context import context_of_client
+
+    for node in settings.nodes:
+        if (tls := node.way(settings.node_tls or TlsClient())) is not None:
+            certificate_host(tls.server_hostname or node.host)
+            await context_of_client(tls)
 
 
 def _load_retrievals() -> None:

@@ -55,7 +55,7 @@ _MOST_TO_ONE: Final = 16
 class ArchiveRetrieve:
     """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
     destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there. Those with TLS are called by
-    `tls`.
+    `tls`. Both may change: a move that comes then goes by what is said then.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
-        self._tls = tls or TlsClient()
+        self.tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
         self.watch: Callable[[RetrieveRequest, Retrieval], Retrieval] | None = None
         """Gets each retrieval before its first object is sent, and gives what is done instead."""
@@ -103,7 +103,7 @@ class ArchiveRetrieve:
         if Right.MOVE_DESTINATION not in node.may:
             raise RetrieveFailed(NOT_AUTHORIZED, f"objects may not be sent to {node.ae_title}")
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
-        tls = node.way(self._tls)
+        tls = node.way(self.tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
 
