@@ -88,7 +88,7 @@ class Archive:
             stack.enter_context(self.log.installed())
             stack.enter_context(fewer_failures())
             self.audit = await stack.enter_async_context(
-                Audit(storage.records, storage.root, teller_of(settings), enabled=settings.audit.enabled)
+                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
             )
             witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
             self._witness = witness
@@ -155,6 +155,7 @@ class Archive:
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
             await self.access.apply(taken)
+            await self.audit.apply(taken.audit)
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
