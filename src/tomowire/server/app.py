@@ -17,16 +17,20 @@ from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
-from tomowire.server.audit.events import ApplicationStarted, ApplicationStopped
+from tomowire.server.audit.events import Change, ConfigurationChanged, Party
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.jobs.jobs import Jobs
+from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
 from tomowire.server.logs import LogTail
 from tomowire.server.metrics import Measured, Metrics
+from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.deletion import Deletion
     from tomowire.server.index.reader import Dialect
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
@@ -60,6 +65,9 @@ class Archive:
     port cannot be had.
     """
 
+    deletion: Deletion
+    protection: Protection
+    quotas: Quotas
     audit: Audit
     """What happens is told to it; there from the start on."""
 
@@ -68,10 +76,10 @@ class Archive:
         """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self._reconfiguring = asyncio.Lock()
         self.metrics: Final = Metrics()
         self.log: Final = LogTail()
         """The last lines of the log, and those to come."""
-        self._reconfiguring = asyncio.Lock()
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -92,9 +100,11 @@ class Archive:
             )
             witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
             self._witness = witness
-            stack.callback(self.audit.record, ApplicationStopped())
             stack.callback(witness.close)
             self._measure(storage)
+            self.deletion = storage.deletion
+            self.protection = Protection(storage.records)
+            self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
@@ -113,7 +123,10 @@ class Archive:
                     ssl=settings.tls,
                 )
             )
-            self.audit.record(ApplicationStarted())
+            self.jobs = await stack.enter_async_context(
+                Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
+            )
+            witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -141,8 +154,8 @@ class Archive:
         assert self._server is not None
         return self._server.port
 
-    async def reconfigure(self, settings: Settings) -> Reconfigured:
-        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+    async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
 
         Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
         `UsageError` when something cannot be used: then all is as it was.
@@ -159,6 +172,8 @@ class Archive:
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
+        if report.changed:
+            self.audit.record(ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report)))
         logger.info("reconfigured: %s", report)
         return report
 
@@ -190,6 +205,17 @@ class Archive:
                 *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
+        )
+
+    def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
+        return Parts(
+            storage=storage,
+            ae_title=self.settings.ae_title,
+            node=self.nodes.get,
+            retrieve=lambda: self._retrieve,
+            keep=self._keep,
+            tls=self.settings.node_tls,
+            deletion=storage.deletion,
         )
 
     def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
@@ -243,6 +269,8 @@ class Archive:
             self._witness.refused(request)
             raise
         self._witness.stored(request, stored)
+        if stored.is_new:
+            self.quotas.grew(request.data.received)
         return SUCCESS
 
     def _measure(self, storage: ArchiveStorage) -> None:

@@ -102,15 +102,23 @@ class ArchiveRetrieve:
             return None
         if Right.MOVE_DESTINATION not in node.may:
             raise RetrieveFailed(NOT_AUTHORIZED, f"objects may not be sent to {node.ae_title}")
+        return self.destination_of(node)
+
+    def destination_of(self, node: Node) -> Destination:
+        """Where a node is, and how it is called. All who send to it share its associations."""
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
         tls = node.way(self.tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
 
+    async def locate(self, uids: Sequence[str]) -> Sequence[DicomFile]:
+        """The files of these objects, in that order; one without SOP class for what cannot be sent. Raises `IndexUnavailable`."""
+        return await self._index.ask(partial(self._located, uids))
+
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:
             try:
-                files = await self._index.ask(partial(self._located, batch))
+                files = await self.locate(batch)
             except IndexUnavailable as error:
                 logger.error("%d objects cannot be sent: the index cannot be used: %s", len(batch), error)
                 files = [_unsendable(self._root, uid) for uid in batch]
