@@ -8,8 +8,13 @@
     │   ├── FileFormatError       in the preamble or file meta information of a Part 10 file
     │   │   └── IncompleteFileMeta   well formed so far, but more bytes are needed
     │   └── DataSetError          in a data set: cut short, or not to be parsed
+    ├── LoginFailed               no user has this name and password, or this token
+    │   └── TooManyLogins         nor will they be looked at for some seconds
     ├── InvalidUid                text that is not a UID (also a ValueError)
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    │   ├── UnknownUser           no user, or no token, of that name
+    │   ├── UserExists            there is a user of that name already
+    │   └── LastAdministrator     without this user nobody could administer the archive
     ├── AssociationError          there is no association, or none any more
     │   ├── ConnectFailed         the transport connection was not opened (also a ConnectionError)
     │   │   └── TlsFailed         it was, but the two sides did not agree on TLS: certificates, versions, no TLS at all
@@ -111,6 +116,30 @@ class InvalidUid(TomowireError, ValueError):
 
 class UsageError(TomowireError, RuntimeError):
     """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class UnknownUser(UsageError):
+    """There is no user of that name, or no token of that id."""
+
+
+class UserExists(UsageError):
+    """There is a user of that name already."""
+
+
+class LastAdministrator(UsageError):
+    """Who is the last administrator is not removed, and stays one."""
+
+
+class LoginFailed(TomowireError):
+    """No user has this name and password, or this token: which of them is wrong is not said."""
+
+
+class TooManyLogins(LoginFailed):
+    """Too many logins have failed, or wait to be looked at; `seconds` from now it may be tried again."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class AssociationError(TomowireError):

@@ -35,6 +35,7 @@ class Supports:
     syntaxes: Mapping[str, Container[str]]
     scp: Container[str] = ()
     extended: Mapping[str, bytes] = field(default_factory=dict)
+    kept: Container[str] = ()
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return self.syntaxes.get(abstract_syntax)
@@ -44,6 +45,9 @@ class Supports:
 
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         return self.extended.get(abstract_syntax)
+
+    def refuses(self, abstract_syntax: str) -> bool:
+        return abstract_syntax in self.kept
 
 
 SUPPORTED: Final = Supports({VERIFICATION: {IMPLICIT}, CT: {EXPLICIT, IMPLICIT}})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tomowire.aio.arguments import awaited, function, not_awaited, whole
 from tomowire.aio.association_request import AssociationRequest, Identified
 from tomowire.aio.failing import log_failure
-from tomowire.aio.providers import Providers
+from tomowire.aio.providers import Providers, checked
 from tomowire.errors import AssociationRejected, UsageError
 from tomowire.protocol.acceptance import (
     REJECT_CALLING_AE_TITLE,
@@ -17,8 +17,9 @@ from tomowire.protocol.acceptance import (
     REJECT_LOCAL_LIMIT,
     REJECT_USER_IDENTITY,
     AcceptorPolicy,
-    answer,
+    acceptance,
     confirm_identity,
+    rejection,
 )
 from tomowire.protocol.reasons import why_rejected
 from tomowire.wire.pdu import AAssociateRJ
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from tomowire.aio.background import Background
     from tomowire.aio.serving import ServiceProvider
     from tomowire.aio.tls_titles import TitlesOf
-    from tomowire.wire.pdu import AAssociateAC, AAssociateRQ
+    from tomowire.wire.pdu import AAssociateRQ
+
+    Offers = Callable[[AssociationRequest, Sequence[ServiceProvider]], Sequence[ServiceProvider]]
 
 logger = logging.getLogger("tomowire.listen")
 
@@ -54,6 +57,7 @@ class Rules:
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None
     identify: Callable[[AssociationRequest], Awaitable[Any]] | None
     anonymous: bool
+    offers: Offers | None
     artim_timeout: float
 
 
@@ -66,6 +70,7 @@ ALLOWED: Final = {
     "admits": function("the calling AE title and the address of a caller", may_be_async=False),
     "on_request": function("the AssociationRequest"),
     "identify": function("the AssociationRequest"),
+    "offers": function("the AssociationRequest and the services", may_be_async=False),
 }
 """What may be said of `Rules`."""
 
@@ -92,21 +97,20 @@ class Admission:
 
     def begin(self, association: Association, request: AAssociateRQ) -> None:
         """Answer, or have the handlers asked first."""
-        providers = Providers(self._services, request.user_information.common_extended_negotiations)
         try:
-            response = self._answer_at_once(association, request, providers)
+            self._check_at_once(association, request)
         except AssociationRejected as refusal:
             reject(association, refusal)
             return
-        except Exception as error:  # of `admits`, `certificate_titles` or a provider
+        except Exception as error:  # of `admits` or `certificate_titles`
             _fail(association, error)
             return
         asked = AssociationRequest(association, request)
         if self._rules.on_request is None and (self._rules.identify is None or asked.identity is None):
-            accept(asked, response, providers, None)
+            self.accept(asked, None)
             return
         task = self._background.start(self._ask(asked), f"{association.title}: the handler of its request")
-        self._pending[association] = _Pending(self, asked, response, providers, task, self._rules.artim_timeout)
+        self._pending[association] = _Pending(self, asked, task, self._rules.artim_timeout)
 
     def give_up(self, association: Association) -> None:
         """The association is over: if it was not answered yet, nobody waits for the answer any more."""
@@ -125,18 +129,46 @@ class Admission:
     def forget(self, association: Association) -> None:
         self._pending.pop(association, None)
 
-    def _answer_at_once(self, association: Association, request: AAssociateRQ, providers: Providers) -> AAssociateAC:
-        """The acceptance, if nobody objects. Raises `AssociationRejected`: by the limits first, then by what is asked for."""
+    def accept(self, asked: AssociationRequest, identified: Identified | None) -> None:
+        """Answer A-ASSOCIATE-AC, which confirms the user only if it was `identified`, unless there is nothing to offer."""
+        association, request = asked.association, asked.pdu
+        try:
+            providers = Providers(self._offered(asked), request.user_information.common_extended_negotiations)
+            response = acceptance(request, self._policy(providers))
+            if identified is not None:
+                association.user = identified.user
+                response = confirm_identity(request, response, identified.response)
+            association.accept(request, response, providers)
+        except AssociationRejected as refusal:  # of `offers`
+            reject(association, refusal)
+        except (
+            Exception
+        ) as error:  # of `offers` or a provider; or the response of `identify` does not fit, or is not one
+            if not association.awaits_answer:
+                raise
+            _fail(association, error)
+
+    def _offered(self, asked: AssociationRequest) -> Sequence[ServiceProvider]:
+        offers = self._rules.offers
+        if offers is None:
+            return self._services
+        return checked(not_awaited("offers", offers, offers(asked, self._services)))
+
+    def _policy(self, providers: Providers) -> AcceptorPolicy:
+        rules = self._rules
+        return AcceptorPolicy(
+            providers, rules.ae_titles, rules.calling_ae_titles, rules.maximum_length, rules.window, rules.window
+        )
+
+    def _check_at_once(self, association: Association, request: AAssociateRQ) -> None:
+        """Raises `AssociationRejected`: by the limits first, then by what is asked for."""
         rules = self._rules
         if self._is_closed:
             raise _refusal(REJECT_CONGESTION, "the server is shutting down")
         self._check_limits(association, request)
-        policy = AcceptorPolicy(
-            providers, rules.ae_titles, rules.calling_ae_titles, rules.maximum_length, rules.window, rules.window
-        )
-        answered = answer(request, policy)
-        if isinstance(answered, AAssociateRJ):
-            raise _refusal(answered, why_rejected(request, answered))
+        rejected = rejection(request, self._policy(Providers(())))
+        if rejected is not None:
+            raise _refusal(rejected, why_rejected(request, rejected))
         title, address = request.calling_ae_title, association.peer_address
         if rules.certificate_titles is not None:
             from tomowire.aio.tls_titles import why_not_let_in  # a program without TLS does not need it
@@ -148,7 +180,6 @@ class Admission:
             raise _refusal(REJECT_CALLING_AE_TITLE, why_rejected(request, REJECT_CALLING_AE_TITLE))
         if rules.identify is not None and not rules.anonymous and request.user_information.user_identity is None:
             raise _refusal(REJECT_USER_IDENTITY, "it did not say who its user is")
-        return answered
 
     def _check_limits(self, association: Association, request: AAssociateRQ) -> None:
         """Who is being asked about has a place already: others must not get it meanwhile."""
@@ -189,16 +220,12 @@ class _Pending:
         self,
         admission: Admission,
         asked: AssociationRequest,
-        response: AAssociateAC,
-        providers: Providers,
         task: asyncio.Task[Identified | None],
         timeout: float,
     ) -> None:
         self._admission = admission
         self._asked = asked
         self._association = asked.association
-        self._response = response
-        self._providers = providers
         self._task = task
         self._timer = asyncio.get_running_loop().call_later(timeout, self._late, timeout)
         task.add_done_callback(self._done)
@@ -225,23 +252,7 @@ class _Pending:
         elif error is not None:
             _fail(self._association, error)
         else:
-            accept(self._asked, self._response, self._providers, task.result())
-
-
-def accept(
-    asked: AssociationRequest, response: AAssociateAC, providers: Providers, identified: Identified | None
-) -> None:
-    """Answer A-ASSOCIATE-AC; it confirms the user only if it was `identified`."""
-    association = asked.association
-    if identified is not None:
-        association.user = identified.user
-        response = confirm_identity(asked.pdu, response, identified.response)
-    try:
-        association.accept(asked.pdu, response, providers)
-    except Exception as error:  # the response of `identify` does not fit, or is not one
-        if not association.awaits_answer:
-            raise
-        _fail(association, error)
+            self._admission.accept(self._asked, task.result())
 
 
 def _fail(association: Association, error: BaseException) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from ssl import SSLContext
 
+    from tomowire.aio.admission import Offers
     from tomowire.aio.association import Association
     from tomowire.aio.association_request import AssociationRequest
     from tomowire.aio.malformed import Malformed
@@ -72,6 +73,7 @@ def listen(
     on_request: Callable[[AssociationRequest], Awaitable[bool | None]] | None = None,
     identify: Callable[[AssociationRequest], Awaitable[Any]] | None = None,
     anonymous: bool = False,
+    offers: Offers | None = None,
     on_established: Callable[[Association], object] | None = None,
     on_ended: Callable[[Association], object] | None = None,
     memory: int = DEFAULT_MEMORY,
@@ -89,6 +91,10 @@ def listen(
     With it, who does not say who the user is gets no association, unless `anonymous`. Both are asynchronous. Together
     they have `artim_timeout` seconds; what takes longer, or fails, is a rejection for now. When the peer goes away or the server
     closes they are cancelled.
+
+    `offers` chooses for each association: it is asked at the end, with the `AssociationRequest` and `services`, and gives those
+    that there are for this caller, or raises `AssociationRejected`. It must not take long. What it leaves out is not supported; a
+    provider that `Refuses` can be told from that.
 
     `on_established` and `on_ended` are told of each association when it has begun, and when it is over and its last request is
     served; `association.end` says how. They may be asynchronous; then they run beside the association.
@@ -129,6 +135,7 @@ def listen(
         on_request=on_request,
         identify=identify,
         anonymous=anonymous,
+        offers=offers,
         artim_timeout=artim_timeout,
     )
     manners = Conduct(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tomowire.aio.serving import AcceptsRelated
+from tomowire.aio.serving import AcceptsRelated, Refuses
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Providers:
         self._found: dict[str, tuple[ServiceProvider, Container[str]] | None] = {}
 
     def serving(self, abstract_syntax: str) -> ServiceProvider | None:
-        """Who serves an abstract syntax."""
+        """Who serves an abstract syntax; if nobody does, who refuses it."""
         found = self._find(abstract_syntax)
-        return found[0] if found is not None else None
+        return found[0] if found is not None else self._refusing(abstract_syntax)
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         found = self._find(abstract_syntax)
@@ -56,6 +56,14 @@ class Providers:
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         found = self._find(abstract_syntax)
         return found[0].extended_negotiation(abstract_syntax, proposed) if found is not None else None
+
+    def refuses(self, abstract_syntax: str) -> bool:
+        """Whether one of them serves it for others, and not on this association."""
+        return self._refusing(abstract_syntax) is not None
+
+    def _refusing(self, abstract_syntax: str) -> ServiceProvider | None:
+        refusing = (each for each in self._services if isinstance(each, Refuses) and each.refuses(abstract_syntax))
+        return next(refusing, None)
 
     def _find(self, abstract_syntax: str) -> tuple[ServiceProvider, Container[str]] | None:
         if abstract_syntax not in self._found:

@@ -43,6 +43,18 @@ class AcceptsRelated(Protocol):
         """The transfer syntaxes accepted for `said.sop_class_uid`, or None if this provider does not serve it."""
 
 
+@runtime_checkable
+class Refuses(Protocol):
+    """A provider that may keep from a requestor what it serves for others.
+
+    Where it does, its `transfer_syntaxes` says None. The presentation context is refused as "user rejection" (PS3.8 Table 9-18),
+    and a request that comes all the same goes to its `handle`, which can refuse it with the status that is right (0124H).
+    """
+
+    def refuses(self, abstract_syntax: str) -> bool:
+        """Whether it would serve an abstract syntax for another requestor, and does not for this one."""
+
+
 class IncomingRequest:
     """A request of the peer: its command set, its presentation context, and its data set as a stream (None if it has none)."""
 

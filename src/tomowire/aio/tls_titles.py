@@ -31,12 +31,14 @@ def titles_by_certificate(table: Mapping[str, str | Iterable[str]]) -> TitlesOf:
     Raises `UsageError` for other keys, and for what is not an AE title.
     """
     read = {
-        _read_key(key): frozenset(check_ae_title(each) for each in ([titles] if isinstance(titles, str) else titles))
+        read_certificate_key(key): frozenset(
+            check_ae_title(each) for each in ([titles] if isinstance(titles, str) else titles)
+        )
         for key, titles in table.items()
     }
 
     def titles_of(certificate: PeerCertificate) -> frozenset[str]:
-        return frozenset().union(*(read.get(key, frozenset()) for key in _keys_of(certificate)))
+        return frozenset().union(*(read.get(key, frozenset()) for key in certificate_keys(certificate)))
 
     return titles_of
 
@@ -61,7 +63,8 @@ def _titles(given: Collection[str]) -> frozenset[str]:
         raise UsageError(f"certificate_titles gives AE titles, and not {type(given).__name__}") from None
 
 
-def _read_key(key: str) -> str:
+def read_certificate_key(key: str) -> str:
+    """What names a certificate, as `certificate_keys` writes it. Raises `UsageError`."""
     written, colon, what = key.partition(":")
     kind = _KINDS.get(written.lower())
     what = what.strip()
@@ -76,7 +79,8 @@ def _read_key(key: str) -> str:
     return _key(kind, what)
 
 
-def _keys_of(certificate: PeerCertificate) -> Iterable[str]:
+def certificate_keys(certificate: PeerCertificate) -> Iterable[str]:
+    """All that names a certificate."""
     yield _key("sha256", certificate.fingerprint)
     if certificate.common_name:
         yield _key("CN", certificate.common_name)

@@ -53,6 +53,9 @@ class SupportedSyntaxes(Protocol):
     def extended_negotiation(self, abstract_syntax: str, proposed: bytes) -> bytes | None:
         """The answer to a SOP class extended negotiation item (PS3.7 D.3.3.5); None for no answer."""
 
+    def refuses(self, abstract_syntax: str) -> bool:
+        """Whether an abstract syntax that `transfer_syntaxes` does not support is known, and kept from this requestor."""
+
 
 @value()
 class AcceptorPolicy:
@@ -72,12 +75,22 @@ class AcceptorPolicy:
 
 def answer(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC | AAssociateRJ:
     """The acceptor's answer. Without an acceptable context it is still an acceptance, if a useless one (PS3.8 7.1.1.14)."""
+    return rejection(request, policy) or acceptance(request, policy)
+
+
+def rejection(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateRJ | None:
+    """What `policy` rejects a request with; None if it does not. `policy.supported` is not asked."""
     if request.application_context_name != APPLICATION_CONTEXT:
         return REJECT_APPLICATION_CONTEXT
     if policy.called_ae_titles is not None and request.called_ae_title not in policy.called_ae_titles:
         return REJECT_CALLED_AE_TITLE
     if policy.calling_ae_titles is not None and request.calling_ae_title not in policy.calling_ae_titles:
         return REJECT_CALLING_AE_TITLE
+    return None
+
+
+def acceptance(request: AAssociateRQ, policy: AcceptorPolicy) -> AAssociateAC:
+    """The answer to a request that is not rejected."""
     as_scp = {role.sop_class_uid for role in request.user_information.role_selections if role.scp}
     contexts = tuple(_answer_context(context, policy.supported, as_scp) for context in request.presentation_contexts)
     answered = {
@@ -108,7 +121,9 @@ def _answer_context(
     # A refused context must still carry a transfer syntax, which nobody reads.
     some_syntax = proposed.transfer_syntaxes[0] if proposed.transfer_syntaxes else ""
     if usable is None:
-        return PresentationContextAC(context_id, ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, some_syntax)
+        is_kept = supported.refuses(proposed.abstract_syntax)
+        result = ContextResult.USER_REJECTION if is_kept else ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+        return PresentationContextAC(context_id, result, some_syntax)
     for transfer_syntax in proposed.transfer_syntaxes:
         if transfer_syntax in usable:
             return PresentationContextAC(context_id, ContextResult.ACCEPTANCE, transfer_syntax)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import shlex
 from contextlib import AsyncExitStack
@@ -13,27 +12,29 @@ from typing import TYPE_CHECKING, Final, Self
 from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import StoreFailed, UsageError
+from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
+from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
-from tomowire.server.callers import Callers
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.later import Later
-from tomowire.server.nodes import nodes_by_title
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
+from tomowire.server.users import Users
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
 __all__ = ["Archive", "Settings"]
@@ -52,24 +53,14 @@ class Archive:
     """
 
     def __init__(self, settings: Settings) -> None:
-        is_named = bool(settings.allowed_callers or settings.nodes)
-        if not (_is_loopback(settings.bind) or is_named or settings.allow_unknown_callers):
-            raise UsageError(
-                f"listening on {settings.bind} needs to know who may call: name peers with --node or AE titles with --allow, "
-                "or let in everyone with --allow-unknown-callers"
-            )
-        if settings.allow_unknown_callers and settings.allowed_callers:
-            raise UsageError(
-                "--allow names who may call, and --allow-unknown-callers lets in everyone: leave one of them out"
-            )
         self.settings: Final = settings
-        self._nodes = nodes_by_title(settings.nodes)
-        is_open = settings.allow_unknown_callers or (_is_loopback(settings.bind) and not settings.allowed_callers)
-        self._callers = None if is_open else Callers(settings.allowed_callers, self._nodes)
+        self.access: Final = Access.of(settings)
+        """Who may do what; `access.apply` has other settings of it in force."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
+        self._users: Users | None = None
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -78,22 +69,22 @@ class Archive:
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
             await self._load_certificates()
-            if (callers := self._callers) is not None:
-                await stack.enter_async_context(callers)
+            self._users = await stack.enter_async_context(Users(storage.records))
+            await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
                     settings.port,
                     services=[
-                        Verification(),
-                        Storage(self._keep, any_sop_class=settings.any_sop_class),
-                        Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True),
-                        Later([model.get for model in Model], self._get),
-                        Later([model.move for model in Model], self._move),
+                        Guarded(Right.ECHO, Verification()),
+                        Guarded(Right.STORE, Storage(self._keep, any_sop_class=settings.any_sop_class)),
+                        Guarded(
+                            Right.QUERY, Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True)
+                        ),
+                        Guarded(Right.RETRIEVE, Later([model.get for model in Model], self._get)),
+                        Guarded(Right.RETRIEVE, Later([model.move for model in Model], self._move)),
                     ],
-                    aet=settings.ae_title,
-                    calling_aets=callers.titles if callers is not None else None,
-                    admits=callers.lets_in if callers is not None else None,
+                    offers=self.access.offers,
                     on_ended=self._tally.end,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
@@ -110,6 +101,17 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def users(self) -> Users:
+        """Who may use it over HTTP."""
+        assert self._users is not None
+        return self._users
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes by their AE titles."""
+        return self.access.nodes
 
     @property
     def port(self) -> int:
@@ -145,7 +147,7 @@ class Archive:
         shown = f"[{host}]" if ":" in host else host
         peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         allowed = self.settings.allowed_callers
-        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and self._callers is not None else ""
+        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.access.is_open else ""
         caller += " --tls" if self.settings.tls is not None else ""
         to_try = (
             "try, in another terminal:",
@@ -158,19 +160,19 @@ class Archive:
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
                 # Nodes call from where they are.
-                *(to_try if allowed or self._callers is None else ()),
+                *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
         )
 
     async def _load_certificates(self) -> None:
         """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self._nodes.values()):
+        if not any(node.tls for node in self.nodes.values()):
             return
         from tomowire.aio.tls import TlsClient
         from tomowire.aio.tls_context import context_of_client
 
-        for node in self._nodes.values():
+        for node in self.nodes.values():
             if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
                 certificate_host(tls.server_hostname or node.host)
                 await context_of_client(tls)
@@ -191,7 +193,7 @@ class Archive:
 
         assert self._storage is not None
         return ArchiveRetrieve(
-            self._storage.index, self._storage.root, self._nodes, self.settings.ae_title, self.settings.node_tls
+            self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
 
     async def _keep(self, request: StoreRequest) -> Status:
@@ -233,12 +235,3 @@ async def _load_soon() -> None:
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

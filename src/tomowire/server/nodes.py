@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.errors import UsageError
+from tomowire.server.rights import OF_NODES, Right, rights
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
 
 MOST_ASSOCIATIONS: Final = 16
 
-_FORM: Final = "a node is written AET@host:port, and may have ,associations=4 and ,tls or ,tls-name=NAME behind it"
+_FORM: Final = "a node is written AET@host:port, and may have ,associations=4, ,tls or ,tls-name=NAME and ,may=echo+store behind it"
 _ASSOCIATIONS: Final = "associations="
 _TLS: Final = "tls"
 _TLS_NAME: Final = "tls-name="
+_MAY: Final = "may="
+_AND: Final = "+"
 
 
 @value()
 class Node:
     """A peer. `associations` is how many of ours it takes at once. With `tls` it is called over TLS; its certificate must then
-    be for `tls_name`, or for `host` if that is None."""
+    be for `tls_name`, or for `host` if that is None. `may` is what it may do when it calls, and whether others may have
+    objects sent to it."""
 
     ae_title: str
     host: str
@@ -32,10 +36,12 @@ class Node:
     associations: int = 1
     tls: bool = False
     tls_name: str | None = None
+    may: frozenset[Right] = OF_NODES
 
     @classmethod
     def parse(cls, text: str) -> Node:
-        """Read `AET@host:port`, and what is behind it: `,associations=N`, `,tls`, `,tls-name=NAME` (which implies `,tls`).
+        """Read `AET@host:port`, and what is behind it: `,associations=N`, `,tls`, `,tls-name=NAME` (which implies `,tls`),
+        `,may=echo+store`.
 
         Raises `UsageError` that says what is wrong.
         """
@@ -67,6 +73,8 @@ class Node:
         options = [f"{_ASSOCIATIONS}{self.associations}"] if self.associations > 1 else []
         if self.tls:
             options.append(_TLS if self.tls_name is None else f"{_TLS_NAME}{self.tls_name}")
+        if self.may != OF_NODES:
+            options.append(f"{_MAY}{_AND.join(right for right in Right if right in self.may)}")
         return ",".join([str(self.address), *options])
 
 
@@ -89,6 +97,9 @@ def _read_option(option: str, text: str) -> dict[str, Any]:
         return {"tls": True}
     if option.startswith(_TLS_NAME) and (name := option.removeprefix(_TLS_NAME)):
         return {"tls": True, "tls_name": name}
+    if option.startswith(_MAY):
+        names = option.removeprefix(_MAY)
+        return {"may": rights(names.split(_AND) if names else ())}
     number = option.removeprefix(_ASSOCIATIONS)
     if number == option or not (number.isascii() and number.isdigit()):
         raise UsageError(f"{text!r}: {option!r} is not understood; {_FORM}")

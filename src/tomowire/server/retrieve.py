@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.tls import TlsClient
 from tomowire.errors import IndexUnavailable, QueryFailed, RetrieveFailed
+from tomowire.protocol.status import NOT_AUTHORIZED
 from tomowire.server.index.keys import parse_unique_keys
 from tomowire.server.index.reader import Row
 from tomowire.server.index.retrieval import select_uids
+from tomowire.server.rights import Right
 from tomowire.services.crowd import Crowd
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.get_scp import Get
@@ -92,10 +94,12 @@ class ArchiveRetrieve:
         return uids, frozenset(kinds)
 
     async def destination(self, request: RetrieveRequest, title: str) -> Destination | None:
-        """Where the node named `title` is; None if there is none."""
+        """Where the node named `title` is; None if there is none. Raises `RetrieveFailed` for one that may not be sent objects."""
         node = self._nodes.get(title.strip(" "))
         if node is None:
             return None
+        if Right.MOVE_DESTINATION not in node.may:
+            raise RetrieveFailed(NOT_AUTHORIZED, f"objects may not be sent to {node.ae_title}")
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
         tls = node.way(self._tls)
         options = {"ssl": tls} if tls is not None else None

@@ -14,6 +14,7 @@ from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient, TlsServer
+    from tomowire.server.caller_rules import CallerRule
     from tomowire.server.nodes import Node
 
 
@@ -73,20 +74,26 @@ class JobSettings:
 
 @value()
 class Settings:
-    """What an archive needs to know. An archive that listens on more than the loopback address lets in only `nodes`, each from its
-    host, and the AE titles in `allowed_callers`, unless `allow_unknown_callers`; on the loopback address an empty `allowed_callers`
-    lets in everyone. `nodes` are also the peers that C-MOVE may send to. `shutdown_grace` are the seconds that associations in
-    progress get at the end. `tls` makes the DICOM port one with TLS, `node_tls` is how the nodes with TLS are called.
+    """What an archive needs to know. All have defaults but `data_dir`.
 
+    An archive that listens on more than the loopback address lets in only `callers`, the AE titles in `allowed_callers`, and
+    `nodes`, each from its host, unless `allow_unknown_callers`; on the loopback address it lets in everyone if there are no
+    `callers` and no `allowed_callers`. The first that fits, in this order, says what a caller may do. `nodes` are also the peers
+    that C-MOVE may send to. `aliases` are AE titles that the archive answers to besides `ae_title`.
+
+    `shutdown_grace` are the seconds that associations in progress get at the end. `tls` makes the DICOM port one with TLS,
+    `node_tls` is how the nodes with TLS are called.
     `index_url` is where the index is, `postgresql://user@host/database`; None is a file in `data_dir`. `http=None`: no HTTP port.
     """
 
     data_dir: Path
     ae_title: str = "TOMOWIRE"
+    aliases: tuple[str, ...] = ()
     bind: str = "127.0.0.1"
     port: int = 11112
     duplicates: str = "keep"
     any_sop_class: bool = False
+    callers: tuple[CallerRule, ...] = ()
     allowed_callers: tuple[str, ...] = ()
     allow_unknown_callers: bool = False
     nodes: tuple[Node, ...] = ()

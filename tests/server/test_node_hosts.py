@@ -1,4 +1,4 @@
-"""Who may associate with an archive, by name and by host."""
+"""Where nodes are, by the names of their hosts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tomowire.server import callers as module
-from tomowire.server.callers import Callers
-from tomowire.server.nodes import Node
+from tomowire.server import node_hosts as module
+from tomowire.server.node_hosts import NodeHosts
 from tomowire.services.hosts import addresses_of, host_of
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
+HOSTS = {"workstation": "VIEWER"}
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,8 @@ def test_the_addresses_of_a_host() -> None:
     assert addresses_of("x" * 64 + ".example") == frozenset()
 
 
-async def test_a_node_that_has_moved_is_found_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_leaks: None
-) -> None:
-    """It is turned away once; its host is looked up meanwhile, but not for each who tries."""
+async def test_a_host_that_has_moved_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who calls from there is turned away once; the host is looked up meanwhile, but not for each who tries."""
     looked_up: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(1)  # what is asked for first is done first
@@ -52,29 +50,31 @@ async def test_a_node_that_has_moved_is_found_again(
         return frozenset({address})
 
     monkeypatch.setattr(module, "addresses_of", look_up)
-    async with asyncio.timeout(10), Callers((), {"VIEWER": Node("VIEWER", "workstation", 104)}) as callers:
+    hosts = NodeHosts()
+    async with asyncio.timeout(10):
+        await hosts.find(HOSTS)
         assert await looked_up.get() == "workstation"
         address = HERE
-        assert callers.lets_in("VIEWER", f"{THERE}:1")
-        assert not callers.lets_in("VIEWER", f"{HERE}:1")
-        assert not callers.lets_in("STRANGER", f"{THERE}:1")
+        assert hosts.is_at("workstation", THERE)
+        assert not hosts.is_at("workstation", HERE)
         await asyncio.sleep(0)
         await asyncio.to_thread(int)
         await asyncio.sleep(0)
         assert looked_up.empty(), "it has just been looked up"
         monkeypatch.setattr(module, "_BETWEEN_LOOKUPS", 0.0)
-        assert not callers.lets_in("VIEWER", f"{HERE}:1")
-        assert not callers.lets_in("VIEWER", f"{HERE}:1")
+        assert not hosts.is_at("workstation", HERE)
+        assert not hosts.is_at("workstation", HERE)
         assert await looked_up.get() == "workstation"
-        while not callers.lets_in("VIEWER", f"{HERE}:1"):  # noqa: ASYNC110 - there is nobody to tell
+        while not hosts.is_at("workstation", HERE):  # noqa: ASYNC110 - there is nobody to tell
             await asyncio.sleep(0)
-        assert not callers.lets_in("VIEWER", f"{THERE}:1")
+        await hosts.close()
+    assert not hosts.is_at("workstation", THERE)
+    await hosts.close()
     executor.shutdown()
-    assert "VIEWER calls from 192.0.2.1:1, and is a node at workstation" in caplog.text
 
 
 async def test_a_host_that_is_slow_to_be_found_keeps_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_leaks: None
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -83,7 +83,21 @@ async def test_a_host_that_is_slow_to_be_found_keeps_nobody_waiting(
 
     monkeypatch.setattr(module.asyncio, "to_thread", hang)
     monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
-    async with asyncio.timeout(10), Callers((), {"VIEWER": Node("VIEWER", "workstation", 104)}) as callers:
-        assert not callers.lets_in("VIEWER", f"{HERE}:1"), "it could be anybody"
+    hosts = NodeHosts()
+    async with asyncio.timeout(10):
+        await hosts.find(HOSTS)
+        assert not hosts.is_at("workstation", HERE), "it could be anybody"
+        await hosts.close()
     assert "the host workstation of node VIEWER is not found" in caplog.text
     assert never.cancelled()
+
+
+async def test_a_host_that_is_no_node_s_any_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "addresses_of", lambda host: frozenset({HERE}))
+    hosts = NodeHosts()
+    await hosts.find(HOSTS | {"console": "CONSOLE"})
+    assert hosts.is_at("console", HERE)
+    hosts.keep(HOSTS)
+    assert hosts.is_at("workstation", HERE)
+    assert not hosts.is_at("console", HERE)
+    await hosts.close()

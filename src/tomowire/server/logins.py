@@ -1,0 +1,172 @@
+"""Logging in, with a limit for what fails: nobody tries passwords for long."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import LoginFailed, TomowireError, TooManyLogins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from tomowire.server.users import Principal, Users
+
+_MOST_KNOWN: Final = 10_000
+_ONE_NETWORK: Final = 64
+"""Bits of an IPv6 address that one subscriber cannot choose: its limit is that of all the others."""
+
+
+class FailedLogins:
+    """At most `limit` failures of one address, and of one user, within `window` seconds; what they try beyond is not looked at.
+
+    Of more than `most` addresses or users, those are forgotten whose last failure is the oldest. `clock` gives seconds that only
+    grow. An IPv6 address counts as its network of 64 bits.
+    """
+
+    def __init__(
+        self,
+        limit: int = 10,
+        window: float = 300.0,
+        *,
+        most: int = _MOST_KNOWN,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._window = window
+        self._clock = clock
+        self._addresses = _Failures(limit, window, most)
+        self._users = _Failures(limit, window, most)
+
+    def seconds_to_wait(self, address: str, user: str | None = None) -> float:
+        """How long until this address may try again, as this user; 0 if it may."""
+        now = self._clock()
+        waits = [self._addresses.seconds_to_wait(_network(address), now)]
+        if user is not None:
+            waits.append(self._users.seconds_to_wait(user, now))
+        return max(waits)
+
+    def failed(self, address: str, user: str | None = None) -> None:
+        """A login has failed."""
+        now = self._clock()
+        self._addresses.add(_network(address), now)
+        if user is not None:
+            self._users.add(user, now)
+
+    def not_failed(self, address: str, user: str | None = None) -> None:
+        """Take back what `failed` was told last: nobody could say whether the login is right."""
+        self._addresses.take_back(_network(address))
+        if user is not None:
+            self._users.take_back(user)
+
+    def succeeded(self, address: str, user: str | None = None) -> None:
+        """A login was right: what went before it is forgotten."""
+        self._addresses.forget(_network(address))
+        if user is not None:
+            self._users.forget(user)
+
+
+class _Failures:
+    """When what has failed, the most recent times only."""
+
+    def __init__(self, limit: int, window: float, most: int) -> None:
+        self._limit = limit
+        self._window = window
+        self._most = most
+        self._times: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def seconds_to_wait(self, who: Hashable, now: float) -> float:
+        times = self._times.get(who)
+        if times is None or len(times) < self._limit:
+            return 0.0
+        return max(times[0] + self._window - now, 0.0)
+
+    def add(self, who: Hashable, now: float) -> None:
+        times = self._times.setdefault(who, deque(maxlen=self._limit))
+        times.append(now)
+        self._times.move_to_end(who)
+        if len(self._times) > self._most:
+            self._times.popitem(last=False)
+
+    def take_back(self, who: Hashable) -> None:
+        times = self._times.get(who)
+        if times:
+            times.pop()
+            if not times:
+                del self._times[who]
+
+    def forget(self, who: Hashable) -> None:
+        self._times.pop(who, None)
+
+
+class Logins:
+    """What an HTTP server asks: `Users`, as far as `FailedLogins` lets it."""
+
+    def __init__(self, users: Users, failed: FailedLogins) -> None:
+        self._users = users
+        self._failed = failed
+        self._looking: dict[tuple[str, str, str], asyncio.Task[Principal]] = {}
+
+    async def by_password(self, name: str, password: str, address: str) -> Principal:
+        """Raises `LoginFailed`, `TooManyLogins`, `IndexUnavailable`.
+
+        Many who ask for the same at the same time are answered together: a page may begin with twenty requests.
+        """
+        key = name, password, address
+        task = self._looking.get(key)
+        if task is None:
+            self._check(address, name)
+            task = self._looking[key] = asyncio.create_task(self._look(*key))
+            task.add_done_callback(lambda done: self._looked(key, done))
+        return await asyncio.shield(task)
+
+    def _looked(self, key: tuple[str, str, str], task: asyncio.Task[Principal]) -> None:
+        self._looking.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # seen, if everybody who asked has gone away meanwhile
+
+    async def _look(self, name: str, password: str, address: str) -> Principal:
+        # It counts as failed from the beginning: of many that are tried at the same time no more are looked at than one by one.
+        self._failed.failed(address, name)
+        try:
+            principal = await self._users.by_password(name, password)
+        except TomowireError:  # the database cannot be asked, or too many wait
+            self._failed.not_failed(address, name)
+            raise
+        if principal is None:
+            raise LoginFailed("no user has this name and password")
+        self._failed.succeeded(address, name)
+        return principal
+
+    async def by_token(self, token: str, address: str) -> Principal:
+        """Raises `LoginFailed`, `TooManyLogins`, `IndexUnavailable`.
+
+        A token that is right is right however many have failed: nobody guesses one, and who shares an address with somebody that
+        has an old one is not kept out.
+        """
+        principal = await self._users.by_token(token)
+        if principal is not None:
+            return principal
+        self._check(address, None)
+        self._failed.failed(address)
+        raise LoginFailed("the token is not known, or has expired")
+
+    def _check(self, address: str, user: str | None) -> None:
+        seconds = self._failed.seconds_to_wait(address, user)
+        if seconds > 0:
+            raise TooManyLogins("too many logins have failed", seconds=seconds)
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed, _ONE_NETWORK), strict=False))
