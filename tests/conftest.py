@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,10 @@ from support.foreign_sockets import close_what_is_left
 from support.leaks import Resources, leaks_since, open_descriptors
 from support.network import free_port as any_free_port
 from support.requirements import missing, shared_data_directory, system_program
+
+if TYPE_CHECKING:
+    from support.postgres import Cluster
+    from tomowire.server.index.backend import IndexBackend
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has it so for what it starts in the background, and the programs under test would inherit it.
@@ -64,6 +69,53 @@ def pynetdicom() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server of this process' own."""
+    from support.postgres import cluster
+
+    with cluster() as started:
+        yield started
+
+
+@pytest.fixture
+def postgres_url(postgres: Cluster) -> Iterator[str]:
+    """A PostgreSQL database with an index in which there is nothing."""
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: Cluster) -> Iterator[str]:
+    """A PostgreSQL database without tables."""
+    name = postgres.create(empty=True)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def index_url(request: pytest.FixtureRequest) -> str | None:
+    """Where an index is to be: both places, one after the other. None is a file in the data directory."""
+    return None if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def backend(index_url: str | None, tmp_path: Path) -> IndexBackend:
+    """The index of an archive in `tmp_path`, in both places, one after the other."""
+    from tomowire.server.index.backend import backend_for
+
+    return backend_for(index_url, tmp_path)
+
+
+def uses_postgres(request: pytest.FixtureRequest) -> bool:
+    """Whether the test is going to ask for a database."""
+    callspec = getattr(request.node, "callspec", None)
+    return "postgres" in request.fixturenames or (
+        callspec is not None and callspec.params.get("index_url") == "postgresql"
+    )
+
+
 def pytest_collection_finish() -> None:
     """What tests and modules are made of is not looked at each time `leaves_nothing` collects: that took nearly all the time."""
     gc.collect()
@@ -77,6 +129,8 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     A socket or transport that is collected open warns, and a warning is an error here. Collecting takes too long to do it after
     each test: only after those that end with a descriptor that was not open before.
     """
+    if uses_postgres(request):  # started within the test, it would count as left behind by it
+        request.getfixturevalue("postgres")
     before = open_descriptors()
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("no_leaks")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 from support.data_sets import EXPLICIT
-from tomowire.server.index.connect import connect_reader
+from tomowire.server.index.backend import IndexBackend
 from tomowire.server.index.extraction import instance_record
-from tomowire.server.index.functions import prepare
 from tomowire.server.index.keys import Keys, parse_keys
-from tomowire.server.index.rows import NewRow
+from tomowire.server.index.reader import Dialect, IndexReader, Statement
+from tomowire.server.index.rows import IndexWriter, NewRow
 from tomowire.server.index.scanner import scan
 from tomowire.server.index.select import Selected, select_for
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.models import Model
 
 Attributes = Mapping[int, tuple[str, Any]]
@@ -52,9 +49,10 @@ def keys_of(level: str, keys: Attributes, model: Model = Model.STUDY_ROOT, *, re
 class QueriedIndex:
     """Open as long as the context of `queried_index`."""
 
-    def __init__(self, writer: SqliteWriter, connection: sqlite3.Connection) -> None:
+    def __init__(self, writer: IndexWriter, reader: IndexReader, dialect: Dialect) -> None:
         self._writer = writer
-        self._connection = connection
+        self.reader = reader
+        self.dialect = dialect
         self._count = 0
 
     def add(self, attributes: Attributes = {}) -> None:  # noqa: B006 - never changed
@@ -74,18 +72,21 @@ class QueriedIndex:
 
     def ask(self, keys: Keys) -> list[dict[int, Any]]:
         """The rows for these keys, as tag -> value."""
-        selected = select_for(keys)
+        selected = self.select(keys)
         tags = [tag for tag, _ in selected.columns]
         return [dict(zip(tags, row, strict=True)) for row in self.rows(selected)]
 
+    def select(self, keys: Keys, *, relational: bool = False) -> Selected:
+        """The statement for these keys."""
+        return select_for(keys, self.dialect, relational=relational)
+
     def rows(self, selected: Selected) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
-        return self._connection.execute(selected.sql, selected.parameters).fetchall()
+        return self.reader.rows(selected.statement)
 
     def plan(self, selected: Selected) -> str:
-        """How SQLite goes about it."""
-        rows = self._connection.execute(f"EXPLAIN QUERY PLAN {selected.sql}", selected.parameters)
-        return "\n".join(row[3] for row in rows)
+        """How the database goes about it."""
+        return plan(self.reader, self.dialect, selected.statement)
 
     def find(self, level: str, keys: Attributes, model: Model = Model.STUDY_ROOT) -> list[dict[int, Any]]:
         """What an identifier with these keys finds."""
@@ -98,13 +99,17 @@ class QueriedIndex:
         return sorted(int(row[tag].removeprefix(prefix)) for row in found)
 
 
+def plan(reader: IndexReader, dialect: Dialect, statement: Statement) -> str:
+    """How the database goes about a statement, a line for each step."""
+    explain = "EXPLAIN QUERY PLAN" if dialect == "sqlite" else "EXPLAIN"
+    return "\n".join(row[-1] for row in reader.rows(Statement(f"{explain} {statement.sql}", statement.parameters)))
+
+
 @contextmanager
-def queried_index(folder: Path, objects: Sequence[Attributes] = ()) -> Iterator[QueriedIndex]:
-    """An index in `folder` of these objects."""
-    path = folder / "index.sqlite"
-    with closing(SqliteWriter.open(path, fsync=False)) as writer, closing(connect_reader(path)) as connection:
-        prepare(connection)
-        index = QueriedIndex(writer, connection)
+def queried_index(backend: IndexBackend, objects: Sequence[Attributes] = ()) -> Iterator[QueriedIndex]:
+    """An index of these objects."""
+    with closing(backend.open_writer()) as writer, closing(backend.open_reader()) as reader:
+        index = QueriedIndex(writer, reader, backend.dialect)
         for attributes in objects:
             index.add(attributes)
         yield index

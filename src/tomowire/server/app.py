@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shlex
 from contextlib import AsyncExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.index.reader import Dialect
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
@@ -65,7 +66,9 @@ class Archive:
     async def __aenter__(self) -> Self:
         settings = self.settings
         async with AsyncExitStack() as stack:
-            storage = ArchiveStorage(settings.data_dir, policy=DuplicatePolicy(settings.duplicates))
+            storage = ArchiveStorage(
+                settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
+            )
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(fewer_failures())
             await self._load_certificates()
@@ -92,7 +95,7 @@ class Archive:
                     ssl=settings.tls,
                 )
             )
-            loading = asyncio.get_running_loop().create_task(_load_soon())
+            loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
         return self
@@ -221,14 +224,14 @@ def _load_retrievals() -> None:
     import tomowire.server.retrieve  # noqa: F401 - for those who use it later
 
 
-async def _load_soon() -> None:
+async def _load_soon(dialect: Dialect) -> None:
     """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
 
     Who calls at once has objects to send, more often than not, and that takes none of it.
     """
     await asyncio.sleep(_LOAD_AFTER)
     loop = asyncio.get_running_loop()
-    for load in (load_character_sets, load_queries, _load_retrievals):
+    for load in (load_character_sets, partial(load_queries, dialect), _load_retrievals):
         await finished(loop.run_in_executor(None, load))
 
 

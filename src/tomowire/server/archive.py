@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack
-from functools import partial
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,15 +16,12 @@ from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy
+from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.readers import IndexReaders
-from tomowire.server.index.sqlite_errors import is_damage
-from tomowire.server.index.sqlite_reader import SqliteSource
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.ingest import Ingest
-from tomowire.server.records import Records, sqlite_engine
+from tomowire.server.records import Records
 from tomowire.server.recovery import recover
-from tomowire.server.swap import finish_swap
 
 _INGEST_WORKERS: Final = 4
 
@@ -35,8 +32,10 @@ class ArchiveStorage:
 
     `policy` says what becomes of an object that is stored already with other content. `fsync=False` gives up the promise that what
     got Success survives a power cut. `busy_timeout` (seconds) is how long to wait for another process that holds the index.
+    `index_url` is where the index is, `postgresql://user@host/database`; None is a file in the directory.
     """
 
+    backend: IndexBackend
     ingest: Ingest
     index: IndexReaders
     records: Records
@@ -48,11 +47,12 @@ class ArchiveStorage:
         policy: DuplicatePolicy = DuplicatePolicy.KEEP,
         fsync: bool = True,
         busy_timeout: float = BUSY_TIMEOUT,
+        index_url: str | None = None,
     ) -> None:
         self.root = Path(root).absolute()
+        self.backend = backend_for(index_url, self.root, fsync=fsync, busy_timeout=busy_timeout)
         self._policy = policy
         self._fsync = fsync
-        self._busy_timeout = busy_timeout
         self._cleanup = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -70,13 +70,9 @@ class ArchiveStorage:
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
-            self.index = IndexReaders(SqliteSource(directory.index_path))
+            self.index = IndexReaders(self.backend)
             stack.push_async_callback(self.index.close)
-            self.records = await stack.enter_async_context(
-                Records(
-                    partial(sqlite_engine, directory.index_path, fsync=self._fsync, busy_timeout=self._busy_timeout)
-                )
-            )
+            self.records = await stack.enter_async_context(Records(self.backend.engine))
             self.ingest = Ingest(directory, commit, workers)
             self._cleanup = stack.pop_all()
         return self
@@ -89,19 +85,28 @@ class ArchiveStorage:
 
     def _open(self, opened: ExitStack) -> tuple[DataDirectory, BatchWriter]:
         directory = opened.enter_context(DataDirectory.open(self.root, fsync=self._fsync))
-        finish_swap(directory)
-        path = directory.index_path
-        if not (path.exists() and path.stat().st_size) and next(directory.object_files(), None) is not None:
+        backend = self.backend
+        with _told_of(backend):
+            backend.settle(directory)
+            has_index = not backend.is_empty()
+        if not has_index and next(directory.object_files(), None) is not None:
             raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
-        try:
-            index = SqliteWriter.open(path, fsync=self._fsync, busy_timeout=self._busy_timeout)
+        with _told_of(backend):
+            index = backend.open_writer()
             opened.callback(index.close)
             recover(directory, index)
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from error
-        except IndexUnavailable as error:
-            advice = "; 'tomowire db reindex' makes it again from the files" if is_damage(error) else ""
-            raise IndexUnavailable(f"{path}: {error}{advice}") from error
         writer = BatchWriter(directory, index, policy=self._policy)
         opened.callback(writer.close)
         return directory, writer
+
+
+@contextmanager
+def _told_of(backend: IndexBackend) -> Iterator[None]:
+    """Errors name the index, and say what to do."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{backend.name}: {error}") from error
+    except IndexUnavailable as error:
+        advice = "; 'tomowire db reindex' makes it again from the files" if error.is_damage else ""
+        raise IndexUnavailable(f"{backend.name}: {error}{advice}") from error

@@ -51,7 +51,7 @@ def _check_index(directory: DataDirectory, reader: SqliteReader) -> Iterator[Fin
     name = directory.index_path.name
     for message in integrity.damage(reader.connection):
         yield Finding(FindingKind.INDEX_DAMAGED, name, message)
-    for message in integrity.lonely_rows(reader.connection):
+    for message in integrity.lonely_rows(reader.connection.execute):
         yield Finding(FindingKind.LONELY_ROW, name, message)
 
 

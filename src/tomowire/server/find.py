@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 
 from tomowire.errors import IndexUnavailable, QueryFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES
-from tomowire.server.index.reader import Statement
 from tomowire.services.find_scp import FindAnswers
 from tomowire.services.models import Model
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from tomowire.aio.association import Association
     from tomowire.server.answers import AnswerEncoder
+    from tomowire.server.index.reader import Dialect, Statement
     from tomowire.server.index.readers import IndexReaders
     from tomowire.services.find_scp import FindRequest
 
@@ -36,9 +36,9 @@ _PATIENCE: Final = 20.0
 _EXAMPLE: Final = b"\x08\0\x52\0\x06\0\0\0STUDY " + b"\x10\0\x10\0\x02\0\0\0A*"
 
 
-def load_queries() -> None:
+def load_queries(dialect: Dialect) -> None:
     """Import what answering takes, pydicom and SQLAlchemy: 0.14 s, in which an event loop would stand still."""
-    _plan(_EXAMPLE, IMPLICIT_VR_LITTLE_ENDIAN, Model.STUDY_ROOT, "")
+    _plan(_EXAMPLE, IMPLICIT_VR_LITTLE_ENDIAN, Model.STUDY_ROOT, "", dialect)
 
 
 class ArchiveFind:
@@ -77,6 +77,7 @@ class ArchiveFind:
                 request.transfer_syntax_uid,
                 request.model,
                 self._ae_title,
+                self._index.dialect,
                 relational=request.relational,
             )
             found = self._index.stream(plan.statement, plan.encoder.encode_all)
@@ -100,7 +101,13 @@ class _Plan:
 
 
 def _plan(
-    identifier: bytes, transfer_syntax_uid: str, model: Model, ae_title: str, *, relational: bool = False
+    identifier: bytes,
+    transfer_syntax_uid: str,
+    model: Model,
+    ae_title: str,
+    dialect: Dialect,
+    *,
+    relational: bool = False,
 ) -> _Plan:
     """Raises `QueryFailed`, `DataSetError`."""
     from tomowire.server.answers import AnswerEncoder
@@ -108,6 +115,6 @@ def _plan(
     from tomowire.server.index.select import select_for
 
     keys = parse_keys(identifier, transfer_syntax_uid, model, relational=relational)
-    selected = select_for(keys, relational=relational)
+    selected = select_for(keys, dialect, relational=relational)
     encoder = AnswerEncoder(keys, selected, retrieve_ae_title=ae_title, transfer_syntax_uid=transfer_syntax_uid)
-    return _Plan(Statement(selected.sql, selected.parameters), encoder, not selected.unsupported)
+    return _Plan(selected.statement, encoder, not selected.unsupported)

@@ -10,20 +10,21 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from tomowire.aio.threads import finished
 from tomowire.errors import IndexUnavailable
+from tomowire.server.index.engines import WRITES, sqlite_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+__all__ = ["Records", "database_errors", "sqlite_engine"]
+
 T = TypeVar("T")
 
 _READERS: Final = 2
-_WRITES: Final = "tomowire_writes"
 
 
 class Records:
@@ -55,7 +56,7 @@ class Records:
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """Do `work` and commit, in this thread."""
-        engine = self._engine.execution_options(**{_WRITES: True})
+        engine = self._engine.execution_options(**{WRITES: True})
         with database_errors(), engine.begin() as connection:
             return work(connection)
 
@@ -83,25 +84,6 @@ class Records:
             if self._made is None:
                 self._made = self._make_engine()
             return self._made
-
-
-def sqlite_engine(path: Path, *, fsync: bool = True, busy_timeout: float | None = None) -> Engine:
-    """An engine for `Records` on the SQLite index at `path`, whose schema is current. Imports SQLAlchemy."""
-    from sqlalchemy import create_engine, event
-
-    from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
-
-    timeout = BUSY_TIMEOUT if busy_timeout is None else busy_timeout
-    engine = create_engine("sqlite://", creator=lambda: connect_writer(path, fsync=fsync, busy_timeout=timeout))
-
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    # Python's driver would begin a transaction with the first INSERT, and not for what is read before it.
-    event.listen(engine, "begin", begin)
-    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
-    return engine
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import zlib
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
-    from tomowire.server.index.reader import IndexReader, Statement
+    from tomowire.server.index.reader import Dialect, IndexReader, Statement
     from tomowire.server.index.readers import IndexReaders
     from tomowire.server.index.rows import IndexedObject
     from tomowire.server.nodes import Node
@@ -85,7 +84,7 @@ class ArchiveRetrieve:
 
     async def _selected(self, request: RetrieveRequest) -> tuple[_Uids, frozenset[Kind]]:
         """The UIDs of the objects, and for a C-MOVE, which plans its associations with that, what kinds there are of them."""
-        statement = await asyncio.to_thread(_statement, request)
+        statement = await asyncio.to_thread(_statement, request, self._index.dialect)
         uids, kinds = _Uids(), set[tuple[str, str]]()
         async with aclosing(self._index.stream(statement, list[Row], batch=_BATCH)) as batches:
             async for batch in batches:
@@ -156,19 +155,12 @@ class ArchiveMove(Move):
         await self._crowd.serve(request, super().handle)
 
 
-def _statement(request: RetrieveRequest) -> Statement:
+def _statement(request: RetrieveRequest, dialect: Dialect) -> Statement:
     """Raises `QueryFailed`, `DataSetError`."""
-    statement = select_uids(
-        parse_unique_keys(request.identifier, request.transfer_syntax_uid, request.model, relational=request.relational)
+    keys = parse_unique_keys(
+        request.identifier, request.transfer_syntax_uid, request.model, relational=request.relational
     )
-    if not isinstance(request.message, CMoveRQ):
-        return statement
-    # CROSS JOIN, so that the UIDs stay in their order (https://sqlite.org/optoverview.html, section 8.2).
-    with_kinds = (
-        "SELECT sop_instance_uid, sop_class_uid, transfer_syntax_uid"
-        f" FROM ({statement.sql}) CROSS JOIN instances USING (sop_instance_uid)"
-    )
-    return replace(statement, sql=with_kinds)
+    return select_uids(keys, dialect, with_kinds=isinstance(request.message, CMoveRQ))
 
 
 def _unsendable(path: Path, sop_instance_uid: str) -> DicomFile:

@@ -9,12 +9,12 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.queries import STUDY_UID, Attributes, queried_index
+from tomowire.server.index.backend import IndexBackend
 
 DESCRIPTION, ACCESSION, DATE, TIME, NAME = 0x00081030, 0x00080050, 0x00080020, 0x00080030, 0x00100010
 OTHER_IDS, NUMBERS, CODES = 0x00101000, 0x00201070, 0x00081032
@@ -160,11 +160,11 @@ def asked(query: dict[int, str | dict[int, str]]) -> Attributes:
     }
 
 
-def test_what_the_index_finds_is_what_the_standard_says(tmp_path: Path) -> None:
+def test_what_the_index_finds_is_what_the_standard_says(backend: IndexBackend) -> None:
     chance = random.Random(1)
     utf_8: Attributes = {0x00080005: ("CS", "ISO_IR 192")}
     stored = [some_object(chance) for _ in range(80)]
-    with queried_index(tmp_path, [utf_8 | each for each in stored]) as index:
+    with queried_index(backend, [utf_8 | each for each in stored]) as index:
 
         @settings(max_examples=100, deadline=None)
         @given(queries)

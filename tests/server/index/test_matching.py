@@ -1,4 +1,4 @@
-"""Every rule of attribute matching, PS3.4 C.2.2.2, against an index in SQLite.
+"""Every rule of attribute matching, PS3.4 C.2.2.2, against an index in each of the databases that it may be in.
 
 Each row of a table has what is stored, one value for each object, a key, and those of the values that it has to match.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.queries import ROOT, SERIES_UID, STUDY_UID, Attributes, queried_index
+from tomowire.server.index.backend import IndexBackend
 
 PATIENT_NAME = 0x00100010
 PATIENT_COMMENTS = 0x00104000
@@ -54,25 +54,25 @@ IN_IMAGES = {ACQUISITION_DATE_TIME, IMAGE_TYPE, ROWS}
 UTF_8: Attributes = {0x00080005: ("CS", "ISO_IR 192")}
 
 
-def matched(folder: Path, tag: int, stored: Sequence[Any], key: Any) -> list[Any]:
+def matched(backend: IndexBackend, tag: int, stored: Sequence[Any], key: Any) -> list[Any]:
     """Those of the stored values that the key matches."""
     vr = VRS[tag]
     objects: list[Attributes] = [{tag: (vr, each), STUDY_UID: ("UI", f"{ROOT}.1.1")} for each in stored]
     if tag in IN_IMAGES:
         one_series: Attributes = {SERIES_UID: ("UI", f"{ROOT}.2.1")}
         path: Attributes = {STUDY_UID: ("UI", f"{ROOT}.1.1"), **one_series}
-        with queried_index(folder, [{**each, **one_series} for each in objects]) as index:
+        with queried_index(backend, [{**each, **one_series} for each in objects]) as index:
             numbers = index.numbers("IMAGE", {**UTF_8, **path, tag: (vr, key)})
     else:
-        with queried_index(folder, [{tag: (vr, each)} for each in stored]) as index:
+        with queried_index(backend, [{tag: (vr, each)} for each in stored]) as index:
             numbers = index.numbers("STUDY", {**UTF_8, tag: (vr, key)})
     return [stored[number - 1] for number in numbers]
 
 
-def check(folder: Path, tag: int, stored: str, key: str, expected: str) -> None:
+def check(backend: IndexBackend, tag: int, stored: str, key: str, expected: str) -> None:
     """The values are separated by bars; one that is empty is an absent value."""
     values = stored.split("|")
-    assert matched(folder, tag, values, key) == (
+    assert matched(backend, tag, values, key) == (
         [each for each in values if each in expected.split("|")] if expected != "-" else []
     )
 
@@ -111,13 +111,13 @@ def check(folder: Path, tag: int, stored: str, key: str, expected: str) -> None:
         pytest.param(PATIENT_WEIGHT, "72.5", "heavy", "-", id="no number"),
     ],
 )
-def test_single_value(tmp_path: Path, tag: int, stored: str, key: str, expected: str) -> None:
-    check(tmp_path, tag, stored, key, expected)
+def test_single_value(backend: IndexBackend, tag: int, stored: str, key: str, expected: str) -> None:
+    check(backend, tag, stored, key, expected)
 
 
-def test_single_value_of_binary_integers(tmp_path: Path) -> None:
+def test_single_value_of_binary_integers(backend: IndexBackend) -> None:
     rows = [number.to_bytes(2, "little") for number in (512, 256, 2)]
-    assert matched(tmp_path, ROWS, rows, (512).to_bytes(2, "little")) == [rows[0]]
+    assert matched(backend, ROWS, rows, (512).to_bytes(2, "little")) == [rows[0]]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_single_value_of_binary_integers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "tag", [PATIENT_NAME, READING_PHYSICIANS], ids=["normalized when stored", "normalized when asked"]
 )
-def test_person_name(tmp_path: Path, tag: int, stored: str, key: str, expected: str) -> None:
-    check(tmp_path, tag, stored, key, expected)
+def test_person_name(backend: IndexBackend, tag: int, stored: str, key: str, expected: str) -> None:
+    check(backend, tag, stored, key, expected)
 
 
 # C.2.2.2.1.3 and C.2.2.2.5: dates and times
@@ -291,20 +291,20 @@ def test_person_name(tmp_path: Path, tag: int, stored: str, key: str, expected: 
         ),
     ],
 )
-def test_dates_and_times(tmp_path: Path, tag: int, stored: str, key: str, expected: str) -> None:
-    check(tmp_path, tag, stored, key, expected)
+def test_dates_and_times(backend: IndexBackend, tag: int, stored: str, key: str, expected: str) -> None:
+    check(backend, tag, stored, key, expected)
 
 
-def test_dates_and_times_are_independent_of_each_other(tmp_path: Path) -> None:
+def test_dates_and_times_are_independent_of_each_other(backend: IndexBackend) -> None:
     # C.2.2.2.5.4, note: without extended negotiation "three time periods of 10am until 6pm on each of July 5, July 6 and July 7"
     times = [("20060705", "093000"), ("20060705", "120000"), ("20060706", "020000"), ("20060706", "170000")]
     objects: list[Attributes] = [{STUDY_DATE: ("DA", date), STUDY_TIME: ("TM", time)} for date, time in times]
-    with queried_index(tmp_path, objects) as index:
+    with queried_index(backend, objects) as index:
         keys: Attributes = {STUDY_DATE: ("DA", "20060705-20060707"), STUDY_TIME: ("TM", "1000-1800")}
         assert index.numbers("STUDY", keys) == [2, 4]
 
 
-def test_a_date_time_without_an_offset_has_that_of_its_object(tmp_path: Path) -> None:
+def test_a_date_time_without_an_offset_has_that_of_its_object(backend: IndexBackend) -> None:
     # PS3.3 C.12.1.1.8: Timezone Offset From UTC is that of all DT of the object that have none
     same: Attributes = {
         STUDY_UID: ("UI", "1.2.3"),
@@ -312,22 +312,22 @@ def test_a_date_time_without_an_offset_has_that_of_its_object(tmp_path: Path) ->
         ACQUISITION_DATE_TIME: ("DT", "202401011200"),
     }
     zones = ["+0100", "+0200"]
-    with queried_index(tmp_path, [{**same, TIMEZONE: ("SH", zone)} for zone in zones]) as index:
+    with queried_index(backend, [{**same, TIMEZONE: ("SH", zone)} for zone in zones]) as index:
         assert index.numbers("IMAGE", {**same, ACQUISITION_DATE_TIME: ("DT", "202401011100+0000")}) == [1]
 
 
 # C.2.2.2.2: list of UID matching
 
 
-def test_a_list_of_uids_of_any_length(tmp_path: Path) -> None:
-    with queried_index(tmp_path, [{}] * 4) as index:
+def test_a_list_of_uids_of_any_length(backend: IndexBackend) -> None:
+    with queried_index(backend, [{}] * 4) as index:
         wanted = [f"{ROOT}.1.{number}" for number in (2, 4, *range(100, 1500))]
         assert index.numbers("STUDY", {STUDY_UID: ("UI", "\\".join(wanted))}) == [2, 4]
 
 
 @pytest.mark.parametrize("key", [f"{ROOT}.1.*", f"{ROOT}.1.?", "*", f"{ROOT}.1", f"{ROOT}.1.11"])
-def test_no_wild_cards_in_uids(tmp_path: Path, key: str) -> None:
-    with queried_index(tmp_path, [{}]) as index:
+def test_no_wild_cards_in_uids(backend: IndexBackend, key: str) -> None:
+    with queried_index(backend, [{}]) as index:
         assert index.find("STUDY", {STUDY_UID: ("UI", key)}) == []
 
 
@@ -335,16 +335,16 @@ def test_no_wild_cards_in_uids(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("tag", VRS)
-def test_an_empty_key_matches_what_is_absent_too(tmp_path: Path, tag: int) -> None:
+def test_an_empty_key_matches_what_is_absent_too(backend: IndexBackend, tag: int) -> None:
     stored = {PATIENT_WEIGHT: "1", OTHER_STUDY_NUMBERS: "1", ROWS: b"\1\0", STUDY_DATE: "20240101"}.get(tag, "A")
     empty: Any = b"" if tag == ROWS else ""
-    assert matched(tmp_path, tag, [stored, empty], empty) == [stored, empty]
+    assert matched(backend, tag, [stored, empty], empty) == [stored, empty]
 
 
 @pytest.mark.parametrize("key", [" ", "\\", "*", "**", "*\\X"])
-def test_keys_that_come_to_the_same(tmp_path: Path, key: str) -> None:
+def test_keys_that_come_to_the_same(backend: IndexBackend, key: str) -> None:
     # C.2.2.2.4 note 1: "Wild card matching on a value of * is equivalent to Universal Matching"
-    assert matched(tmp_path, STUDY_DESCRIPTION, ["A", ""], key) == ["A", ""]
+    assert matched(backend, STUDY_DESCRIPTION, ["A", ""], key) == ["A", ""]
 
 
 # C.2.2.2.4: wild card matching
@@ -374,8 +374,8 @@ def test_keys_that_come_to_the_same(tmp_path: Path, key: str) -> None:
         pytest.param(PATIENT_AGE, "045Y|", "045?", "-", id="age string"),
     ],
 )
-def test_wild_cards(tmp_path: Path, tag: int, stored: str, key: str, expected: str) -> None:
-    check(tmp_path, tag, stored, key, expected)
+def test_wild_cards(backend: IndexBackend, tag: int, stored: str, key: str, expected: str) -> None:
+    check(backend, tag, stored, key, expected)
 
 
 PIECES = ["A", "a", "[", "]", "^", "-", "%", "_", "'", '"', "é", "\\"]
@@ -386,8 +386,8 @@ def reference(key: str) -> re.Pattern[str]:
     return re.compile("".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in key), re.DOTALL)
 
 
-def test_wild_cards_mean_what_they_mean(tmp_path: Path) -> None:
-    with queried_index(tmp_path, [{STUDY_DESCRIPTION: ("LO", each)} for each in STORED]) as index:
+def test_wild_cards_mean_what_they_mean(backend: IndexBackend) -> None:
+    with queried_index(backend, [{STUDY_DESCRIPTION: ("LO", each)} for each in STORED]) as index:
 
         @settings(max_examples=60, deadline=None)
         @given(st.text(alphabet="Aa[]^-%_'\"é*?", min_size=1, max_size=4))
@@ -428,14 +428,14 @@ CODED = [
         pytest.param([code("", "")], [1, 2, 3, 4], id="empty keys"),
     ],
 )
-def test_sequences(tmp_path: Path, items: list[Attributes], expected: list[int]) -> None:
-    with queried_index(tmp_path, [{PROCEDURE_CODES: ("SQ", each)} for each in CODED]) as index:
+def test_sequences(backend: IndexBackend, items: list[Attributes], expected: list[int]) -> None:
+    with queried_index(backend, [{PROCEDURE_CODES: ("SQ", each)} for each in CODED]) as index:
         assert index.numbers("STUDY", {**UTF_8, PROCEDURE_CODES: ("SQ", items)}) == expected
 
 
-def test_a_list_of_uids_in_a_sequence(tmp_path: Path) -> None:
+def test_a_list_of_uids_in_a_sequence(backend: IndexBackend) -> None:
     objects: list[Attributes] = [{0x00081110: ("SQ", [{0x00081155: ("UI", uid)}])} for uid in ("1.2", "1.3", "1.4")]
-    with queried_index(tmp_path, objects) as index:
+    with queried_index(backend, objects) as index:
         assert index.numbers("STUDY", {0x00081110: ("SQ", [{0x00081155: ("UI", "1.4\\1.2")}])}) == [1, 3]
 
 
@@ -462,21 +462,21 @@ def test_a_list_of_uids_in_a_sequence(tmp_path: Path) -> None:
         pytest.param(PATIENT_NAME, "Doe^A|Roe^B|Poe", "doe*\\ROE*", "Doe^A|Roe^B", id="of names"),
     ],
 )
-def test_several_values(tmp_path: Path, tag: int, stored: str, key: str, expected: str) -> None:
-    check(tmp_path, tag, stored, key, expected)
+def test_several_values(backend: IndexBackend, tag: int, stored: str, key: str, expected: str) -> None:
+    check(backend, tag, stored, key, expected)
 
 
 # C.2.2.2: what is never matched
 
 
-def test_the_character_set_of_a_query_is_not_matched(tmp_path: Path) -> None:
+def test_the_character_set_of_a_query_is_not_matched(backend: IndexBackend) -> None:
     # "present in the Identifier but is never matched": stored is UTF-8, asked is Latin-1
-    with queried_index(tmp_path, [{PATIENT_NAME: ("PN", "Müller^Jörg")}, {}]) as index:
+    with queried_index(backend, [{PATIENT_NAME: ("PN", "Müller^Jörg")}, {}]) as index:
         latin: Attributes = {0x00080005: ("CS", "ISO_IR 100"), PATIENT_NAME: ("PN", "Müller^J*".encode("latin-1"))}
         assert index.numbers("STUDY", latin) == [1]
 
 
-def test_the_time_zone_of_a_query_is_not_matched(tmp_path: Path) -> None:
+def test_the_time_zone_of_a_query_is_not_matched(backend: IndexBackend) -> None:
     path: Attributes = {STUDY_UID: ("UI", "1.2.3"), SERIES_UID: ("UI", "1.2.3.4")}
-    with queried_index(tmp_path, [{**path, TIMEZONE: ("SH", "+0100")}]) as index:
+    with queried_index(backend, [{**path, TIMEZONE: ("SH", "+0100")}]) as index:
         assert index.numbers("IMAGE", {**path, TIMEZONE: ("SH", "+0900")}) == [1]

@@ -17,30 +17,29 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Table,
-    Text,
     UniqueConstraint,
 )
 
-from tomowire.server.index.metadata import KEY, metadata
+from tomowire.server.index.metadata import KEY, TEXT, metadata
 
 jobs: Final = Table(
     "jobs",
     metadata,
     Column("job_key", KEY, primary_key=True),  # in the order in which they were made
-    Column("job_id", Text, nullable=False),  # what the outside world calls it
-    Column("kind", Text, nullable=False),
-    Column("parameters", Text, nullable=False),  # a JSON object
-    Column("state", Text, nullable=False),
+    Column("job_id", TEXT, nullable=False),  # what the outside world calls it
+    Column("kind", TEXT, nullable=False),
+    Column("parameters", TEXT, nullable=False),  # a JSON object
+    Column("state", TEXT, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    Column("created_by", Text, nullable=False),
+    Column("created_by", TEXT, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("not_before", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("lease_owner", Text),
+    Column("lease_owner", TEXT),
     Column("lease_until", BigInteger),
     Column("cancel_requested", Boolean, nullable=False),
-    Column("error", Text, nullable=False),
+    Column("error", TEXT, nullable=False),
     UniqueConstraint("job_id"),
     Index(None, "state", "not_before"),
 )
@@ -50,10 +49,10 @@ job_items: Final = Table(
     metadata,
     Column("job_key", KEY, ForeignKey("jobs.job_key", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("uid", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("uid", TEXT, nullable=False),
+    Column("state", TEXT, nullable=False),
     Column("status", Integer),  # of the response that settled it
-    Column("comment", Text, nullable=False),
+    Column("comment", TEXT, nullable=False),
     Index(None, "job_key", "state"),
 )
 
@@ -62,11 +61,11 @@ audit_events: Final = Table(
     metadata,
     Column("event_key", KEY, primary_key=True),  # 1, 2, 3, ...: a gap is a loss
     Column("recorded_at", BigInteger, nullable=False),
-    Column("event", Text, nullable=False),
+    Column("event", TEXT, nullable=False),
     Column("outcome", Integer, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("message", Text, nullable=False),  # the DICOM audit message, XML (PS3.15 A.5.1)
+    Column("actor", TEXT, nullable=False),
+    Column("source", TEXT, nullable=False),
+    Column("message", TEXT, nullable=False),  # the DICOM audit message, XML (PS3.15 A.5.1)
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Index(None, "recorded_at"),
@@ -76,19 +75,19 @@ audit_events: Final = Table(
 users: Final = Table(
     "users",
     metadata,
-    Column("user_name", Text, primary_key=True),
-    Column("password_hash", Text, nullable=False),  # "" : cannot log in by password
-    Column("role", Text, nullable=False),
+    Column("user_name", TEXT, primary_key=True),
+    Column("password_hash", TEXT, nullable=False),  # "" : cannot log in by password
+    Column("role", TEXT, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
 
 tokens: Final = Table(
     "tokens",
     metadata,
-    Column("token_id", Text, primary_key=True),
+    Column("token_id", TEXT, primary_key=True),
     Column("token_hash", LargeBinary, nullable=False),
-    Column("user_name", Text, ForeignKey("users.user_name", ondelete="CASCADE"), nullable=False),
-    Column("description", Text, nullable=False),
+    Column("user_name", TEXT, ForeignKey("users.user_name", ondelete="CASCADE"), nullable=False),
+    Column("description", TEXT, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     UniqueConstraint("token_hash"),
@@ -98,8 +97,8 @@ tokens: Final = Table(
 protected_studies: Final = Table(
     "protected_studies",
     metadata,
-    Column("study_instance_uid", Text, primary_key=True),
+    Column("study_instance_uid", TEXT, primary_key=True),
     Column("protected_at", BigInteger, nullable=False),
-    Column("protected_by", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("protected_by", TEXT, nullable=False),
+    Column("reason", TEXT, nullable=False),
 )

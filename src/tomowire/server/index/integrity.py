@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
-_WITHOUT: Final = "SELECT {uid} FROM {table} AS row WHERE NOT EXISTS (SELECT 1 FROM {other} WHERE {key} = row.{key})"
+_WITHOUT: Final = (
+    "SELECT {uid} FROM {table} AS lonely WHERE NOT EXISTS (SELECT 1 FROM {other} WHERE {key} = lonely.{key})"
+)
 
 # What is found gets printed and logged: a patient is named by the number of the row, never by the Patient ID.
 _RELATIONS: Final = (
@@ -26,8 +28,8 @@ def damage(connection: sqlite3.Connection) -> Iterator[str]:
             yield str(message)
 
 
-def lonely_rows(connection: sqlite3.Connection) -> Iterator[str]:
-    """Rows without a row above or below them: no transaction of the archive leaves one. Raises `sqlite3.Error`."""
+def lonely_rows(execute: Callable[[str], Iterable[tuple[Any, ...]]]) -> Iterator[str]:
+    """Rows without a row above or below them: no transaction of the archive leaves one. `execute` gives what a query finds."""
     for table, uid, key, other, text in _RELATIONS:
-        for (name,) in connection.execute(_WITHOUT.format(table=table, uid=uid, key=key, other=other)):
+        for (name,) in execute(_WITHOUT.format(table=table, uid=uid, key=key, other=other)):
             yield text.format(name)

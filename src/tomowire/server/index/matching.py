@@ -1,4 +1,4 @@
-"""Attribute matching (PS3.4 C.2.2.2) as conditions of SQL, for an index in SQLite.
+"""Attribute matching (PS3.4 C.2.2.2) as conditions of SQL, for whatever database an index is in: see `dialects`.
 
     values of the key                      VR                                     matching
     none, or only "*" where that is one    any                                    universal: no condition
@@ -18,24 +18,33 @@ This module imports SQLAlchemy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, false, func, literal, literal_column, or_, select
+from sqlalchemy import BigInteger, and_, case, false, func, literal, or_, select
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from tomowire.server.index.attributes import NUMBER_VRS, Attribute, attributes_of
-from tomowire.server.index.functions import DATE_TIME_WITHIN, NORMALIZED_NAME
+from tomowire.server.index.dialects import (
+    Condition,
+    Value,
+    contains,
+    expected,
+    glob,
+    items,
+    member,
+    one_of,
+    parts,
+    somewhere,
+)
+from tomowire.server.index.functions import DATE_TIME_WITHIN
 from tomowire.server.index.keys import SPECIFIC_CHARACTER_SET, Key
-from tomowire.server.index.moments import HIGHEST, LOWEST, date_bounds, time_bounds
+from tomowire.server.index.moments import HIGHEST, LOWEST, date_bounds, date_time_ends, time_bounds
 from tomowire.server.index.numbers import number
+from tomowire.server.index.statements import BETWEEN_NAMES
 from tomowire.server.index.text import normalize_person_name
-
-Condition = ColumnElement[bool]
-Text = ColumnElement[Any]
 
 _WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _ONE_TEXT_VRS: Final = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 6.2: a backslash is no delimiter there
@@ -45,12 +54,12 @@ _MOST_OPEN_COMPONENTS: Final = 4
 
 
 def condition(
-    column: Text, key: Key, attribute: Attribute, *, single: bool = False, zone: Text | None = None
+    column: Value, key: Key, attribute: Attribute, *, single: bool = False, zone: Value | None = None
 ) -> Condition | None:
     """When `column`, which holds `attribute`, matches the key; None if it always does.
 
     `single` says that the column holds one value only, as all do by which rows are found. `zone` is the column with the offset from
-    UTC for date-times that have none.
+    UTC for date-times that have none. Names are not compared here: see `person_name`.
     """
     if attribute.item is not None:
         return _sequence(column, key, attribute.item)
@@ -67,12 +76,20 @@ def condition(
     return _any_value(column, lambda each: or_(*(matches(each) for matches in alternatives if matches)), single=single)
 
 
-def person_name(normalized: Text, key: Key) -> Condition | None:
-    """When `normalized`, a column with one name from `normalize_person_name`, matches the key; None if it always does."""
+def person_name(normalized: Value, key: Key, *, single: bool) -> Condition | None:
+    """When `normalized`, a column with names from `normalize_person_name`, matches the key; None if it always does.
+
+    Several names stand in the column with `statements.BETWEEN_NAMES` between them.
+    """
     alternatives = [_name(each) for each in key.values]
     if not alternatives or None in alternatives:
         return None
-    return or_(*(matches(normalized) for matches in alternatives if matches))
+    return _any_value(
+        normalized,
+        lambda each: or_(*(matches(each) for matches in alternatives if matches)),
+        single=single,
+        separator=BETWEEN_NAMES,
+    )
 
 
 def unmatched_keys(key: Key, attribute: Attribute) -> bool:
@@ -83,20 +100,17 @@ def unmatched_keys(key: Key, attribute: Attribute) -> bool:
     return any(each.tag not in known for item in key.items for each in item)
 
 
-Predicate = Callable[[Text], Condition]
+Predicate = Callable[[Value], Condition]
 
 
-def _predicate(vr: str, text: str, zone: Text | None) -> Predicate | None:
+def _predicate(vr: str, text: str, zone: Value | None) -> Predicate | None:
     """The condition on one value; None if every value, and none at all, fulfils it."""
-    if vr == "PN":
-        name = _name(text)
-        return name and (lambda each: name(getattr(func, NORMALIZED_NAME)(each)))
     if vr == "DA":
         return partial(_between, bounds=date_bounds(text))
     if vr == "TM":
         return partial(_between, bounds=time_bounds(text))
     if vr == "DT":
-        return lambda each: getattr(func, DATE_TIME_WITHIN)(each, "" if zone is None else zone, text) == 1
+        return partial(_date_time_within, zone="" if zone is None else zone, key=text)
     if vr in _WILDCARD_VRS and ("*" in text or "?" in text):
         return None if not text.strip("*") else lambda each: _like(each, text)
     return lambda each: each == text
@@ -105,18 +119,12 @@ def _predicate(vr: str, text: str, zone: Text | None) -> Predicate | None:
 # One value or several
 
 
-def _any_value(column: Text, matches: Predicate, *, single: bool) -> Condition:
+def _any_value(column: Value, matches: Predicate, *, single: bool, separator: str = "\\") -> Condition:
     """PS3.4 C.2.2.3: any of the values of an attribute with several, which stand in the column with backslashes between them."""
     if single:
         return matches(column)
-    values = _split(column, "\\")
-    return case((func.instr(column, "\\") == 0, matches(column)), else_=_exists(values, matches(values.c.value)))
-
-
-def _split(text: Text, separator: str) -> TableValuedAlias:
-    """The parts of a text, as rows with `value` and `key`: their number, counted from 0."""
-    escaped = json.dumps(separator)[1:-1]
-    return func.json_each("[" + func.replace(func.json_quote(text), escaped, '","') + "]").table_valued("key", "value")
+    values = parts(column, separator)
+    return case((contains(column, separator), _exists(values, matches(values.c.value))), else_=matches(column))
 
 
 def _exists(rows: TableValuedAlias, *conditions: Condition) -> Condition:
@@ -126,35 +134,20 @@ def _exists(rows: TableValuedAlias, *conditions: Condition) -> Condition:
 # Text
 
 
-def _uids(column: Text, values: Sequence[str]) -> Condition:
-    """PS3.4 C.2.2.2.2. As one parameter, whatever their number; there are queries for thousands."""
-    if len(values) == 1:
-        return column == values[0]
-    wanted = func.json_each(json.dumps(values)).table_valued("value")
-    return column.in_(select(wanted.c.value))
+def _uids(column: Value, values: Sequence[str]) -> Condition:
+    """PS3.4 C.2.2.2.2."""
+    return column == values[0] if len(values) == 1 else one_of(column, values)
 
 
-def _like(column: Text, pattern: str) -> Condition:
+def _like(column: Value, pattern: str) -> Condition:
     """PS3.4 C.2.2.2.4: a range of an index of `column`, if it has one, and what is in it."""
     start = _literal_start(pattern)
-    return and_(_begins_with(column, start), _glob(column, pattern)) if start else _glob(column, pattern)
+    return and_(_begins_with(column, start), glob(column, pattern)) if start else glob(column, pattern)
 
 
-def _begins_with(column: Text, start: str) -> Condition:
+def _begins_with(column: Value, start: str) -> Condition:
     """A range of an index. SQLite is told that more letters find less: it has no other way to choose between keys."""
-    return and_(_expected(column >= start, max(0.05 ** len(start), 0.0001)), column < start + _LAST)
-
-
-def _expected(condition: Condition, share: float) -> Condition:
-    """Tells SQLite for how many of the rows a condition holds. Only for comparisons with an index."""
-    return func.likelihood(condition, literal_column(f"{share:.4f}"))
-
-
-def _glob(column: Text, pattern: str) -> Condition:
-    """SQLite's GLOB has the wild cards of DICOM and brackets; LIKE would take upper and lower case for the same."""
-    if not any(wildcard in pattern for wildcard in "*?"):
-        return column == pattern
-    return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
+    return and_(expected(column >= start, max(0.05 ** len(start), 0.0001)), column < start + _LAST)
 
 
 def _literal_start(pattern: str) -> str:
@@ -181,21 +174,22 @@ def _name(text: str) -> Predicate | None:
     return lambda column: and_(*(test(column) for test in tests))
 
 
-def _first_group(column: Text, patterns: Sequence[str]) -> Condition:
+def _first_group(column: Value, patterns: Sequence[str]) -> Condition:
     """In terms of two ranges of an index, so that neither is looked for in the whole of it."""
     start = min((_literal_start(pattern) for pattern in patterns), key=len)
     without_first = and_(_begins_with(column, "="), _group(column, None, patterns))
-    from_start = _begins_with(column, start) if start else column >= ""
-    return or_(and_(from_start, _group(column, 0, patterns)), without_first)
+    if not start:
+        return and_(somewhere(column, patterns), or_(and_(column >= "", _group(column, 0, patterns)), without_first))
+    return or_(and_(_begins_with(column, start), _group(column, 0, patterns)), without_first)
 
 
-def _group(column: Text, place: int | None, patterns: Sequence[str]) -> Condition:
+def _group(column: Value, place: int | None, patterns: Sequence[str]) -> Condition:
     """The group at this place, counted from 0, matches one of the patterns; any group, if the place is None."""
-    parts = _split(column, "=")
-    found = or_(*(_glob(parts.c.value, pattern) for pattern in patterns))
-    among = _exists(parts, found) if place is None else _exists(parts, parts.c.key == place, found)
-    whole: Condition = false() if place else or_(*(_glob(column, pattern) for pattern in patterns))
-    return case((func.instr(column, "=") == 0, whole), else_=among)
+    groups = parts(column, "=")
+    found = or_(*(glob(groups.c.value, pattern) for pattern in patterns))
+    among = _exists(groups, found) if place is None else _exists(groups, groups.c.key == place, found)
+    whole: Condition = false() if place else or_(*(glob(column, pattern) for pattern in patterns))
+    return case((contains(column, "="), among), else_=whole)
 
 
 def _open_components(group: str) -> Iterator[str]:
@@ -217,38 +211,48 @@ def _open_components(group: str) -> Iterator[str]:
 # Numbers, dates and times
 
 
-def _number(column: Text, values: Sequence[str], vr: str) -> Condition:
+def _number(column: Value, values: Sequence[str], vr: str) -> Condition:
     usual = "DS" if vr == "DS" else "IS"
     numbers = [number(text.encode("ascii", "replace"), usual, usual, "little") for text in values]
     return or_(false(), *(column == each for each in numbers if each is not None))
 
 
-def _between(column: Text, bounds: tuple[str, str] | None) -> Condition:
+def _between(column: Value, bounds: tuple[str, str] | None) -> Condition:
     """PS3.4 C.2.2.2.5: from the first bound on, and before the second."""
     if bounds is None:
         return false()
     first, behind = column >= bounds[0], column < bounds[1]
     if bounds[0] == LOWEST:
-        return and_(_expected(first, 0.9), behind)
-    return and_(first, _expected(behind, 0.9) if bounds[1] == HIGHEST else behind)
+        return and_(expected(first, 0.9), behind)
+    return and_(first, expected(behind, 0.9) if bounds[1] == HIGHEST else behind)
+
+
+def _date_time_within(column: Value, zone: Value | str, key: str) -> Condition:
+    """PS3.4 C.2.2.2.5.3, with a function that both databases are given: see `functions`."""
+    ends = date_time_ends(key)
+    if ends is None:
+        return false()
+    numbers = (literal(each, BigInteger()) for end in ends for each in end)
+    within: Condition = getattr(func, DATE_TIME_WITHIN)(column, zone, *numbers) == 1
+    return within
 
 
 # Sequences
 
 
-def _sequence(column: Text, key: Key, item: type[Any]) -> Condition | None:
+def _sequence(column: Value, key: Key, item: type[Any]) -> Condition | None:
     """PS3.4 C.2.2.2.6: one item of the attribute matches all keys of the item."""
-    items = func.json_each(column).table_valued("value")
-    wanted = matching_item(items.c.value, key, item)
-    return None if wanted is None else _exists(items, wanted)
+    of_column = items(column)
+    wanted = matching_item(of_column.c.value, key, item)
+    return None if wanted is None else _exists(of_column, wanted)
 
 
-def matching_item(value: Text, key: Key, item: type[Any]) -> Condition | None:
+def matching_item(value: Value, key: Key, item: type[Any]) -> Condition | None:
     """When an item, a JSON object of the attributes that `item` declares, matches; None if it always does."""
     known = {declared.tag: (name, declared) for name, declared in attributes_of(item).items()}
     conditions = []
     for each in (each for keys in key.items for each in keys if each.tag in known):
         name, declared = known[each.tag]
-        conditions.append(condition(func.coalesce(func.json_extract(value, f"$.{name}"), ""), each, declared))
+        conditions.append(condition(member(value, name), each, declared))
     wanted = [found for found in conditions if found is not None]
     return and_(*wanted) if wanted else None

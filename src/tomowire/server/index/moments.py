@@ -81,18 +81,35 @@ class Moment:
     """Microseconds ahead of UTC; None if that is not said."""
 
 
-def date_time_within(stored: str, zone: str, key: str) -> bool:
-    """Whether a DT matches the key. `zone` is the offset of what has none; if there is none for one of two, they are compared as
-    they are written (PS3.4 C.2.2.2.5.3 d)."""
-    moment, ends = _moment(stored), _ends(_DATE_TIMES, key)
-    if moment is None or ends is None:
-        return False
-    offset = _offset(zone) if moment.offset is None else moment.offset
+End = tuple[int | None, int | None]
+"""A moment in microseconds since the year 1, None where a range is open, and its offset from UTC."""
+
+
+def date_time_ends(key: str) -> tuple[End, End] | None:
+    """The first moment that a key for a DT means, and the last. None: nothing matches."""
+    ends = _ends(_DATE_TIMES, key)
+    if ends is None:
+        return None
     first, last = _moment(ends[0]), _moment(ends[1])
     if (ends[0] and first is None) or (ends[1] and last is None):
+        return None
+    return (
+        (None, None) if first is None else (first.earliest, first.offset),
+        (None, None) if last is None else (last.latest, last.offset),
+    )
+
+
+def date_time_within(
+    stored: str, zone: str, first: int | None, first_offset: int | None, last: int | None, last_offset: int | None
+) -> bool:
+    """Whether a DT lies between the ends of a key. `zone` is the offset of what has none; if there is none for one of two, they are
+    compared as they are written (PS3.4 C.2.2.2.5.3 d)."""
+    moment = _moment(stored)
+    if moment is None:
         return False
-    after = first is None or first.earliest - _apart(first.offset, offset) <= moment.earliest
-    return after and (last is None or moment.earliest <= last.latest - _apart(last.offset, offset))
+    offset = _offset(zone) if moment.offset is None else moment.offset
+    after = first is None or first - _apart(first_offset, offset) <= moment.earliest
+    return after and (last is None or moment.earliest <= last - _apart(last_offset, offset))
 
 
 def _apart(one: int | None, other: int | None) -> int:

@@ -16,9 +16,10 @@ from sqlalchemy import ColumnElement, FromClause, Table, UniqueConstraint, func,
 
 from tomowire.server.index import matching
 from tomowire.server.index.attributes import LEVELS, Attribute, attributes_of
+from tomowire.server.index.dialects import Condition, distinct_values, items, list_of_items
 from tomowire.server.index.keys import Key
-from tomowire.server.index.matching import Condition
 from tomowire.server.index.schema import instances, patients, series, studies
+from tomowire.server.index.statements import normalized
 from tomowire.services.models import Level
 from tomowire.wire.value import value
 
@@ -75,8 +76,9 @@ def _stored(level: Level, name: str, attribute: Attribute) -> _Maker:
     zone = table.c.get("timezone_offset_from_utc")
 
     def make(key: Key) -> Source:
-        if key.tag == _PATIENT_NAME:
-            return Source(level, "PN", column, matching.person_name(patients.c.patient_name_normalized, key))
+        if attribute.vr == "PN":
+            is_indexed = key.tag == _PATIENT_NAME
+            return Source(level, "PN", column, matching.person_name(table.c[normalized(name)], key, single=is_indexed))
         found = matching.condition(column, key, attribute, single=single, zone=zone)
         answer = column if attribute.item is None else _matching_items(column, key, attribute.item)
         return Source(level, attribute.vr, answer, found, not matching.unmatched_keys(key, attribute))
@@ -86,11 +88,11 @@ def _stored(level: Level, name: str, attribute: Attribute) -> _Maker:
 
 def _matching_items(column: ColumnElement[Any], key: Key, item: type[Any]) -> ColumnElement[Any]:
     """PS3.4 C.2.2.2.6: only those items that match are returned."""
-    items = func.json_each(column).table_valued("value")
-    wanted = matching.matching_item(items.c.value, key, item)
+    of_column = items(column)
+    wanted = matching.matching_item(of_column.c.value, key, item)
     if wanted is None:
         return column
-    return select(func.json_group_array(func.json(items.c.value))).select_from(items).where(wanted).scalar_subquery()
+    return select(list_of_items(of_column.c.value)).select_from(of_column).where(wanted).scalar_subquery()
 
 
 def _counted(level: Level, counted: Level) -> _Maker:
@@ -125,9 +127,13 @@ def _gathered(vr: str, name: str) -> _Maker:
         column = images.c[name]
         source = inner.join(images, images.c.series_key == inner.c.series_key)
     in_study = (inner.c.study_key == studies.c.study_key, column != "")
-    # SQLite separates distinct values by commas alone, which neither a code string nor a UID can have (PS3.5 6.2).
-    listed = func.replace(func.group_concat(column.distinct()), ",", "\\")
-    answer = select(func.coalesce(listed, "")).select_from(source).where(*in_study).correlate(studies).scalar_subquery()
+    answer = (
+        select(func.coalesce(distinct_values(column), ""))
+        .select_from(source)
+        .where(*in_study)
+        .correlate(studies)
+        .scalar_subquery()
+    )
     attribute = Attribute(0, vr)
 
     def make(key: Key) -> Source:

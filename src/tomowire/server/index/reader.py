@@ -54,6 +54,10 @@ class IndexReader(Protocol):
     """
 
     @property
+    def stops_at_once(self) -> bool:
+        """Whether `stop` and `close` ask nobody, so that an event loop may call them."""
+
+    @property
     def is_usable(self) -> bool:
         """Whether another question may be asked; otherwise it is to be closed. Asks nobody."""
 

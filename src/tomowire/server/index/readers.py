@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
+from tomowire.aio.threads import finished
 from tomowire.errors import IndexUnavailable
 from tomowire.server.index.reader import Counts, Dialect, IndexReader, ReaderSource, Row, Statement, Statistics
 from tomowire.server.index.rows import IndexedObject
@@ -34,6 +35,8 @@ class IndexReaders:
     def __init__(self, source: ReaderSource, *, threads: int = _THREADS) -> None:
         self._source = source
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tomowire-read")
+        # Not one of those: they may all be busy, and what nobody wants any more is not to wait for them.
+        self._stopping = ThreadPoolExecutor(1, thread_name_prefix="tomowire-read-stop")
         self._idle: SimpleQueue[IndexReader] = SimpleQueue()
         self._closed = False
 
@@ -96,11 +99,13 @@ class IndexReaders:
             raise
         finally:
             expiry.cancel()
-            rows.close()
+            if (closing := rows.close()) is not None:
+                await finished(asyncio.wrap_future(closing))
 
     async def close(self) -> None:
         """Wait for questions that are being answered, and close the connections."""
         await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._stopping.shutdown)
         self._closed = True
         while not self._idle.empty():
             self._idle.get().close()
@@ -122,6 +127,18 @@ class IndexReaders:
             reader.close()
         else:
             self._idle.put(reader)
+
+    def stop(self, reader: IndexReader) -> Future[None] | None:
+        """Let go of what it works on, and give it back; in a thread if that takes a word with the database."""
+        if not reader.stops_at_once:
+            with suppress(RuntimeError):  # closed meanwhile
+                return self._stopping.submit(self._stop, reader)
+        self._stop(reader)
+        return None
+
+    def _stop(self, reader: IndexReader) -> None:
+        reader.stop()
+        self.give_back(reader)
 
     def _ask(self, question: Callable[[IndexReader], T]) -> T:
         reader = self.take()
@@ -164,6 +181,7 @@ class _Rows:
         self._reader: IndexReader | None = None
         self._has_expired = False
         self._is_being_read = False
+        self._has_ended = False
 
     @contextmanager
     def being_read(self) -> Iterator[None]:
@@ -182,7 +200,11 @@ class _Rows:
         if self._reader is None:
             self._reader = self._readers.take()
             self._reader.start(self._statement)
-        return self._reader.read(size)
+        found = self._reader.read(size)
+        if len(found) < size:
+            self._reader.stop()
+            self._has_ended = True
+        return found
 
     def check(self) -> None:
         """Raises `TimeoutError` if the time is over."""
@@ -203,8 +225,12 @@ class _Rows:
         else:
             self.close()
 
-    def close(self) -> None:
+    def close(self) -> Future[None] | None:
+        """Let go of the index. What is returned is what there is to be waited for."""
         reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.stop()
-            self._readers.give_back(reader)
+        if reader is None:
+            return None
+        if not self._has_ended:
+            return self._readers.stop(reader)
+        self._readers.give_back(reader)
+        return None

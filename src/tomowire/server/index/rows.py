@@ -63,3 +63,6 @@ class IndexWriter(Protocol):
 
     def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
         """Index all of `rows`, or none of them: durable on return. Rows that `replaces` names go in the same step."""
+
+    def close(self) -> None:
+        """Let go of the index."""

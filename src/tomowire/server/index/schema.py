@@ -25,7 +25,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Table,
-    Text,
     UniqueConstraint,
 )
 from sqlalchemy.types import TypeEngine
@@ -37,7 +36,8 @@ from tomowire.server.index.attributes import (
     StudyAttributes,
     attribute_of,
 )
-from tomowire.server.index.metadata import KEY, metadata
+from tomowire.server.index.metadata import KEY, TEXT, metadata
+from tomowire.server.index.statements import normalized, person_names
 
 
 def _attribute_column(declared: Field[Any]) -> Column[Any]:
@@ -45,18 +45,19 @@ def _attribute_column(declared: Field[Any]) -> Column[Any]:
     kinds: dict[str, TypeEngine[Any]] = {"IS": BigInteger(), "US": Integer(), "DS": Float()}
     if attribute is not None and attribute.vr in kinds:
         return Column(declared.name, kinds[attribute.vr])
-    return Column(declared.name, Text(), nullable=False)
+    return Column(declared.name, TEXT, nullable=False)
 
 
 def _attribute_columns(level: type[Any]) -> list[Column[Any]]:
-    return [_attribute_column(declared) for declared in fields(level)]
+    names = (Column(normalized(name), TEXT, nullable=False, server_default="") for name in person_names(level))
+    return [*map(_attribute_column, fields(level)), *names]
 
 
 archive: Final = Table(
     "archive",
     metadata,
     Column("id", Integer, primary_key=True),  # always 1
-    Column("archive_id", Text, nullable=False),
+    Column("archive_id", TEXT, nullable=False),
     Column("last_batch", BigInteger, nullable=False),
 )
 
@@ -64,7 +65,7 @@ patients: Final = Table(
     "patients",
     metadata,
     Column("patient_key", KEY, primary_key=True),
-    Column("identity", Text, nullable=False),  # see `statements.patient_identity`
+    Column("identity", TEXT, nullable=False),  # see `statements.patient_identity`
     *_attribute_columns(PatientAttributes),
     UniqueConstraint("identity"),
     Index(None, "patient_id"),
@@ -104,13 +105,14 @@ instances: Final = Table(
     Column("instance_key", KEY, primary_key=True),
     Column("series_key", KEY, ForeignKey("series.series_key"), nullable=False),
     *_attribute_columns(InstanceAttributes),
-    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", TEXT, nullable=False),
     Column("generation", Integer, nullable=False),  # with the UIDs, the file's name: see `server.files`
     Column("header_size", Integer, nullable=False),
     Column("data_set_size", BigInteger, nullable=False),
     Column("checksum", LargeBinary, nullable=False),
     Column("received_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
-    Column("received_from", Text, nullable=False),
+    Column("received_from", TEXT, nullable=False),
     UniqueConstraint("sop_instance_uid"),
-    Index(None, "series_key"),
+    # With what lists of studies and series say of their instances, so that they need not look at each of them.
+    Index(None, "series_key", "received_at", "data_set_size"),
 )

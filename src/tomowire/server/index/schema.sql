@@ -55,6 +55,7 @@ CREATE TABLE patients (
 	patient_comments TEXT NOT NULL,
 	referenced_patient_sequence TEXT NOT NULL,
 	patient_name_normalized TEXT NOT NULL,
+	other_patient_names_normalized TEXT DEFAULT '' NOT NULL,
 	CONSTRAINT pk_patients PRIMARY KEY (patient_key),
 	CONSTRAINT uq_patients_identity UNIQUE (identity)
 );
@@ -107,6 +108,9 @@ CREATE TABLE studies (
 	other_study_numbers BIGINT,
 	procedure_code_sequence TEXT NOT NULL,
 	referenced_study_sequence TEXT NOT NULL,
+	referring_physician_name_normalized TEXT DEFAULT '' NOT NULL,
+	physicians_of_record_normalized TEXT DEFAULT '' NOT NULL,
+	name_of_physicians_reading_study_normalized TEXT DEFAULT '' NOT NULL,
 	CONSTRAINT pk_studies PRIMARY KEY (study_key),
 	CONSTRAINT uq_studies_study_instance_uid UNIQUE (study_instance_uid),
 	CONSTRAINT fk_studies_patient_key FOREIGN KEY(patient_key) REFERENCES patients (patient_key)
@@ -152,6 +156,8 @@ CREATE TABLE series (
 	manufacturer TEXT NOT NULL,
 	manufacturer_model_name TEXT NOT NULL,
 	frame_of_reference_uid TEXT NOT NULL,
+	performing_physician_name_normalized TEXT DEFAULT '' NOT NULL,
+	operators_name_normalized TEXT DEFAULT '' NOT NULL,
 	CONSTRAINT pk_series PRIMARY KEY (series_key),
 	CONSTRAINT uq_series_series_instance_uid_study_key UNIQUE (series_instance_uid, study_key),
 	CONSTRAINT fk_series_study_key FOREIGN KEY(study_key) REFERENCES studies (study_key)
@@ -203,4 +209,4 @@ CREATE TABLE instances (
 	CONSTRAINT uq_instances_sop_instance_uid UNIQUE (sop_instance_uid),
 	CONSTRAINT fk_instances_series_key FOREIGN KEY(series_key) REFERENCES series (series_key)
 );
-CREATE INDEX ix_instances_series_key ON instances (series_key);
+CREATE INDEX ix_instances_series_key_received_at_data_set_size ON instances (series_key, received_at, data_set_size);

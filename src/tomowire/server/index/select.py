@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tomowire.server.index.keys import UNIQUE_KEYS, Key, Keys
+from tomowire.server.index.reader import Dialect, Statement
 from tomowire.services.models import Level
 from tomowire.wire.value import value
 
@@ -17,12 +18,9 @@ if TYPE_CHECKING:
 
 @value()
 class Selected:
-    """A statement for an `IndexReader` of the same dialect."""
+    """A statement for an `IndexReader`, and what its rows are."""
 
-    sql: str
-    parameters: Mapping[str, Any]
-    """By name, as `execute` takes them."""
-
+    statement: Statement
     columns: tuple[tuple[int, str], ...]
     """Tag and VR (the dictionary's) of each column of a row, in their order: the keys that are supported, or the unique key of the
     level if none is. Text is str, "" if absent, several values separated by backslashes; IS and US are int, DS float, None if
@@ -36,13 +34,13 @@ class Selected:
     sequence with keys for its items that are not known is in both."""
 
 
-def select_for(keys: Keys, *, relational: bool = False) -> Selected:
+def select_for(keys: Keys, dialect: Dialect, *, relational: bool = False) -> Selected:
     """The statement for `keys`. With `relational`, keys of the levels below have to match as well: all of them one entity there
     (PS3.4 C.4.1.3.2.1). Imports SQLAlchemy: not for the event loop.
     """
     from sqlalchemy import select
-    from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+    from tomowire.server.index.compiling import compiled
     from tomowire.server.index.query_columns import joined, source_of
 
     found = {key.tag: source for key in keys.entries if (source := source_of(key, keys.level)) is not None}
@@ -56,10 +54,8 @@ def select_for(keys: Keys, *, relational: bool = False) -> Selected:
         .select_from(joined(keys.level, {source.level for source in shown.values()}))
         .where(*conditions, *_has_below(keys.level, below))
     )
-    compiled = statement.compile(dialect=SQLiteDialect(paramstyle="named"))
     return Selected(
-        str(compiled),
-        compiled.params,
+        compiled(statement, dialect),
         tuple((tag, source.vr) for tag, source in shown.items()),
         frozenset(found),
         frozenset(asked - found.keys() - below.keys() | partly),

@@ -18,13 +18,6 @@ def indexed_object(row: Sequence[Any]) -> IndexedObject:
     return IndexedObject(key, ObjectName(study, series, instance, generation), *rest)
 
 
-def is_damage(error: IndexUnavailable) -> bool:
-    """Whether the database makes no sense; otherwise it cannot be used now: locked, read-only, no room."""
-    return isinstance(error.__cause__, sqlite3.DatabaseError) and not isinstance(
-        error.__cause__, sqlite3.OperationalError
-    )
-
-
 @contextmanager
 def sqlite_errors() -> Iterator[None]:
     """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
@@ -37,4 +30,4 @@ def sqlite_errors() -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError):
         raise
     except sqlite3.DatabaseError as error:  # "database disk image is malformed", "file is not a database"
-        raise IndexUnavailable(str(error)) from error
+        raise IndexUnavailable(str(error), is_damage=True) from error

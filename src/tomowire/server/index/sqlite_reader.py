@@ -25,6 +25,8 @@ _OBJECTS: Final = statements.FIND_OBJECT + " WHERE instance_key > ? ORDER BY ins
 class SqliteReader:
     """The `IndexReader` of an SQLite index."""
 
+    stops_at_once: Final = True
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._cursor: sqlite3.Cursor | None = None

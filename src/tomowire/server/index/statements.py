@@ -20,10 +20,14 @@ from tomowire.server.index.attributes import (
     attribute_of,
 )
 from tomowire.server.index.rows import NewRow
+from tomowire.server.index.text import normalize_person_name
 
 Row = tuple[Any, ...]
 
 _EMPTY_SEQUENCE: Final = "[]"
+
+BETWEEN_NAMES: Final = "^"
+"""Stands between names that are normalized, and in none of them."""
 
 FILE_COLUMNS: Final = (
     "transfer_syntax_uid",
@@ -49,12 +53,36 @@ def plain_names(level: type[Any]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(level) if f.name not in sequences)
 
 
+def person_names(level: type[Any]) -> tuple[str, ...]:
+    """The fields of `level` that hold person names, which are matched by another column each: see `normalized`."""
+    named = {f.name for f in fields(level)}
+    declared = ((f.name, attribute_of(f)) for f in fields(level))
+    return tuple(name for name, each in declared if each and each.vr == "PN" and normalized(name) not in named)
+
+
+def normalized(name: str) -> str:
+    """The column with the names of a column, as they are matched."""
+    return f"{name}_normalized"
+
+
+def normalized_names(names: str) -> str:
+    """The person names of an attribute with several values, as they are matched."""
+    return BETWEEN_NAMES.join(map(normalize_person_name, names.split("\\"))) if names else ""
+
+
 def _columns(level: type[Any]) -> tuple[str, ...]:
-    return (*plain_names(level), *sequence_names(level))
+    return (*plain_names(level), *sequence_names(level), *map(normalized, person_names(level)))
 
 
 def _values(level: type[Any]) -> Callable[[Any], Row]:
     """A function that gives the values for `_columns(level)`."""
+    attributes, names = _attribute_values(level), person_names(level)
+    if not names:
+        return attributes
+    return lambda value: (*attributes(value), *(normalized_names(getattr(value, name)) for name in names))
+
+
+def _attribute_values(level: type[Any]) -> Callable[[Any], Row]:
     plain: Callable[[Any], Row] = attrgetter(*plain_names(level))
     names = sequence_names(level)
     sequences: Callable[[Any], Any] = attrgetter(*names)

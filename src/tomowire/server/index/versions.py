@@ -10,12 +10,15 @@ import sqlite3
 import uuid
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.index.connect import connect_reader, connect_writer
 
-CURRENT: Final = "0002"
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+CURRENT: Final = "0003"
 """The last migration in `migrations/versions`."""
 
 _SCHEMA: Final = Path(__file__).parent / "schema.sql"
@@ -72,16 +75,17 @@ def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, s
             _migrate(path, migrations)
         return before, _version_at(path)
     except Exception as error:
-        if not _is_of_the_database(error):
+        if not is_of_the_database(error):
             raise
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
         raise IndexUnavailable(f"the index cannot be upgraded, and is as it was: {reason}") from error
 
 
-def _is_of_the_database(error: Exception) -> bool:
-    """Whether SQLite, SQLAlchemy or Alembic raised it: the latter two are imported only where there is something to migrate."""
+def is_of_the_database(error: Exception) -> bool:
+    """Whether a database's driver, SQLAlchemy or Alembic raised it: they are imported only where there is something to migrate."""
     return any(
-        kind.__module__.partition(".")[0] in ("sqlite3", "sqlalchemy", "alembic") for kind in type(error).__mro__
+        kind.__module__.partition(".")[0] in ("sqlite3", "psycopg", "sqlalchemy", "alembic")
+        for kind in type(error).__mro__
     )
 
 
@@ -92,7 +96,7 @@ def require_current(connection: sqlite3.Connection) -> str | None:
     """
     version = schema_version(connection)
     if version is not None:
-        _check_known(version)
+        check_known(version)
     return version
 
 
@@ -104,10 +108,11 @@ def require_no_newer(path: Path) -> None:
     except sqlite3.Error:
         return
     if row is not None:
-        _check_known(str(row[0]))
+        check_known(str(row[0]))
 
 
-def _check_known(version: str) -> None:
+def check_known(version: str) -> None:
+    """Raises `UsageError` for a schema that a later tomowire has made."""
     if version > CURRENT:
         raise UsageError(f"the index has schema {version}, and this program knows only {CURRENT}: use a newer tomowire")
 
@@ -121,8 +126,6 @@ def _version_at(path: Path) -> str | None:
 
 
 def _migrate(path: Path, migrations: Path) -> None:
-    from alembic import command
-    from alembic.config import Config
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
@@ -130,9 +133,17 @@ def _migrate(path: Path, migrations: Path) -> None:
     # Python's driver does not begin a transaction for DDL of its own accord, SQLAlchemy leaves that to it, and a migration
     # that fails half-way must leave nothing.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    with engine.begin() as connection:
+        run_migrations(connection, migrations)
+
+
+def run_migrations(connection: Connection, migrations: Path = MIGRATIONS) -> None:
+    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in."""
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

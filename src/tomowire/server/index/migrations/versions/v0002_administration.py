@@ -10,6 +10,7 @@ down_revision: str | None = "0001"
 branch_labels: str | None = None
 depends_on: str | None = None
 
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _KEY = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
 
 
@@ -24,20 +25,20 @@ def _jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("job_key", _KEY, nullable=False),
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("parameters", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("job_id", _TEXT, nullable=False),
+        sa.Column("kind", _TEXT, nullable=False),
+        sa.Column("parameters", _TEXT, nullable=False),
+        sa.Column("state", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("created_by", _TEXT, nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("not_before", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("lease_owner", sa.Text(), nullable=True),
+        sa.Column("lease_owner", _TEXT, nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
-        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("error", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("job_key", name=op.f("pk_jobs")),
         sa.UniqueConstraint("job_id", name=op.f("uq_jobs_job_id")),
     )
@@ -46,10 +47,10 @@ def _jobs() -> None:
         "job_items",
         sa.Column("job_key", _KEY, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("uid", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("uid", _TEXT, nullable=False),
+        sa.Column("state", _TEXT, nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("comment", sa.Text(), nullable=False),
+        sa.Column("comment", _TEXT, nullable=False),
         sa.ForeignKeyConstraint(["job_key"], ["jobs.job_key"], name=op.f("fk_job_items_job_key"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_key", "position", name=op.f("pk_job_items")),
     )
@@ -61,11 +62,11 @@ def _audit() -> None:
         "audit_events",
         sa.Column("event_key", _KEY, nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
-        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("event", _TEXT, nullable=False),
         sa.Column("outcome", sa.Integer(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("actor", _TEXT, nullable=False),
+        sa.Column("source", _TEXT, nullable=False),
+        sa.Column("message", _TEXT, nullable=False),
         sa.Column("previous_hash", sa.LargeBinary(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("event_key", name=op.f("pk_audit_events")),
@@ -77,18 +78,18 @@ def _audit() -> None:
 def _users() -> None:
     op.create_table(
         "users",
-        sa.Column("user_name", sa.Text(), nullable=False),
-        sa.Column("password_hash", sa.Text(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("user_name", _TEXT, nullable=False),
+        sa.Column("password_hash", _TEXT, nullable=False),
+        sa.Column("role", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("user_name", name=op.f("pk_users")),
     )
     op.create_table(
         "tokens",
-        sa.Column("token_id", sa.Text(), nullable=False),
+        sa.Column("token_id", _TEXT, nullable=False),
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("user_name", sa.Text(), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("user_name", _TEXT, nullable=False),
+        sa.Column("description", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -103,9 +104,9 @@ def _users() -> None:
 def _protected_studies() -> None:
     op.create_table(
         "protected_studies",
-        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("study_instance_uid", _TEXT, nullable=False),
         sa.Column("protected_at", sa.BigInteger(), nullable=False),
-        sa.Column("protected_by", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("protected_by", _TEXT, nullable=False),
+        sa.Column("reason", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_protected_studies")),
     )

@@ -1,0 +1,95 @@
+"""Where an index is kept: in a file of the data directory (SQLite), or in a database of its own (PostgreSQL).
+
+All that differs between the two is behind `IndexBackend` and what it gives out; nobody else asks which of them it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from tomowire.server.index.connect import BUSY_TIMEOUT
+from tomowire.server.index.index_url import require_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import Engine
+
+    from tomowire.server.files import DataDirectory
+    from tomowire.server.index.reader import IndexReader
+    from tomowire.server.index.rows import IndexWriter
+
+
+class Rebuild(Protocol):
+    """A new index, beside the one that is in use."""
+
+    @property
+    def writer(self) -> IndexWriter:
+        """Fills it. What is written is durable only after `finish`."""
+
+    def finish(self, directory: DataDirectory) -> None:
+        """Put it in the place of the old one, in one step: killed at any moment, there is the one or the other. What the old one
+        holds besides objects (`administration`) is in the new one."""
+
+
+class IndexBackend(Protocol):
+    """One index. All methods block, may be called by any thread, and raise `IndexUnavailable` for what the database cannot do, and
+    `UsageError` for what is no index of this program's."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for people; no password is in it."""
+
+    @property
+    def dialect(self) -> Literal["sqlite", "postgresql"]:
+        """What SQLAlchemy calls it."""
+
+    def settle(self, directory: DataDirectory) -> None:
+        """Finish, or clear away, what a rebuild left that was killed. Nobody else may use the index meanwhile. Raises `OSError`."""
+
+    def is_empty(self) -> bool:
+        """Whether there is no index: no database file, or one without tables."""
+
+    def open_writer(self) -> IndexWriter:
+        """The writer, of an index that is made if there is none, and upgraded if it is old. Raises `OSError` too."""
+
+    def open_reader(self) -> IndexReader:
+        """A reader of an index that is there, and current."""
+
+    def engine(self) -> Engine:
+        """For `Records`, on an index whose schema is current. Imports SQLAlchemy."""
+
+    def upgrade(self) -> tuple[str | None, str | None]:
+        """Bring the schema up to date; gives the version before and after. An index that cannot be changed stays as it was."""
+
+    def require_no_newer(self) -> None:
+        """Raises `UsageError` if a later tomowire has made the index. Whether it can be read otherwise does not matter."""
+
+    def damage(self) -> Iterator[str]:
+        """What the database finds wrong with itself; nothing, if all is well."""
+
+    def lonely_rows(self) -> Iterator[str]:
+        """Rows without a row above or below them: no transaction of the archive leaves one."""
+
+    def rebuild(self) -> AbstractContextManager[Rebuild]:
+        """Begin a new index; what is not finished at the end is cleared away."""
+
+
+def backend_for(
+    url: str | None, data_dir: Path | str, *, fsync: bool = True, busy_timeout: float = BUSY_TIMEOUT
+) -> IndexBackend:
+    """The index at `url`, `postgresql://...`, or, for None, the file in `data_dir`. Nothing is opened yet.
+
+    `fsync=False` gives up the promise that what is committed survives a power cut. `busy_timeout` (seconds) is how long to wait for
+    another process that holds the index. Raises `UsageError` for another kind of URL.
+    """
+    if url is None:
+        from tomowire.server.index.sqlite_backend import SqliteBackend
+
+        return SqliteBackend(Path(data_dir).absolute() / "index.sqlite", fsync=fsync, busy_timeout=busy_timeout)
+    require_url(url)
+    from tomowire.server.index.postgres_backend import PostgresBackend
+
+    return PostgresBackend(url, fsync=fsync, busy_timeout=busy_timeout)

@@ -1,0 +1,53 @@
+"""SQLAlchemy engines for `server.records`. SQLAlchemy is imported when the first is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Engine
+
+    from tomowire.server.index import postgres_connect
+
+WRITES: Final = "tomowire_writes"
+"""The execution option of a transaction that is going to write."""
+
+_CONNECTIONS: Final = 4
+"""One that writes, two that read, and one for whoever asks outside of the event loop; more are made when they are needed."""
+
+
+def sqlite_engine(path: Path, *, fsync: bool = True, busy_timeout: float | None = None) -> Engine:
+    """An engine for `Records` on the SQLite index at `path`, whose schema is current."""
+    from sqlalchemy import create_engine, event
+
+    timeout = BUSY_TIMEOUT if busy_timeout is None else busy_timeout
+    engine = create_engine("sqlite://", creator=lambda: connect_writer(path, fsync=fsync, busy_timeout=timeout))
+
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    # Python's driver would begin a transaction with the first INSERT, and not for what is read before it.
+    event.listen(engine, "begin", begin)
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    return engine
+
+
+def postgres_engine(make: Callable[[], postgres_connect.Connection]) -> Engine:
+    """An engine for `Records` on a PostgreSQL index whose schema is current; `make` gives its connections.
+
+    A connection that was lost while nobody used it is replaced before it is used.
+    """
+    from sqlalchemy import create_engine
+
+    def creator() -> postgres_connect.Connection:
+        connection = make()
+        connection.autocommit = False
+        return connection
+
+    return create_engine("postgresql+psycopg://", creator=creator, pool_size=_CONNECTIONS, pool_pre_ping=True)

@@ -1,0 +1,115 @@
+"""An index in a database of PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Literal
+
+from tomowire.errors import UsageError
+from tomowire.server.index import integrity
+from tomowire.server.index.index_url import shown
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import Engine
+
+    from tomowire.server.files import DataDirectory
+    from tomowire.server.index.backend import Rebuild
+    from tomowire.server.index.postgres_connect import Connection
+    from tomowire.server.index.postgres_writer import PostgresWriter
+    from tomowire.server.index.reader import IndexReader
+
+_INVALID: Final = (
+    "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+    " WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace"
+)
+
+
+class PostgresBackend:
+    """The `IndexBackend` of the database at `url`. psycopg is imported when it is first used."""
+
+    dialect: Final[Literal["sqlite", "postgresql"]] = "postgresql"
+
+    def __init__(self, url: str, *, fsync: bool, busy_timeout: float) -> None:
+        self._url = url
+        self._fsync = fsync
+        self._busy_timeout = busy_timeout
+
+    def __repr__(self) -> str:
+        return f"PostgresBackend({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        return shown(self._url)
+
+    def settle(self, directory: DataDirectory) -> None:
+        pass
+
+    def is_empty(self) -> bool:
+        from tomowire.server.index.postgres_versions import schema_version
+
+        with self._connect() as connection:
+            return schema_version(connection) is None
+
+    def open_writer(self) -> PostgresWriter:
+        from tomowire.server.index.postgres_session import PostgresSession
+        from tomowire.server.index.postgres_writer import PostgresWriter
+
+        self.upgrade()
+        session = PostgresSession(self.name, self._connect, fsync=self._fsync, busy_timeout=self._busy_timeout)
+        return PostgresWriter(session)
+
+    def open_reader(self) -> IndexReader:
+        from tomowire.server.index.postgres_reader import PostgresReader
+        from tomowire.server.index.postgres_versions import schema_version
+        from tomowire.server.index.versions import CURRENT
+
+        connection = self._connect()
+        try:
+            version = schema_version(connection)
+            if version is None:
+                raise UsageError("the index is empty: run 'tomowire db reindex'")
+            if version != CURRENT:
+                raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
+            return PostgresReader(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def engine(self) -> Engine:
+        from tomowire.server.index.engines import postgres_engine
+
+        return postgres_engine(self._connect)
+
+    def upgrade(self) -> tuple[str | None, str | None]:
+        from tomowire.server.index import postgres_versions
+
+        return postgres_versions.upgrade(self._url)
+
+    def require_no_newer(self) -> None:
+        with self._connect() as connection:
+            from tomowire.server.index.postgres_versions import schema_version
+
+            schema_version(connection)
+
+    def damage(self) -> Iterator[str]:
+        from tomowire.server.index.postgres_connect import postgres_errors
+
+        with self._connect() as connection, postgres_errors():
+            for (name,) in connection.execute(_INVALID).fetchall():
+                yield f"{name} is not valid: run REINDEX INDEX {name}"
+
+    def lonely_rows(self) -> Iterator[str]:
+        from tomowire.server.index.postgres_connect import postgres_errors
+
+        with self._connect() as connection, postgres_errors():
+            yield from integrity.lonely_rows(lambda sql: connection.execute(sql.encode()).fetchall())
+
+    def rebuild(self) -> AbstractContextManager[Rebuild]:
+        raise NotImplementedError
+
+    def _connect(self) -> Connection:
+        from tomowire.server.index.postgres_connect import connect
+
+        return connect(self._url)

@@ -1,0 +1,93 @@
+"""An index in a file of SQLite, in the data directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from tomowire.server.index import integrity, versions
+from tomowire.server.index.connect import connect_reader
+from tomowire.server.index.sqlite_errors import sqlite_errors
+from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.index.sqlite_writer import SqliteWriter
+from tomowire.server.posix import sync_file
+from tomowire.server.swap import finish_swap, ready_path, remove_logs
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from tomowire.server.files import DataDirectory
+
+
+class SqliteBackend:
+    """The `IndexBackend` of the file at `path`."""
+
+    dialect: Final[Literal["sqlite", "postgresql"]] = "sqlite"
+
+    def __init__(self, path: Path, *, fsync: bool, busy_timeout: float) -> None:
+        self._path = path
+        self._fsync = fsync
+        self._busy_timeout = busy_timeout
+
+    @property
+    def name(self) -> str:
+        return str(self._path)
+
+    def settle(self, directory: DataDirectory) -> None:
+        finish_swap(directory)
+
+    def is_empty(self) -> bool:
+        return not (self._path.exists() and self._path.stat().st_size)
+
+    def open_writer(self) -> SqliteWriter:
+        return SqliteWriter.open(self._path, fsync=self._fsync, busy_timeout=self._busy_timeout)
+
+    def open_reader(self) -> SqliteReader:
+        return SqliteReader.open(self._path, busy_timeout=self._busy_timeout)
+
+    def engine(self) -> Engine:
+        from tomowire.server.index.engines import sqlite_engine
+
+        return sqlite_engine(self._path, fsync=self._fsync, busy_timeout=self._busy_timeout)
+
+    def upgrade(self) -> tuple[str | None, str | None]:
+        return versions.upgrade(self._path)
+
+    def require_no_newer(self) -> None:
+        versions.require_no_newer(self._path)
+
+    def damage(self) -> Iterator[str]:
+        with sqlite_errors(), closing(connect_reader(self._path)) as connection:
+            yield from integrity.damage(connection)
+
+    def lonely_rows(self) -> Iterator[str]:
+        with sqlite_errors(), closing(connect_reader(self._path)) as connection:
+            yield from integrity.lonely_rows(connection.execute)
+
+    @contextmanager
+    def rebuild(self) -> Iterator[SqliteRebuild]:
+        building = self._path.with_name("index.sqlite.building")
+        building.unlink(missing_ok=True)
+        remove_logs(building)
+        # Nothing to lose before the end: the file is synced as a whole.
+        with closing(SqliteWriter.open(building, fsync=False)) as writer:
+            yield SqliteRebuild(building, writer)
+
+
+class SqliteRebuild:
+    """The new file, beside the one in use."""
+
+    def __init__(self, path: Path, writer: SqliteWriter) -> None:
+        self.writer: Final = writer
+        self._path = path
+
+    def finish(self, directory: DataDirectory) -> None:
+        self.writer.fold()
+        self.writer.close()
+        with self._path.open("rb") as file:
+            sync_file(file.fileno())
+        os.replace(self._path, ready_path(directory))
+        finish_swap(directory)
