@@ -248,6 +248,9 @@ class Server:
         if self._conduct.on_ended is not None and association.end is not None:
             name = f"{association.title}: the handler of its end"
             self._background.call(self._conduct.on_ended, association, name=name)
+        if self._conduct.on_rejected is not None and association.rejection is not None:
+            name = f"{association.title}: the handler of its rejection"
+            self._background.call(self._conduct.on_rejected, association, name=name)
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)
