@@ -163,14 +163,15 @@ class Server:
             for future in waiting:
                 future.cancel()
 
-    async def reload_tls(self) -> None:
-        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on.
+    async def reload_tls(self, tls: TlsServer | None = None) -> None:
+        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on. With `tls`
+        that takes the place of what `listen` was given.
 
         Raises `UsageError` when they cannot be used, and where `listen` was not given a `TlsServer`; then all stays as it is.
         """
         if self._tls is None:
             raise UsageError("the server does not use TLS")
-        await self._tls.reload()
+        await self._tls.reload(tls)
 
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over.

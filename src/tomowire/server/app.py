@@ -16,11 +16,16 @@ from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
+from tomowire.server.jobs.jobs import Jobs
+from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
+from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
@@ -34,11 +39,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.deletion import Deletion
     from tomowire.server.index.reader import Dialect
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
-__all__ = ["Archive", "Settings"]
+__all__ = ["Archive", "Reconfigured", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
 
@@ -53,10 +59,16 @@ class Archive:
     port cannot be had.
     """
 
+    deletion: Deletion
+    protection: Protection
+    quotas: Quotas
+
     def __init__(self, settings: Settings) -> None:
-        self.settings: Final = settings
+        self.settings = settings
+        """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self._reconfiguring = asyncio.Lock()
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -70,8 +82,11 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
+            self.deletion = storage.deletion
+            self.protection = Protection(storage.records)
+            self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             stack.enter_context(fewer_failures())
-            await self._load_certificates()
+            await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
@@ -94,6 +109,9 @@ class Archive:
                     shutdown_grace=settings.shutdown_grace,
                     ssl=settings.tls,
                 )
+            )
+            self.jobs = await stack.enter_async_context(
+                Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
@@ -133,10 +151,25 @@ class Archive:
         assert self._storage is not None
         return self._storage
 
-    async def reload_tls(self) -> None:
-        """Read the TLS certificates again, for those who connect from now on. Raises `UsageError` when they cannot be used."""
+    async def reconfigure(self, settings: Settings) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+
+        Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
+        `UsageError` when something cannot be used: then all is as it was.
+        """
         assert self._server is not None
-        await self._server.reload_tls()
+        async with self._reconfiguring:
+            taken, report = compare(self.settings, settings)
+            await _load_certificates(taken)
+            Access.of(taken)  # what it would refuse: nothing is done by halves
+            if taken.tls is not None:
+                await self._server.reload_tls(taken.tls)
+            await self.access.apply(taken)
+            self.settings = taken
+            if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
+                self._retrieve.tls = taken.node_tls
+        logger.info("reconfigured: %s", report)
+        return report
 
     @property
     def associations(self) -> int:
@@ -168,17 +201,16 @@ class Archive:
             )
         )
 
-    async def _load_certificates(self) -> None:
-        """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self.nodes.values()):
-            return
-        from tomowire.aio.tls import TlsClient
-        from tomowire.aio.tls_context import context_of_client
-
-        for node in self.nodes.values():
-            if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
-                certificate_host(tls.server_hostname or node.host)
-                await context_of_client(tls)
+    def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
+        return Parts(
+            storage=storage,
+            ae_title=self.settings.ae_title,
+            node=self.nodes.get,
+            retrieve=lambda: self._retrieve,
+            keep=self._keep,
+            tls=self.settings.node_tls,
+            deletion=storage.deletion,
+        )
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
@@ -216,7 +248,22 @@ class Archive:
             self._tally.refused(association)
             raise
         self._tally.stored(association, is_new=stored.is_new)
+        if stored.is_new:
+            self.quotas.grew(request.data.received)
         return SUCCESS
+
+
+async def _load_certificates(settings: Settings) -> None:
+    """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+    if not any(node.tls for node in settings.nodes):
+        return
+    from tomowire.aio.tls import TlsClient
+    from tomowire.aio.tls_context import context_of_client
+
+    for node in settings.nodes:
+        if (tls := node.way(settings.node_tls or TlsClient())) is not None:
+            certificate_host(tls.server_hostname or node.host)
+            await context_of_client(tls)
 
 
 def _load_retrievals() -> None:

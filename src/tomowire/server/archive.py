@@ -14,6 +14,7 @@ from tomowire.aio.threads import finished
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
+from tomowire.server.deletion import Deletion
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.backend import IndexBackend, backend_for
@@ -28,7 +29,7 @@ _INGEST_WORKERS: Final = 4
 
 class ArchiveStorage:
     """`async with ArchiveStorage(path) as storage`: `storage.ingest` stores, `storage.index` answers questions about them, and
-    `storage.records` is the rest of the database.
+    `storage.records` is the rest of the database, and `storage.deletion` deletes.
 
     `policy` says what becomes of an object that is stored already with other content. `fsync=False` gives up the promise that what
     got Success survives a power cut. `busy_timeout` (seconds) is how long to wait for another process that holds the index.
@@ -39,6 +40,7 @@ class ArchiveStorage:
     ingest: Ingest
     index: IndexReaders
     records: Records
+    deletion: Deletion
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class ArchiveStorage:
             self.index = IndexReaders(self.backend)
             stack.push_async_callback(self.index.close)
             self.records = await stack.enter_async_context(Records(self.backend.engine))
+            self.deletion = await stack.enter_async_context(Deletion(commit))
             self.ingest = Ingest(directory, commit, workers)
             self._cleanup = stack.pop_all()
         return self

@@ -33,6 +33,7 @@ from tomowire.server.incoming import DuplicatePolicy, NewObject, Outcome, Stored
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.journal import Intent, Journal
 from tomowire.server.posix import sync_file
+from tomowire.server.removal import Removing
 from tomowire.services.file_writing import write_all
 
 Result = Stored | StoreFailed
@@ -69,6 +70,7 @@ class BatchWriter:
         self._fsync = directory.fsync
         self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
         self._journal = Journal(directory.journal_path, fsync=directory.fsync)
+        self.removing: Final = Removing(directory, index, self._folders)
         self._leftovers: list[str] = []
         """Files that could not be removed, or not yet: named in each journal until they are gone."""
 
@@ -87,6 +89,7 @@ class BatchWriter:
         return [item.result for item in items if item.result is not None]
 
     def close(self) -> None:
+        self.removing.close()
         self._folders.close()
         self._journal.close()
 
@@ -221,7 +224,7 @@ class BatchWriter:
         for item in items:
             item.result = Stored(item.uid, Outcome.STORED if item.replaces is None else Outcome.REPLACED, item.path)
             if item.replaces is not None:
-                self._remove(item.replaces.name.path)
+                self._supersede(item.replaces.name)
             if item.new.part is not None:
                 _unlink_part(item.new.part)
         if self._leftovers:
@@ -237,6 +240,13 @@ class BatchWriter:
             self._leftovers.append(item.path)
         else:
             self._remove(item.path)
+
+    def _supersede(self, name: ObjectName) -> None:
+        try:
+            self.removing.supersede([name])
+        except (OSError, IndexUnavailable) as error:
+            logger.warning("%s cannot be removed now: %s", name.path, error)
+            self._leftovers.append(name.path)
 
     def _remove(self, path: str) -> None:
         try:

@@ -2,6 +2,7 @@
 
     <data directory>/
         lock                                                   held (flock) for as long as a process uses the directory
+        hold                                                   held (flock) while no file may be removed: see `hold`
         index.sqlite                                           what is known about the objects
         incoming/journal, incoming/<n>.part                    what is not stored yet: see `journal` and `recovery`
         objects/<ab>/<study>/<series>/<instance>[-<n>].dcm     the objects: Part 10 files (PS3.10 7.1)
@@ -39,7 +40,8 @@ take away more.)"""
 _OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
 _INDEX: Final = "index.sqlite"
 _LOCK: Final = "lock"
-_NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, "lost+found"})
+_HOLD: Final = "hold"
+_NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, _HOLD, "lost+found"})
 """What may be in a folder that becomes a data directory: what a start leaves that was killed at once, and what a new disk has."""
 _PART_SUFFIX: Final = ".part"
 
@@ -165,6 +167,10 @@ class DataDirectory:
     @property
     def index_path(self) -> Path:
         return self.root / _INDEX
+
+    @property
+    def hold_path(self) -> Path:
+        return self.root / _HOLD
 
     @property
     def journal_path(self) -> Path:

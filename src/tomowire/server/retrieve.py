@@ -55,7 +55,7 @@ _MOST_TO_ONE: Final = 16
 class ArchiveRetrieve:
     """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
     destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there. Those with TLS are called by
-    `tls`.
+    `tls`. Both may change: a move that comes then goes by what is said then.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
-        self._tls = tls or TlsClient()
+        self.tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
@@ -99,15 +99,23 @@ class ArchiveRetrieve:
             return None
         if Right.MOVE_DESTINATION not in node.may:
             raise RetrieveFailed(NOT_AUTHORIZED, f"objects may not be sent to {node.ae_title}")
+        return self.destination_of(node)
+
+    def destination_of(self, node: Node) -> Destination:
+        """Where a node is, and how it is called. All who send to it share its associations."""
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
-        tls = node.way(self._tls)
+        tls = node.way(self.tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
+
+    async def locate(self, uids: Sequence[str]) -> Sequence[DicomFile]:
+        """The files of these objects, in that order; one without SOP class for what cannot be sent. Raises `IndexUnavailable`."""
+        return await self._index.ask(partial(self._located, uids))
 
     async def _files(self, uids: _Uids) -> AsyncIterator[Sequence[DicomFile]]:
         for batch in uids:
             try:
-                files = await self._index.ask(partial(self._located, batch))
+                files = await self.locate(batch)
             except IndexUnavailable as error:
                 logger.error("%d objects cannot be sent: the index cannot be used: %s", len(batch), error)
                 files = [_unsendable(self._root, uid) for uid in batch]

@@ -1,4 +1,4 @@
-"""Jobs, the audit trail, users and their tokens, protected studies."""
+"""Jobs, the audit trail, users and their tokens, protected studies, files to be removed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def upgrade() -> None:
     _audit()
     _users()
     _protected_studies()
+    _removals()
 
 
 def _jobs() -> None:
@@ -27,6 +28,7 @@ def _jobs() -> None:
         sa.Column("job_key", _KEY, nullable=False),
         sa.Column("job_id", _TEXT, nullable=False),
         sa.Column("kind", _TEXT, nullable=False),
+        sa.Column("node", _TEXT, nullable=False),
         sa.Column("parameters", _TEXT, nullable=False),
         sa.Column("state", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -39,6 +41,16 @@ def _jobs() -> None:
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("error", _TEXT, nullable=False),
+        sa.Column("items_total", sa.Integer(), nullable=False),
+        sa.Column("items_done", sa.Integer(), nullable=False),
+        sa.Column("items_warning", sa.Integer(), nullable=False),
+        sa.Column("items_failed", sa.Integer(), nullable=False),
+        sa.Column("bytes_total", sa.BigInteger(), nullable=True),
+        sa.Column("bytes_done", sa.BigInteger(), nullable=False),
+        sa.Column("resumed_at", sa.BigInteger(), nullable=True),
+        sa.Column("resumed_items", sa.Integer(), nullable=False),
+        sa.Column("resumed_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("result", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("job_key", name=op.f("pk_jobs")),
         sa.UniqueConstraint("job_id", name=op.f("uq_jobs_job_id")),
     )
@@ -54,7 +66,9 @@ def _jobs() -> None:
         sa.ForeignKeyConstraint(["job_key"], ["jobs.job_key"], name=op.f("fk_job_items_job_key"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_key", "position", name=op.f("pk_job_items")),
     )
-    op.create_index(op.f("ix_job_items_job_key_state"), "job_items", ["job_key", "state"], unique=False)
+    op.create_index(
+        op.f("ix_job_items_job_key_state_position"), "job_items", ["job_key", "state", "position"], unique=False
+    )
 
 
 def _audit() -> None:
@@ -110,3 +124,16 @@ def _protected_studies() -> None:
         sa.Column("reason", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_protected_studies")),
     )
+
+
+def _removals() -> None:
+    op.create_table(
+        "removals",
+        sa.Column("removal_key", _KEY, nullable=False),
+        sa.Column("study_instance_uid", _TEXT, nullable=False),
+        sa.Column("series_instance_uid", _TEXT, nullable=False),
+        sa.Column("sop_instance_uid", _TEXT, nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("removal_key", name=op.f("pk_removals")),
+    )
+    op.create_index(op.f("ix_removals_sop_instance_uid"), "removals", ["sop_instance_uid"], unique=False)
