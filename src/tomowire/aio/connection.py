@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final, cast
 
 from tomowire.aio.blocks import FIRST_BLOCK_SIZE, Block, BlockPool
-from tomowire.aio.sockets import INTERNET, QUICK_ACK, SMALL_READ, acknowledge_now, bytes_sent, prepare
+from tomowire.aio.sockets import INTERNET, QUICK_ACK, SMALL_READ, acknowledge_now, prepare
 from tomowire.aio.writing import direct_descriptor, write_buffers
 
 if TYPE_CHECKING:
@@ -243,12 +243,6 @@ class Connection(asyncio.BufferedProtocol):
     def unsent(self) -> int:
         """How many bytes wait for the kernel to take them."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
-    @property
-    def bytes_sent(self) -> int | None:
-        """How many bytes the peer has got, those of TLS included; None where the system does not tell."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        return bytes_sent(sock) if sock is not None else None
 
     @property
     def last_heard(self) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
-import sys
 from contextlib import suppress
 from typing import Final
 
@@ -35,22 +33,3 @@ def acknowledge_now(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
     except OSError:
         return  # the connection is gone: that will be told in its own way
-
-
-# linux/tcp.h: `tcpi_bytes_acked` of `struct tcp_info`, since Linux 4.1.
-_TCP_INFO: Final = 11
-_BYTES_ACKNOWLEDGED: Final = struct.Struct("120x Q")
-
-
-def bytes_sent(sock: socket.socket) -> int | None:
-    """How many bytes the other end has got, those of TLS included; None where the system does not tell.
-
-    The kernel counts them anyway: it costs nothing until somebody asks.
-    """
-    if sys.platform != "linux":
-        return None
-    try:
-        told = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_ACKNOWLEDGED.size)
-    except (OSError, NotImplementedError, TypeError):
-        return None
-    return int(_BYTES_ACKNOWLEDGED.unpack(told)[0]) if len(told) == _BYTES_ACKNOWLEDGED.size else None

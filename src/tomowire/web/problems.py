@@ -7,11 +7,13 @@ no more than that: what it was about is in the log.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from tomowire.errors import ConnectFailed, IndexUnavailable, TomowireError, UsageError
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.types import ExceptionHandler
 
 logger: Final = logging.getLogger("tomowire.http")
+
+Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 PROBLEM: Final = "application/problem+json"
 MISTAKE: Final = "this is a mistake of the server; its log tells more"
@@ -65,7 +66,7 @@ def problem_response(
     return JSONResponse(body, status, headers, PROBLEM)
 
 
-def handlers() -> dict[type[Exception] | int, ExceptionHandler]:
+def handlers() -> dict[int | type[Exception], Handler]:
     """What Starlette and FastAPI answer instead of their own texts."""
     from fastapi.exceptions import RequestValidationError
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 logger: Final = logging.getLogger("tomowire.http")
 
@@ -114,7 +115,7 @@ class _State(ServerState):
     """Each answer says when it was made (RFC 9110 6.6.1)."""
 
     @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
         return [(b"date", formatdate(usegmt=True).encode("ascii"))]
 
     @default_headers.setter
@@ -149,7 +150,8 @@ class HttpConnection(H11Protocol):
     @property
     def is_answering(self) -> bool:
         """Whether a request has come that is not answered yet."""
-        return self.cycle is not None and not self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -159,7 +161,8 @@ class HttpConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.is_answering:
-            self._header = _stopped(self._header)
+            _stop(self._header)
+            self._header = None
         elif self._header is None:
             self._expect_header()
         self._watch_closing()
@@ -183,13 +186,16 @@ class HttpConnection(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.transport.is_closing():
-            self._stalled = _stopped(self._stalled)
+            _stop(self._stalled)
+            self._stalled = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn forgets it when the connection broke
-        self._header = _stopped(self._header)
-        self._stalled = _stopped(self._stalled)
+        _stop(self._header)
+        self._header = None
+        _stop(self._stalled)
+        self._stalled = None
         self._tell_gone(self)
 
     # What `tls_handshake` hands over as to a `BufferedProtocol`
@@ -215,6 +221,6 @@ class HttpConnection(H11Protocol):
             self._stalled = self.loop.call_later(STALL_TIMEOUT, self.transport.abort)
 
 
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
+def _stop(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from tomowire.aio.threads import finished
 from tomowire.errors import ConnectFailed, UsageError
@@ -16,6 +16,7 @@ from tomowire.errors import ConnectFailed, UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tomowire.aio.connection import Connection
     from tomowire.aio.tls_acceptor import TlsAcceptor
     from tomowire.server.app import Archive
     from tomowire.server.changes import Reconfigured
@@ -62,15 +63,16 @@ class HttpServer:
     async def __aenter__(self) -> Self:
         # What this imports takes a second, in which associations are served.
         load = asyncio.get_running_loop().run_in_executor(None, self._load)
-        self._app, self._connections = await finished(load)
+        app, connections = await finished(load)
         settings = self._settings
-        accept: Callable[[], asyncio.BaseProtocol] = self._connections.new
+        accept: Callable[[], asyncio.BaseProtocol] = connections.new
         if settings.certificate is not None:
             self._tls = await _tls_acceptor(settings)
-            accept = self._tls.accepting(self._connections.new)
+            accept = self._tls.accepting(cast("Callable[[], Connection]", connections.new))
         elif settings.key is not None:
             raise UsageError(f"the HTTP key {settings.key} is of no use without its certificate")
         await self._listen(accept)
+        self._app, self._connections = app, connections
         logger.info("HTTP on %s", self.url)
         return self
 
@@ -129,6 +131,7 @@ class HttpServer:
 
 async def _tls_acceptor(settings: HttpSettings) -> TlsAcceptor:
     from tomowire.aio.tls import TlsServer
+    from tomowire.aio.connection import Connection
     from tomowire.aio.tls_acceptor import TlsAcceptor
 
     assert settings.certificate is not None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Annotated, Final
-from weakref import WeakKeyDictionary
 
 from fastapi import Path
 from pydantic import Field
@@ -22,9 +20,6 @@ logger: Final = logging.getLogger("tomowire.http")
 
 router = topic("associations")
 
-_numbers: Final[WeakKeyDictionary[Association, int]] = WeakKeyDictionary()
-_next: Final = count(1)
-
 
 class Context(Model):
     """An accepted presentation context."""
@@ -39,7 +34,7 @@ class Context(Model):
 class OpenAssociation(Model):
     """An association."""
 
-    id: int = Field(description="Of this association as long as the archive runs.")
+    id: int = Field(description="The one that the log has too; another one after a restart.")
     calling_ae_title: str
     called_ae_title: str
     peer: str = Field(description="`host:port` of the other end.", examples=["192.0.2.7:40210"])
@@ -49,7 +44,7 @@ class OpenAssociation(Model):
     seconds: float
     seconds_quiet: float = Field(description="Since something last came from the peer.")
     bytes_received: int
-    bytes_sent: int | None = Field(description="Null where the operating system does not tell.")
+    bytes_sent: int
     messages_received: int
     messages_sent: int
     maximum_length: int = Field(description="Of a P-DATA-TF that the peer takes; 0 is no limit.")
@@ -89,15 +84,9 @@ async def abort_association(here: Here, association_id: AssociationId) -> None:
     association.abort()
 
 
-def _number(association: Association) -> int:
-    if association not in _numbers:
-        _numbers[association] = next(_next)
-    return _numbers[association]
-
-
 def _find(here: Here, number: int) -> Association:
     for each in here.archive.server.associations:
-        if _numbers.get(each) == number:
+        if each.number == number:
             return each
     raise Problem(404, f"there is no association {number}, or not any more")
 
@@ -107,7 +96,7 @@ def _shown(association: Association) -> OpenAssociation:
     information = agreement.request.user_information
     certificate = association.peer_certificate
     return OpenAssociation(
-        id=_number(association),
+        id=association.number,
         calling_ae_title=association.calling_ae_title,
         called_ae_title=association.called_ae_title,
         peer=association.peer_address,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from tomowire.aio.threads import finished
 from tomowire.web.problems import Problem
+
+T = TypeVar("T")
 
 _BLOCK: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -74,7 +76,7 @@ class FileResponse(Response):
             yield block
 
 
-def _in_thread(work: partial[bytes] | partial[int]) -> asyncio.Future[int | bytes]:
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     return asyncio.get_running_loop().run_in_executor(None, work)
 
 

@@ -70,7 +70,7 @@ async def _events(here: Asked, query: LogQuery) -> AsyncGenerator[str, None]:
     here.gate.streams += 1
     closing = asyncio.ensure_future(here.closing.wait())
     try:
-        async with aclosing(here.archive.log_tail.subscribe(query.limit)) as lines:  # type: ignore[type-var]
+        async with aclosing(here.archive.log_tail.subscribe(query.limit)) as lines:
             reading: asyncio.Future[dict[str, Any]] | None = None
             try:
                 while True:

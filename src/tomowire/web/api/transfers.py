@@ -69,17 +69,14 @@ class ReindexRequest(Model):
     study_instance_uids: Uids
 
 
-_JOB = {"status_code": 202}
-
-
-@router.post("/send", **_JOB, **operation("send", Role.OPERATOR, body=True))
+@router.post("/send", status_code=202, **operation("send", Role.OPERATOR, body=True))
 async def send(here: Here, response: Response, request: SendRequest) -> JobSummary:
     """Send all that the archive has of studies, series or instances to a node (C-STORE). The answer is the job that does it."""
     job = await here.archive.jobs.send(_LEVELS[request.level], request.uids, request.node, by=here.principal.name)
     return _accepted(response, JobSummary(**job_fields(job)))
 
 
-@router.post("/retrieve", **_JOB, **operation("retrieve", Role.OPERATOR, body=True))
+@router.post("/retrieve", status_code=202, **operation("retrieve", Role.OPERATOR, body=True))
 async def retrieve(here: Here, response: Response, request: RetrieveRequest) -> JobSummary:
     """Retrieve studies, series or instances from a node into this archive. The answer is the job that does it."""
     job = await here.archive.jobs.retrieve(
@@ -94,7 +91,7 @@ async def retrieve(here: Here, response: Response, request: RetrieveRequest) -> 
     return _accepted(response, JobSummary(**job_fields(job)))
 
 
-@router.post("/query", **_JOB, **operation("query", Role.OPERATOR, body=True))
+@router.post("/query", status_code=202, **operation("query", Role.OPERATOR, body=True))
 async def query(here: Here, response: Response, request: QueryRequest) -> JobSummary:
     """Ask a node (C-FIND). The answer is the job that does it; `getJob` has what was found as its `result`."""
     job = await here.archive.jobs.query(
@@ -103,14 +100,14 @@ async def query(here: Here, response: Response, request: QueryRequest) -> JobSum
     return _accepted(response, JobSummary(**job_fields(job)))
 
 
-@router.post("/delete", **_JOB, **operation("delete", Role.OPERATOR, body=True))
+@router.post("/delete", status_code=202, **operation("delete", Role.OPERATOR, body=True))
 async def delete(here: Here, response: Response, request: DeleteRequest) -> JobSummary:
     """Delete studies, series or instances, each of them atomically. The answer is the job that does it."""
     job = await here.archive.jobs.delete(_LEVELS[request.level], request.uids, by=here.principal.name)
     return _accepted(response, JobSummary(**job_fields(job)))
 
 
-@router.post("/reindex", **_JOB, **operation("reindex", Role.ADMINISTRATOR, body=True))
+@router.post("/reindex", status_code=202, **operation("reindex", Role.ADMINISTRATOR, body=True))
 async def reindex(here: Here, response: Response, request: ReindexRequest) -> JobSummary:
     """Read the files of studies again, and mend what the index says of them. The answer is the job that does it."""
     job = await here.archive.jobs.reindex(request.study_instance_uids, by=here.principal.name)
