@@ -16,6 +16,9 @@ from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.audit.audit import Audit
+from tomowire.server.audit.events import ApplicationStarted, ApplicationStopped
+from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
@@ -23,12 +26,15 @@ from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
+from tomowire.server.logs import LogTail
+from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
+from tomowire.server.witness import Witness
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
@@ -62,6 +68,8 @@ class Archive:
     deletion: Deletion
     protection: Protection
     quotas: Quotas
+    audit: Audit
+    """What happens is told to it; there from the start on."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -69,6 +77,9 @@ class Archive:
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
         self._reconfiguring = asyncio.Lock()
+        self.metrics: Final = Metrics()
+        self.log: Final = LogTail()
+        """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -82,10 +93,19 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
+            stack.enter_context(self.log.installed())
+            stack.enter_context(fewer_failures())
+            self.audit = await stack.enter_async_context(
+                Audit(storage.records, storage.root, teller_of(settings), enabled=settings.audit.enabled)
+            )
+            witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
+            self._witness = witness
+            stack.callback(self.audit.record, ApplicationStopped())
+            stack.callback(witness.close)
+            self._measure(storage)
             self.deletion = storage.deletion
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
-            stack.enter_context(fewer_failures())
             await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
@@ -93,17 +113,11 @@ class Archive:
                 listen(
                     settings.bind,
                     settings.port,
-                    services=[
-                        Guarded(Right.ECHO, Verification()),
-                        Guarded(Right.STORE, Storage(self._keep, any_sop_class=settings.any_sop_class)),
-                        Guarded(
-                            Right.QUERY, Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True)
-                        ),
-                        Guarded(Right.RETRIEVE, Later([model.get for model in Model], self._get)),
-                        Guarded(Right.RETRIEVE, Later([model.move for model in Model], self._move)),
-                    ],
+                    services=self._services(storage, witness),
                     offers=self.access.offers,
-                    on_ended=self._tally.end,
+                    on_established=witness.on_established,
+                    on_ended=witness.on_ended,
+                    on_rejected=witness.on_rejected,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
@@ -113,6 +127,7 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
+            self.audit.record(ApplicationStarted())
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -212,6 +227,19 @@ class Archive:
             deletion=storage.deletion,
         )
 
+    def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
+        served = self.metrics.on_served
+        find = witness.find(ArchiveFind(storage.index, self.settings.ae_title).answer)
+        get = Later([model.get for model in Model], self._get)
+        move = Later([model.move for model in Model], self._move)
+        return [
+            Guarded(Right.ECHO, Measured(Verification(), served)),
+            Guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
+            Guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
+            Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
+            Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
+        ]
+
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
 
@@ -227,9 +255,11 @@ class Archive:
         from tomowire.server.retrieve import ArchiveRetrieve
 
         assert self._storage is not None
-        return ArchiveRetrieve(
+        retrieve = ArchiveRetrieve(
             self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
+        retrieve.watch = self._witness.exports.watch
+        return retrieve
 
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
@@ -245,12 +275,25 @@ class Archive:
         try:
             stored = await self._storage.ingest.receive(incoming, request.data)
         except StoreFailed:
-            self._tally.refused(association)
+            self._witness.refused(request)
             raise
-        self._tally.stored(association, is_new=stored.is_new)
+        self._witness.stored(request, stored)
         if stored.is_new:
             self.quotas.grew(request.data.received)
         return SUCCESS
+
+    def _measure(self, storage: ArchiveStorage) -> None:
+        """Have the metrics of what is behind the services told."""
+        metrics, audit = self.metrics, self.audit
+        storage.commit.on_batch = metrics.on_batch
+        storage.writer.on_commit = metrics.index_commits.observe
+        metrics.watch_storage(storage)
+        metrics.watch_audit(audit)
+
+    def _address_of(self, ae_title: str) -> str:
+        """Where the node with this title is; nothing if there is none."""
+        node = self.nodes.get(ae_title)
+        return f"{node.host}:{node.port}" if node is not None else ""
 
 
 async def _load_certificates(settings: Settings) -> None:

@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire._version import __version__
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tomowire.aio.association import Association
     from tomowire.aio.serving import IncomingRequest, ServiceProvider
+    from tomowire.server.archive import ArchiveStorage
+    from tomowire.server.audit.audit import Audit
 
 logger: Final = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._measures: list[Measure] = []
-        self._live: Callable[[], Iterable[Association]] = tuple
+        self._open: set[Association] = set()
+        self._moving = Lock()  # the bytes of an association from there to here: a counter must not be seen to shrink
         started = time.time()
         own: dict[Labels, float] = {(__version__, platform.python_version()): 1.0}
         self.watch("tomowire_build_info", "What is running.", lambda: own, ("version", "python"))
@@ -74,7 +77,7 @@ class Metrics:
         self._objects()
 
     def _associations(self) -> None:
-        self.watch("tomowire_associations", "Associations that are open.", lambda: float(len(list(self._live()))))
+        self.watch("tomowire_associations", "Associations that are open.", lambda: len(self._open))
         self.accepted = self._counter("tomowire_associations_accepted", "Associations that were accepted.")
         self.rejected = self._counter(
             "tomowire_associations_rejected",
@@ -92,15 +95,21 @@ class Metrics:
         self.watch(
             "tomowire_received_bytes",
             "Bytes received on associations, headers included.",
-            lambda: self._received + sum(each.connection.bytes_received for each in self._live()),
+            lambda: self._bytes()[0],
             kind="counter",
         )
         self.watch(
             "tomowire_sent_bytes",
             "Bytes sent on associations, headers included.",
-            lambda: self._sent + sum(each.connection.bytes_sent for each in self._live()),
+            lambda: self._bytes()[1],
             kind="counter",
         )
+
+    def _bytes(self) -> tuple[int, int]:
+        """Received and sent."""
+        with self._moving:
+            received = self._received + sum(each.connection.bytes_received for each in self._open)
+            return received, self._sent + sum(each.connection.bytes_sent for each in self._open)
 
     def _objects(self) -> None:
         self.stored = self._counter(
@@ -136,33 +145,45 @@ class Metrics:
         """Have `look` asked for a figure, or one for each label, whenever the metrics are read, in the thread that reads them."""
         self._measures.append(Watched(name, meaning, look, labels, kind))
 
-    def watch_associations(self, live: Callable[[], Iterable[Association]]) -> None:
-        """`live` gives the associations that are open."""
-        self._live = live
-
-    def watch_disk(self, path: Path) -> None:
-        """The file system that the objects are on."""
+    def watch_storage(self, storage: ArchiveStorage) -> None:
+        """The objects on their way in, and the file system that they are on."""
 
         def free() -> float:
-            found = os.statvfs(path)
+            found = os.statvfs(storage.root)
             return float(found.f_bavail * found.f_frsize)
 
         def size() -> float:
-            found = os.statvfs(path)
+            found = os.statvfs(storage.root)
             return float(found.f_blocks * found.f_frsize)
 
+        self.watch("tomowire_store_queue_objects", "Objects that wait to be stored.", lambda: storage.commit.waiting)
         self.watch("tomowire_disk_free_bytes", "Room that is left where the objects are.", free)
         self.watch("tomowire_disk_size_bytes", "Size of the file system that the objects are on.", size)
 
+    def watch_audit(self, audit: Audit) -> None:
+        """The audit trail."""
+        self.watch("tomowire_audit_queue_events", "Audit events that are not in the trail yet.", lambda: audit.waiting)
+        self.watch(
+            "tomowire_audit_events",
+            "Audit events in the trail, since the start.",
+            lambda: audit.written,
+            kind="counter",
+        )
+        self.watch("tomowire_audit_lost_events", "Audit events that were lost.", lambda: audit.lost, kind="counter")
+
     def on_established(self, association: Association) -> None:
         self.accepted.add()
+        with self._moving:
+            self._open.add(association)
 
     def on_ended(self, association: Association) -> None:
         end = association.end
         if end is not None:
             self.ended.add(1, (end.how.value,))
-        self._received += association.connection.bytes_received
-        self._sent += association.connection.bytes_sent
+        with self._moving:
+            self._open.discard(association)
+            self._received += association.connection.bytes_received
+            self._sent += association.connection.bytes_sent
 
     def on_rejected(self, association: Association) -> None:
         why = association.rejection
@@ -176,8 +197,11 @@ class Metrics:
 
     def on_served(self, request: IncomingRequest, seconds: float) -> None:
         """A request is over, answered or not."""
-        service = _SERVICES.get(type(request.message).__name__, _OTHER)
-        self.requests.observe(seconds, (service, _status_of(request)))
+        service, status = _SERVICES.get(type(request.message).__name__, _OTHER), _status_of(request)
+        self.requests.observe(seconds, (service, status))
+        if service == "c-store" and status in ("failure", "aborted"):
+            code = f"{request.final.status:04X}" if request.final is not None else "none"
+            self.refused.add(1, (code,))
 
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format. May look at the disk: not for the event loop's thread."""
@@ -213,11 +237,11 @@ class Metrics:
 
 
 class Measured:
-    """A service provider whose requests are counted and timed."""
+    """A service provider whose requests are timed: `on_served` gets each that is over, with the seconds that it took."""
 
-    def __init__(self, provider: ServiceProvider, metrics: Metrics) -> None:
+    def __init__(self, provider: ServiceProvider, on_served: Callable[[IncomingRequest, float], object]) -> None:
         self._provider = provider
-        self._metrics = metrics
+        self._on_served = on_served
         if (related := getattr(provider, "related_transfer_syntaxes", None)) is not None:
             self.related_transfer_syntaxes = related  # `AcceptsRelated`
 
@@ -235,7 +259,7 @@ class Measured:
         try:
             await self._provider.handle(request)
         finally:
-            self._metrics.on_served(request, time.perf_counter() - begun)
+            self._on_served(request, time.perf_counter() - begun)
 
 
 def _status_of(request: IncomingRequest) -> str:

@@ -53,7 +53,8 @@ _BETWEEN_COMPLAINTS: Final = 60.0
 class Audit:
     """`async with Audit(records, root, teller) as audit`; `audit.record(event)`, from any thread.
 
-    `root` is the data directory, for the anchor. `forward` is given every entry that has been written, and must not block.
+    `root` is the data directory, for the anchor. `forward` is given every entry that has been written, and must not block. Without
+    `enabled` nothing is recorded, and what is there can be read.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Audit:
         root: Path,
         teller: Teller,
         *,
+        enabled: bool = True,
         forward: Callable[[Entry], None] | None = None,
         room: int = ROOM,
         first_write: float = _FIRST_WRITE,
@@ -71,6 +73,7 @@ class Audit:
         self._records = records
         self._root = root
         self._teller = teller
+        self._enabled = enabled
         self._forward = forward
         self._room = room
         self._interval = interval
@@ -99,6 +102,8 @@ class Audit:
 
     def record(self, event: AuditEvent) -> None:
         """Have `event` written down, as of now. Returns at once, and never fails."""
+        if not self._enabled:
+            return
         moment = time.time_ns() // 1000
         if get_ident() == self._thread:
             self._take(moment, event)

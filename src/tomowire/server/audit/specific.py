@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.server.audit import codes, events
 from tomowire.server.audit.events import AuditEvent, Party, Patient, Study
 from tomowire.server.audit.messages import AuditMessage, Participant, ParticipantObject
 from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from tomowire.server.settings import Settings
 
 _PERSON: Final = "1"
 _SYSTEM: Final = "2"
@@ -38,6 +42,14 @@ class Teller:
     ae_titles: tuple[str, ...] = ()
     address: str = ""
     trail_uri: str = ""
+
+
+def teller_of(settings: Settings) -> Teller:
+    """The teller for an archive."""
+    host = socket.gethostname()
+    address = host if settings.bind in ("", "0.0.0.0", "::") else settings.bind
+    titles = (settings.ae_title, *getattr(settings, "aliases", ()))
+    return Teller(f"{settings.ae_title}@{host}", titles, address, settings.data_dir.absolute().as_uri())
 
 
 def kind_of(event: AuditEvent) -> str:
