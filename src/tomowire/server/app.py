@@ -157,8 +157,19 @@ class Archive:
     @property
     def port(self) -> int:
         """The DICOM port that is listened on."""
+        return self.server.port
+
+    @property
+    def server(self) -> Server:
+        """The DICOM port with its associations."""
         assert self._server is not None
-        return self._server.port
+        return self._server
+
+    @property
+    def storage(self) -> ArchiveStorage:
+        """The objects, the index and the other records."""
+        assert self._storage is not None
+        return self._storage
 
     async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
         """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
