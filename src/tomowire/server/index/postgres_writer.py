@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
@@ -23,11 +24,16 @@ _ATTEMPTS: Final = 3
 """At a transaction that the server has chosen as the victim of a deadlock. It takes another writer for that."""
 
 
+def _postgres(sql: str) -> bytes:
+    """A statement of `statements` or `deleting` as psycopg writes its parameters."""
+    return re.sub(r":(\w+)", r"%(\1)s", sql.replace("?", "%s")).encode()
+
+
 _FIND: Final = numbered(statements.FIND_OBJECT + " WHERE sop_instance_uid = ANY(?)")
 _COUNT: Final = "UPDATE archive SET last_batch = {} WHERE id = 1"
 _INSERT, _, _VALUES = statements.INSERT_INSTANCE.partition(" VALUES ")
 _COPY: Final = (_INSERT.replace("INSERT INTO", "COPY") + " FROM STDIN").encode()
-_DELETE_UPWARDS: Final = tuple(sql.replace(":key", "$1").encode() for sql in statements.DELETE_UPWARDS)
+_DELETE_UPWARDS: Final = tuple(map(_postgres, statements.DELETE_UPWARDS))
 
 
 class PostgresWriter:
@@ -74,7 +80,7 @@ class PostgresWriter:
 
     def _find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         with self._session.working() as connection:
-            rows = connection.execute(_FIND, (array_of(sop_instance_uids),), prepare=True).fetchall()
+            rows = _quick(connection, _FIND, [array_of(sop_instance_uids)]).fetchall()
         return {row.name.sop_instance_uid: row for row in map(indexed_object, rows)}
 
     def _insert(self, batch: int, rows: Sequence[NewRow]) -> None:
@@ -94,8 +100,7 @@ class PostgresWriter:
                     _delete(connection, row.replaces.instance_id)
             keys = self._series.of(connection, records)
             if len(rows) <= _FEW:
-                sql, parameters = _insertion(batch, keys, rows)
-                connection.execute(sql, parameters, prepare=True)
+                _quick(connection, *_insertion(batch, keys, rows))
                 _commit(connection, b"COMMIT")
             else:
                 _copy(connection, keys, rows)
@@ -106,6 +111,11 @@ def indexed_object(row: Sequence[Any]) -> IndexedObject:
     """From the columns of `statements.FIND_OBJECT`."""
     key, study, series, instance, generation, *rest = row
     return IndexedObject(key, ObjectName(study, series, instance, generation), *rest)
+
+
+def _quick(connection: Connection, sql: bytes, parameters: Sequence[Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+    """Run a statement whose parameters are $1, $2, ...: prepared, and not searched for them each time, however long it is."""
+    return psycopg.RawCursor(connection).execute(sql, parameters, prepare=True)
 
 
 def _insertion(batch: int, keys: Sequence[int], rows: Sequence[NewRow]) -> tuple[bytes, list[Any]]:
@@ -132,7 +142,10 @@ def _copy(connection: Connection, keys: Sequence[int], rows: Sequence[NewRow]) -
 def _commit(connection: Connection, sql: bytes, parameters: Sequence[Any] | None = None) -> None:
     """Run the statement that commits."""
     try:
-        connection.execute(sql, parameters, prepare=parameters is not None)
+        if parameters is None:
+            connection.execute(sql)
+        else:
+            _quick(connection, sql, parameters)
     except psycopg.Error as error:
         if is_of_a_value(error):
             raise
@@ -144,7 +157,7 @@ def _delete(connection: Connection, instance_key: int) -> None:
     """Remove an instance, and the series, the study and the patient that this leaves empty."""
     key = instance_key
     for statement in _DELETE_UPWARDS:
-        row = connection.execute(statement, (key,)).fetchone()
+        row = connection.execute(statement, {"key": key}).fetchone()
         if row is None:  # it has other children
             break
         key = row[0]
