@@ -38,6 +38,11 @@ _PREPARE: Final = (
 _STATE: Final = b"SELECT archive_id, last_batch FROM archive WHERE id = 1"
 
 
+def is_free(connection: Connection) -> bool:
+    """Whether nobody writes to the index. If so, this connection keeps others from it until it is closed."""
+    return connection.execute(f"SELECT pg_try_advisory_lock({_WRITING})".encode()).fetchone() == (True,)
+
+
 class PostgresSession:
     """`with session.working() as connection`: a connection that no other writer of this index has.
 
