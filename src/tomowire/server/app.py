@@ -138,12 +138,6 @@ class Archive:
         await self._stack.__aexit__(kind, error, traceback)
 
     @property
-    def server(self) -> Server:
-        """What listens, and has the associations."""
-        assert self._server is not None
-        return self._server
-
-    @property
     def users(self) -> Users:
         """Who may use it over HTTP."""
         assert self._users is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,8 @@ from tomowire.errors import IndexUnavailable
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sqlalchemy import Connection, Engine
 
     from tomowire.server.index import postgres_connect
