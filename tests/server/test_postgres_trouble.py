@@ -33,7 +33,7 @@ def wire(postgres: Cluster) -> Iterator[Wire]:
 @pytest.fixture
 def url(postgres: Cluster, wire: Wire, postgres_url: str) -> str:
     """The database, by way of the wire."""
-    return postgres.url(postgres_url.rpartition("/")[2], port=wire.port)
+    return postgres.url(postgres_url.rpartition("/")[2], port=wire.port) + "?connect_timeout=2"
 
 
 @pytest.fixture(autouse=True)
