@@ -87,6 +87,9 @@ class PostgresWriter:
     def _insert(self, batch: int, rows: Sequence[NewRow]) -> None:
         records = [row.record for row in rows]
         with self._session.working() as connection:
+            if not rows:
+                _commit(connection, _COUNT.format(int(batch)).encode())
+                return
             if (
                 (keys := self._series.known(records)) is not None
                 and len(rows) <= _FEW
