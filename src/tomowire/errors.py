@@ -28,6 +28,7 @@
     ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
+    ├── StudyProtected            a study that is protected is not deleted
     ├── MemoryShort               a data set does not fit in the memory that a server may use
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
     ├── OperationFailed           a DIMSE-N operation could not be performed; knows the status it means
@@ -253,6 +254,10 @@ class IndexUnavailable(TomowireError):
         super().__init__(message)
         self.in_doubt = in_doubt
         self.is_damage = is_damage
+
+
+class StudyProtected(TomowireError):
+    """The study, or what is in it, is not deleted: somebody has protected it. The text names it."""
 
 
 class MemoryShort(TomowireError):

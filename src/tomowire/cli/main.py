@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "config": "tomowire.cli.config",
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
+    "jobs": "tomowire.cli.jobs",
     "listen": "tomowire.cli.listen",
     "move": "tomowire.cli.move",
     "query": "tomowire.cli.query",

@@ -61,13 +61,15 @@ class AuditSettings:
 
 @value()
 class JobSettings:
-    """How jobs are worked on: so many at once, each tried so often, with waits that double from `first_wait` to `longest_wait`. A
-    process that says nothing for `lease` has lost its jobs to the next."""
+    """How jobs are worked on: so many at once, and of those for one node; each is tried so often without getting on, with waits
+    whose bound doubles from `first_wait` to `longest_wait`: half an hour in all. A process that says nothing for `lease` has lost
+    its jobs to the next. `keep_finished` is how long those that are over can be looked at."""
 
     at_once: int = 4
-    attempts: int = 5
+    at_once_for_node: int = 1
+    attempts: int = 15
     first_wait: float = 2.0
-    longest_wait: float = 300.0
+    longest_wait: float = 600.0
     lease: float = 30.0
     keep_finished: float = 30 * 86400.0
 

@@ -23,6 +23,7 @@ CREATE TABLE jobs (
 	job_key INTEGER NOT NULL,
 	job_id TEXT NOT NULL,
 	kind TEXT NOT NULL,
+	node TEXT NOT NULL,
 	parameters TEXT NOT NULL,
 	state TEXT NOT NULL,
 	created_at BIGINT NOT NULL,
@@ -35,6 +36,16 @@ CREATE TABLE jobs (
 	lease_until BIGINT,
 	cancel_requested BOOLEAN NOT NULL,
 	error TEXT NOT NULL,
+	items_total INTEGER NOT NULL,
+	items_done INTEGER NOT NULL,
+	items_warning INTEGER NOT NULL,
+	items_failed INTEGER NOT NULL,
+	bytes_total BIGINT,
+	bytes_done BIGINT NOT NULL,
+	resumed_at BIGINT,
+	resumed_items INTEGER NOT NULL,
+	resumed_bytes BIGINT NOT NULL,
+	result TEXT NOT NULL,
 	CONSTRAINT pk_jobs PRIMARY KEY (job_key),
 	CONSTRAINT uq_jobs_job_id UNIQUE (job_id)
 );
@@ -69,6 +80,15 @@ CREATE TABLE protected_studies (
 	reason TEXT NOT NULL,
 	CONSTRAINT pk_protected_studies PRIMARY KEY (study_instance_uid)
 );
+CREATE TABLE removals (
+	removal_key INTEGER NOT NULL,
+	study_instance_uid TEXT NOT NULL,
+	series_instance_uid TEXT NOT NULL,
+	sop_instance_uid TEXT NOT NULL,
+	generation INTEGER NOT NULL,
+	CONSTRAINT pk_removals PRIMARY KEY (removal_key)
+);
+CREATE INDEX ix_removals_sop_instance_uid ON removals (sop_instance_uid);
 CREATE TABLE users (
 	user_name TEXT NOT NULL,
 	password_hash TEXT NOT NULL,
@@ -86,7 +106,7 @@ CREATE TABLE job_items (
 	CONSTRAINT pk_job_items PRIMARY KEY (job_key, position),
 	CONSTRAINT fk_job_items_job_key FOREIGN KEY(job_key) REFERENCES jobs (job_key) ON DELETE CASCADE
 );
-CREATE INDEX ix_job_items_job_key_state ON job_items (job_key, state);
+CREATE INDEX ix_job_items_job_key_state_position ON job_items (job_key, state, position);
 CREATE TABLE studies (
 	study_key INTEGER NOT NULL,
 	patient_key INTEGER NOT NULL,
@@ -210,3 +230,5 @@ CREATE TABLE instances (
 	CONSTRAINT fk_instances_series_key FOREIGN KEY(series_key) REFERENCES series (series_key)
 );
 CREATE INDEX ix_instances_series_key_received_at_data_set_size ON instances (series_key, received_at, data_set_size);
+CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END;
+CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END;

@@ -1,0 +1,204 @@
+"""`tomowire jobs`: what an archive works on beside its associations; it need not be running."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tomowire.cli.configured import data_dir_option
+from tomowire.cli.options import AeTitle, json_option
+from tomowire.cli.running import ExitCode, complain, run, set_up_logging
+from tomowire.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from tomowire.server.jobs.jobs import Jobs
+    from tomowire.server.jobs.model import Job, JobItem
+
+_STATES: Final = ("making", "waiting", "running", "done", "failed", "cancelled")
+_KINDS: Final = ("send", "retrieve", "query", "delete", "reindex")
+_PAGE: Final = 1000
+
+_id_argument = click.argument("job_id", metavar="JOB")
+
+
+@click.group
+def command() -> None:
+    """Look at an archive's jobs, make them, retry and cancel them.
+
+    They are in the index: this works whether the archive runs or not. Only an archive that runs works on them.
+    """
+
+
+@command.command("list")
+@data_dir_option
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only these; may be repeated.")
+@click.option("--kind", "kinds", type=click.Choice(_KINDS), multiple=True, help="Only these; may be repeated.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Show at most so many.")
+@json_option
+def list_(data_dir: Path, states: tuple[str, ...], kinds: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Show jobs, those made last first."""
+
+    async def work(jobs: Jobs) -> int:
+        from tomowire.cli.jobs_table import print_table
+
+        found = await jobs.list(state=states, kind=kinds, limit=limit)
+        if as_json:
+            click.echo(json.dumps({"jobs": [job.as_dict() for job in found]}))
+        else:
+            print_table(found)
+        return ExitCode.OK
+
+    _with_jobs(data_dir, work)
+
+
+@command.command
+@data_dir_option
+@_id_argument
+@click.option("--items", is_flag=True, help="Name each object too, or what else the job is about.")
+@json_option
+def show(data_dir: Path, job_id: str, items: bool, as_json: bool) -> None:
+    """Show one job, and what has failed of it. With --json the answers to a query too."""
+
+    async def work(jobs: Jobs) -> int:
+        from tomowire.cli.jobs_table import as_text, item_line
+
+        job = await _found(jobs, job_id)
+        rows = _items(jobs, job.job_id, None if items else "failed")
+        if as_json:
+            click.echo(
+                json.dumps({**job.as_dict(), "result": job.result, "items": [_row(each) async for each in rows]})
+            )
+        else:
+            click.echo(as_text(job))
+            async for each in rows:
+                click.echo(item_line(each))
+        return ExitCode.OK
+
+    _with_jobs(data_dir, work)
+
+
+@command.command
+@data_dir_option
+@_id_argument
+@json_option
+def retry(data_dir: Path, job_id: str, as_json: bool) -> None:
+    """Try again what has failed or was cancelled, as far as it was not acknowledged; what waits is tried now."""
+
+    async def work(jobs: Jobs) -> int:
+        before = await _found(jobs, job_id)
+        after = await jobs.retry(before.job_id)
+        assert after is not None
+        if after.state not in ("waiting", "running"):
+            complain(f"job {after.job_id} is {after.state}: there is nothing to try again")
+        return _told(data_dir, after, as_json=as_json, ok=after.state in ("waiting", "running"))
+
+    _with_jobs(data_dir, work)
+
+
+@command.command
+@data_dir_option
+@_id_argument
+@json_option
+def cancel(data_dir: Path, job_id: str, as_json: bool) -> None:
+    """Cancel a job. An archive that works on it finishes the object that it is sending, and stops."""
+
+    async def work(jobs: Jobs) -> int:
+        before = await _found(jobs, job_id)
+        after = await jobs.cancel(before.job_id)
+        assert after is not None
+        is_cancelled = after.cancel_requested and not (after.is_over and before.is_over)
+        if not is_cancelled and after.state != "cancelled":
+            complain(f"job {after.job_id} is {after.state} already")
+        return _told(data_dir, after, as_json=as_json, ok=is_cancelled or after.state == "cancelled")
+
+    _with_jobs(data_dir, work)
+
+
+@command.command
+@data_dir_option
+@click.argument("node", type=AeTitle())
+@click.option("--patient-id", "patients", multiple=True, help="All of a patient; may be repeated.")
+@click.option("--study-uid", "studies", multiple=True, help="A study; may be repeated.")
+@click.option("--series-uid", "series", multiple=True, help="A series; may be repeated.")
+@click.option("--instance-uid", "instances", multiple=True, help="One object; may be repeated.")
+@json_option
+def send(
+    data_dir: Path,
+    node: str,
+    patients: tuple[str, ...],
+    studies: tuple[str, ...],
+    series: tuple[str, ...],
+    instances: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a job that sends what the archive has of these to NODE, the AE title of a node in its configuration."""
+    given = {"PATIENT": patients, "STUDY": studies, "SERIES": series, "IMAGE": instances}
+    named = {level: uids for level, uids in given.items() if uids}
+    if len(named) != 1:
+        raise click.UsageError(
+            "say what to send: --patient-id, --study-uid, --series-uid or --instance-uid, one of them"
+        )
+    [(level, uids)] = named.items()
+
+    async def work(jobs: Jobs) -> int:
+        return _told(data_dir, await jobs.send(level, uids, node, by=_user()), as_json=as_json)
+
+    _with_jobs(data_dir, work)
+
+
+def _with_jobs(data_dir: Path, work: Callable[[Jobs], Awaitable[int]]) -> None:
+    set_up_logging(0)
+
+    async def run_it() -> int:
+        from tomowire.server.jobs.opening import open_jobs
+        from tomowire.server.settings import Settings
+
+        with open_jobs(Settings(data_dir=data_dir)) as jobs:
+            return await work(jobs)
+
+    run(run_it())
+
+
+async def _found(jobs: Jobs, job_id: str) -> Job:
+    if (job := await jobs.get(job_id)) is None:
+        raise UsageError(f"there is no job {job_id}")
+    return job
+
+
+async def _items(jobs: Jobs, job_id: str, state: str | None) -> AsyncIterator[JobItem]:
+    after = -1
+    while page := await jobs.items(job_id, state=state, after=after, limit=_PAGE):
+        for item in page:
+            yield item
+        after = page[-1].position
+
+
+def _row(item: JobItem) -> dict[str, object]:
+    return {"uid": item.uid, "state": item.state, "status": item.status, "comment": item.comment}
+
+
+def _told(data_dir: Path, job: Job, *, as_json: bool, ok: bool = True) -> int:
+    """Say what has become of the job, and have an archive that runs look at it."""
+    from tomowire.server.jobs.bell import ring
+
+    is_running = ring(data_dir)
+    if as_json:
+        click.echo(json.dumps(job.as_dict()))
+    else:
+        click.echo(job.job_id)
+    if not is_running and not job.is_over:
+        complain("no archive runs on this data directory now: the job waits for one")
+    return ExitCode.OK if ok else ExitCode.FAILED
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "command line"

@@ -1,0 +1,83 @@
+"""Jobs for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tomowire.cli.running import printable
+
+if TYPE_CHECKING:
+    from tomowire.server.jobs.model import Job, JobItem
+
+_TITLES: Final = ("Job", "Kind", "Node", "State", "Done", "Failed", "Left", "Made", "Error")
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_MICROSECONDS: Final = 1_000_000
+
+
+def print_table(jobs: Sequence[Job]) -> None:
+    """One line for each job; nothing without one."""
+    rows = [_TITLES, *map(_row, jobs)]
+    if len(rows) == 1:
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def as_text(job: Job) -> str:
+    """All that there is to say of one job, in lines."""
+    progress = job.progress
+    size = _size(progress.bytes_done)
+    if progress.bytes_total is not None:
+        size += f" of {_size(progress.bytes_total)}"
+    if progress.bytes_per_second is not None:
+        size += f", {_size(progress.bytes_per_second)}/s"
+    facts = {
+        "job": job.job_id,
+        "kind": f"{job.kind} to {job.node}" if job.kind == "send" else f"{job.kind} {job.node}".rstrip(),
+        "state": f"{job.state}{', to be cancelled' if job.cancel_requested and not job.is_over else ''}",
+        "done": f"{progress.done} of {progress.total}, {progress.warnings} with a warning, {progress.failed} failed",
+        "bytes": size,
+        "time left": "" if progress.seconds_left is None else _seconds(progress.seconds_left),
+        "made": f"{_moment(job.created_at)} by {job.created_by}",
+        "next attempt": _moment(job.not_before) if job.state == "waiting" and job.attempts else "",
+        "ended": _moment(job.finished_at) if job.finished_at is not None else "",
+        "error": job.error,
+    }
+    return "\n".join(f"{name + ':':13} {printable(text)}" for name, text in facts.items() if text)
+
+
+def item_line(item: JobItem) -> str:
+    """What has become of one item."""
+    status = "" if item.status is None else f" {item.status:04X}H"
+    return printable(f"{item.state:8} {item.uid}{status}{' ' if item.comment else ''}{item.comment}")
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    progress = job.progress
+    left = "" if progress.seconds_left is None else _seconds(progress.seconds_left)
+    counts = (f"{progress.done}/{progress.total}", str(progress.failed or ""))
+    texts = (job.job_id, job.kind, job.node, job.state, *counts, left, _moment(job.created_at), job.error)
+    return tuple(map(printable, texts))
+
+
+def _moment(microseconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(microseconds / _MICROSECONDS))
+
+
+def _seconds(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}"
+
+
+def _size(count: float) -> str:
+    for unit in _UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {_UNITS[-1]}"

@@ -1,0 +1,53 @@
+"""What went wrong with a node, in words for an operator: what happened, whose fault it is, what to do; and whether it may pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tomowire.errors import (
+    AssociationError,
+    AssociationRejected,
+    ConnectFailed,
+    NoAcceptedContext,
+    OperationTimeout,
+    TlsFailed,
+)
+from tomowire.server.jobs.work import JobFailed, TryAgain
+from tomowire.services.retrying import is_transient
+
+if TYPE_CHECKING:
+    from tomowire.server.nodes import Node
+
+
+def unknown_node(title: str) -> JobFailed:
+    """The node is not configured (any more)."""
+    return JobFailed(f"the archive knows no node {title}: add it to the configuration, then retry this job")
+
+
+def without_association(node: Node, error: Exception) -> TryAgain | JobFailed:
+    """Why no association was opened, or none lasted."""
+    if isinstance(error, AssociationRejected) and not is_transient(error):
+        return JobFailed(
+            f"{node.address} refuses our associations: {error}; have it accept this archive's AE title, then retry this job"
+        )
+    if isinstance(error, AssociationRejected):
+        return TryAgain(f"{node.address} has no association for us now: {error}")
+    if isinstance(error, TlsFailed):
+        return TryAgain(f"there is no TLS with {node.address}: {error}; compare the certificates of both sides")
+    if isinstance(error, ConnectFailed):
+        return TryAgain(f"{node.address} cannot be reached: {error}; see whether it is up, and its host and port")
+    if isinstance(error, OperationTimeout):
+        return TryAgain(f"{node.address} did not answer in time: {error}")
+    return TryAgain(f"{node.address} ended the association: {error}")
+
+
+def is_of_association(error: Exception) -> bool:
+    """Whether no association could be opened: that is no fault of the object that was to be sent."""
+    return isinstance(error, AssociationError) and error.agreement is None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an object that failed by this may well be sent later."""
+    if isinstance(error, NoAcceptedContext):
+        return False
+    return isinstance(error, AssociationError | OperationTimeout)

@@ -1,0 +1,47 @@
+"""Deleting studies, series and instances of the archive, one after the other: each is there, or it is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tomowire.errors import IndexUnavailable, TomowireError
+from tomowire.server.jobs.claim import Settled
+from tomowire.server.jobs.model import ItemState
+from tomowire.server.jobs.work import JobFailed
+from tomowire.services.models import Level
+
+if TYPE_CHECKING:
+    from tomowire.server.jobs.parts import Deletes, Parts
+    from tomowire.server.jobs.work import Work
+
+
+class Deleting:
+    """`await Deleting(parts).run(work)`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def run(self, work: Work) -> None:
+        if (deletion := self._parts.deletion) is None:
+            raise JobFailed("this archive cannot delete")
+        level = Level(work.job.parameters["level"])
+        async for item in work.items():
+            try:
+                await _delete(deletion, level, item.uid, work.job.created_by)
+            except IndexUnavailable:
+                raise
+            except (TomowireError, OSError) as error:
+                settled = Settled(item.position, ItemState.FAILED, comment=str(error))
+            else:
+                settled = Settled(item.position, ItemState.DONE)
+            await work.settling.add(settled)
+
+
+async def _delete(deletion: Deletes, level: Level, uid: str, by: str) -> None:
+    """What is gone already is gone: a former attempt may have been killed right after it."""
+    if level is Level.STUDY:
+        await deletion.study(uid, by=by)
+    elif level is Level.SERIES:
+        await deletion.series(uid, by=by)
+    else:
+        await deletion.instance(uid, by=by)

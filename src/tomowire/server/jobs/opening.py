@@ -1,0 +1,33 @@
+"""The jobs of an archive, from a command: it may be running at the same time, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.server.index.backend import backend_for
+from tomowire.server.jobs.jobs import Jobs
+from tomowire.server.records import Records
+
+if TYPE_CHECKING:
+    from tomowire.server.settings import Settings
+
+
+@contextmanager
+def open_jobs(settings: Settings) -> Iterator[Jobs]:
+    """Jobs to be made, looked at and changed; nobody works on them here.
+
+    Raises `UsageError` when there is no archive, or its index is not current; `IndexUnavailable`.
+    """
+    backend = backend_for(settings.index_url, settings.data_dir)
+    try:
+        backend.open_reader().close()
+    except (UsageError, IndexUnavailable) as error:
+        raise type(error)(f"{backend.name}: {error}") from error
+    records = Records(backend.engine)
+    try:
+        yield Jobs(records, settings.jobs)
+    finally:
+        records.close()

@@ -1,0 +1,111 @@
+"""Remote retrieve: what a node has into this archive, by the one way in: with C-GET, or with a C-MOVE to ourselves.
+
+What an attempt that was cut off has brought is there; it comes again with the next, and the archive knows it for the same.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from tomowire.errors import AssociationError, OperationTimeout, QueryFailed, RetrieveFailed, UsageError
+from tomowire.server.jobs.blame import unknown_node, without_association
+from tomowire.server.jobs.claim import Settled
+from tomowire.server.jobs.model import ItemState
+from tomowire.services.models import Level
+from tomowire.services.peer import Peer
+from tomowire.services.query import Query
+from tomowire.services.retrieval import Retrieved
+
+if TYPE_CHECKING:
+    from tomowire.protocol.status import Status
+    from tomowire.server.jobs.model import JobItem
+    from tomowire.server.jobs.parts import Parts
+    from tomowire.server.jobs.work import Work
+    from tomowire.server.nodes import Node
+    from tomowire.services.storage_scp import StoreRequest
+
+
+class Retrieving:
+    """`await Retrieving(parts).run(work)`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def run(self, work: Work) -> None:
+        node = self._parts.node(work.job.node)
+        if node is None:
+            raise unknown_node(work.job.node)
+        async with peer_at(node, self._parts) as peer:
+            async for item in work.items():
+                await work.settling.add(await work.unless_stopped(self._settled(work, node, peer, item)))
+
+    async def _settled(self, work: Work, node: Node, peer: Peer, item: JobItem) -> Settled:
+        """Retrieve one entity, and say what has become of it. Raises `TryAgain` or `JobFailed` when there is no association."""
+        try:
+            return await self._retrieve(work, peer, item)
+        except (QueryFailed, RetrieveFailed) as error:
+            may_pass = 0xA700 <= error.status <= 0xA7FF
+            state = ItemState.WAITING if may_pass else ItemState.FAILED
+            return Settled(item.position, state, error.status, str(error))
+        except (AssociationError, OperationTimeout) as error:
+            raise without_association(node, error) from error
+        except ExceptionGroup as failures:
+            lost = failures.subgroup((AssociationError, OperationTimeout))
+            state = ItemState.FAILED if lost is None else ItemState.WAITING
+            return Settled(item.position, state, comment=_said(failures))
+
+    async def _retrieve(self, work: Work, peer: Peer, item: JobItem) -> Settled:
+        query = _query(work, item.uid)
+        count, failed = 0, ""
+
+        async def keep(request: StoreRequest) -> Status:
+            return await self._parts.keep(request)
+
+        if work.job.parameters["method"] == "move":
+            async with aclosing(peer.move(query, self._parts.ae_title)) as progress:
+                async for each in progress:
+                    count = each.completed + each.warning + each.failed
+        else:
+            async with aclosing(peer.get(query, keep)) as news:
+                async for one in news:
+                    if isinstance(one, Retrieved):
+                        count += 1
+                        work.settling.received(0 if one.is_failure else one.size)
+                        failed = failed or (f"{one.sop_instance_uid}: {one.status}" if one.is_failure else "")
+        if failed:
+            return Settled(item.position, ItemState.FAILED, comment=failed)
+        if not count:
+            return Settled(item.position, ItemState.FAILED, comment="the node has nothing of it")
+        return Settled(item.position, ItemState.DONE, 0, f"{count} objects")
+
+
+def peer_at(node: Node, parts: Parts) -> Peer:
+    """A node as a `Peer` of this archive."""
+    from tomowire.aio.tls import TlsClient
+
+    tls = node.way(parts.tls or TlsClient())
+    options: dict[str, Any] = {"ssl": tls} if tls is not None else {}
+    return Peer(node.address, aet=parts.ae_title, **options)
+
+
+def _query(work: Work, uid: str) -> Query:
+    parameters = work.job.parameters
+    study, series = parameters.get("study_uid"), parameters.get("series_uid")
+    match Level(parameters["level"]):
+        case Level.PATIENT:
+            return Query.patients().patient_id(uid)
+        case Level.STUDY:
+            return Query.study(uid)
+        case Level.SERIES:
+            return Query.series(study).series_uid(uid)
+        case Level.IMAGE:
+            return Query.images(study, series).sop_instance_uid(uid)
+    raise UsageError(f"there is no level {parameters['level']}")
+
+
+def _said(failures: BaseExceptionGroup[BaseException]) -> str:
+    """The first of them, and how many there are."""
+    first = failures.exceptions[0]
+    count = len(failures.exceptions)
+    return f"{first}" if count == 1 else f"{count} failures: {first}"
