@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -22,7 +21,7 @@ from tomowire._version import __version__
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.checksum import new_checksum
-from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, DataDirectory
+from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import IndexBackend
@@ -254,5 +253,3 @@ def _size(path: Path) -> int | None:
         return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-

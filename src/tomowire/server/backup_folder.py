@@ -238,8 +238,6 @@ def _read_point(folder: Path) -> Point:
     try:
         facts = json.loads((folder / _POINT).read_bytes())
         problems = tuple(Problem(each["path"], each["explanation"]) for each in facts["problems"])
-        return Point(
-            folder.name, folder, facts["made_at"], facts["objects"], facts["bytes"], facts["copied"], problems
-        )
+        return Point(folder.name, folder, facts["made_at"], facts["objects"], facts["bytes"], facts["copied"], problems)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder / _POINT} cannot be read: {error}") from error

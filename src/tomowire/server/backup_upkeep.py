@@ -128,5 +128,3 @@ def require_keep(keep: int | None) -> None:
     """Raises `UsageError` for a number of points that would leave none."""
     if keep is not None and keep < 1:
         raise UsageError("at least one point is kept")
-
-

@@ -119,7 +119,9 @@ def _go_on_counting(connection: Connection) -> None:
         ).scalar()
         greatest = connection.execute(select(func.max(key))).scalar()
         if sequence is not None and greatest is not None:
-            connection.execute(text("SELECT setval(:sequence, :greatest)"), {"sequence": sequence, "greatest": greatest})
+            connection.execute(
+                text("SELECT setval(:sequence, :greatest)"), {"sequence": sequence, "greatest": greatest}
+            )
 
 
 def _engine(path: Path) -> Engine:
