@@ -21,6 +21,7 @@ from tomowire.server.audit.events import Change, ConfigurationChanged, Party
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
+from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
@@ -42,6 +43,7 @@ from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
@@ -85,6 +87,8 @@ class Archive:
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
         self._users: Users | None = None
+        self.first_token: Path | None = None
+        """The file with the token of the administrator that was made because nobody could have logged in."""
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -126,6 +130,8 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
+            if needs_login(settings):
+                self.first_token = await first_administrator(self._users, storage.root)
             witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
@@ -212,10 +218,18 @@ class Archive:
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
+                *self._about_the_first_token(),
                 # Nodes call from where they are.
                 *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
+        )
+
+    def _about_the_first_token(self) -> tuple[str, ...]:
+        if self.first_token is None:
+            return ()
+        return (
+            f"  the token of an administrator for HTTP is in {self.first_token}: keep it elsewhere, and remove the file",
         )
 
     def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
