@@ -14,6 +14,7 @@ import click
 from tomowire._version import __version__
 
 _COMMANDS: Final = {
+    "backup": "tomowire.cli.backup",
     "config": "tomowire.cli.config",
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
@@ -21,6 +22,7 @@ _COMMANDS: Final = {
     "listen": "tomowire.cli.listen",
     "move": "tomowire.cli.move",
     "query": "tomowire.cli.query",
+    "restore": "tomowire.cli.restore",
     "retrieve": "tomowire.cli.retrieve",
     "send": "tomowire.cli.send",
     "serve": "tomowire.cli.serve",
