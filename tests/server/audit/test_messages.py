@@ -56,7 +56,12 @@ EVENTS: dict[str, AuditEvent] = {
     "accessed": events.InstancesAccessed(by=PERSON, study=STUDY, action="D"),
     "deleted": events.StudyDeleted(by=PERSON, study=STUDY),
     "deleted by quota": events.StudyDeleted(by=None, study=STUDY),
-    "query": Query(by=STATION, sop_class_uid="1.2.840.10008.5.1.4.1.2.2.1", identifier=b"\x08\0\xff", transfer_syntax_uid="1.2.840.10008.1.2"),
+    "query": Query(
+        by=STATION,
+        sop_class_uid="1.2.840.10008.5.1.4.1.2.2.1",
+        identifier=b"\x08\0\xff",
+        transfer_syntax_uid="1.2.840.10008.1.2",
+    ),
     "moved": Export(destination=STATION, studies=(STUDY, OTHER), requested_by=MODALITY),
     "got": Export(destination=STATION, studies=(STUDY,)),
     "not sent": Export(destination=STATION, studies=(), outcome=Outcome.SERIOUS_FAILURE, reason="A801H"),
@@ -68,7 +73,7 @@ EVENTS: dict[str, AuditEvent] = {
     "changed by the system": events.ConfigurationChanged(by=None, change=Change.SOFTWARE, what="changed: quota"),
     "not allowed": events.AccessRefused(by=PERSON, what="DELETE /api/studies/1.2.3"),
     "lost": events.EventsLost(count=7, reason="the database was away"),
-}  # fmt: skip
+}
 
 
 def test_there_is_one_of_each_kind_of_event() -> None:
@@ -99,32 +104,134 @@ ALERT = ("2", "5", "12")
 NODE_ALERT = ("2", "13", "110182")
 SOURCE, DESTINATION, MEDIA = "110153", "110152", "110154"
 TABLES = {
-    "start": Table(("110100", "DCM", "Application Activity"), "E", (("110120", "Application Start"),), ("110150",), (False,)),
-    "stop": Table(("110100", "DCM", "Application Activity"), "E", (("110121", "Application Stop"),), ("110150",), (False,)),
+    "start": Table(
+        ("110100", "DCM", "Application Activity"), "E", (("110120", "Application Start"),), ("110150",), (False,)
+    ),
+    "stop": Table(
+        ("110100", "DCM", "Application Activity"), "E", (("110121", "Application Stop"),), ("110150",), (False,)
+    ),
     "log used": Table(("110101", "DCM", "Audit Log Used"), "R", (), (None, None), (True, False), (("2", "13", "12"),)),
-    "begun": Table(("110113", "DCM", "Security Alert"), "E", (("110126", "Node Authentication"),), (None, None), (False, False), (NODE_ALERT,)),
-    "refused": Table(("110113", "DCM", "Security Alert"), "E", (("110126", "Node Authentication"),), (None, None), (False, False), (NODE_ALERT,)),
-    "ended": Table(("association-ended", "99TOMOWIRE", "Association Ended"), "E", (), (None, None), (False, True), (NODE_ALERT,)),
-    "sending": Table(("110102", "DCM", "Begin Transferring DICOM Instances"), "E", (), (SOURCE, DESTINATION, None), (False, False, True), (STUDY_OBJECT, PATIENT_OBJECT)),
-    "sending back": Table(("110102", "DCM", "Begin Transferring DICOM Instances"), "E", (), (SOURCE, DESTINATION), (False, True), (STUDY_OBJECT, PATIENT_OBJECT)),
-    "transferred": Table(("110104", "DCM", "DICOM Instances Transferred"), "C", (), (SOURCE, DESTINATION), (True, False), (STUDY_OBJECT, PATIENT_OBJECT)),
-    "transferred again": Table(("110104", "DCM", "DICOM Instances Transferred"), "R", (), (SOURCE, DESTINATION), (True, False), (STUDY_OBJECT, PATIENT_OBJECT)),
-    "accessed": Table(("110103", "DCM", "DICOM Instances Accessed"), "D", (), (None, None), (True, False), (STUDY_OBJECT, PATIENT_OBJECT)),
-    "deleted": Table(("110105", "DCM", "DICOM Study Deleted"), "D", (), (None, None), (True, False), (STUDY_OBJECT, PATIENT_OBJECT)),
-    "deleted by quota": Table(("110105", "DCM", "DICOM Study Deleted"), "D", (), (None,), (False,), (STUDY_OBJECT, PATIENT_OBJECT)),
+    "begun": Table(
+        ("110113", "DCM", "Security Alert"),
+        "E",
+        (("110126", "Node Authentication"),),
+        (None, None),
+        (False, False),
+        (NODE_ALERT,),
+    ),
+    "refused": Table(
+        ("110113", "DCM", "Security Alert"),
+        "E",
+        (("110126", "Node Authentication"),),
+        (None, None),
+        (False, False),
+        (NODE_ALERT,),
+    ),
+    "ended": Table(
+        ("association-ended", "99TOMOWIRE", "Association Ended"), "E", (), (None, None), (False, True), (NODE_ALERT,)
+    ),
+    "sending": Table(
+        ("110102", "DCM", "Begin Transferring DICOM Instances"),
+        "E",
+        (),
+        (SOURCE, DESTINATION, None),
+        (False, False, True),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
+    "sending back": Table(
+        ("110102", "DCM", "Begin Transferring DICOM Instances"),
+        "E",
+        (),
+        (SOURCE, DESTINATION),
+        (False, True),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
+    "transferred": Table(
+        ("110104", "DCM", "DICOM Instances Transferred"),
+        "C",
+        (),
+        (SOURCE, DESTINATION),
+        (True, False),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
+    "transferred again": Table(
+        ("110104", "DCM", "DICOM Instances Transferred"),
+        "R",
+        (),
+        (SOURCE, DESTINATION),
+        (True, False),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
+    "accessed": Table(
+        ("110103", "DCM", "DICOM Instances Accessed"),
+        "D",
+        (),
+        (None, None),
+        (True, False),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
+    "deleted": Table(
+        ("110105", "DCM", "DICOM Study Deleted"), "D", (), (None, None), (True, False), (STUDY_OBJECT, PATIENT_OBJECT)
+    ),
+    "deleted by quota": Table(
+        ("110105", "DCM", "DICOM Study Deleted"), "D", (), (None,), (False,), (STUDY_OBJECT, PATIENT_OBJECT)
+    ),
     "query": Table(("110112", "DCM", "Query"), "E", (), (SOURCE, DESTINATION), (True, False), (("2", "24", "110181"),)),
-    "moved": Table(("110106", "DCM", "Export"), "R", (), (DESTINATION, SOURCE, SOURCE, MEDIA), (False, False, True, False), (STUDY_OBJECT, STUDY_OBJECT, PATIENT_OBJECT, PATIENT_OBJECT)),
-    "got": Table(("110106", "DCM", "Export"), "R", (), (DESTINATION, SOURCE, MEDIA), (True, False, False), (STUDY_OBJECT, PATIENT_OBJECT)),
+    "moved": Table(
+        ("110106", "DCM", "Export"),
+        "R",
+        (),
+        (DESTINATION, SOURCE, SOURCE, MEDIA),
+        (False, False, True, False),
+        (STUDY_OBJECT, STUDY_OBJECT, PATIENT_OBJECT, PATIENT_OBJECT),
+    ),
+    "got": Table(
+        ("110106", "DCM", "Export"),
+        "R",
+        (),
+        (DESTINATION, SOURCE, MEDIA),
+        (True, False, False),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
     "not sent": Table(("110106", "DCM", "Export"), "R", (), (DESTINATION, SOURCE, MEDIA), (True, False, False)),
-    "import": Table(("110107", "DCM", "Import"), "C", (), (DESTINATION, DESTINATION, "110155"), (True, False, False), (STUDY_OBJECT, STUDY_OBJECT, PATIENT_OBJECT, PATIENT_OBJECT)),
+    "import": Table(
+        ("110107", "DCM", "Import"),
+        "C",
+        (),
+        (DESTINATION, DESTINATION, "110155"),
+        (True, False, False),
+        (STUDY_OBJECT, STUDY_OBJECT, PATIENT_OBJECT, PATIENT_OBJECT),
+    ),
     "login": Table(("110114", "DCM", "User Authentication"), "E", (("110122", "Login"),), (None, None), (True, False)),
-    "login refused": Table(("110114", "DCM", "User Authentication"), "E", (("110122", "Login"),), (None, None), (True, False)),
-    "logout": Table(("110114", "DCM", "User Authentication"), "E", (("110123", "Logout"),), (None, None), (True, False)),
-    "changed": Table(("110113", "DCM", "Security Alert"), "E", (("110128", "Network Configuration"),), (None, None), (True, False), (ALERT,)),
-    "changed by the system": Table(("110113", "DCM", "Security Alert"), "E", (("110131", "Software Configuration"),), (None,), (False,), (ALERT,)),
-    "not allowed": Table(("110113", "DCM", "Security Alert"), "E", (("110132", "Use of Restricted Function"),), (None, None), (True, False), (ALERT,)),
-    "lost": Table(("110113", "DCM", "Security Alert"), "E", (("110133", "Audit Recording Stopped"),), (None,), (False,), (ALERT,)),
-}  # fmt: skip
+    "login refused": Table(
+        ("110114", "DCM", "User Authentication"), "E", (("110122", "Login"),), (None, None), (True, False)
+    ),
+    "logout": Table(
+        ("110114", "DCM", "User Authentication"), "E", (("110123", "Logout"),), (None, None), (True, False)
+    ),
+    "changed": Table(
+        ("110113", "DCM", "Security Alert"),
+        "E",
+        (("110128", "Network Configuration"),),
+        (None, None),
+        (True, False),
+        (ALERT,),
+    ),
+    "changed by the system": Table(
+        ("110113", "DCM", "Security Alert"), "E", (("110131", "Software Configuration"),), (None,), (False,), (ALERT,)
+    ),
+    "not allowed": Table(
+        ("110113", "DCM", "Security Alert"),
+        "E",
+        (("110132", "Use of Restricted Function"),),
+        (None, None),
+        (True, False),
+        (ALERT,),
+    ),
+    "lost": Table(
+        ("110113", "DCM", "Security Alert"), "E", (("110133", "Audit Recording Stopped"),), (None,), (False,), (ALERT,)
+    ),
+}
 
 
 def coded(element: ElementTree.Element) -> tuple[str, str]:
