@@ -80,7 +80,7 @@ class Archive:
         """Who may do what; `access.apply` has other settings of it in force."""
         self._reconfiguring = asyncio.Lock()
         self.metrics: Final = Metrics()
-        self.log: Final = LogTail()
+        self.log_tail: Final = LogTail()
         """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
@@ -97,7 +97,7 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
-            stack.enter_context(self.log.installed())
+            stack.enter_context(self.log_tail.installed())
             stack.enter_context(fewer_failures())
             self.audit = await stack.enter_async_context(
                 Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
@@ -158,12 +158,6 @@ class Archive:
     def port(self) -> int:
         """The DICOM port that is listened on."""
         return self.server.port
-
-    @property
-    def server(self) -> Server:
-        """The DICOM port with its associations."""
-        assert self._server is not None
-        return self._server
 
     @property
     def storage(self) -> ArchiveStorage:
