@@ -12,6 +12,7 @@
     │   └── TooManyLogins         nor will they be looked at for some seconds
     ├── InvalidUid                text that is not a UID (also a ValueError)
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    │   ├── ConfigurationInvalid  a configuration has mistakes; knows all of them, each with its file, key and line
     │   ├── UnknownUser           no user, or no token, of that name
     │   ├── UserExists            there is a user of that name already
     │   └── LastAdministrator     without this user nobody could administer the archive
@@ -27,6 +28,7 @@
     ├── PeerMisbehaved            a response that breaks PS3.7: wrong Message ID, no status, ...
     ├── OperationTimeout          no progress within the time allowed (also a TimeoutError)
     ├── IndexUnavailable          the archive's index cannot be used now: locked, disk full, read-only, damaged
+    ├── StudyProtected            a study that is protected is not deleted
     ├── MemoryShort               a data set does not fit in the memory that a server may use
     ├── StoreFailed               an object could not be kept; knows the C-STORE status it means
     ├── OperationFailed           a DIMSE-N operation could not be performed; knows the status it means
@@ -44,7 +46,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tomowire.protocol.negotiation import Agreement
+    from tomowire.server.config.problems import Problem
     from tomowire.wire.pdu import AAssociateRQ
 
 
@@ -116,6 +121,14 @@ class InvalidUid(TomowireError, ValueError):
 
 class UsageError(TomowireError, RuntimeError):
     """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class ConfigurationInvalid(UsageError):
+    """A configuration cannot be used. `problems` are all that is wrong with it; the text has a line for each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
 
 
 class UnknownUser(UsageError):
@@ -241,6 +254,10 @@ class IndexUnavailable(TomowireError):
         super().__init__(message)
         self.in_doubt = in_doubt
         self.is_damage = is_damage
+
+
+class StudyProtected(TomowireError):
+    """The study, or what is in it, is not deleted: somebody has protected it. The text names it."""
 
 
 class MemoryShort(TomowireError):

@@ -26,10 +26,12 @@ from tomowire.server.batch import BatchWriter
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy, NewObject, Stored
 from tomowire.server.index import sqlite_writer
+from tomowire.server.index.deleting import Doomed
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.recovery import recover
 from tomowire.server.reindex import reindex
 from tomowire.server.swap import finish_swap
+from tomowire.services.models import Level
 
 STEPS = (
     "open",
@@ -164,6 +166,11 @@ def store(directory: DataDirectory, job: dict[str, Any], tell: Callable[[Any], N
                     tell({"outcome": outcome_of(result)})
                     if new is not None and new.part is not None:
                         new.part.unlink(missing_ok=True)
+            for study in job.get("deleted", ()):
+                writer.removing.delete(Doomed(Level.STUDY, study))
+                tell({"outcome": "deleted"})
+            if job.get("sweeps"):
+                writer.removing.sweep_all()
 
 
 def outcome_of(result: Stored | StoreFailed | None) -> str:

@@ -76,6 +76,11 @@ class CrashServer:
         }
         return self._run(root, step, event, job)
 
+    def delete(self, root: Path, studies: Sequence[str], *, step: int = NEVER, event: str = "kill") -> Run:
+        """Start, delete `studies` one after the other, remove their files, stop."""
+        job = {"batches": [], "policy": "keep", "links": True, "deleted": list(studies), "sweeps": True}
+        return self._run(root, step, event, job)
+
     def reindex(self, root: Path, *, step: int = NEVER) -> Run:
         """Rebuild the index; or be killed just before `step` (from 1)."""
         return self._run(root, step, "kill", {"batches": None, "links": True})

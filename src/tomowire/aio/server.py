@@ -80,6 +80,11 @@ class Server:
         return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     @property
+    def is_listening(self) -> bool:
+        """Whether callers are let in: the port is open, and nobody has called `close`."""
+        return self._server is not None and self._server.is_serving() and not self._closing
+
+    @property
     def associations(self) -> list[Association]:
         """The associations that are established now."""
         return [each for each in self._connections if each.is_established]
@@ -158,14 +163,15 @@ class Server:
             for future in waiting:
                 future.cancel()
 
-    async def reload_tls(self) -> None:
-        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on.
+    async def reload_tls(self, tls: TlsServer | None = None) -> None:
+        """Read the certificates again: those who connect from now on get the new ones, associations in progress go on. With `tls`
+        that takes the place of what `listen` was given.
 
         Raises `UsageError` when they cannot be used, and where `listen` was not given a `TlsServer`; then all stays as it is.
         """
         if self._tls is None:
             raise UsageError("the server does not use TLS")
-        await self._tls.reload()
+        await self._tls.reload(tls)
 
     async def wait_closed(self) -> None:
         """Wait until someone has called `close`, and all associations are over.
@@ -243,6 +249,9 @@ class Server:
         if self._conduct.on_ended is not None and association.end is not None:
             name = f"{association.title}: the handler of its end"
             self._background.call(self._conduct.on_ended, association, name=name)
+        if self._conduct.on_rejected is not None and association.rejection is not None:
+            name = f"{association.title}: the handler of its rejection"
+            self._background.call(self._conduct.on_rejected, association, name=name)
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)

@@ -50,11 +50,16 @@ class TlsAcceptor:
             async with self._loading:  # who began last has read what is there now
                 self._context = await context_of_server(self._tls)
 
-    async def reload(self) -> None:
-        """Read the certificates again, for connections that come from now on. Raises `UsageError` as `load` does."""
+    async def reload(self, tls: TlsServer | None = None) -> None:
+        """Read the certificates again, or those of `tls`, for connections that come from now on.
+
+        Raises `UsageError` as `load` does.
+        """
         if isinstance(self._tls, SSLContext):
             raise UsageError("an SSLContext of the caller's own cannot be loaded again: give `listen` a TlsServer")
-        await self.load()
+        async with self._loading:
+            self._context = await context_of_server(tls or self._tls)
+            self._tls = tls or self._tls
         logger.info("TLS certificates have been read again: %s", self._tls)
 
     def accepting(self, connection: Callable[[], Connection]) -> Callable[[], asyncio.BaseProtocol]:

@@ -67,6 +67,16 @@ async def context_of_server(tls: TlsServer) -> SSLContext:
     return await asyncio.to_thread(_make_server, tls)
 
 
+def try_client(tls: TlsClient) -> None:
+    """Raises `UsageError` for files or settings that cannot be used. It reads them: not for the event loop."""
+    _make_client(tls)
+
+
+def try_server(tls: TlsServer) -> None:
+    """Raises `UsageError` for files or settings that cannot be used. It reads them: not for the event loop."""
+    _make_server(tls)
+
+
 def check_side(context: SSLContext, *, server_side: bool) -> None:
     """Raises `UsageError` for an `SSLContext` that is made for the other side: every handshake would fail with it."""
     if context.protocol is (ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from tomowire.cli.configured import data_dir_option
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
-from tomowire.cli.serve import data_dir_option
 from tomowire.errors import TomowireError, UsageError
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import click
 from tomowire._version import __version__
 
 _COMMANDS: Final = {
+    "config": "tomowire.cli.config",
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
     "jobs": "tomowire.cli.jobs",
@@ -26,7 +27,7 @@ _COMMANDS: Final = {
 }
 
 # What only the archive needs: the packages of the extra "server".
-_FOR_THE_ARCHIVE: Final = ("alembic", "sqlalchemy", "xxhash")
+_FOR_THE_ARCHIVE: Final = ("alembic", "pydantic", "pydantic_core", "sqlalchemy", "xxhash")
 
 _EPILOG: Final = """\b
 Exit codes, the same for all commands:

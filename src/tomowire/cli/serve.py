@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from tomowire.cli.configured import (
+    Source,
+    config_option,
+    data_dir_option,
+    index_url_option,
+    is_configured,
+    is_given,
+    loaded,
+)
 from tomowire.cli.nodes import node_options
 from tomowire.cli.options import AeTitle
 from tomowire.cli.receiving import (
@@ -21,30 +31,69 @@ from tomowire.cli.receiving import (
     explained,
     stop_signal,
 )
-from tomowire.cli.running import ExitCode, complain, run
-from tomowire.cli.tls import reloading
+from tomowire.cli.reloading import Reloads
+from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tomowire.aio.tls import TlsClient
     from tomowire.cli.receiving import Acceptor
-    from tomowire.server.app import Settings
     from tomowire.server.nodes import Node
+    from tomowire.server.settings import HttpSettings, Settings
 
-DEFAULT_DATA_DIR = Path("tomowire-data")
-DEFAULT_AET = "TOMOWIRE"
+T = TypeVar("T")
+
+DEFAULT_AET: Final = "TOMOWIRE"
 
 
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_DATA_DIR,
-    show_default=True,
-    help="Where objects and index live.",
-)
+def _http_options(command: Callable[..., T]) -> Callable[..., T]:
+    """The options for the HTTP port; it gets `http`."""
+
+    @functools.wraps(command)
+    def gathered(*, http_bind: str, http_port: int, no_http: bool, **others: Any) -> T:
+        from tomowire.server.settings import HttpSettings
+
+        return command(http=None if no_http else HttpSettings(bind=http_bind, port=http_port), **others)
+
+    decorated: Callable[..., T] = gathered
+    for option in (
+        click.option("--no-http", is_flag=True, help="No HTTP port."),
+        click.option(
+            "--http-port",
+            type=click.IntRange(0, 65535),
+            default=8080,
+            show_default=True,
+            help="TCP port for HTTP; 0 picks a free one.",
+        ),
+        click.option("--http-bind", default="127.0.0.1", show_default=True, help="Address to listen on for HTTP."),
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+def _or_configured(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` is for options alone. Where there is a configuration they are put over it, and what they leave open is its."""
+
+    @functools.wraps(command)
+    def gathered(*, config: Path | None, **options: Any) -> None:
+        if not is_configured(config):
+            command(**options)
+            return
+        from tomowire.cli.serve_configured import as_tree
+
+        source = Source(config, as_tree(options, is_given))
+        set_up_logging(options["verbose"])
+        run(_serve(loaded(source.load_for_serving), source))
+
+    decorated: Callable[..., None] = config_option(gathered)
+    return decorated
 
 
 @click.command
+@_or_configured
 @data_dir_option
+@index_url_option
 @click.option(
     "--aet", type=AeTitle(), default=DEFAULT_AET, show_default=True, help="The archive's AE title; others are rejected."
 )
@@ -60,15 +109,18 @@ data_dir_option = click.option(
 @click.option(
     "--allow-unknown-callers", is_flag=True, help="With --bind to more than this machine: let in any calling AE title."
 )
+@_http_options
 @acceptor_options
 @node_options
 def command(
     data_dir: Path,
+    index_url: str | None,
     aet: str,
     duplicates: str,
     any_sop_class: bool,
     allow: tuple[str, ...],
     allow_unknown_callers: bool,
+    http: HttpSettings | None,
     nodes: tuple[Node, ...],
     node_tls: TlsClient | None,
     acceptor: Acceptor,
@@ -77,8 +129,11 @@ def command(
 
     It listens on this machine only unless --bind says otherwise, and then lets in only the peers named with --node,
     each from its host, and the AE titles named with --allow.
+
+    What --config and the environment say (TOMOWIRE_DICOM__PORT) is overridden by options; --node and --allow add to it.
+    SIGHUP has nodes, callers and certificates read again.
     """
-    from tomowire.server.app import Settings
+    from tomowire.server.settings import Settings
 
     settings = Settings(
         data_dir=data_dir,
@@ -95,24 +150,26 @@ def command(
         shutdown_grace=SHUTDOWN_GRACE,
         tls=acceptor.tls,
         node_tls=node_tls,
+        index_url=index_url,
+        http=http,
     )
-    run(_serve(settings))
+    run(_serve(settings, None))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, source: Source | None) -> int:
     from tomowire.server.app import Archive
 
-    archive = Archive(settings)
-    allow_many_files()
-    stop = stop_signal()
-    async with AsyncExitStack() as stack:
-        with explained(settings.bind, settings.port):
-            await stack.enter_async_context(archive)
-        if settings.tls is not None:
-            stack.enter_context(reloading(archive.reload_tls))
-        print(archive.greeting(_program()), file=sys.stderr, flush=True)
-        await stop.wait()
-        complain(closing_words(archive.associations))
+    with Reloads() as reloads:  # SIGHUP ends nothing, from here on
+        archive = Archive(settings)
+        allow_many_files()
+        stop = stop_signal()
+        async with AsyncExitStack() as stack:
+            with explained(settings.bind, settings.port):
+                await stack.enter_async_context(archive)
+            await stack.enter_async_context(reloads.served(archive, source))
+            print(archive.greeting(_program()), file=sys.stderr, flush=True)
+            await stop.wait()
+            complain(closing_words(archive.associations))
     return ExitCode.OK
 
 

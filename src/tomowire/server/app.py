@@ -16,16 +16,25 @@ from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.audit.audit import Audit
+from tomowire.server.audit.events import Change, ConfigurationChanged, Party
+from tomowire.server.audit.specific import teller_of
+from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
+from tomowire.server.logs import LogTail
+from tomowire.server.metrics import Measured, Metrics
+from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
+from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
+from tomowire.server.witness import Witness
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
@@ -36,11 +45,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
+    from tomowire.server.deletion import Deletion
     from tomowire.server.index.reader import Dialect
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
-__all__ = ["Archive", "Settings"]
+__all__ = ["Archive", "Reconfigured", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
 
@@ -55,10 +65,21 @@ class Archive:
     port cannot be had.
     """
 
+    deletion: Deletion
+    protection: Protection
+    quotas: Quotas
+    audit: Audit
+    """What happens is told to it; there from the start on."""
+
     def __init__(self, settings: Settings) -> None:
-        self.settings: Final = settings
+        self.settings = settings
+        """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self._reconfiguring = asyncio.Lock()
+        self.metrics: Final = Metrics()
+        self.log: Final = LogTail()
+        """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
@@ -72,25 +93,30 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
+            stack.enter_context(self.log.installed())
             stack.enter_context(fewer_failures())
-            await self._load_certificates()
+            self.audit = await stack.enter_async_context(
+                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
+            )
+            witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
+            self._witness = witness
+            stack.callback(witness.close)
+            self._measure(storage)
+            self.deletion = storage.deletion
+            self.protection = Protection(storage.records)
+            self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
+            await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
                 listen(
                     settings.bind,
                     settings.port,
-                    services=[
-                        Guarded(Right.ECHO, Verification()),
-                        Guarded(Right.STORE, Storage(self._keep, any_sop_class=settings.any_sop_class)),
-                        Guarded(
-                            Right.QUERY, Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True)
-                        ),
-                        Guarded(Right.RETRIEVE, Later([model.get for model in Model], self._get)),
-                        Guarded(Right.RETRIEVE, Later([model.move for model in Model], self._move)),
-                    ],
+                    services=self._services(storage, witness),
                     offers=self.access.offers,
-                    on_ended=self._tally.end,
+                    on_established=witness.on_established,
+                    on_ended=witness.on_ended,
+                    on_rejected=witness.on_rejected,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
@@ -100,6 +126,7 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
+            witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -124,13 +151,42 @@ class Archive:
     @property
     def port(self) -> int:
         """The DICOM port that is listened on."""
-        assert self._server is not None
-        return self._server.port
+        return self.server.port
 
-    async def reload_tls(self) -> None:
-        """Read the TLS certificates again, for those who connect from now on. Raises `UsageError` when they cannot be used."""
+    @property
+    def server(self) -> Server:
+        """The DICOM port with its associations."""
         assert self._server is not None
-        await self._server.reload_tls()
+        return self._server
+
+    @property
+    def storage(self) -> ArchiveStorage:
+        """The objects, the index and the other records."""
+        assert self._storage is not None
+        return self._storage
+
+    async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
+
+        Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
+        `UsageError` when something cannot be used: then all is as it was.
+        """
+        assert self._server is not None
+        async with self._reconfiguring:
+            taken, report = compare(self.settings, settings)
+            await _load_certificates(taken)
+            Access.of(taken)  # what it would refuse: nothing is done by halves
+            if taken.tls is not None:
+                await self._server.reload_tls(taken.tls)
+            await self.access.apply(taken)
+            await self.audit.apply(taken.audit)
+            self.settings = taken
+            if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
+                self._retrieve.tls = taken.node_tls
+        if report.changed:
+            self.audit.record(ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report)))
+        logger.info("reconfigured: %s", report)
+        return report
 
     @property
     def associations(self) -> int:
@@ -162,18 +218,6 @@ class Archive:
             )
         )
 
-    async def _load_certificates(self) -> None:
-        """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-        if not any(node.tls for node in self.nodes.values()):
-            return
-        from tomowire.aio.tls import TlsClient
-        from tomowire.aio.tls_context import context_of_client
-
-        for node in self.nodes.values():
-            if (tls := node.way(self.settings.node_tls or TlsClient())) is not None:
-                certificate_host(tls.server_hostname or node.host)
-                await context_of_client(tls)
-
     def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
         return Parts(
             storage=storage,
@@ -182,7 +226,21 @@ class Archive:
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             tls=self.settings.node_tls,
+            deletion=storage.deletion,
         )
+
+    def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
+        served = self.metrics.on_served
+        find = witness.find(ArchiveFind(storage.index, self.settings.ae_title).answer)
+        get = Later([model.get for model in Model], self._get)
+        move = Later([model.move for model in Model], self._move)
+        return [
+            Guarded(Right.ECHO, Measured(Verification(), served)),
+            Guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
+            Guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
+            Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
+            Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
+        ]
 
     def _node(self, title: str) -> Node | None:
         return self.nodes.get(title)
@@ -202,9 +260,11 @@ class Archive:
         from tomowire.server.retrieve import ArchiveRetrieve
 
         assert self._storage is not None
-        return ArchiveRetrieve(
+        retrieve = ArchiveRetrieve(
             self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
+        retrieve.watch = self._witness.exports.watch
+        return retrieve
 
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
@@ -220,10 +280,38 @@ class Archive:
         try:
             stored = await self._storage.ingest.receive(incoming, request.data)
         except StoreFailed:
-            self._tally.refused(association)
+            self._witness.refused(request)
             raise
-        self._tally.stored(association, is_new=stored.is_new)
+        self._witness.stored(request, stored)
+        if stored.is_new:
+            self.quotas.grew(request.data.received)
         return SUCCESS
+
+    def _measure(self, storage: ArchiveStorage) -> None:
+        """Have the metrics of what is behind the services told."""
+        metrics, audit = self.metrics, self.audit
+        storage.commit.on_batch = metrics.on_batch
+        storage.writer.on_commit = metrics.index_commits.observe
+        metrics.watch_storage(storage)
+        metrics.watch_audit(audit)
+
+    def _address_of(self, ae_title: str) -> str:
+        """Where the node with this title is; nothing if there is none."""
+        node = self.nodes.get(ae_title)
+        return f"{node.host}:{node.port}" if node is not None else ""
+
+
+async def _load_certificates(settings: Settings) -> None:
+    """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
+    if not any(node.tls for node in settings.nodes):
+        return
+    from tomowire.aio.tls import TlsClient
+    from tomowire.aio.tls_context import context_of_client
+
+    for node in settings.nodes:
+        if (tls := node.way(settings.node_tls or TlsClient())) is not None:
+            certificate_host(tls.server_hostname or node.host)
+            await context_of_client(tls)
 
 
 def _load_retrievals() -> None:

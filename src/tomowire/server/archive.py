@@ -14,6 +14,7 @@ from tomowire.aio.threads import finished
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
+from tomowire.server.deletion import Deletion
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.backend import IndexBackend, backend_for
@@ -28,7 +29,7 @@ _INGEST_WORKERS: Final = 4
 
 class ArchiveStorage:
     """`async with ArchiveStorage(path) as storage`: `storage.ingest` stores, `storage.index` answers questions about them, and
-    `storage.records` is the rest of the database.
+    `storage.records` is the rest of the database, and `storage.deletion` deletes.
 
     `policy` says what becomes of an object that is stored already with other content. `fsync=False` gives up the promise that what
     got Success survives a power cut. `busy_timeout` (seconds) is how long to wait for another process that holds the index.
@@ -39,6 +40,9 @@ class ArchiveStorage:
     ingest: Ingest
     index: IndexReaders
     records: Records
+    deletion: Deletion
+    commit: GroupCommit
+    writer: BatchWriter
 
     def __init__(
         self,
@@ -68,11 +72,13 @@ class ArchiveStorage:
             directory, writer = await finished(opening)
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
-            commit = GroupCommit(writer)
+            self.writer = writer
+            self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
             self.index = IndexReaders(self.backend)
             stack.push_async_callback(self.index.close)
             self.records = await stack.enter_async_context(Records(self.backend.engine))
+            self.deletion = await stack.enter_async_context(Deletion(commit))
             self.ingest = Ingest(directory, commit, workers)
             self._cleanup = stack.pop_all()
         return self

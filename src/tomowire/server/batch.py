@@ -18,7 +18,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,7 @@ from tomowire.server.incoming import DuplicatePolicy, NewObject, Outcome, Stored
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.journal import Intent, Journal
 from tomowire.server.posix import sync_file
+from tomowire.server.removal import Removing
 from tomowire.services.file_writing import write_all
 
 Result = Stored | StoreFailed
@@ -69,6 +70,9 @@ class BatchWriter:
         self._fsync = directory.fsync
         self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
         self._journal = Journal(directory.journal_path, fsync=directory.fsync)
+        self.removing: Final = Removing(directory, index, self._folders)
+        self.on_commit: Callable[[float], object] | None = None
+        """Called after each transaction of the index, with the seconds that it took."""
         self._leftovers: list[str] = []
         """Files that could not be removed, or not yet: named in each journal until they are gone."""
 
@@ -87,6 +91,7 @@ class BatchWriter:
         return [item.result for item in items if item.result is not None]
 
     def close(self) -> None:
+        self.removing.close()
         self._folders.close()
         self._journal.close()
 
@@ -202,8 +207,10 @@ class BatchWriter:
     def _insert(self, items: list[_Item], number: int) -> None:
         """Index the objects. All transactions of a batch have its `number`: by that recovery knows whose journal it reads."""
         now = time.time_ns() // 1000
+        rows = [_row(item, now) for item in items]
+        begun = time.perf_counter()
         try:
-            self._index.insert(number, [_row(item, now) for item in items])
+            self._index.insert(number, rows)
         except IndexUnavailable as error:
             for item in items:
                 self._undo(item, error, keep_file=error.in_doubt)
@@ -215,13 +222,15 @@ class BatchWriter:
                 for item in items:
                     self._insert([item], number)
         else:
+            if self.on_commit is not None:
+                self.on_commit(time.perf_counter() - begun)
             self._finish(items)
 
     def _finish(self, items: list[_Item]) -> None:
         for item in items:
             item.result = Stored(item.uid, Outcome.STORED if item.replaces is None else Outcome.REPLACED, item.path)
             if item.replaces is not None:
-                self._remove(item.replaces.name.path)
+                self._supersede(item.replaces.name)
             if item.new.part is not None:
                 _unlink_part(item.new.part)
         if self._leftovers:
@@ -237,6 +246,13 @@ class BatchWriter:
             self._leftovers.append(item.path)
         else:
             self._remove(item.path)
+
+    def _supersede(self, name: ObjectName) -> None:
+        try:
+            self.removing.supersede([name])
+        except (OSError, IndexUnavailable) as error:
+            logger.warning("%s cannot be removed now: %s", name.path, error)
+            self._leftovers.append(name.path)
 
     def _remove(self, path: str) -> None:
         try:

@@ -123,7 +123,12 @@ def _unknown_file(directory: DataDirectory, reader: SqliteReader, name: ObjectNa
     """
     intent = read_journal(directory.journal_path)
     announced = intent is not None and name.path in intent.paths
+    is_doomed = reader.is_to_be_removed(name)
     if _is_indexed(reader, name) or not (directory.root / name.path).exists():
+        return
+    if is_doomed:
+        if directory.is_locked:
+            yield Finding(FindingKind.UNFINISHED, name.path, f"of an object that was deleted; {_GOES}")
         return
     if not announced:
         yield Finding(FindingKind.NOT_INDEXED, name.path, "the index does not have it")

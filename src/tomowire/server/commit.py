@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from tomowire.aio.threads import finished
+from tomowire.errors import IndexUnavailable
 from tomowire.protocol.status import OUT_OF_RESOURCES
 from tomowire.server.batch import BatchWriter, Result
 from tomowire.server.failures import failure_of, store_failed
 from tomowire.server.incoming import NewObject, Stored
+
+T = TypeVar("T")
 
 logger: Final = logging.getLogger(__name__)
 
@@ -37,13 +41,23 @@ class _Waiting:
     """Nobody waits for the result any more: the object is not written, if it has not been by then."""
 
 
+@dataclass(slots=True, eq=False)
+class _Task:
+    """Something else that only this thread may do."""
+
+    work: Callable[[BatchWriter], Any]
+    done: asyncio.Future[Any]
+
+
 class GroupCommit:
     """The thread that stores. Made and used inside the event loop; `close` ends the thread."""
 
     def __init__(self, writer: BatchWriter) -> None:
+        self.on_batch: Callable[[int, float], object] | None = None
+        """Called in the thread after each batch, with the number of its objects and the seconds that it took."""
         self._writer = writer
-        self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self.loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Waiting | _Task | None] = SimpleQueue()
         self._closed = False
         self._thread = Thread(target=self._run, name="tomowire-commit", daemon=True)
         self._thread.start()
@@ -55,7 +69,7 @@ class GroupCommit:
         """
         if self._closed:
             raise store_failed(OUT_OF_RESOURCES, "the archive is being closed")
-        waiting = _Waiting(new, self._loop.create_future())
+        waiting = _Waiting(new, self.loop.create_future())
         self._queue.put(waiting)
         try:
             result = await waiting.settled
@@ -65,6 +79,23 @@ class GroupCommit:
         if isinstance(result, Stored):
             return result
         raise result if result is not None else asyncio.CancelledError
+
+    async def perform(self, work: Callable[[BatchWriter], T]) -> T:
+        """Call `work` in the thread that stores, between two batches, and so quickly that nobody minds who has an object waiting.
+
+        It is finished even when this is cancelled. Raises what it raises; `IndexUnavailable` when the archive is being closed.
+        """
+        if self._closed:
+            raise IndexUnavailable("the archive is being closed")
+        task = _Task(work, self.loop.create_future())
+        self._queue.put(task)
+        result: T = await finished(task.done)
+        return result
+
+    @property
+    def waiting(self) -> int:
+        """How many objects wait for the batch that is being written to be done."""
+        return self._queue.qsize()
 
     async def close(self) -> None:
         """Store what is waiting, and end the thread."""
@@ -76,7 +107,7 @@ class GroupCommit:
     async def _abandon(self, waiting: _Waiting) -> None:
         if not waiting.over:
             waiting.abandoned = True
-            waiting.settled = self._loop.create_future()  # the first one was cancelled with the task
+            waiting.settled = self.loop.create_future()  # the first one was cancelled with the task
             await finished(waiting.settled)
 
     def _run(self) -> None:
@@ -85,13 +116,25 @@ class GroupCommit:
             batch = [queue.get()]
             while len(batch) < _MOST_IN_A_BATCH and not queue.empty():
                 batch.append(queue.get())
-            todo = [waiting for waiting in batch if waiting is not None]
+            todo = [waiting for waiting in batch if isinstance(waiting, _Waiting)]
             if todo:
-                self._loop.call_soon_threadsafe(_settle, todo, self._write(todo))
-            if len(todo) < len(batch):  # the None that `close` has put
-                return
+                self.loop.call_soon_threadsafe(_settle, todo, self._write(todo))
+            if len(todo) < len(batch):
+                for task in batch:
+                    if isinstance(task, _Task):
+                        self._perform(task)
+                if None in batch:  # that `close` has put
+                    return
+
+    def _perform(self, task: _Task) -> None:
+        try:
+            result, error = task.work(self._writer), None
+        except Exception as raised:
+            result, error = None, raised
+        self.loop.call_soon_threadsafe(_conclude, task, result, error)
 
     def _write(self, batch: Sequence[_Waiting]) -> Sequence[Result | None]:
+        begun = time.perf_counter()
         wanted = [None if waiting.abandoned else waiting.new for waiting in batch]
         try:
             results = iter(self._writer.write([new for new in wanted if new is not None]))
@@ -99,6 +142,16 @@ class GroupCommit:
         except Exception as error:
             logger.exception("a batch of %d objects was not stored", len(batch))
             return [failure_of(error)] * len(batch)
+        finally:
+            if self.on_batch is not None:
+                self.on_batch(len(batch), time.perf_counter() - begun)
+
+
+def _conclude(task: _Task, result: Any, error: Exception | None) -> None:
+    if error is None:
+        task.done.set_result(result)
+    else:
+        task.done.set_exception(error)
 
 
 def _settle(batch: Sequence[_Waiting], results: Sequence[Result | None]) -> None:

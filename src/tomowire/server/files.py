@@ -2,6 +2,7 @@
 
     <data directory>/
         lock                                                   held (flock) for as long as a process uses the directory
+        hold                                                   held (flock) while no file may be removed: see `hold`
         index.sqlite                                           what is known about the objects
         incoming/journal, incoming/<n>.part                    what is not stored yet: see `journal` and `recovery`
         objects/<ab>/<study>/<series>/<instance>[-<n>].dcm     the objects: Part 10 files (PS3.10 7.1)
@@ -39,7 +40,8 @@ take away more.)"""
 _OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
 _INDEX: Final = "index.sqlite"
 _LOCK: Final = "lock"
-_NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, "lost+found"})
+_HOLD: Final = "hold"
+_NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, _HOLD, "lost+found"})
 """What may be in a folder that becomes a data directory: what a start leaves that was killed at once, and what a new disk has."""
 _PART_SUFFIX: Final = ".part"
 
@@ -137,11 +139,21 @@ class DataDirectory:
 
         Raises `UsageError` if there is no archive in it, or the system is not POSIX; `OSError`.
         """
+        found = cls.look(root)
+        found._lock = _lock(found.root / _LOCK)
+        return found
+
+    @classmethod
+    def look(cls, root: Path | str) -> Self:
+        """A directory that is there, without locking it: whoever runs the archive, or is about to, does not mind.
+
+        Raises `UsageError` if there is no archive in it, or the system is not POSIX.
+        """
         require_posix()
         root = Path(root).absolute()
         if not (root / OBJECTS).is_dir():
             raise UsageError(f"{root} is not the data directory of an archive: it has no folder '{OBJECTS}'")
-        return cls(root, _lock(root / _LOCK))
+        return cls(root, None)
 
     @property
     def is_locked(self) -> bool:
@@ -165,6 +177,10 @@ class DataDirectory:
     @property
     def index_path(self) -> Path:
         return self.root / _INDEX
+
+    @property
+    def hold_path(self) -> Path:
+        return self.root / _HOLD
 
     @property
     def journal_path(self) -> Path:

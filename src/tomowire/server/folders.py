@@ -71,6 +71,18 @@ class SeriesFolders:
             pass
         self._prune(folder)
 
+    def sync_removed(self, folder: str) -> None:
+        """Make it durable that files of `folder` are gone, or the folder itself, or those above it. Raises `OSError`."""
+        while self._fsync:
+            try:
+                sync_directory(self._root / folder)
+            except FileNotFoundError:
+                if folder == OBJECTS:
+                    raise
+                folder = folder.rpartition("/")[0]
+            else:
+                return
+
     def trim(self) -> None:
         """Close the folders not used for longest; to be called between batches only."""
         while len(self._open) > _OPEN_FOLDERS:

@@ -31,6 +31,16 @@ def lock(descriptor: int) -> bool:
     return True
 
 
+def lock_shared(descriptor: int) -> None:
+    """Lock a file together with others who share it; waits for one that has it alone. Raises `OSError`."""
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of a lock, and keep the file open."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def sync_file(descriptor: int) -> None:
     """Make a file, or the entries of a folder, durable. Raises `OSError`."""
     if not _full_sync(descriptor):

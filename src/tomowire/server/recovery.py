@@ -10,9 +10,9 @@ import logging
 from typing import Final
 
 from tomowire.server.files import DataDirectory, ObjectName
-from tomowire.server.folders import SeriesFolders
 from tomowire.server.index.rows import IndexWriter
 from tomowire.server.journal import Intent, read_journal
+from tomowire.server.removal import removing
 
 logger: Final = logging.getLogger(__name__)
 
@@ -49,17 +49,15 @@ def _belongs_to(intent: Intent, index: IndexWriter) -> bool:
 
 
 def _remove_unknown(intent: Intent, directory: DataDirectory, index: IndexWriter) -> int:
-    removed = 0
-    folders = SeriesFolders(directory.root, fsync=directory.fsync)
-    try:
-        for path in intent.paths:
-            name = ObjectName.parse(path)
-            if name is None or not (directory.root / path).exists():
-                continue
-            known = index.find([name.sop_instance_uid]).get(name.sop_instance_uid)
-            if known is None or known.name != name:
-                folders.remove(path)
-                removed += 1
-    finally:
-        folders.close()
-    return removed
+    unknown = []
+    for path in intent.paths:
+        name = ObjectName.parse(path)
+        if name is None or not (directory.root / path).exists():
+            continue
+        known = index.find([name.sop_instance_uid]).get(name.sop_instance_uid)
+        if known is None or known.name != name:
+            unknown.append(name)
+    if unknown:
+        with removing(directory, index) as remover:
+            remover.supersede(unknown)
+    return len(unknown)

@@ -25,7 +25,7 @@ from tomowire.services.suboperations import Retrieval
 from tomowire.wire.messages import CMoveRQ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
@@ -55,7 +55,7 @@ _MOST_TO_ONE: Final = 16
 class ArchiveRetrieve:
     """What `ArchiveGet` and `ArchiveMove` ask. `root` is the data directory of the objects, `nodes` are the possible
     destinations of a move by their AE titles, and `ae_title` is what the archive calls itself there. Those with TLS are called by
-    `tls`.
+    `tls`. Both may change: a move that comes then goes by what is said then.
     """
 
     def __init__(
@@ -65,8 +65,10 @@ class ArchiveRetrieve:
         self._root = root
         self._nodes = nodes
         self._ae_title = ae_title
-        self._tls = tls or TlsClient()
+        self.tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
+        self.watch: Callable[[RetrieveRequest, Retrieval], Retrieval] | None = None
+        """Gets each retrieval before its first object is sent, and gives what is done instead."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
         """The objects below what the request names, as they are at this moment. Raises `RetrieveFailed`, `DataSetError`.
@@ -80,7 +82,8 @@ class ArchiveRetrieve:
         except (IndexUnavailable, TimeoutError) as error:
             logger.error("a retrieval was not begun: the index cannot be used: %s", error)
             raise RetrieveFailed(UNABLE_TO_COUNT, "the index cannot be used now") from error
-        return Retrieval(len(uids), self._files(uids), kinds)
+        retrieval = Retrieval(len(uids), self._files(uids), kinds)
+        return retrieval if self.watch is None else self.watch(request, retrieval)
 
     async def _selected(self, request: RetrieveRequest) -> tuple[_Uids, frozenset[Kind]]:
         """The UIDs of the objects, and for a C-MOVE, which plans its associations with that, what kinds there are of them."""
@@ -104,7 +107,7 @@ class ArchiveRetrieve:
     def destination_of(self, node: Node) -> Destination:
         """Where a node is, and how it is called. All who send to it share its associations."""
         turns = self._turns.setdefault(node, asyncio.Semaphore(node.associations))
-        tls = node.way(self._tls)
+        tls = node.way(self.tls)
         options = {"ssl": tls} if tls is not None else None
         return Destination(node.address, node.associations, self._ae_title, options, turns)
 

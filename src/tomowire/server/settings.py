@@ -75,6 +75,14 @@ class JobSettings:
 
 
 @value()
+class LogSettings:
+    """How the program logs to stderr: `format` is "text", "json", or "auto" (text on a terminal, JSON lines elsewhere)."""
+
+    format: str = "auto"
+    level: str = "warning"
+
+
+@value()
 class Settings:
     """What an archive needs to know. All have defaults but `data_dir`.
 
@@ -109,3 +117,4 @@ class Settings:
     quota: QuotaSettings = QuotaSettings()
     audit: AuditSettings = AuditSettings()
     jobs: JobSettings = JobSettings()
+    logs: LogSettings = LogSettings()

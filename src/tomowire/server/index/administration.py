@@ -1,4 +1,5 @@
-"""The tables of the index database that are not about objects: jobs, the audit trail, users, and which studies are protected.
+"""The tables of the index database that are not about objects: jobs, the audit trail, users, which studies are protected, and which
+files of objects that were deleted are still to be removed.
 
 They are in the same database so that a transaction can hold both. No file says what is in them: `db reindex` keeps them.
 Times are microseconds since 1970, UTC. This module imports SQLAlchemy.
@@ -85,6 +86,21 @@ audit_events: Final = Table(
     Index(None, "event"),
 )
 
+AUDIT_STAYS: Final = {
+    "sqlite": tuple(
+        f"CREATE TRIGGER audit_events_no_{what} BEFORE {what.upper()} ON audit_events"
+        " BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END"
+        for what in ("update", "delete")
+    ),
+    "postgresql": (
+        "CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$",
+        "CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events"
+        " FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()",
+    ),
+}
+"""By dialect, what keeps a mistake from changing the trail. Who wants to can take it away: the chain of hashes is for that."""
+
 users: Final = Table(
     "users",
     metadata,
@@ -114,4 +130,15 @@ protected_studies: Final = Table(
     Column("protected_at", BigInteger, nullable=False),
     Column("protected_by", TEXT, nullable=False),
     Column("reason", TEXT, nullable=False),
+)
+
+removals: Final = Table(
+    "removals",
+    metadata,
+    Column("removal_key", KEY, primary_key=True),
+    Column("study_instance_uid", TEXT, nullable=False),  # with the others, the file's name: see `server.files`
+    Column("series_instance_uid", TEXT, nullable=False),
+    Column("sop_instance_uid", TEXT, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Index(None, "sop_instance_uid"),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
+from tomowire.server.files import ObjectName
 from tomowire.server.index.rows import IndexedObject
 from tomowire.wire.value import value
 
@@ -82,6 +83,9 @@ class IndexReader(Protocol):
 
     def find_objects(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         """Those of the objects that are indexed now, by SOP Instance UID."""
+
+    def is_to_be_removed(self, name: ObjectName) -> bool:
+        """Whether this is the file of an object that was deleted or replaced, which has not been removed yet."""
 
     def page(self, after: int = 0, size: int = PAGE) -> list[IndexedObject]:
         """Up to `size` objects whose `instance_id` is greater than `after`, in the order of those."""

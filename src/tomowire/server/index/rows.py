@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from tomowire.server.files import ObjectName
     from tomowire.server.index.attributes import InstanceRecord
+    from tomowire.server.index.deleting import Deleted, Doomed, Removal
 
 
 @value()
@@ -66,3 +67,19 @@ class IndexWriter(Protocol):
 
     def close(self) -> None:
         """Let go of the index."""
+
+    def delete(self, doomed: Doomed) -> list[Deleted]:
+        """Delete the rows of all of it, and those above them that this leaves empty, or none: durable on return.
+
+        The names of their files are among the `removals` from then on. Gives what went, for each study; nothing if there was
+        nothing. Raises `StudyProtected`. `last_batch` stays as it is.
+        """
+
+    def removals(self, after: int, limit: int) -> list[Removal]:
+        """Up to `limit` of the files that are still to be removed, with keys greater than `after`, in the order of those."""
+
+    def defer(self, names: Sequence[ObjectName]) -> None:
+        """Add files to the `removals`."""
+
+    def forget(self, removals: Sequence[Removal]) -> None:
+        """These files are gone from the disk."""

@@ -80,6 +80,15 @@ CREATE TABLE protected_studies (
 	reason TEXT NOT NULL,
 	CONSTRAINT pk_protected_studies PRIMARY KEY (study_instance_uid)
 );
+CREATE TABLE removals (
+	removal_key INTEGER NOT NULL,
+	study_instance_uid TEXT NOT NULL,
+	series_instance_uid TEXT NOT NULL,
+	sop_instance_uid TEXT NOT NULL,
+	generation INTEGER NOT NULL,
+	CONSTRAINT pk_removals PRIMARY KEY (removal_key)
+);
+CREATE INDEX ix_removals_sop_instance_uid ON removals (sop_instance_uid);
 CREATE TABLE users (
 	user_name TEXT NOT NULL,
 	password_hash TEXT NOT NULL,
@@ -221,3 +230,5 @@ CREATE TABLE instances (
 	CONSTRAINT fk_instances_series_key FOREIGN KEY(series_key) REFERENCES series (series_key)
 );
 CREATE INDEX ix_instances_series_key_received_at_data_set_size ON instances (series_key, received_at, data_set_size);
+CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END;
+CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END;

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tomowire.errors import UsageError
+from tomowire.server.files import ObjectName
 from tomowire.server.index import statements
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_reader
 from tomowire.server.index.functions import prepare
@@ -18,6 +19,10 @@ from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
 from tomowire.server.index.versions import CURRENT, require_current
 
 _INSTANCE: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid = ?"
+_REMOVALS: Final = (
+    "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, generation FROM removals"
+    " WHERE sop_instance_uid = ?"
+)
 _INSTANCES: Final = statements.FIND_OBJECT + " WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
 _OBJECTS: Final = statements.FIND_OBJECT + " WHERE instance_key > ? ORDER BY instance_key LIMIT ?"
 
@@ -86,6 +91,11 @@ class SqliteReader:
         with sqlite_errors():
             row = self.connection.execute(_INSTANCE, (sop_instance_uid,)).fetchone()
         return None if row is None else indexed_object(row)
+
+    def is_to_be_removed(self, name: ObjectName) -> bool:
+        with sqlite_errors():
+            rows = self.connection.execute(_REMOVALS, (name.sop_instance_uid,)).fetchall()
+        return any(ObjectName(*row) == name for row in rows)
 
     def find_objects(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         with sqlite_errors():

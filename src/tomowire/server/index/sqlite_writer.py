@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tomowire.errors import IndexUnavailable
-from tomowire.server.files import FILE_MODE
-from tomowire.server.index import statements
+from tomowire.server.files import FILE_MODE, ObjectName
+from tomowire.server.index import deleting, statements
 from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
+from tomowire.server.index.deleting import Deleted, Doomed, Removal
 from tomowire.server.index.rows import IndexedObject, NewRow
 from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
 from tomowire.server.index.versions import CURRENT, create_schema, require_current, upgrade
@@ -70,28 +72,53 @@ class SqliteWriter:
         return {row.name.sop_instance_uid: row for row in map(indexed_object, rows)}
 
     def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
-        execute = self._connection.execute
-        with sqlite_errors():
-            try:
-                execute("BEGIN IMMEDIATE")
-                for row in rows:
-                    if row.replaces is not None:
-                        self._delete(row.replaces.instance_id)
-                values = [statements.instance_row(self._series_key(row.record), row) for row in rows]
-                self._connection.executemany(statements.INSERT_INSTANCE, values)
-                execute("UPDATE archive SET last_batch = ? WHERE id = 1", (batch,))
-                execute("COMMIT")
-            except BaseException:
-                self._known_series.clear()
-                if self._connection.in_transaction:
-                    execute("ROLLBACK")
-                raise
+        with self._transaction():
+            for row in rows:
+                if row.replaces is not None:
+                    self._delete(row.replaces.instance_id)
+            values = [statements.instance_row(self._series_key(row.record), row) for row in rows]
+            self._connection.executemany(statements.INSERT_INSTANCE, values)
+            self._connection.execute("UPDATE archive SET last_batch = ? WHERE id = 1", (batch,))
         self.last_batch = batch
+
+    def delete(self, doomed: Doomed) -> list[Deleted]:
+        self._known_series.clear()
+        with self._transaction():
+            return deleting.delete(self._execute, doomed)
+
+    def removals(self, after: int, limit: int) -> list[Removal]:
+        with sqlite_errors():
+            return deleting.removals(self._execute, after, limit)
+
+    def defer(self, names: Sequence[ObjectName]) -> None:
+        with self._transaction():
+            deleting.defer(self._execute, names)
+
+    def forget(self, removals: Sequence[Removal]) -> None:
+        with self._transaction():
+            deleting.forget(self._execute, [removal.key for removal in removals])
 
     def fold(self) -> None:
         """Put the write-ahead log into the database file, which is then all there is."""
         with sqlite_errors():
             self._connection.execute("PRAGMA journal_mode = DELETE")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of what the block does is durable afterwards, or none of it."""
+        with sqlite_errors():
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._known_series.clear()
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, parameters).fetchall()
 
     def _series_key(self, record: InstanceRecord) -> int:
         """The series of an object, with what is above it; made if it is new."""

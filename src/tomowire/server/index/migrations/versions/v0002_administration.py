@@ -1,4 +1,4 @@
-"""Jobs, the audit trail, users and their tokens, protected studies."""
+"""Jobs, the audit trail, users and their tokens, protected studies, files to be removed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,28 @@ depends_on: str | None = None
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _KEY = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
 
+_AUDIT_STAYS = {
+    "sqlite": (
+        "CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events"
+        " BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END",
+        "CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events"
+        " BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$",
+        "CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events"
+        " FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()",
+    ),
+}
+
 
 def upgrade() -> None:
     _jobs()
     _audit()
     _users()
     _protected_studies()
+    _removals()
 
 
 def _jobs() -> None:
@@ -86,6 +102,8 @@ def _audit() -> None:
     )
     op.create_index(op.f("ix_audit_events_event"), "audit_events", ["event"], unique=False)
     op.create_index(op.f("ix_audit_events_recorded_at"), "audit_events", ["recorded_at"], unique=False)
+    for statement in _AUDIT_STAYS[op.get_bind().dialect.name]:
+        op.execute(statement)
 
 
 def _users() -> None:
@@ -123,3 +141,16 @@ def _protected_studies() -> None:
         sa.Column("reason", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_protected_studies")),
     )
+
+
+def _removals() -> None:
+    op.create_table(
+        "removals",
+        sa.Column("removal_key", _KEY, nullable=False),
+        sa.Column("study_instance_uid", _TEXT, nullable=False),
+        sa.Column("series_instance_uid", _TEXT, nullable=False),
+        sa.Column("sop_instance_uid", _TEXT, nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("removal_key", name=op.f("pk_removals")),
+    )
+    op.create_index(op.f("ix_removals_sop_instance_uid"), "removals", ["sop_instance_uid"], unique=False)

@@ -1,0 +1,94 @@
+"""What is wrong with a configuration, as values: where it stands, and what a person can do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Final
+
+from tomowire.wire.value import value
+
+Path = tuple[str | int, ...]
+"""The way to a key: names, and positions in lists from 0."""
+
+_MOST_SHOWN: Final = 60
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
+@value()
+class Origin:
+    """Where something was said: `source` is a file, an environment variable or an option; lines and columns are from 1."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return ":".join(str(each) for each in (self.source, self.line, self.column) if each is not None)
+
+
+@value()
+class Problem:
+    """One mistake. `text` goes on from `key` (`dicom.port`, `callers[0].may`): "is missing". It is a sentence of its own where the
+    key is None. `nearest` is the key that may have been meant. A warning is no mistake, but worth a look."""
+
+    origin: Origin | None
+    key: str | None
+    text: str
+    nearest: str | None = None
+    is_warning: bool = False
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest is not None else ""
+        sentence = f"{self.text}{hint}" if self.key is None else f"{self.key} {self.text}{hint}"
+        return sentence if self.origin is None else f"{self.origin}: {sentence}"
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json` and the API."""
+        origin = self.origin
+        return {
+            "severity": "warning" if self.is_warning else "error",
+            "source": origin and origin.source,
+            "line": origin and origin.line,
+            "column": origin and origin.column,
+            "key": self.key,
+            "text": self.text,
+            "nearest": self.nearest,
+        }
+
+
+def dotted(path: Path) -> str:
+    """`dicom.port`, `callers[0].may`; a name that is no plain word is quoted."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            plain = part.isascii() and part.replace("-", "_").isidentifier()
+            text += ("." if text else "") + (part if plain else shown(part))
+    return text
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that `name` looks most like; upper and lower case and hyphens make no difference."""
+    plain = {each.lower().replace("-", "_"): each for each in known}
+    found = get_close_matches(name[:_MOST_SHOWN].lower().replace("-", "_"), plain, 1, 0.6)
+    return plain[found[0]] if found else None
+
+
+def shown(given: object) -> str:
+    """What was said, short and without what would steer a terminal; of sections and lists only that they are some."""
+    if isinstance(given, dict):
+        return "a section"
+    if isinstance(given, list | tuple):
+        return "a list"
+    if given is None:
+        return "null"
+    if isinstance(given, bool):
+        return "true" if given else "false"
+    try:
+        text = repr(given)
+    except ValueError:  # a whole number with thousands of digits
+        return "a number that is far too long"
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROLS)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -1,0 +1,62 @@
+"""While a backup copies files none of them is removed: a lock that ends with the process, as that of the data directory does.
+
+Objects do not change and what comes is not of the backup's moment, so what is deleted or replaced is all that could disturb it. Its
+rows go at once, and its files when nobody holds them any more: they wait in the table `removals`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tomowire.server.files import FILE_MODE
+from tomowire.server.posix import lock, lock_shared, unlock
+
+
+@contextmanager
+def files_held(path: Path) -> Iterator[None]:
+    """While the block lasts no file of an object is removed, in any process.
+
+    `path` is `DataDirectory.hold_path`. Raises `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        lock_shared(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Hold:
+    """The other side, for the one thread that removes files."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    @contextmanager
+    def let_go(self) -> Iterator[bool]:
+        """Whether nobody holds the files, so that they may be removed while the block lasts. Raises `OSError`.
+
+        Somebody who makes the file a moment later reads the index after that, which does not name these files any more.
+        """
+        if self._descriptor < 0:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                yield True
+                return
+        if not lock(self._descriptor):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            unlock(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,187 @@
+"""The oldest studies go when there is too much or they are too old, protected ones stay, and looking costs next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.objects import Sample, chunks_of, stream
+from support.stored import contents
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.index import ages
+from tomowire.server.protection import Protection
+from tomowire.server.quotas import BY, Quotas
+from tomowire.server.settings import QuotaSettings
+
+SIZE = 10_000
+STUDIES = [Sample(number, study=number, size=SIZE, patient_id=f"P{number}") for number in range(1, 6)]
+FAR_AWAY = 3600.0
+
+
+class Clock:
+    """Seconds since 1970: the real ones and `ahead`, or always `at`."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.at: float | None = None
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead if self.at is None else self.at
+
+
+class Watched(Quotas):
+    """Says when it has looked."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.looked = asyncio.Event()
+
+    async def enforce(self) -> int:
+        count = await super().enforce()
+        self.looked.set()
+        return count
+
+
+async def keep(storage: ArchiveStorage, *samples: Sample) -> None:
+    for sample in samples:  # one after the other: their order is what these tests are about
+        await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[ArchiveStorage]:
+    async with ArchiveStorage(tmp_path, fsync=False) as storage:
+        await keep(storage, *STUDIES)
+        yield storage
+
+
+def studies_left(storage: ArchiveStorage) -> list[int]:
+    uids = contents(storage.root)
+    return [sample.study for sample in STUDIES if sample.uid in uids]
+
+
+def quotas(storage: ArchiveStorage, clock: Clock | None = None, **limits: float) -> Quotas:
+    return Quotas(QuotaSettings(every=FAR_AWAY, **limits), storage.records, storage.deletion, now=clock or Clock())
+
+
+async def enforce(watching: Quotas, storage: ArchiveStorage) -> int:
+    storage.deletion.listeners.append(watching._shrank)
+    return await watching.enforce()
+
+
+async def test_too_many_bytes_take_the_oldest_studies(storage: ArchiveStorage) -> None:
+    heard: list[str] = []
+    storage.deletion.listeners.append(lambda deleted, by: heard.append(f"{deleted.study_instance_uid} {by}"))
+    assert await enforce(quotas(storage, bytes=int(3.5 * SIZE)), storage) == 2
+    assert studies_left(storage) == [3, 4, 5]
+    assert heard == [f"{STUDIES[number].study_uid} {BY}" for number in (0, 1)]
+
+
+async def test_a_study_is_as_old_as_its_last_object(storage: ArchiveStorage) -> None:
+    await keep(storage, Sample(99, study=1, size=SIZE, patient_id="P1"))
+    assert await enforce(quotas(storage, bytes=int(5.5 * SIZE)), storage) == 1
+    assert studies_left(storage) == [1, 3, 4, 5]
+
+
+async def test_protected_studies_stay(storage: ArchiveStorage, caplog: pytest.LogCaptureFixture) -> None:
+    protection = Protection(storage.records)
+    for number in (0, 2):
+        await protection.protect(STUDIES[number].study_uid)
+    watching = quotas(storage, bytes=SIZE)
+    assert await enforce(watching, storage) == 3
+    assert studies_left(storage) == [1, 3]
+    assert await watching.enforce() == 0
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "the archive holds more than its quota, and all studies are protected: nothing can be deleted"
+    ]
+
+
+async def test_what_is_too_old_goes(storage: ArchiveStorage) -> None:
+    clock = Clock()
+    watching = quotas(storage, clock, age=60.0)
+    assert await enforce(watching, storage) == 0
+    clock.ahead = 50.0
+    assert await watching.enforce() == 0
+    await keep(storage, Sample(99, study=6, size=SIZE))
+    clock.ahead = 61.0
+    assert await watching.enforce() == 6
+    assert contents(storage.root) == {}
+
+
+async def test_a_study_that_got_an_object_meanwhile_is_not_too_old(storage: ArchiveStorage) -> None:
+    """The list of the oldest studies is made once, and may be out of date when a study's turn comes."""
+    clock = Clock()
+    watching = quotas(storage, clock, age=3600.0)
+    assert await enforce(watching, storage) == 0
+    await keep(storage, Sample(99, study=1, patient_id="P1"))
+    newest = await storage.records.read(lambda connection: ages.oldest_studies(connection)[1][-1].last_received)
+    clock.at = newest / 1e6 + 3600.0 - 0.0001
+    before = studies_left(storage)
+    await watching.enforce()
+    assert before == [1, 2, 3, 4, 5]
+    assert studies_left(storage) == [1]
+
+
+async def test_all_is_gone_through_only_when_there_is_too_much(
+    storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks = 0
+    real = ages.oldest_studies
+
+    def counted(connection, limit=1000):
+        nonlocal walks
+        walks += 1
+        return real(connection, limit)
+
+    monkeypatch.setattr(ages, "oldest_studies", counted)
+    watching = quotas(storage, bytes=20 * SIZE)
+    await enforce(watching, storage)
+    for number in range(100, 110):
+        await keep(storage, Sample(number, study=number, size=SIZE))
+        assert await watching.enforce() == 0
+    assert walks == 0
+    for number in range(110, 120):
+        await keep(storage, Sample(number, study=number, size=SIZE))
+        await watching.enforce()
+    assert walks == 1
+    [size] = {
+        study.bytes for study in await storage.records.read(lambda connection: ages.oldest_studies(connection)[1])
+    }
+    assert len(contents(storage.root)) == 20 * SIZE // size
+
+
+async def test_growth_wakes_it(storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+    storage.deletion.listeners.append(lambda deleted, by: gone.set())
+    monkeypatch.setattr("tomowire.server.quotas._FIRST_LOOK", 0.0)
+    settings = QuotaSettings(bytes=6 * SIZE, every=FAR_AWAY)
+    async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion) as watching:
+        await watching.looked.wait()
+        for number in range(100, 102):
+            await keep(storage, Sample(number, study=number, size=SIZE))
+            watching.grew(SIZE)
+        await gone.wait()
+    assert studies_left(storage) == [2, 3, 4, 5]
+
+
+async def test_time_wakes_it(storage: ArchiveStorage) -> None:
+    clock = Clock()
+    gone = asyncio.Event()
+    storage.deletion.listeners.append(lambda deleted, by: gone.set())
+    settings = QuotaSettings(age=60.0, every=0.02)
+    async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion, now=clock) as watching:
+        await watching.looked.wait()
+        assert studies_left(storage) == [1, 2, 3, 4, 5]
+        clock.ahead = 61.0
+        await gone.wait()
+
+
+async def test_without_limits_nothing_is_looked_at(storage: ArchiveStorage) -> None:
+    async with quotas(storage) as watching:
+        watching.grew(1 << 60)
+        await asyncio.sleep(0.05)
+        assert watching.bytes is None
