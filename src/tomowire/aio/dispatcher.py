@@ -62,6 +62,11 @@ class Dispatcher:
         """Whether no request is being served."""
         return not self._running
 
+    @property
+    def serving(self) -> list[str]:
+        """What is being served or waits for that, such as `CStoreRQ`; the one that came first before the others."""
+        return [_name(request) for request in (*self._running.values(), *self._waiting)]
+
     def on_request(
         self, association: Association, context: AcceptedContext, message: Request, stream: DataStream | None
     ) -> None:

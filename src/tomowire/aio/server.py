@@ -80,6 +80,11 @@ class Server:
         return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     @property
+    def is_listening(self) -> bool:
+        """Whether callers are let in: the port is open, and nobody has called `close`."""
+        return self._server is not None and self._server.is_serving() and not self._closing
+
+    @property
     def associations(self) -> list[Association]:
         """The associations that are established now."""
         return [each for each in self._connections if each.is_established]

@@ -138,6 +138,12 @@ class Archive:
         await self._stack.__aexit__(kind, error, traceback)
 
     @property
+    def server(self) -> Server:
+        """What listens, and has the associations."""
+        assert self._server is not None
+        return self._server
+
+    @property
     def users(self) -> Users:
         """Who may use it over HTTP."""
         assert self._users is not None
@@ -151,8 +157,19 @@ class Archive:
     @property
     def port(self) -> int:
         """The DICOM port that is listened on."""
+        return self.server.port
+
+    @property
+    def server(self) -> Server:
+        """The DICOM port with its associations."""
         assert self._server is not None
-        return self._server.port
+        return self._server
+
+    @property
+    def storage(self) -> ArchiveStorage:
+        """The objects, the index and the other records."""
+        assert self._storage is not None
+        return self._storage
 
     async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
         """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
@@ -223,7 +240,7 @@ class Archive:
         return Parts(
             storage=storage,
             ae_title=self.settings.ae_title,
-            node=self.nodes.get,
+            node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             tls=lambda: self.settings.node_tls,
@@ -242,6 +259,9 @@ class Archive:
             Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
             Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
         ]
+
+    def _node(self, title: str) -> Node | None:
+        return self.nodes.get(title)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
