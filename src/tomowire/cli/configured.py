@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tomowire.server.config import Loaded
-    from tomowire.server.settings import Settings
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ config_option = click.option(
     envvar=CONFIG,
     show_envvar=True,
     is_eager=True,
-    help="A configuration file, TOML or JSON.",
+    help="A configuration file, TOML or JSON; its nodes can be named in place of AET@host:port.",
 )
 data_dir_option = click.option(
     "--data-dir",
@@ -62,14 +61,14 @@ class Source:
 
         return load(self.file, os.environ, self.options)
 
-    def load_for_serving(self) -> Settings:
-        """The settings of an archive that is to run with them; warnings go to stderr. Raises `ConfigurationInvalid`."""
+    def load_for_serving(self) -> Loaded:
+        """For an archive that is to run with it; warnings go to stderr. Raises `ConfigurationInvalid`."""
         from tomowire.server.config import load_for_serving
 
-        settings, warnings = load_for_serving(self.file, os.environ, self.options)
+        loaded, warnings = load_for_serving(self.file, os.environ, self.options)
         for each in warnings:
             complain(f"warning: {each}")
-        return settings
+        return loaded
 
 
 def is_configured(file: Path | None) -> bool:

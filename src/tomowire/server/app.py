@@ -160,12 +160,6 @@ class Archive:
         return self.server.port
 
     @property
-    def server(self) -> Server:
-        """The DICOM port with its associations."""
-        assert self._server is not None
-        return self._server
-
-    @property
     def storage(self) -> ArchiveStorage:
         """The objects, the index and the other records."""
         assert self._storage is not None
