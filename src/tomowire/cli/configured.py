@@ -26,14 +26,15 @@ DEFAULT_DATA_DIR: Final = Path("tomowire-data")
 CONFIG: Final = "TOMOWIRE_CONFIG"
 _PREFIX: Final = "TOMOWIRE_"
 
-config_option = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar=CONFIG,
-    show_envvar=True,
-    is_eager=True,
-    help="A configuration file, TOML or JSON; its nodes can be named in place of AET@host:port.",
-)
+
+def _config_option(text: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """It is read before all arguments: a peer may be the name of a node in it."""
+    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option("--config", type=kind, envvar=CONFIG, show_envvar=True, is_eager=True, help=text)
+
+
+config_option = _config_option("A configuration file, TOML or JSON.")
+nodes_option = _config_option("A configuration file, TOML or JSON: PEER may be the name of a node in it.")
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

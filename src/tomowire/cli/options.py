@@ -12,7 +12,7 @@ import click
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
-from tomowire.cli.configured import CONFIG, config_option
+from tomowire.cli.configured import CONFIG, nodes_option
 from tomowire.cli.identity import identity_options, warn_of_secrets
 from tomowire.cli.running import set_up_logging
 from tomowire.cli.tls import tls_client_options
@@ -61,7 +61,7 @@ class Peer(click.ParamType[PeerAddress]):
     def _node(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> PeerAddress:
         """Where the node of that name is. How it is called, with TLS or not, is left for `requestor_options`."""
         config = ctx.params.get("config") if ctx is not None else None
-        if config is None:
+        if not isinstance(config, Path):  # None, or click's mark for what is not there
             self.fail(
                 f"{name!r} has no AE title: a peer is written AET@host:port or pacs://host:port, or is the name of a node in a "
                 f"configuration (--config, ${CONFIG})",
@@ -137,7 +137,7 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
 
         decorated: Callable[..., T] = tls_client_options(identity_options(gathered))
         for option in (
-            config_option,
+            nodes_option,
             verbose_option,
             _seconds("--timeout", timeout, timeout_help),
             *reversed(_REQUESTOR),
