@@ -27,7 +27,7 @@ from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
-from tomowire.server.logs import LogTail
+from tomowire.server.logs import LogTail, set_level
 from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
@@ -179,14 +179,26 @@ class Archive:
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
             await self.access.apply(taken)
-            await self.audit.apply(taken.audit)
+            await self.quotas.apply(taken.quota)
+            await self._tell_audit(taken, report, by)
+            if taken.logs.level != self.settings.logs.level:
+                set_level(taken.logs.level)
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
-        if report.changed:
-            self.audit.record(ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report)))
+        if report.needs_restart:
+            logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
         logger.info("reconfigured: %s", report)
         return report
+
+    async def _tell_audit(self, taken: Settings, report: Reconfigured, by: Party | None) -> None:
+        """Also that there will be none from now on: that is the last it hears of."""
+        event = ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report))
+        if report.changed and not taken.audit.enabled:
+            self.audit.record(event)
+        await self.audit.apply(taken.audit)
+        if report.changed and taken.audit.enabled:
+            self.audit.record(event)
 
     @property
     def associations(self) -> int:
@@ -233,7 +245,7 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            tls=self.settings.node_tls,
+            tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
 
