@@ -21,6 +21,7 @@ from tomowire.cli.configured import (
     is_given,
     loaded,
 )
+from tomowire.cli.http import http_port
 from tomowire.cli.nodes import node_options
 from tomowire.cli.options import AeTitle
 from tomowire.cli.receiving import (
@@ -169,6 +170,7 @@ async def _serve(settings: Settings, source: Source | None) -> int:
                 await stack.enter_async_context(archive)
             await stack.enter_async_context(reloads.served(archive, source))
             print(archive.greeting(_program()), file=sys.stderr, flush=True)
+            await stack.enter_async_context(http_port(archive, source, stop))
             await stop.wait()
             complain(closing_words(archive.associations))
     return ExitCode.OK

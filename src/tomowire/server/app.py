@@ -41,7 +41,7 @@ from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
@@ -76,6 +76,8 @@ class Archive:
         """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self.on_reload: Final[list[Callable[[], Awaitable[None]]]] = []
+        """Called by `reconfigure`: reads other certificates again. Raises `UsageError`."""
         self._reconfiguring = asyncio.Lock()
         self.metrics: Final = Metrics()
         self.log: Final = LogTail()
@@ -179,6 +181,8 @@ class Archive:
             Access.of(taken)  # what it would refuse: nothing is done by halves
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
+            for each in self.on_reload:
+                await each()
             await self.access.apply(taken)
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet

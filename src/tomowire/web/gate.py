@@ -13,6 +13,7 @@ from tomowire.server.audit.events import Login as LoginEvent
 from tomowire.server.audit.events import Outcome, Party
 from tomowire.server.hosts_allowed import host_allowed, origin_allowed
 from tomowire.server.logins import FailedLogins, Logins
+from tomowire.server.logs import LogTail
 from tomowire.server.users import Principal, Role
 from tomowire.wire.value import value
 
@@ -50,6 +51,8 @@ class Gate:
         self.settings: Final = settings
         self.process: Final = process
         self.started_at: Final = datetime.now(UTC)
+        self.tail: Final = LogTail()
+        """The last lines of the log, while the HTTP port is open."""
         self.streams = 0
         """How many answers there are that go on for ever."""
         self._began = time.monotonic()

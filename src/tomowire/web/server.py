@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self, cast
 
 from tomowire.aio.threads import finished
@@ -56,6 +57,7 @@ class HttpServer:
         self._settings = settings
         self._grace = grace
         self._server: asyncio.Server | None = None
+        self._log = ExitStack()
         self._tls: TlsAcceptor | None = None
         self._app: WebApp | None = None
         self._connections: Connections | None = None
@@ -73,12 +75,15 @@ class HttpServer:
             raise UsageError(f"the HTTP key {settings.key} is of no use without its certificate")
         await self._listen(accept)
         self._app, self._connections = app, connections
+        self._archive.on_reload.append(self.reload_tls)
+        self._log.enter_context(app.gate.tail.installed())
         logger.info("HTTP on %s", self.url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop listening, let answers finish within the grace, and end the rest."""
         assert self._server is not None and self._app is not None and self._connections is not None
+        self._archive.on_reload.remove(self.reload_tls)
         self._server.close()
         if self._tls is not None:
             self._tls.stop()
@@ -89,6 +94,7 @@ class HttpServer:
                 await self._tls.wait_stopped()
         finally:
             self._connections.kill()
+            self._log.close()
 
     @property
     def port(self) -> int:
@@ -131,7 +137,6 @@ class HttpServer:
 
 async def _tls_acceptor(settings: HttpSettings) -> TlsAcceptor:
     from tomowire.aio.tls import TlsServer
-    from tomowire.aio.connection import Connection
     from tomowire.aio.tls_acceptor import TlsAcceptor
 
     assert settings.certificate is not None
