@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.cli.configured import complain_of
 from tomowire.cli.running import complain
@@ -57,9 +57,7 @@ class Reloads:
 
 async def _reload(archive: Archive, source: Source | None) -> None:
     try:
-        settings: Any = archive.settings
-        if source is not None:
-            settings = (await asyncio.to_thread(source.load)).settings
+        settings = archive.settings if source is None else await asyncio.to_thread(source.load_for_serving)
         report = await archive.reconfigure(settings)
     except ConfigurationInvalid as invalid:
         complain_of(invalid)

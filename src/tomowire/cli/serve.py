@@ -84,9 +84,8 @@ def _or_configured(command: Callable[..., None]) -> Callable[..., None]:
         from tomowire.cli.serve_configured import as_tree
 
         source = Source(config, as_tree(options, is_given))
-        found = loaded(source)
         set_up_logging(options["verbose"])
-        run(_serve(found.settings, source))
+        run(_serve(loaded(source.load_for_serving), source))
 
     decorated: Callable[..., None] = config_option(gathered)
     return decorated

@@ -17,7 +17,7 @@ from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
-from tomowire.server.audit.events import ApplicationStarted, ApplicationStopped
+from tomowire.server.audit.events import Change, ConfigurationChanged, Party
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
@@ -98,11 +98,10 @@ class Archive:
             stack.enter_context(self.log.installed())
             stack.enter_context(fewer_failures())
             self.audit = await stack.enter_async_context(
-                Audit(storage.records, storage.root, teller_of(settings), enabled=settings.audit.enabled)
+                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
             )
             witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
             self._witness = witness
-            stack.callback(self.audit.record, ApplicationStopped())
             stack.callback(witness.close)
             self._measure(storage)
             self.deletion = storage.deletion
@@ -129,7 +128,7 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
-            self.audit.record(ApplicationStarted())
+            witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -139,6 +138,12 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def server(self) -> Server:
+        """What listens, and has the associations."""
+        assert self._server is not None
+        return self._server
 
     @property
     def users(self) -> Users:
@@ -168,8 +173,8 @@ class Archive:
         assert self._storage is not None
         return self._storage
 
-    async def reconfigure(self, settings: Settings) -> Reconfigured:
-        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+    async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
 
         Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
         `UsageError` when something cannot be used: then all is as it was.
@@ -184,9 +189,12 @@ class Archive:
             for each in self.on_reload:
                 await each()
             await self.access.apply(taken)
+            await self.audit.apply(taken.audit)
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
+        if report.changed:
+            self.audit.record(ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report)))
         logger.info("reconfigured: %s", report)
         return report
 
@@ -224,7 +232,7 @@ class Archive:
         return Parts(
             storage=storage,
             ae_title=self.settings.ae_title,
-            node=self.nodes.get,
+            node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             tls=self.settings.node_tls,
@@ -243,6 +251,9 @@ class Archive:
             Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
             Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
         ]
+
+    def _node(self, title: str) -> Node | None:
+        return self.nodes.get(title)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet

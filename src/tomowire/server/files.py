@@ -139,11 +139,21 @@ class DataDirectory:
 
         Raises `UsageError` if there is no archive in it, or the system is not POSIX; `OSError`.
         """
+        found = cls.look(root)
+        found._lock = _lock(found.root / _LOCK)
+        return found
+
+    @classmethod
+    def look(cls, root: Path | str) -> Self:
+        """A directory that is there, without locking it: whoever runs the archive, or is about to, does not mind.
+
+        Raises `UsageError` if there is no archive in it, or the system is not POSIX.
+        """
         require_posix()
         root = Path(root).absolute()
         if not (root / OBJECTS).is_dir():
             raise UsageError(f"{root} is not the data directory of an archive: it has no folder '{OBJECTS}'")
-        return cls(root, _lock(root / _LOCK))
+        return cls(root, None)
 
     @property
     def is_locked(self) -> bool:

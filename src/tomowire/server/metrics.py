@@ -161,15 +161,20 @@ class Metrics:
         self.watch("tomowire_disk_size_bytes", "Size of the file system that the objects are on.", size)
 
     def watch_audit(self, audit: Audit) -> None:
-        """The audit trail."""
-        self.watch("tomowire_audit_queue_events", "Audit events that are not in the trail yet.", lambda: audit.waiting)
-        self.watch(
-            "tomowire_audit_events",
-            "Audit events in the trail, since the start.",
-            lambda: audit.written,
-            kind="counter",
-        )
-        self.watch("tomowire_audit_lost_events", "Audit events that were lost.", lambda: audit.lost, kind="counter")
+        """The audit trail, and what of it goes to a syslog server."""
+
+        def of_syslog(name: str) -> Callable[[], float | None]:
+            return lambda: getattr(audit.syslog, name) if audit.syslog is not None else None
+
+        for name, meaning, look, kind in (
+            ("queue_events", "Audit events that are not in the trail yet.", lambda: audit.waiting, "gauge"),
+            ("events", "Audit events that were written to the trail.", lambda: audit.written, "counter"),
+            ("lost_events", "Audit events that were not, and never will be.", lambda: audit.lost, "counter"),
+            ("syslog_queue_messages", "Audit messages that wait for the syslog server.", of_syslog("waiting"), "gauge"),
+            ("syslog_messages", "Audit messages that were sent to the syslog server.", of_syslog("sent"), "counter"),
+            ("syslog_lost_messages", "Those that were not, and never will be.", of_syslog("lost"), "counter"),
+        ):
+            self.watch(f"tomowire_audit_{name}", meaning, look, kind=kind)
 
     def on_established(self, association: Association) -> None:
         self.accepted.add()

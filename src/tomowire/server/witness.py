@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
-from tomowire.server.audit.events import AssociationBegun, AssociationEnded, AssociationRefused, Outcome, Query
+from tomowire.server.audit.events import (
+    ApplicationStarted,
+    ApplicationStopped,
+    AssociationBegun,
+    AssociationEnded,
+    AssociationRefused,
+    Outcome,
+    Query,
+)
 from tomowire.server.audit.exports import Exports
 from tomowire.server.audit.transfers import Transfers, party_of
 
@@ -31,6 +39,7 @@ class Witness:
         self._metrics = metrics
         self._tally = tally
         self._transfers = Transfers(audit)
+        self._is_open = False
         self.exports = Exports(audit, address_of)
 
     def on_established(self, association: Association) -> None:
@@ -74,13 +83,15 @@ class Witness:
 
     def stored(self, request: StoreRequest, stored: Stored) -> None:
         """An object got Success."""
-        self._tally.stored(request.association, is_new=stored.is_new)
+        if not request.association.is_requestor:  # of those that the archive opens itself, nobody tells the end here
+            self._tally.stored(request.association, is_new=stored.is_new)
         self._metrics.stored.add(1, (stored.outcome.value,))
         self._transfers.stored(request.association, request.sop_class_uid, stored)
 
     def refused(self, request: StoreRequest) -> None:
         """An object did not."""
-        self._tally.refused(request.association)
+        if not request.association.is_requestor:
+            self._tally.refused(request.association)
 
     def on_retrieved(self, request: IncomingRequest, seconds: float) -> None:
         """A C-GET or C-MOVE was served."""
@@ -114,9 +125,16 @@ class Witness:
 
         return answered
 
+    def open(self) -> None:
+        """The archive is listening."""
+        self._is_open = True
+        self._audit.record(ApplicationStarted())
+
     def close(self) -> None:
-        """Tell of what has come and was not told yet."""
+        """It is not any more, or never was. What has come and was not told yet is told."""
         self._transfers.tell_all()
+        if self._is_open:
+            self._audit.record(ApplicationStopped())
 
 
 def _authenticated(association: Association) -> str:

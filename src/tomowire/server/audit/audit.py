@@ -12,8 +12,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,14 +25,17 @@ from tomowire.server.audit.anchor import read_anchor, write_anchor
 from tomowire.server.audit.events import AuditEvent, EventsLost, Query
 from tomowire.server.audit.specific import Teller
 from tomowire.server.audit.trail import EVERYTHING, Entry, Filter, append, problems, read
+from tomowire.server.settings import AuditSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from tomowire.server.audit.syslog import Syslog
     from tomowire.server.records import Records
 
 logger: Final = logging.getLogger("tomowire.audit")
 
+DEFAULT_SETTINGS: Final = AuditSettings()
 ROOM: Final = 16 * 1024 * 1024
 """Bytes that waiting events may take, about: ten thousand of them, or more."""
 
@@ -53,8 +56,8 @@ _BETWEEN_COMPLAINTS: Final = 60.0
 class Audit:
     """`async with Audit(records, root, teller) as audit`; `audit.record(event)`, from any thread.
 
-    `root` is the data directory, for the anchor. `forward` is given every entry that has been written, and must not block. Without
-    `enabled` nothing is recorded, and what is there can be read.
+    `root` is the data directory, for the anchor. Where `settings` do not have it enabled nothing is recorded, and what is there can
+    be read.
     """
 
     def __init__(
@@ -63,8 +66,7 @@ class Audit:
         root: Path,
         teller: Teller,
         *,
-        enabled: bool = True,
-        forward: Callable[[Entry], None] | None = None,
+        settings: AuditSettings = DEFAULT_SETTINGS,
         room: int = ROOM,
         first_write: float = _FIRST_WRITE,
         interval: float = _INTERVAL,
@@ -73,8 +75,8 @@ class Audit:
         self._records = records
         self._root = root
         self._teller = teller
-        self._enabled = enabled
-        self._forward = forward
+        self._settings = settings
+        self._syslog: Syslog | None = None
         self._room = room
         self._interval = interval
         self._first_wait = first_wait
@@ -89,6 +91,7 @@ class Audit:
         self._unreported = 0
         self._complained_at = -_BETWEEN_COMPLAINTS
         self._task: asyncio.Task[None] | None = None
+        self._connecting = AsyncExitStack()
         self.recorded = 0
         """Events that were told since the start."""
         self.written = 0
@@ -100,9 +103,14 @@ class Audit:
         """How many events have yet to be written."""
         return len(self._queue)
 
+    @property
+    def syslog(self) -> Syslog | None:
+        """What sends the messages to a syslog server, if that is wanted; it counts those `sent`, `waiting` and `lost`."""
+        return self._syslog
+
     def record(self, event: AuditEvent) -> None:
         """Have `event` written down, as of now. Returns at once, and never fails."""
-        if not self._enabled:
+        if not self._settings.enabled:
             return
         moment = time.time_ns() // 1000
         if get_ident() == self._thread:
@@ -145,6 +153,7 @@ class Audit:
         return await asyncio.to_thread(self._verify)
 
     async def __aenter__(self) -> Self:
+        await self._connect()
         self._task = self._loop.create_task(self._run(), name="audit")
         return self
 
@@ -155,6 +164,22 @@ class Audit:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self._connecting.aclose()
+
+    async def apply(self, settings: AuditSettings) -> None:
+        """Have other settings in force from now on. What waits for a syslog server that is not used any more is lost."""
+        if settings != self._settings:
+            self._settings = settings
+            await self._connecting.aclose()
+            await self._connect()
+
+    async def _connect(self) -> None:
+        """Begin to send to the syslog server, if there is one; whether it is there is seen later."""
+        self._syslog = None
+        if self._settings.enabled and self._settings.syslog_host is not None:
+            from tomowire.server.audit.syslog import Syslog
+
+            self._syslog = await self._connecting.enter_async_context(Syslog.to(self._settings))
 
     def _take(self, moment: int, event: AuditEvent) -> None:
         self.recorded += 1
@@ -215,9 +240,9 @@ class Audit:
             self._arrived.clear()
         if added:
             await self._anchor(added[-1])
-        if self._forward is not None:
+        if self._syslog is not None:
             for entry in added:
-                self._forward(entry)
+                self._syslog.send(entry)
         if self._unreported:
             count, self._unreported = self._unreported, 0
             self.record(EventsLost(count=count, reason="the database could not be used, or could not take them"))

@@ -82,5 +82,6 @@ class Transfers:
 
 
 def party_of(association: Association) -> Party:
-    """The requestor of an association, as far as it said who it is."""
-    return Party.node(association.calling_ae_title, association.peer_address)
+    """The other end of an association, as far as it said who it is."""
+    title = association.called_ae_title if association.is_requestor else association.calling_ae_title
+    return Party.node(title, association.peer_address)

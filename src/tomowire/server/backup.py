@@ -1,0 +1,258 @@
+"""`tomowire backup`: what the archive holds at one moment, copied while it runs.
+
+    1. hold      no file of an object is removed any more: see `hold`
+    2. index     dumped, as it is at this moment                           (from here on nothing that comes matters)
+    3. objects   those that the dump names and the folder has not: copied, checked against the index's checksum, synced
+    4. manifest  written as they are done; then the point gets its name, in one step
+
+Copies, and not hard links, unless that is asked for: a link is the same bytes on the same disk, which is no second copy of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from tomowire._version import __version__
+from tomowire.errors import InvalidUid, UsageError
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
+from tomowire.server.checksum import new_checksum
+from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, DataDirectory
+from tomowire.server.findings import Progress
+from tomowire.server.hold import files_held
+from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.rows import IndexedObject
+from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.parallel import in_parallel
+from tomowire.server.posix import sync_directory, sync_file
+from tomowire.services.file_writing import write_all
+from tomowire.wire.value import value
+
+_THREADS: Final = 4
+_BLOCK: Final = 1 << 20
+_EVERY: Final = 100
+_FOLDERS_AT_ONCE: Final = 1000
+
+
+class CopyFailed(Exception):
+    """A file is not what it ought to be; the text says in what."""
+
+
+@value()
+class _Done:
+    row: IndexedObject
+    was_copied: bool = False
+    problem: str = ""
+
+
+def backup(
+    root: Path | str,
+    folder: Path | str,
+    backend: IndexBackend,
+    *,
+    link: bool = False,
+    threads: int = _THREADS,
+    report: Callable[[Problem], None] = lambda problem: None,
+    progress: Progress | None = None,
+) -> Point:
+    """Add a point to the backups in `folder` of the archive in `root`, which may be running; its index is that of `backend`.
+
+    `link` makes hard links where the two are on one file system. `report` gets what is not as the index says; the rest is copied
+    all the same. An interrupted run is gone on with by the next one. Memory does not grow with the number of objects.
+    Raises `UsageError` if there is no archive, or something else in the folder; `IndexUnavailable`; `OSError`.
+    """
+    directory = DataDirectory.look(root)
+    inside = Path(folder).absolute().resolve()
+    if inside.is_relative_to(directory.root.resolve()):
+        raise UsageError(f"{folder} is inside the data directory: what destroys the one destroys the other")
+    with BackupFolder.open(folder, create=True) as into, files_held(directory.hold_path):
+        unfinished = into.begin_point()
+        made_at = datetime.now(UTC).isoformat()
+        backend.dump(unfinished / "index.sqlite")
+        sums = _Sums(report)
+        copier = _Copier(directory.root, into, link=link)
+        with SqliteReader.open(unfinished / "index.sqlite") as reader:
+            total = reader.counts().instances
+            done = in_parallel(copier.copy, reader.objects(), threads=threads)
+            _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
+        copier.sync()
+        facts = {
+            "format": 1,
+            "made_at": made_at,
+            "finished_at": datetime.now(UTC).isoformat(),
+            "tomowire": __version__,
+            "objects": sums.objects,
+            "bytes": sums.bytes,
+            "copied": sums.copied,
+            "checksums": {name: file_checksum(unfinished / name) for name in ("index.sqlite", "manifest")},
+            "problems": [{"path": each.path, "explanation": each.explanation} for each in sums.problems],
+        }
+        return into.finish_point(unfinished, facts)
+
+
+def file_checksum(path: Path) -> str:
+    """Of a whole file."""
+    checksum = new_checksum()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            checksum.update(block)
+    return checksum.hexdigest()
+
+
+def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
+    """Copy the file of an object to the new file `target`, which is durable then, and what the index says.
+
+    Raises `CopyFailed` if it is not what was received, `OSError`; then `target` is to be removed.
+    """
+    checksum, size = new_checksum(), 0
+    with source.open("rb", buffering=0) as file:
+        into = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        try:
+            while block := file.read(_BLOCK):
+                checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
+                write_all(into, (block,))
+                size += len(block)
+            sync_file(into)
+        finally:
+            os.close(into)
+    _require(row, size, checksum.digest())
+
+
+def check_file(path: Path, row: IndexedObject) -> None:
+    """Read the file of an object. Raises `CopyFailed` if it is not what was received, `OSError`."""
+    checksum, size = new_checksum(), 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
+            size += len(block)
+    _require(row, size, checksum.digest())
+
+
+def _require(row: IndexedObject, size: int, checksum: bytes) -> None:
+    if size != row.header_size + row.data_set_size:
+        raise CopyFailed(f"{size} bytes, and not {row.header_size + row.data_set_size}")
+    if checksum != row.checksum:
+        raise CopyFailed("the checksum of the data set is not that of what was received")
+
+
+class _Copier:
+    """Brings objects into a folder of backups, in several threads."""
+
+    def __init__(self, root: Path, into: BackupFolder, *, link: bool) -> None:
+        self._root = root
+        self._into = into
+        self._link = link
+        self._lock = Lock()
+        self._folders: set[Path] = set()
+
+    def copy(self, row: IndexedObject) -> _Done:
+        """An object that the folder has already is not looked at again: `--verify` does that."""
+        try:
+            target = self._into.root / blob_path(row.name, row.checksum)
+            if _size(target) == row.header_size + row.data_set_size:
+                return _Done(row)
+            self._bring(self._root / row.name.path, target, row)
+        except InvalidUid as error:
+            return _Done(row, problem=str(error))
+        except CopyFailed as error:
+            return _Done(row, problem=f"not copied: {error}")
+        except FileNotFoundError:
+            return _Done(row, problem="the index has it, but there is no such file")
+        return _Done(row, was_copied=True)
+
+    def _bring(self, source: Path, target: Path, row: IndexedObject) -> None:
+        with self._lock:
+            part = self._into.new_part()
+        try:
+            if self._link and _linked(source, part):
+                check_file(part, row)
+            else:
+                copy_checked(source, part, row)
+            target.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            os.replace(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        self._note(target.parent)
+
+    def _note(self, folder: Path) -> None:
+        with self._lock:
+            self._folders.add(folder)
+            if len(self._folders) < _FOLDERS_AT_ONCE:
+                return
+        self.sync()
+
+    def sync(self) -> None:
+        """Make the names of all files durable that came since the last time."""
+        with self._lock:
+            folders, self._folders = self._folders, set()
+        above = {parent for folder in folders for parent in folder.parents if parent.is_relative_to(self._into.root)}
+        for folder in sorted(folders | above, reverse=True):
+            sync_directory(folder)
+
+
+class _Sums:
+    """Counts what is done."""
+
+    def __init__(self, report: Callable[[Problem], None]) -> None:
+        self.objects = self.bytes = self.copied = 0
+        self.problems: list[Problem] = []
+        self._report = report
+
+    def each(self, done: Iterator[_Done], total: int, progress: Progress | None) -> Iterator[IndexedObject]:
+        for each in done:
+            self.objects += 1
+            self.bytes += each.row.header_size + each.row.data_set_size
+            self.copied += each.was_copied
+            if each.problem:
+                problem = Problem(_shown_path(each.row), each.problem)
+                self.problems.append(problem)
+                self._report(problem)
+            if progress is not None and self.objects % _EVERY == 0:
+                progress(self.objects, total)
+            yield each.row
+        if progress is not None:
+            progress(self.objects, total)
+
+
+def _write_manifest(path: Path, rows: Iterator[IndexedObject]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    with open(descriptor, "w", encoding="ascii") as file:
+        for row in rows:
+            try:
+                file.write(manifest_line(row))
+            except InvalidUid:  # no file can have such a name; it is among the problems
+                continue
+        file.flush()
+        sync_file(file.fileno())
+
+
+def _shown_path(row: IndexedObject) -> str:
+    try:
+        return row.name.path
+    except InvalidUid:
+        return row.name.sop_instance_uid
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        return False
+    return True
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+

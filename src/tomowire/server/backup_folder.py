@@ -1,0 +1,245 @@
+"""A folder with backups of one archive: the objects once, and for each point in time what the archive held then.
+
+    <folder>/
+        tomowire-backup.json                   which archive it is of
+        lock                                   held (flock) while a backup is made or looked at
+        incoming/                              files that are not complete yet
+        objects/<ab>/<study>/<series>/<instance>[-<n>].<checksum>.dcm
+        points/<time>/point.json               when, how much, and what was wrong
+        points/<time>/manifest                 a line for each object: checksum, size in bytes, path in the data directory
+        points/<time>/index.sqlite             the index, whatever database it was in: see `index.dumping`
+        damaged/                               what `--verify` found to be wrong
+
+A file among the objects is that of the archive, to the byte. The checksum in its name is that of its data set, which the index has
+too (XXH3, 128 bits): a name says exactly which object it is, also when one with the same UID was deleted and another one stored. It
+is there whole or not at all, so that a run which was interrupted is gone on with by the next, and objects that did not change are
+copied once, however many points hold them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tomowire.errors import UsageError
+from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, ObjectName
+from tomowire.server.index.rows import IndexedObject
+from tomowire.server.posix import lock, lock_shared, require_posix, sync_directory, sync_file
+from tomowire.wire.value import value
+
+FORMAT: Final = 1
+DAMAGED: Final = "damaged"
+_ABOUT: Final = "tomowire-backup.json"
+_LOCK: Final = "lock"
+_INCOMING: Final = "incoming"
+_POINTS: Final = "points"
+_POINT: Final = "point.json"
+_UNFINISHED: Final = ".unfinished"
+_BLOB: Final = re.compile(r"(objects/.+)\.([0-9a-f]{32})\.dcm")
+_NO_OBSTACLES: Final = frozenset({_LOCK, "lost+found"})
+
+
+@value()
+class Problem:
+    """An object that is not in the backup as the index has it."""
+
+    path: str
+    """In the data directory."""
+
+    explanation: str
+
+
+@value()
+class Point:
+    """What the archive held at one moment, complete."""
+
+    name: str
+    folder: Path
+    made_at: str
+    """ISO 8601, UTC: the moment."""
+
+    objects: int
+    bytes: int
+    copied: int
+    """Objects that no earlier point had."""
+
+    problems: tuple[Problem, ...]
+
+    @property
+    def index(self) -> Path:
+        return self.folder / "index.sqlite"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest"
+
+
+class BackupFolder:
+    """`with BackupFolder.open(path) as folder`: nobody else changes it meanwhile."""
+
+    def __init__(self, root: Path, held: int) -> None:
+        self.root = root
+        self._held = held
+        self._next = 0
+
+    @classmethod
+    def open(cls, root: Path | str, *, create: bool, shared: bool = False) -> Self:
+        """Open a folder, made and marked as one of backups if `create`. `shared`: to read only, with others who do.
+
+        Raises `UsageError` if it holds other things, nothing, or is in use by another process; `OSError`.
+        """
+        require_posix()
+        root = Path(root).absolute()
+        if not (root / _ABOUT).exists():
+            _require_empty(root, create=create)
+        _require_known(root)
+        for folder in (root, root / OBJECTS, root / _POINTS, root / _INCOMING) if create else ():
+            folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        held = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        if shared:
+            lock_shared(held)
+        elif not lock(held):
+            os.close(held)
+            raise UsageError(f"the backup {root} is in use by another process")
+        opened = cls(root, held)
+        if create and not (root / _ABOUT).exists():
+            opened.write_whole(root / _ABOUT, json.dumps({"format": FORMAT}).encode("ascii"))
+        return opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._held)
+
+    def points(self) -> list[Point]:
+        """All complete points, the oldest first."""
+        found = []
+        with suppress(FileNotFoundError), os.scandir(self.root / _POINTS) as entries:
+            found = [entry.name for entry in entries if not entry.name.endswith(_UNFINISHED)]
+        return [_read_point(self.root / _POINTS / name) for name in sorted(found)]
+
+    def point(self, name: str | None) -> Point:
+        """The point of this name; the newest if none is named. Raises `UsageError` if there is none."""
+        points = self.points()
+        if not points:
+            raise UsageError(f"{self.root} holds no complete backup")
+        if name is None:
+            return points[-1]
+        for point in points:
+            if point.name == name:
+                return point
+        raise UsageError(f"{self.root} has no point {name!r}; the newest is {points[-1].name}")
+
+    def begin_point(self) -> Path:
+        """The folder of a new point, not complete yet; those that were never completed are removed."""
+        for leftover in (self.root / _POINTS).glob(f"*{_UNFINISHED}"):
+            remove_tree(leftover)
+        for part in (self.root / _INCOMING).iterdir():
+            part.unlink()
+        name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        folder = self.root / _POINTS / f"{name}{_UNFINISHED}"
+        folder.mkdir(mode=DIRECTORY_MODE)
+        return folder
+
+    def finish_point(self, folder: Path, facts: dict[str, Any]) -> Point:
+        """Make it complete, in one step. All it names is durable by now."""
+        self.write_whole(folder / _POINT, json.dumps(facts, indent=1).encode("utf-8"))
+        sync_directory(folder)
+        final = folder.with_name(folder.name.removesuffix(_UNFINISHED))
+        folder.rename(final)
+        sync_directory(final.parent)
+        return _read_point(final)
+
+    def remove_point(self, point: Point) -> None:
+        """Forget a point; the objects that only it had stay."""
+        leftover = point.folder.with_name(point.name + _UNFINISHED)
+        point.folder.rename(leftover)
+        remove_tree(leftover)
+
+    def new_part(self) -> Path:
+        """The path of a file that is to be made."""
+        self._next += 1
+        return self.root / _INCOMING / f"{os.getpid()}-{self._next}"
+
+    def blobs(self) -> Iterator[tuple[Path, ObjectName, bytes]]:
+        """All objects: file, name in the archive and checksum. What has another kind of name is passed over."""
+        for above, _, names in os.walk(self.root / OBJECTS):
+            for name in names:
+                path = Path(above, name)
+                match = _BLOB.fullmatch(os.path.relpath(path, self.root))
+                parsed = ObjectName.parse(f"{match[1]}.dcm") if match is not None else None
+                if match is not None and parsed is not None:
+                    yield path, parsed, bytes.fromhex(match[2])
+
+    def write_whole(self, path: Path, content: bytes) -> None:
+        """Make a small file, or replace it, in one step."""
+        part = path.with_name(path.name + ".part")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb") as file:
+            file.write(content)
+            file.flush()
+            sync_file(file.fileno())
+        os.replace(part, path)
+        sync_directory(path.parent)
+
+
+def blob_path(name: ObjectName, checksum: bytes) -> str:
+    """Where an object is in a folder of backups, relative to it. Raises `InvalidUid`."""
+    return f"{name.path.removesuffix('.dcm')}.{checksum.hex()}.dcm"
+
+
+def manifest_line(row: IndexedObject) -> str:
+    """What the manifest says of an object. Raises `InvalidUid`."""
+    return f"{row.checksum.hex()} {row.header_size + row.data_set_size} {row.name.path}\n"
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of ours and what is in it."""
+    for above, folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            os.unlink(os.path.join(above, name))
+        for name in folders:
+            os.rmdir(os.path.join(above, name))
+    os.rmdir(folder)
+
+
+def _require_empty(root: Path, *, create: bool) -> None:
+    if not create:
+        raise UsageError(f"{root} holds no backup")
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is not a folder")
+    if root.exists() and (others := set(os.listdir(root)) - _NO_OBSTACLES - {OBJECTS, _POINTS, _INCOMING}):
+        raise UsageError(f"{root} is not empty ({sorted(others)[0]!r}), and no folder of backups: name another one")
+
+
+def _require_known(root: Path) -> None:
+    try:
+        about = json.loads((root / _ABOUT).read_bytes())
+        known = about["format"] == FORMAT
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UsageError(f"{root / _ABOUT} is not of this version of tomowire")
+
+
+def _read_point(folder: Path) -> Point:
+    """Raises `UsageError`."""
+    try:
+        facts = json.loads((folder / _POINT).read_bytes())
+        problems = tuple(Problem(each["path"], each["explanation"]) for each in facts["problems"])
+        return Point(
+            folder.name, folder, facts["made_at"], facts["objects"], facts["bytes"], facts["copied"], problems
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder / _POINT} cannot be read: {error}") from error

@@ -1,0 +1,164 @@
+"""`tomowire restore`: an archive made again, in a new data directory, from a point of a backup.
+
+The objects come first and the index last, in one step: an archive that is half restored has no index, and no program takes it for
+one. What is interrupted is gone on with by the same command; a marker in the directory says which point it is of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from tomowire.errors import InvalidUid, UsageError
+from tomowire.server.backup import CopyFailed, check_file, copy_checked
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
+from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, DataDirectory
+from tomowire.server.findings import Progress
+from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.dumping import current_copy
+from tomowire.server.index.rows import IndexedObject
+from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.parallel import in_parallel
+from tomowire.server.posix import sync_directory
+
+_THREADS: Final = 4
+_EVERY: Final = 100
+_MARKER: Final = "restoring"
+_NO_OBSTACLES: Final = frozenset({"lost+found"})
+
+
+def restore(
+    folder: Path | str,
+    root: Path | str,
+    backend: IndexBackend,
+    *,
+    point: str | None = None,
+    threads: int = _THREADS,
+    report: Callable[[Problem], None] = lambda problem: None,
+    progress: Progress | None = None,
+) -> Point:
+    """Make the archive of a point (the newest, if none is named) in `root`, which must be new or empty; its index is put into
+    `backend`, which must be empty too. Each object is checked against its checksum while it is copied.
+
+    `report` gets the objects that the backup does not have, or not as they were received: the index has them all the same, as it
+    had them then, so that `db check` names them and a sender may send them again.
+    Raises `UsageError`, `IndexUnavailable`, `OSError`.
+    """
+    with BackupFolder.open(folder, create=False, shared=True) as source:
+        found = source.point(point)
+        target = Path(root).absolute()
+        _require_new(target, found)
+        target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        (target / _MARKER).write_text(found.name, encoding="ascii")
+        with DataDirectory.open_empty(target) as directory:
+            if not backend.is_empty():
+                raise UsageError(f"{backend.name} holds an index already: name an empty database")
+            dump = target / INCOMING / "index.restoring"
+            dump.unlink(missing_ok=True)
+            current_copy(found.index, dump)
+            _restore_objects(source, directory, dump, threads, report, progress)
+            backend.load(dump, directory)
+            dump.unlink()
+            (target / _MARKER).unlink()
+            sync_directory(target)
+        return found
+
+
+def _require_new(root: Path, point: Point) -> None:
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder")
+    others = set(os.listdir(root)) - _NO_OBSTACLES
+    if not others:
+        return
+    if _MARKER in others:
+        begun = (root / _MARKER).read_text("ascii", "replace")
+        if begun in (point.name, ""):
+            return
+        raise UsageError(f"{root} holds what a restore of {begun!r} has begun: finish that one, or name another folder")
+    raise UsageError(f"{root} is not empty: an archive is restored to a new folder only")
+
+
+def _restore_objects(
+    source: BackupFolder,
+    directory: DataDirectory,
+    dump: Path,
+    threads: int,
+    report: Callable[[Problem], None],
+    progress: Progress | None,
+) -> None:
+    restorer = _Restorer(source.root, directory.root)
+    with SqliteReader.open(dump) as reader:
+        total = reader.counts().instances
+        done = in_parallel(lambda row: (row, restorer.restore(row)), reader.objects(), threads=threads)
+        for number, (row, problem) in enumerate(done, start=1):
+            if problem:
+                report(Problem(row.name.sop_instance_uid, problem))
+            if progress is not None and (number % _EVERY == 0 or number == total):
+                progress(number, total)
+    restorer.sync()
+
+
+class _Restorer:
+    """Copies objects into a data directory, in several threads."""
+
+    def __init__(self, source: Path, root: Path) -> None:
+        self._source = source
+        self._root = root
+        self._lock = Lock()
+        self._number = 0
+        self._folders: set[Path] = set()
+
+    def restore(self, row: IndexedObject) -> str:
+        """Gives what is wrong, or nothing."""
+        try:
+            blob, target = self._source / blob_path(row.name, row.checksum), self._root / row.name.path
+            if not _is_there(target, row):
+                self._copy(blob, target, row)
+        except FileNotFoundError:
+            return "it is not in the backup"
+        except CopyFailed as error:
+            return f"the backup's copy is damaged: {error}"
+        except InvalidUid as error:
+            return str(error)
+        return ""
+
+    def _copy(self, blob: Path, target: Path, row: IndexedObject) -> None:
+        with self._lock:
+            self._number += 1
+            part = self._root / INCOMING / f"{self._number}.part"
+        part.unlink(missing_ok=True)
+        try:
+            copy_checked(blob, part, row)
+            self._make(target.parent)
+            os.replace(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            self._folders.add(target.parent)
+
+    def _make(self, folder: Path) -> None:
+        """`Path.mkdir` would make the folders above with a mode of its own."""
+        if folder.name != OBJECTS and not folder.exists():
+            self._make(folder.parent)
+            folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+
+    def sync(self) -> None:
+        """Make the names of all files durable."""
+        above = {parent for folder in self._folders for parent in folder.parents if parent.is_relative_to(self._root)}
+        for folder in sorted(self._folders | above, reverse=True):
+            sync_directory(folder)
+
+
+def _is_there(target: Path, row: IndexedObject) -> bool:
+    """Whether an earlier run has brought the object, whole."""
+    try:
+        check_file(target, row)
+    except (FileNotFoundError, NotADirectoryError, CopyFailed):
+        return False
+    return True
