@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, InvalidUid, WireError
+from tomowire.server.audit.checking import check_audit
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.index.backend import IndexBackend, backend_for
@@ -48,6 +49,7 @@ def check(
                 yield from _check_index(backend)
                 yield from _check_rows(directory, reader, content=content, threads=threads, progress=progress)
                 yield from _check_files(directory, reader)
+                yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
             yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, str(error))
 

@@ -82,6 +82,12 @@ class IndexBackend(Protocol):
     def lonely_rows(self) -> Iterator[str]:
         """Rows without a row above or below them: no transaction of the archive leaves one."""
 
+    def dump(self, path: Path) -> None:
+        """Copy the index, as it is at this moment, to a new file: see `dumping`. Whoever stores goes on. Raises `OSError`."""
+
+    def load(self, dump: Path, directory: DataDirectory) -> None:
+        """Take the place of an index that is empty, in one step, from a dump with this program's schema. Raises `OSError`."""
+
     def rebuild(self) -> AbstractContextManager[Rebuild]:
         """Begin a new index; what is not finished at the end is cleared away."""
 

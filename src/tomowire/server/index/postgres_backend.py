@@ -11,6 +11,7 @@ from tomowire.server.index.index_url import shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from sqlalchemy import Engine
 
@@ -115,6 +116,25 @@ class PostgresBackend:
 
         with self._connect() as connection, postgres_errors():
             yield from integrity.lonely_rows(lambda sql: connection.execute(sql.encode()).fetchall())
+
+    def dump(self, path: Path) -> None:
+        from tomowire.server.index.dumping import dump_tables
+
+        engine = self.engine()
+        try:
+            dump_tables(engine, path)
+        finally:
+            engine.dispose()
+
+    def load(self, dump: Path, directory: DataDirectory) -> None:
+        from tomowire.server.index.dumping import load_tables
+
+        self.upgrade()
+        engine = self.engine()
+        try:
+            load_tables(dump, engine)
+        finally:
+            engine.dispose()
 
     def rebuild(self) -> AbstractContextManager[Rebuild]:
         from tomowire.server.index.postgres_rebuild import rebuild_postgres

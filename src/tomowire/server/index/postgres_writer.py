@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
-from tomowire.server.index import statements
+from tomowire.server.index import deleting, statements
+from tomowire.server.index.deleting import Deleted, Doomed, Removal
 from tomowire.server.index.postgres_connect import Connection, array_of, first_line, is_lost, is_of_a_value, numbered
 from tomowire.server.index.postgres_series import SeriesKeys
 from tomowire.server.index.postgres_session import PostgresSession
 from tomowire.server.index.rows import IndexedObject, NewRow
+
+T = TypeVar("T")
 
 _FEW: Final = 32
 """Rows up to which one INSERT, which commits by itself if there is nothing else to do, is quicker than COPY in a transaction."""
@@ -78,6 +81,33 @@ class PostgresWriter:
             else:
                 break
         self._session.last_batch = batch
+
+    def delete(self, doomed: Doomed) -> list[Deleted]:
+        return self._transact(lambda execute: deleting.delete(execute, doomed))
+
+    def removals(self, after: int, limit: int) -> list[Removal]:
+        return self._transact(lambda execute: deleting.removals(execute, after, limit))
+
+    def defer(self, names: Sequence[ObjectName]) -> None:
+        self._transact(lambda execute: deleting.defer(execute, names))
+
+    def forget(self, removals: Sequence[Removal]) -> None:
+        self._transact(lambda execute: deleting.forget(execute, [removal.key for removal in removals]))
+
+    def _transact(self, work: Callable[[deleting.Execute], T]) -> T:
+        """All of `work`, or none of it."""
+        self.find(())  # a connection that was lost long ago is noticed now
+        self._series.forget()
+        with self._session.working() as connection:
+
+            def execute(sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+                cursor = connection.execute(_postgres(sql), parameters)
+                return cursor.fetchall() if cursor.description is not None else []
+
+            connection.execute(b"BEGIN")
+            result = work(execute)
+            _commit(connection, b"COMMIT")
+        return result
 
     def _find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         with self._session.working() as connection:

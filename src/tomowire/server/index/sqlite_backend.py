@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tomowire.server.index import integrity, versions
 from tomowire.server.index.connect import connect_reader
+from tomowire.server.index.dumping import current_copy, dump_sqlite
 from tomowire.server.index.sqlite_errors import sqlite_errors
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.index.sqlite_rebuild import SqliteRebuild, rebuild_sqlite
 from tomowire.server.index.sqlite_writer import SqliteWriter
-from tomowire.server.swap import finish_swap
+from tomowire.server.swap import finish_swap, ready_path
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -72,6 +73,15 @@ class SqliteBackend:
     def lonely_rows(self) -> Iterator[str]:
         with sqlite_errors(), closing(connect_reader(self._path)) as connection:
             yield from integrity.lonely_rows(connection.execute)
+
+    def dump(self, path: Path) -> None:
+        dump_sqlite(self._path, path)
+
+    def load(self, dump: Path, directory: DataDirectory) -> None:
+        ready = ready_path(directory)
+        ready.unlink(missing_ok=True)
+        current_copy(dump, ready)
+        finish_swap(directory)
 
     def rebuild(self) -> AbstractContextManager[SqliteRebuild]:
         return rebuild_sqlite(self._path)
