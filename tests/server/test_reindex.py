@@ -16,7 +16,7 @@ import pytest
 from support.crashes import CrashServer
 from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
-from support.places import ArchiveStorage, columns, lose_index, reindex, select, upgrade
+from support.places import columns, lose_index, open_storage, reindex, select, upgrade
 from support.stored import contents, findings
 from tomowire.errors import UsageError
 from tomowire.server.files import DataDirectory, ObjectName
@@ -30,7 +30,7 @@ SAMPLES = [Sample(n, series=n % 3, study=n % 2, size=64 if n % 4 else 200_000) f
 
 
 async def store(root: Path, *samples: Sample, policy: DuplicatePolicy = DuplicatePolicy.KEEP) -> None:
-    async with ArchiveStorage(root, policy=policy) as storage:
+    async with open_storage(root, policy=policy) as storage:
         for sample in samples:
             await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
 

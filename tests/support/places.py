@@ -66,9 +66,9 @@ def lose_index(root: Path) -> None:
 
 
 def change_index(root: Path, sql: str) -> None:
-    """Do something to it behind the archive's back."""
+    """Do something to it behind the archive's back, whatever other rows refer to."""
     if (url := index_url_of(root)) is not None:
-        _execute(url, sql)
+        _execute(url, f"SET session_replication_role = replica; {sql}")
         return
     with closing(sqlite3.connect(root / "index.sqlite")) as connection:
         connection.execute(sql)
@@ -91,7 +91,7 @@ def columns(root: Path, table: str) -> list[str]:
     return [name for (name,) in found]
 
 
-def ArchiveStorage(root: Path, **options: Any) -> archive.ArchiveStorage:
+def open_storage(root: Path, **options: Any) -> archive.ArchiveStorage:
     return archive.ArchiveStorage(root, **({"index_url": index_url_of(root)} | options))
 
 
