@@ -21,12 +21,13 @@ from tomowire.server.audit.events import Change, ConfigurationChanged, Party
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
+from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
-from tomowire.server.logs import LogTail
+from tomowire.server.logs import LogTail, set_level
 from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
@@ -42,6 +43,7 @@ from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
@@ -85,6 +87,8 @@ class Archive:
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
         self._users: Users | None = None
+        self.first_token: Path | None = None
+        """The file with the token of the administrator that was made because nobody could have logged in."""
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -126,6 +130,8 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
+            if needs_login(settings):
+                self.first_token = await first_administrator(self._users, storage.root)
             witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
@@ -136,12 +142,6 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, traceback)
-
-    @property
-    def server(self) -> Server:
-        """What listens, and has the associations."""
-        assert self._server is not None
-        return self._server
 
     @property
     def users(self) -> Users:
@@ -179,14 +179,26 @@ class Archive:
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
             await self.access.apply(taken)
-            await self.audit.apply(taken.audit)
+            await self.quotas.apply(taken.quota)
+            await self._tell_audit(taken, report, by)
+            if taken.logs.level != self.settings.logs.level:
+                set_level(taken.logs.level)
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
-        if report.changed:
-            self.audit.record(ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report)))
+        if report.needs_restart:
+            logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
         logger.info("reconfigured: %s", report)
         return report
+
+    async def _tell_audit(self, taken: Settings, report: Reconfigured, by: Party | None) -> None:
+        """Also that there will be none from now on: that is the last it hears of."""
+        event = ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report))
+        if report.changed and not taken.audit.enabled:
+            self.audit.record(event)
+        await self.audit.apply(taken.audit)
+        if report.changed and taken.audit.enabled:
+            self.audit.record(event)
 
     @property
     def associations(self) -> int:
@@ -212,10 +224,18 @@ class Archive:
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
+                *self._about_the_first_token(),
                 # Nodes call from where they are.
                 *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
+        )
+
+    def _about_the_first_token(self) -> tuple[str, ...]:
+        if self.first_token is None:
+            return ()
+        return (
+            f"  the token of an administrator for HTTP is in {self.first_token}: keep it elsewhere, and remove the file",
         )
 
     def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
@@ -225,7 +245,7 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            tls=self.settings.node_tls,
+            tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -22,7 +22,7 @@ from tomowire._version import __version__
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.checksum import new_checksum
-from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, DataDirectory
+from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import IndexBackend
@@ -36,6 +36,8 @@ from tomowire.wire.value import value
 _THREADS: Final = 4
 _BLOCK: Final = 1 << 20
 _EVERY: Final = 100
+_MOST_PROBLEMS: Final = 1000
+"""That a point remembers; all are told."""
 _FOLDERS_AT_ONCE: Final = 1000
 
 
@@ -78,8 +80,8 @@ def backup(
         copier = _Copier(directory.root, into, link=link)
         with SqliteReader.open(unfinished / "index.sqlite") as reader:
             total = reader.counts().instances
-            done = in_parallel(copier.copy, reader.objects(), threads=threads)
-            _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
+            with closing(in_parallel(copier.copy, reader.objects(), threads=threads)) as done:
+                _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
         copier.sync()
         facts = {
             "format": 1,
@@ -90,6 +92,7 @@ def backup(
             "bytes": sums.bytes,
             "copied": sums.copied,
             "checksums": {name: file_checksum(unfinished / name) for name in ("index.sqlite", "manifest")},
+            "problem_count": sums.problem_count,
             "problems": [{"path": each.path, "explanation": each.explanation} for each in sums.problems],
         }
         return into.finish_point(unfinished, facts)
@@ -200,7 +203,7 @@ class _Sums:
     """Counts what is done."""
 
     def __init__(self, report: Callable[[Problem], None]) -> None:
-        self.objects = self.bytes = self.copied = 0
+        self.objects = self.bytes = self.copied = self.problem_count = 0
         self.problems: list[Problem] = []
         self._report = report
 
@@ -211,7 +214,9 @@ class _Sums:
             self.copied += each.was_copied
             if each.problem:
                 problem = Problem(_shown_path(each.row), each.problem)
-                self.problems.append(problem)
+                self.problem_count += 1
+                if self.problem_count <= _MOST_PROBLEMS:
+                    self.problems.append(problem)
                 self._report(problem)
             if progress is not None and self.objects % _EVERY == 0:
                 progress(self.objects, total)
@@ -254,5 +259,3 @@ def _size(path: Path) -> int | None:
         return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-

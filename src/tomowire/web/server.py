@@ -131,7 +131,6 @@ class HttpServer:
 
 async def _tls_acceptor(settings: HttpSettings) -> TlsAcceptor:
     from tomowire.aio.tls import TlsServer
-    from tomowire.aio.connection import Connection
     from tomowire.aio.tls_acceptor import TlsAcceptor
 
     assert settings.certificate is not None

@@ -1,7 +1,7 @@
 """An index as one file, whatever database it is in: a dump is an SQLite database with the schema of its time.
 
-So a backup can be looked into with SQLite's own tools, compared with its manifest, and restored to either backend. All tables are in
-it, also those that no file of an object says anything about: users, jobs, the audit trail, protected studies.
+So a backup can be looked into with SQLite's own tools, compared with its manifest, and restored to either backend. All tables are
+in it, also those that no file of an object says anything about: users, jobs, the audit trail, protected studies.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def dump_tables(engine: Engine, path: Path) -> None:
 
     Raises `IndexUnavailable`, `OSError`.
     """
-    from tomowire.server.records import database_errors
+    from tomowire.server.index.engines import database_errors
 
     _create(path)
     with sqlite_errors(), closing(sqlite3.connect(path, isolation_level=None)) as made:
@@ -62,7 +62,7 @@ def load_tables(path: Path, engine: Engine) -> None:
 
     Raises `IndexUnavailable`.
     """
-    from tomowire.server.records import database_errors
+    from tomowire.server.index.engines import database_errors
 
     source = _engine(path)
     try:
@@ -119,7 +119,9 @@ def _go_on_counting(connection: Connection) -> None:
         ).scalar()
         greatest = connection.execute(select(func.max(key))).scalar()
         if sequence is not None and greatest is not None:
-            connection.execute(text("SELECT setval(:sequence, :greatest)"), {"sequence": sequence, "greatest": greatest})
+            connection.execute(
+                text("SELECT setval(:sequence, :greatest)"), {"sequence": sequence, "greatest": greatest}
+            )
 
 
 def _engine(path: Path) -> Engine:
