@@ -80,7 +80,7 @@ class Archive:
         """Who may do what; `access.apply` has other settings of it in force."""
         self._reconfiguring = asyncio.Lock()
         self.metrics: Final = Metrics()
-        self.log_tail: Final = LogTail()
+        self.log: Final = LogTail()
         """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
@@ -97,7 +97,7 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
-            stack.enter_context(self.log_tail.installed())
+            stack.enter_context(self.log.installed())
             stack.enter_context(fewer_failures())
             self.audit = await stack.enter_async_context(
                 Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
@@ -142,6 +142,12 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def server(self) -> Server:
+        """What listens, and has the associations."""
+        assert self._server is not None
+        return self._server
 
     @property
     def users(self) -> Users:
