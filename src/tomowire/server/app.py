@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import StoreFailed
+from tomowire.errors import IndexUnavailable, StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Change, ConfigurationChanged, Party
+from tomowire.server.audit.exports import Account
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tomowire.aio.serving import ServiceProvider
     from tomowire.server.deletion import Deletion
     from tomowire.server.index.reader import Dialect
+    from tomowire.server.jobs.model import Job
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
 
@@ -180,7 +182,10 @@ class Archive:
                 await self._server.reload_tls(taken.tls)
             await self.access.apply(taken)
             await self.audit.apply(taken.audit)
-            self.settings = taken
+            before, self.settings = self.settings, taken
+            with suppress(IndexUnavailable):  # then jobs wait for their time
+                for node in set(taken.nodes) - set(before.nodes):
+                    await self.jobs.node_changed(node.ae_title)
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
         if report.changed:
@@ -225,7 +230,8 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            tls=self.settings.node_tls,
+            account_of=self._account_of,
+            tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
 
@@ -241,6 +247,9 @@ class Archive:
             Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
             Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
         ]
+
+    def _account_of(self, job: Job, node: Node) -> Account:
+        return Account(self.audit, Party.node(node.ae_title, node.host), Party(job.created_by))
 
     def _node(self, title: str) -> Node | None:
         return self.nodes.get(title)
