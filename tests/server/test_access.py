@@ -332,7 +332,7 @@ async def test_the_requestor_is_told_that_it_is_refused(tmp_path: Path) -> None:
         archive_in(tmp_path, callers=(rule,)) as (archive, _),
         associate(f"TOMOWIRE@{LOOPBACK}:{archive.port}", [verification()], aet="CALLER") as association,
     ):
-        with pytest.raises(NoAcceptedContext, match="refused"):
+        with pytest.raises(NoAcceptedContext, match="its operator decides who may use it"):
             await CEchoScu(association).echo()
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tomowire.server.config import Loaded
-    from tomowire.server.settings import Settings
 
 T = TypeVar("T")
 
@@ -27,14 +26,15 @@ DEFAULT_DATA_DIR: Final = Path("tomowire-data")
 CONFIG: Final = "TOMOWIRE_CONFIG"
 _PREFIX: Final = "TOMOWIRE_"
 
-config_option = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar=CONFIG,
-    show_envvar=True,
-    is_eager=True,
-    help="A configuration file, TOML or JSON.",
-)
+
+def _config_option(text: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """It is read before all arguments: a peer may be the name of a node in it."""
+    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option("--config", type=kind, envvar=CONFIG, show_envvar=True, is_eager=True, help=text)
+
+
+config_option = _config_option("A configuration file, TOML or JSON.")
+nodes_option = _config_option("A configuration file, TOML or JSON: PEER may be the name of a node in it.")
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -62,14 +62,14 @@ class Source:
 
         return load(self.file, os.environ, self.options)
 
-    def load_for_serving(self) -> Settings:
-        """The settings of an archive that is to run with them; warnings go to stderr. Raises `ConfigurationInvalid`."""
+    def load_for_serving(self) -> Loaded:
+        """For an archive that is to run with it; warnings go to stderr. Raises `ConfigurationInvalid`."""
         from tomowire.server.config import load_for_serving
 
-        settings, warnings = load_for_serving(self.file, os.environ, self.options)
+        loaded, warnings = load_for_serving(self.file, os.environ, self.options)
         for each in warnings:
             complain(f"warning: {each}")
-        return settings
+        return loaded
 
 
 def is_configured(file: Path | None) -> bool:

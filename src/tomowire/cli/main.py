@@ -14,6 +14,7 @@ import click
 from tomowire._version import __version__
 
 _COMMANDS: Final = {
+    "backup": "tomowire.cli.backup",
     "config": "tomowire.cli.config",
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
@@ -21,13 +22,15 @@ _COMMANDS: Final = {
     "listen": "tomowire.cli.listen",
     "move": "tomowire.cli.move",
     "query": "tomowire.cli.query",
+    "restore": "tomowire.cli.restore",
     "retrieve": "tomowire.cli.retrieve",
     "send": "tomowire.cli.send",
     "serve": "tomowire.cli.serve",
+    "user": "tomowire.cli.user",
 }
 
 # What only the archive needs: the packages of the extra "server".
-_FOR_THE_ARCHIVE: Final = ("alembic", "pydantic", "pydantic_core", "sqlalchemy", "xxhash")
+_FOR_THE_ARCHIVE: Final = ("alembic", "argon2", "pydantic", "pydantic_core", "sqlalchemy", "xxhash")
 
 _EPILOG: Final = """\b
 Exit codes, the same for all commands:

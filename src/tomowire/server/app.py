@@ -22,12 +22,13 @@ from tomowire.server.audit.exports import Account
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
+from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
-from tomowire.server.logs import LogTail
+from tomowire.server.logs import LogTail, set_level
 from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
@@ -42,7 +43,8 @@ from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
@@ -78,15 +80,19 @@ class Archive:
         """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self.on_reload: Final[list[Callable[[], Awaitable[None]]]] = []
+        """Called by `reconfigure`: reads other certificates again. Raises `UsageError`."""
         self._reconfiguring = asyncio.Lock()
         self.metrics: Final = Metrics()
-        self.log: Final = LogTail()
+        self.log_tail: Final = LogTail()
         """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
         self._users: Users | None = None
+        self.first_token: Path | None = None
+        """The file with the token of the administrator that was made because nobody could have logged in."""
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -95,7 +101,7 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
-            stack.enter_context(self.log.installed())
+            stack.enter_context(self.log_tail.installed())
             stack.enter_context(fewer_failures())
             self.audit = await stack.enter_async_context(
                 Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
@@ -128,6 +134,8 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
+            if needs_login(settings):
+                self.first_token = await first_administrator(self._users, storage.root)
             witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
@@ -180,18 +188,32 @@ class Archive:
             Access.of(taken)  # what it would refuse: nothing is done by halves
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
+            for each in self.on_reload:
+                await each()
             await self.access.apply(taken)
-            await self.audit.apply(taken.audit)
+            await self.quotas.apply(taken.quota)
+            await self._tell_audit(taken, report, by)
+            if taken.logs.level != self.settings.logs.level:
+                set_level(taken.logs.level)
             before, self.settings = self.settings, taken
             with suppress(IndexUnavailable):  # then jobs wait for their time
                 for node in set(taken.nodes) - set(before.nodes):
                     await self.jobs.node_changed(node.ae_title)
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
-        if report.changed:
-            self.audit.record(ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report)))
+        if report.needs_restart:
+            logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
         logger.info("reconfigured: %s", report)
         return report
+
+    async def _tell_audit(self, taken: Settings, report: Reconfigured, by: Party | None) -> None:
+        """Also that there will be none from now on: that is the last it hears of."""
+        event = ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report))
+        if report.changed and not taken.audit.enabled:
+            self.audit.record(event)
+        await self.audit.apply(taken.audit)
+        if report.changed and taken.audit.enabled:
+            self.audit.record(event)
 
     @property
     def associations(self) -> int:
@@ -217,10 +239,18 @@ class Archive:
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
+                *self._about_the_first_token(),
                 # Nodes call from where they are.
                 *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
+        )
+
+    def _about_the_first_token(self) -> tuple[str, ...]:
+        if self.first_token is None:
+            return ()
+        return (
+            f"  the token of an administrator for HTTP is in {self.first_token}: keep it elsewhere, and remove the file",
         )
 
     def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -35,6 +36,8 @@ from tomowire.wire.value import value
 _THREADS: Final = 4
 _BLOCK: Final = 1 << 20
 _EVERY: Final = 100
+_MOST_PROBLEMS: Final = 1000
+"""That a point remembers; all are told."""
 _FOLDERS_AT_ONCE: Final = 1000
 
 
@@ -77,8 +80,8 @@ def backup(
         copier = _Copier(directory.root, into, link=link)
         with SqliteReader.open(unfinished / "index.sqlite") as reader:
             total = reader.counts().instances
-            done = in_parallel(copier.copy, reader.objects(), threads=threads)
-            _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
+            with closing(in_parallel(copier.copy, reader.objects(), threads=threads)) as done:
+                _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
         copier.sync()
         facts = {
             "format": 1,
@@ -89,6 +92,7 @@ def backup(
             "bytes": sums.bytes,
             "copied": sums.copied,
             "checksums": {name: file_checksum(unfinished / name) for name in ("index.sqlite", "manifest")},
+            "problem_count": sums.problem_count,
             "problems": [{"path": each.path, "explanation": each.explanation} for each in sums.problems],
         }
         return into.finish_point(unfinished, facts)
@@ -199,7 +203,7 @@ class _Sums:
     """Counts what is done."""
 
     def __init__(self, report: Callable[[Problem], None]) -> None:
-        self.objects = self.bytes = self.copied = 0
+        self.objects = self.bytes = self.copied = self.problem_count = 0
         self.problems: list[Problem] = []
         self._report = report
 
@@ -210,7 +214,9 @@ class _Sums:
             self.copied += each.was_copied
             if each.problem:
                 problem = Problem(_shown_path(each.row), each.problem)
-                self.problems.append(problem)
+                self.problem_count += 1
+                if self.problem_count <= _MOST_PROBLEMS:
+                    self.problems.append(problem)
                 self._report(problem)
             if progress is not None and self.objects % _EVERY == 0:
                 progress(self.objects, total)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +71,11 @@ class Point:
     """Objects that no earlier point had."""
 
     problems: tuple[Problem, ...]
+    """The first of them."""
+
+    problem_count: int
+    checksums: Mapping[str, str]
+    """Of the files of the point, by name."""
 
     @property
     def index(self) -> Path:
@@ -218,7 +223,7 @@ def _require_empty(root: Path, *, create: bool) -> None:
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root} is not a folder")
     if root.exists() and (others := set(os.listdir(root)) - _NO_OBSTACLES - {OBJECTS, _POINTS, _INCOMING}):
-        raise UsageError(f"{root} is not empty ({sorted(others)[0]!r}), and no folder of backups: name another one")
+        raise UsageError(f"{root} is not empty ({min(others)!r}), and no folder of backups: name another one")
 
 
 def _require_known(root: Path) -> None:
@@ -238,6 +243,16 @@ def _read_point(folder: Path) -> Point:
     try:
         facts = json.loads((folder / _POINT).read_bytes())
         problems = tuple(Problem(each["path"], each["explanation"]) for each in facts["problems"])
-        return Point(folder.name, folder, facts["made_at"], facts["objects"], facts["bytes"], facts["copied"], problems)
+        return Point(
+            folder.name,
+            folder,
+            facts["made_at"],
+            facts["objects"],
+            facts["bytes"],
+            facts["copied"],
+            problems,
+            facts["problem_count"],
+            dict(facts["checksums"]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder / _POINT} cannot be read: {error}") from error

@@ -83,13 +83,16 @@ def _verify_objects(
 def _problem(folder: BackupFolder, row: IndexedObject) -> str:
     try:
         path = folder.root / blob_path(row.name, row.checksum)
+    except InvalidUid as error:
+        return str(error)
+    try:
         check_file(path, row)
     except FileNotFoundError:
         return "it is not in the backup"
     except CopyFailed as error:
         _set_aside(folder, path)
         return f"the backup's copy is damaged: {error}"
-    except (OSError, InvalidUid) as error:
+    except OSError as error:
         return str(error)
     return ""
 

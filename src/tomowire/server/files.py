@@ -123,6 +123,11 @@ class DataDirectory:
                 f"{root} is not empty, and not the data directory of an archive: name one with --data-dir that is, "
                 "or an empty or new folder"
             )
+        return cls.open_empty(root, fsync=fsync)
+
+    @classmethod
+    def open_empty(cls, root: Path, *, fsync: bool = True) -> Self:
+        """The same, whatever is in it: the caller has looked. `root` is absolute."""
         for folder in (root, root / OBJECTS, root / INCOMING):
             folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         held = _lock(root / _LOCK)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -90,7 +90,9 @@ class LogTail(logging.Handler):
         kept = list(self._kept)
         return kept if count is None else kept[max(len(kept) - count, 0) :]
 
-    async def subscribe(self, last: int = 0, *, most_waiting: int = _MOST_WAITING) -> AsyncIterator[dict[str, Any]]:
+    async def subscribe(
+        self, last: int = 0, *, most_waiting: int = _MOST_WAITING
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The `last` lines that are kept, and then each that comes, until this is closed or the tail is.
 
         Who takes them too slowly does not get all: before the next line comes one with nothing but `dropped`, their number.

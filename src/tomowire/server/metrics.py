@@ -52,6 +52,8 @@ _REJECTIONS: Final = {
     (2, 3, 2): "limit",
 }
 _OTHER: Final = "other"
+_ENDINGS: Final = {each: (each.value.replace(" ", "_"),) for each in Ending}
+_OUTCOMES: Final = {each: (each.value.replace(" ", "_"),) for each in Outcome}
 
 
 class Metrics:
@@ -89,7 +91,7 @@ class Metrics:
             "tomowire_associations_ended",
             "Associations that are over, and how.",
             ("how",),
-            [each.value for each in Ending],
+            [label for (label,) in _ENDINGS.values()],
         )
         self._received = self._sent = 0
         self.watch(
@@ -116,7 +118,7 @@ class Metrics:
             "tomowire_objects_stored",
             "Objects that got Success, and what became of them.",
             ("outcome",),
-            [each.value for each in Outcome],
+            [label for (label,) in _OUTCOMES.values()],
         )
         self.refused = self._counter(
             "tomowire_objects_refused", "Objects that did not get Success, by status.", ("status",), []
@@ -184,7 +186,7 @@ class Metrics:
     def on_ended(self, association: Association) -> None:
         end = association.end
         if end is not None:
-            self.ended.add(1, (end.how.value,))
+            self.ended.add(1, _ENDINGS[end.how])
         with self._moving:
             self._open.discard(association)
             self._received += association.connection.bytes_received
@@ -194,6 +196,10 @@ class Metrics:
         why = association.rejection
         codes = (why.result, why.source, why.reason) if why is not None else None
         self.rejected.add(1, (_REJECTIONS.get(codes, _OTHER) if codes is not None else _OTHER,))
+
+    def on_stored(self, outcome: Outcome) -> None:
+        """An object got Success."""
+        self.stored.add(1, _OUTCOMES[outcome])
 
     def on_batch(self, objects: int, seconds: float) -> None:
         """A batch of objects was dealt with."""

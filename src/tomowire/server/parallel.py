@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -13,7 +13,7 @@ Out = TypeVar("Out")
 _AHEAD: Final = 4
 
 
-def in_parallel(work: Callable[[In], Out], items: Iterable[In], *, threads: int) -> Iterator[Out]:
+def in_parallel(work: Callable[[In], Out], items: Iterable[In], *, threads: int) -> Generator[Out, None, None]:
     """`work` done on each of `items`, in their order; at most a few items for each thread are begun ahead of the caller."""
     with ThreadPoolExecutor(threads, thread_name_prefix="tomowire-check") as pool:
         begun: deque[Future[Out]] = deque()

@@ -85,7 +85,7 @@ class Witness:
         """An object got Success."""
         if not request.association.is_requestor:  # of those that the archive opens itself, nobody tells the end here
             self._tally.stored(request.association, is_new=stored.is_new)
-        self._metrics.stored.add(1, (stored.outcome.value,))
+        self._metrics.on_stored(stored.outcome)
         self._transfers.stored(request.association, request.sop_class_uid, stored)
 
     def refused(self, request: StoreRequest) -> None:

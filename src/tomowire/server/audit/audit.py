@@ -20,11 +20,11 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.errors import IndexUnavailable
+from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.audit.anchor import read_anchor, write_anchor
 from tomowire.server.audit.events import AuditEvent, EventsLost, Query
 from tomowire.server.audit.specific import Teller
-from tomowire.server.audit.trail import EVERYTHING, Entry, Filter, append, problems, read
+from tomowire.server.audit.trail import EVERYTHING, End, Entry, Filter, append, last_entry, problems, read
 from tomowire.server.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Audit:
         self._hurried = asyncio.Event()
         self._changed = asyncio.Condition()
         self._unreported = 0
+        self._has_begun = False
+        self._end: End | None = None
         self._complained_at = -_BETWEEN_COMPLAINTS
         self._task: asyncio.Task[None] | None = None
         self._connecting = AsyncExitStack()
@@ -253,7 +255,9 @@ class Audit:
         def work(connection: Connection) -> Sequence[Entry]:
             from tomowire.server.audit.drafting import drafts_of  # which imports SQLAlchemy, in this thread
 
-            return append(connection, drafts_of(connection, batch, self._teller))
+            if not self._has_begun:
+                self._begin(connection)
+            return append(connection, drafts_of(connection, batch, self._teller), self._end)
 
         for _ in range(_MOST_ATTEMPTS - 1):
             try:
@@ -276,9 +280,26 @@ class Audit:
                 self._lose(1, f"{type(event).__name__} cannot be written: {type(error).__name__}")
         return added
 
+    def _begin(self, connection: Connection) -> None:
+        """See whether the trail still has the end that it had when the archive was stopped."""
+        try:
+            self._end = read_anchor(self._root)
+        except UsageError as error:
+            logger.error("whether audit events are missing cannot be told: %s", error)
+        last = last_entry(connection)
+        number = 0 if last is None else last.number
+        if self._end is not None and self._end[0] > number:
+            missing = self._end[0] - number
+            logger.error(
+                "%d audit events have been removed from the end of the trail, or lost with its database", missing
+            )
+            self.record(EventsLost(count=missing, reason="they are not in the trail any more"))
+        self._has_begun = True
+
     async def _anchor(self, last: Entry) -> None:
         try:
-            await asyncio.to_thread(write_anchor, self._root, last.number, last.hash)
+            self._end = last.number, last.hash
+            await asyncio.to_thread(write_anchor, self._root, *self._end)
         except OSError as error:
             logger.error("the end of the audit trail cannot be noted: %s", error)
 

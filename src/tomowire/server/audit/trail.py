@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
+
+End: TypeAlias = tuple[int, bytes]
+"""Number and hash of an entry that was the last one once."""
 
 START: Final = bytes(32)
 """What the first row has in the place of a previous hash."""
@@ -82,10 +85,11 @@ def hash_of(number: int, draft: Draft, previous_hash: bytes) -> bytes:
     return found.digest()
 
 
-def append(connection: Connection, drafts: Sequence[Draft]) -> list[Entry]:
+def append(connection: Connection, drafts: Sequence[Draft], end: End | None = None) -> list[Entry]:
     """Add rows behind the last one; gives them as they stand there.
 
-    Raises `IntegrityError` if another process has added some at the same moment: to be done again.
+    Where the trail ends before `end`, where it is known to have ended once, it goes on from there, and the gap can be seen. Raises
+    `IntegrityError` if another process has added some at the same moment: to be done again.
     """
     from sqlalchemy import insert
 
@@ -93,6 +97,8 @@ def append(connection: Connection, drafts: Sequence[Draft]) -> list[Entry]:
 
     last = last_entry(connection)
     number, previous = (0, START) if last is None else (last.number, last.hash)
+    if end is not None and end[0] > number:
+        number, previous = end
     added: list[Entry] = []
     for draft in drafts:
         number += 1
@@ -151,11 +157,8 @@ def entries(connection: Connection) -> Iterator[Entry]:
         page = read(connection, after=page[-1].number)
 
 
-def problems(found: Iterable[Entry], anchor: tuple[int, bytes] | None = None) -> Iterator[str]:
-    """What is wrong with a trail, in words: what was changed, is missing, or is not where it was.
-
-    `anchor` is number and hash of an entry that was the last one once.
-    """
+def problems(found: Iterable[Entry], anchor: End | None = None) -> Iterator[str]:
+    """What is wrong with a trail, in words: what was changed, is missing, or is not where it was."""
     expected, previous = 1, START
     anchored = anchor is None or anchor[0] == 0
     for entry in found:

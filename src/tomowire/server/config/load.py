@@ -72,8 +72,8 @@ def load(
 
 def load_for_serving(
     file: FilePath | None, environment: Mapping[str, str], options: Mapping[str, Any]
-) -> tuple[Settings, list[Problem]]:
-    """The settings of an archive that is to run with them, and warnings. What does not fit together is refused too.
+) -> tuple[Loaded, list[Problem]]:
+    """The configuration of an archive that is to run with it, and warnings. What does not fit together is refused too.
 
     Raises `ConfigurationInvalid`. Files are read: not for the event loop.
     """
@@ -81,7 +81,7 @@ def load_for_serving(
     found = check(loaded)
     if mistakes := [each for each in found if not each.is_warning]:
         raise ConfigurationInvalid(mistakes)
-    return loaded.settings, found
+    return loaded, found
 
 
 def settings_from(tree: Mapping[str, Any], source: str, folder: FilePath | None = None) -> Settings:

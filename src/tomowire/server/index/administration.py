@@ -93,10 +93,10 @@ AUDIT_STAYS: Final = {
         for what in ("update", "delete")
     ),
     "postgresql": (
-        "CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$",
-        "CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events"
-        " FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()",
+        """CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$""",
+        """CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()""",
     ),
 }
 """By dialect, what keeps a mistake from changing the trail. Who wants to can take it away: the chain of hashes is for that."""

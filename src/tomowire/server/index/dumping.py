@@ -1,7 +1,7 @@
 """An index as one file, whatever database it is in: a dump is an SQLite database with the schema of its time.
 
-So a backup can be looked into with SQLite's own tools, compared with its manifest, and restored to either backend. All tables are in
-it, also those that no file of an object says anything about: users, jobs, the audit trail, protected studies.
+So a backup can be looked into with SQLite's own tools, compared with its manifest, and restored to either backend. All tables are
+in it, also those that no file of an object says anything about: users, jobs, the audit trail, protected studies.
 """
 
 from __future__ import annotations

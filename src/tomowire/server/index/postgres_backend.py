@@ -11,6 +11,7 @@ from tomowire.server.index.index_url import shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from sqlalchemy import Engine
 
@@ -43,8 +44,18 @@ class PostgresBackend:
     def name(self) -> str:
         return shown(self._url)
 
+    @property
+    def short_name(self) -> str:
+        return self.name
+
     def settle(self, directory: DataDirectory) -> None:
-        pass
+        from tomowire.server.index.postgres_rebuild import forget_rebuild
+
+        forget_rebuild(self._connect)
+
+    def exists(self) -> bool:
+        with self._connect():
+            return True
 
     def is_empty(self) -> bool:
         from tomowire.server.index.postgres_versions import schema_version
@@ -106,8 +117,30 @@ class PostgresBackend:
         with self._connect() as connection, postgres_errors():
             yield from integrity.lonely_rows(lambda sql: connection.execute(sql.encode()).fetchall())
 
+    def dump(self, path: Path) -> None:
+        from tomowire.server.index.dumping import dump_tables
+
+        engine = self.engine()
+        try:
+            dump_tables(engine, path)
+        finally:
+            engine.dispose()
+
+    def load(self, dump: Path, directory: DataDirectory) -> None:
+        from tomowire.server.index.dumping import load_tables
+
+        self.upgrade()
+        engine = self.engine()
+        try:
+            load_tables(dump, engine)
+        finally:
+            engine.dispose()
+
     def rebuild(self) -> AbstractContextManager[Rebuild]:
-        raise NotImplementedError
+        from tomowire.server.index.postgres_rebuild import rebuild_postgres
+
+        self.upgrade()
+        return rebuild_postgres(self.name, self._connect, busy_timeout=self._busy_timeout)
 
     def _connect(self) -> Connection:
         from tomowire.server.index.postgres_connect import connect

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from tomowire.server.files import ObjectName
 from tomowire.server.index import statements
 from tomowire.server.index.postgres_connect import Connection, postgres_errors
 from tomowire.server.index.postgres_writer import indexed_object
@@ -25,6 +26,10 @@ _CANCEL_TIMEOUT: Final = 5.0
 
 _INSTANCE: Final = (statements.FIND_OBJECT + " WHERE sop_instance_uid = %s").encode()
 _INSTANCES: Final = (statements.FIND_OBJECT + " WHERE sop_instance_uid = ANY(%s)").encode()
+_REMOVALS: Final = (
+    b"SELECT study_instance_uid, series_instance_uid, sop_instance_uid, generation FROM removals"
+    b" WHERE sop_instance_uid = %s"
+)
 _OBJECTS: Final = (statements.FIND_OBJECT + " WHERE instance_key > %s ORDER BY instance_key LIMIT %s").encode()
 _COUNTS: Final = (
     b"SELECT (SELECT count(*) FROM patients), (SELECT count(*) FROM studies), (SELECT count(*) FROM series),"
@@ -118,6 +123,9 @@ class PostgresReader:
     def instance(self, sop_instance_uid: str) -> IndexedObject | None:
         rows = self._rows(_INSTANCE, (sop_instance_uid,))
         return indexed_object(rows[0]) if rows else None
+
+    def is_to_be_removed(self, name: ObjectName) -> bool:
+        return any(ObjectName(*row) == name for row in self._rows(_REMOVALS, (name.sop_instance_uid,)))
 
     def find_objects(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         found = map(indexed_object, self._rows(_INSTANCES, (list(sop_instance_uids),)))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tomowire.errors import IndexUnavailable
 from tomowire.server.index import statements
 from tomowire.server.index.attributes import InstanceRecord
-from tomowire.server.index.postgres_connect import Connection, array_of, numbered
+from tomowire.server.index.postgres_connect import Connection, array_of
 
 logger: Final = logging.getLogger(__name__)
 
@@ -25,18 +25,18 @@ _TOLD_STUDIES: Final = 10_000
 
 _STUDIES: Final = (
     b"SELECT study_instance_uid, study_key, identity FROM studies JOIN patients USING (patient_key)"
-    b" WHERE study_instance_uid = ANY($1)"
+    b" WHERE study_instance_uid = ANY(%s)"
 )
-_PATIENTS: Final = b"SELECT identity, patient_key FROM patients WHERE identity = ANY($1)"
+_PATIENTS: Final = b"SELECT identity, patient_key FROM patients WHERE identity = ANY(%s)"
 _SERIES: Final = (
     b"SELECT series_instance_uid, study_key, series_key FROM series"
-    b" WHERE series_instance_uid = ANY($1) AND study_key = ANY($2)"
+    b" WHERE series_instance_uid = ANY(%s) AND study_key = ANY(%s)"
 )
 
 
 def _insert(sql: str, unique: str) -> bytes:
     """An INSERT after which another program's row is there, if ours is not."""
-    return numbered(f"{sql} ON CONFLICT ({unique}) DO NOTHING")
+    return f"{sql.replace('?', '%s')} ON CONFLICT ({unique}) DO NOTHING".encode()
 
 
 _INSERT_PATIENT: Final = _insert(statements.INSERT_PATIENT, "identity")

@@ -24,7 +24,7 @@ _HOLDER: Final = (
     f" AND classid = {_WRITING >> 32} AND objid = {_WRITING & 0xFFFFFFFF} AND pid <> pg_backend_pid()"
 )
 _WHO: Final = f"SELECT pid, client_addr FROM pg_stat_activity WHERE pid IN (SELECT pid{_HOLDER})".encode()
-_END: Final = f"SELECT pg_terminate_backend(pid){_HOLDER} AND pid = $1".encode()
+_END: Final = f"SELECT pg_terminate_backend(pid){_HOLDER} AND pid = %s".encode()
 
 # The server notices by itself, and lets go of the lock, when this program is gone without a word. A transaction that is to
 # survive a power cut is not left to `synchronous_commit = off`; whatever else is set there is the operator's choice.
@@ -36,6 +36,11 @@ _PREPARE: Final = (
     " SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET synchronous_commit = {commit}"
 )
 _STATE: Final = b"SELECT archive_id, last_batch FROM archive WHERE id = 1"
+
+
+def is_free(connection: Connection) -> bool:
+    """Whether nobody writes to the index. If so, this connection keeps others from it until it is closed."""
+    return connection.execute(f"SELECT pg_try_advisory_lock({_WRITING})".encode()).fetchone() == (True,)
 
 
 class PostgresSession:
@@ -93,7 +98,6 @@ class PostgresSession:
 
     def _open(self) -> Connection:
         connection = self._make()
-        connection.cursor_factory = psycopg.RawCursor  # $1: nothing is looked for in long statements
         try:
             with postgres_errors():
                 self._prepare(connection)

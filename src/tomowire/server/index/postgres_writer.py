@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
-from tomowire.server.index import statements
+from tomowire.server.index import deleting, statements
+from tomowire.server.index.deleting import Deleted, Doomed, Removal
 from tomowire.server.index.postgres_connect import Connection, array_of, first_line, is_lost, is_of_a_value, numbered
 from tomowire.server.index.postgres_series import SeriesKeys
 from tomowire.server.index.postgres_session import PostgresSession
 from tomowire.server.index.rows import IndexedObject, NewRow
+
+T = TypeVar("T")
 
 _FEW: Final = 32
 """Rows up to which one INSERT, which commits by itself if there is nothing else to do, is quicker than COPY in a transaction."""
@@ -23,11 +27,16 @@ _ATTEMPTS: Final = 3
 """At a transaction that the server has chosen as the victim of a deadlock. It takes another writer for that."""
 
 
+def _postgres(sql: str) -> bytes:
+    """A statement of `statements` or `deleting` as psycopg writes its parameters."""
+    return re.sub(r":(\w+)", r"%(\1)s", sql.replace("?", "%s")).encode()
+
+
 _FIND: Final = numbered(statements.FIND_OBJECT + " WHERE sop_instance_uid = ANY(?)")
 _COUNT: Final = "UPDATE archive SET last_batch = {} WHERE id = 1"
 _INSERT, _, _VALUES = statements.INSERT_INSTANCE.partition(" VALUES ")
 _COPY: Final = (_INSERT.replace("INSERT INTO", "COPY") + " FROM STDIN").encode()
-_DELETE_UPWARDS: Final = tuple(sql.replace(":key", "$1").encode() for sql in statements.DELETE_UPWARDS)
+_DELETE_UPWARDS: Final = tuple(map(_postgres, statements.DELETE_UPWARDS))
 
 
 class PostgresWriter:
@@ -72,9 +81,36 @@ class PostgresWriter:
                 break
         self._session.last_batch = batch
 
+    def delete(self, doomed: Doomed) -> list[Deleted]:
+        return self._transact(lambda execute: deleting.delete(execute, doomed))
+
+    def removals(self, after: int, limit: int) -> list[Removal]:
+        return self._transact(lambda execute: deleting.removals(execute, after, limit))
+
+    def defer(self, names: Sequence[ObjectName]) -> None:
+        self._transact(lambda execute: deleting.defer(execute, names))
+
+    def forget(self, removals: Sequence[Removal]) -> None:
+        self._transact(lambda execute: deleting.forget(execute, [removal.key for removal in removals]))
+
+    def _transact(self, work: Callable[[deleting.Execute], T]) -> T:
+        """All of `work`, or none of it."""
+        self.find(())  # a connection that was lost long ago is noticed now
+        self._series.forget()
+        with self._session.working() as connection:
+
+            def execute(sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+                cursor = connection.execute(_postgres(sql), parameters)
+                return cursor.fetchall() if cursor.description is not None else []
+
+            connection.execute(b"BEGIN")
+            result = work(execute)
+            _commit(connection, b"COMMIT")
+        return result
+
     def _find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         with self._session.working() as connection:
-            rows = connection.execute(_FIND, (array_of(sop_instance_uids),), prepare=True).fetchall()
+            rows = _quick(connection, _FIND, [array_of(sop_instance_uids)]).fetchall()
         return {row.name.sop_instance_uid: row for row in map(indexed_object, rows)}
 
     def _insert(self, batch: int, rows: Sequence[NewRow]) -> None:
@@ -94,8 +130,7 @@ class PostgresWriter:
                     _delete(connection, row.replaces.instance_id)
             keys = self._series.of(connection, records)
             if len(rows) <= _FEW:
-                sql, parameters = _insertion(batch, keys, rows)
-                connection.execute(sql, parameters, prepare=True)
+                _quick(connection, *_insertion(batch, keys, rows))
                 _commit(connection, b"COMMIT")
             else:
                 _copy(connection, keys, rows)
@@ -106,6 +141,11 @@ def indexed_object(row: Sequence[Any]) -> IndexedObject:
     """From the columns of `statements.FIND_OBJECT`."""
     key, study, series, instance, generation, *rest = row
     return IndexedObject(key, ObjectName(study, series, instance, generation), *rest)
+
+
+def _quick(connection: Connection, sql: bytes, parameters: Sequence[Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+    """Run a statement whose parameters are $1, $2, ...: prepared, and not searched for them each time, however long it is."""
+    return psycopg.RawCursor(connection).execute(sql, parameters, prepare=True)
 
 
 def _insertion(batch: int, keys: Sequence[int], rows: Sequence[NewRow]) -> tuple[bytes, list[Any]]:
@@ -132,7 +172,10 @@ def _copy(connection: Connection, keys: Sequence[int], rows: Sequence[NewRow]) -
 def _commit(connection: Connection, sql: bytes, parameters: Sequence[Any] | None = None) -> None:
     """Run the statement that commits."""
     try:
-        connection.execute(sql, parameters, prepare=parameters is not None)
+        if parameters is None:
+            connection.execute(sql)
+        else:
+            _quick(connection, sql, parameters)
     except psycopg.Error as error:
         if is_of_a_value(error):
             raise
@@ -144,7 +187,7 @@ def _delete(connection: Connection, instance_key: int) -> None:
     """Remove an instance, and the series, the study and the patient that this leaves empty."""
     key = instance_key
     for statement in _DELETE_UPWARDS:
-        row = connection.execute(statement, (key,)).fetchone()
+        row = connection.execute(statement, {"key": key}).fetchone()
         if row is None:  # it has other children
             break
         key = row[0]

@@ -53,6 +53,12 @@ class SqliteReader:
                 raise
         return cls(connection)
 
+    @classmethod
+    def open_file(cls, path: Path) -> Self:
+        """Open a dump at `path`, of whatever version, to ask for objects. Raises `IndexUnavailable`."""
+        with sqlite_errors():
+            return cls(connect_reader(path))
+
     def close(self) -> None:
         self.connection.close()
 

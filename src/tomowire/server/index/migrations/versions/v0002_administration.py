@@ -15,16 +15,16 @@ _KEY = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
 
 _AUDIT_STAYS = {
     "sqlite": (
-        "CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events"
-        " BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END",
-        "CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events"
-        " BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END",
+        """CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events
+        BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END""",
+        """CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events
+        BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END""",
     ),
     "postgresql": (
-        "CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$",
-        "CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events"
-        " FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()",
+        """CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$""",
+        """CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()""",
     ),
 }
 

@@ -1,0 +1,378 @@
+"""Backup, destroy, restore: what the archive held at one moment is what it holds again, to the byte, on both backends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, Text, insert, select
+
+from support.objects import Sample, chunks_of, stream
+from support.stored import files_below
+from tomowire.errors import UsageError
+from tomowire.server import backup as backup_module
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.backup import backup
+from tomowire.server.backup_folder import BackupFolder, Point, Problem
+from tomowire.server.backup_upkeep import prune, verify
+from tomowire.server.incoming import DuplicatePolicy
+from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
+from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.metadata import metadata
+from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.restore import restore
+
+SAMPLES = [Sample(number, series=number % 3, study=number % 4 + 1, size=100 + 400 * number) for number in range(1, 13)]
+LARGE = Sample(99, study=9, size=300_000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "backups"
+
+
+@pytest.fixture
+def index(index_url: str | None, root: Path) -> IndexBackend:
+    return backend_for(index_url, root)
+
+
+def opened(root: Path, index_url: str | None, **options: Any) -> ArchiveStorage:
+    return ArchiveStorage(root, index_url=index_url, fsync=False, **options)
+
+
+async def keep(storage: ArchiveStorage, *samples: Sample) -> None:
+    await asyncio.gather(
+        *(storage.ingest.receive(each.incoming(), stream(chunks_of(each.data_set))) for each in samples)
+    )
+
+
+async def fill(root: Path, index_url: str | None = None) -> None:
+    async with opened(root, index_url) as storage:
+        await keep(storage, *SAMPLES, LARGE)
+
+
+def held(root: Path, index: IndexBackend) -> dict[str, tuple[bytes, bytes]]:
+    """SOP Instance UID -> the whole file, and the checksum in the index."""
+    with index.open_reader() as reader:
+        return {
+            row.name.sop_instance_uid: ((root / row.name.path).read_bytes(), row.checksum) for row in reader.objects()
+        }
+
+
+ADMINISTRATION = [
+    table
+    for table in metadata.sorted_tables
+    if table.name not in {"archive", "patients", "studies", "series", "instances", "removals"}
+]
+
+
+def value_of(column: Column[Any]) -> object:
+    """Something for any column: the same for all of one type, so that foreign keys find what they are of."""
+    values = {Boolean: True, Integer: 41, BigInteger: 41, LargeBinary: b"\0\xff", Text: "<a>\u00fc"}
+    return next(made for kind, made in values.items() if isinstance(column.type, kind))
+
+
+def administer(index: IndexBackend) -> None:
+    """A row in each of the tables that are not about objects."""
+    engine = index.engine()
+    with engine.begin() as connection:
+        for table in ADMINISTRATION:
+            connection.execute(insert(table), {column.name: value_of(column) for column in table.columns})
+    engine.dispose()
+
+
+def administered(index: IndexBackend) -> dict[str, list[tuple[Any, ...]]]:
+    engine = index.engine()
+    with engine.connect() as connection:
+        rows = {table.name: [tuple(row) for row in connection.execute(select(table))] for table in ADMINISTRATION}
+    engine.dispose()
+    return rows
+
+
+def manifest_of(point: Point) -> list[str]:
+    return point.manifest.read_text("ascii").splitlines()
+
+
+def require_consistent(point: Point, folder: Path) -> None:
+    """What the manifest lists is what the index of the point lists, and it is all there."""
+    with SqliteReader.open(point.index) as reader:
+        listed = [
+            f"{row.checksum.hex()} {row.header_size + row.data_set_size} {row.name.path}" for row in reader.objects()
+        ]
+    assert manifest_of(point) == listed
+    assert len(listed) == point.objects
+    problems: list[Problem] = []
+    verify(folder, point.name, report=problems.append)
+    assert problems == []
+
+
+@pytest.mark.parametrize("moves_to", ["the same", "the other"])
+async def test_backup_destroy_restore(
+    root: Path,
+    folder: Path,
+    index_url: str | None,
+    index: IndexBackend,
+    moves_to: str,
+    postgres: object,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    await fill(root, index_url)
+    administer(index)
+    before, rows = held(root, index), administered(index)
+    point = backup(root, folder, index)
+    assert (point.objects, point.copied, point.problem_count) == (13, 13, 0)
+    require_consistent(point, folder)
+    shutil.rmtree(root)
+    new_root = tmp_path / "new"
+    to_postgres = (index_url is not None) == (moves_to == "the same")
+    new_url = str(request.getfixturevalue("empty_postgres_url")) if to_postgres else None
+    new_index = backend_for(new_url, new_root)
+    restore(folder, new_root, new_index, report=lambda problem: pytest.fail(str(problem)))
+    assert held(new_root, new_index) == before
+    assert administered(new_index) == rows
+    assert list(new_index.lonely_rows()) == []
+    assert len(files_below(new_root)) == 13
+    async with opened(new_root, new_url) as storage:  # and it goes on storing
+        await keep(storage, *SAMPLES, Sample(500, study=50))
+        assert (await storage.index.counts()).instances == 14
+    assert len(administered(new_index)["jobs"]) == 1
+
+
+async def test_a_backup_while_four_senders_store_replace_and_delete(
+    root: Path, folder: Path, index_url: str | None, index: IndexBackend, tmp_path: Path
+) -> None:
+    async with opened(root, index_url, policy=DuplicatePolicy.REPLACE) as storage:
+        await keep(storage, LARGE)
+        over = asyncio.Event()
+
+        async def send(sender: int) -> int:
+            number = 0
+            while not over.is_set():
+                number += 1
+                sample = Sample(1000 * sender + number % 40, study=10 * sender + number % 5, content=str(number))
+                await keep(storage, sample)
+                if number % 50 == 0:
+                    await storage.deletion.study(sample.study_uid)
+            return number
+
+        senders = [asyncio.create_task(send(sender)) for sender in range(1, 5)]
+        points = [await asyncio.to_thread(backup, root, folder, index) for _ in range(3)]
+        over.set()
+        stored = await asyncio.gather(*senders)
+        await storage.deletion.swept()
+    assert min(stored) > 0
+    for number, point in enumerate(points):
+        assert point.problem_count == 0
+        require_consistent(point, folder)
+        new_root = tmp_path / f"new{number}"
+        new_index = backend_for(None, new_root)
+        restore(folder, new_root, new_index, point=point.name, report=lambda problem: pytest.fail(str(problem)))
+        from tomowire.server.check import check
+
+        assert list(check(new_root)) == []
+        assert len(held(new_root, new_index)) == point.objects > 0
+    assert len(files_below(root)) == len(held(root, index))
+
+
+async def test_what_an_earlier_point_has_is_not_copied_again(root: Path, folder: Path) -> None:
+    await fill(root)
+    index = backend_for(None, root)
+    backup(root, folder, index)
+    async with opened(root, None) as storage:
+        await storage.deletion.instance(SAMPLES[0].uid)
+        await keep(storage, Sample(1, content="another", study=2, series=1), Sample(100))
+    point = backup(root, folder, index)
+    assert (point.objects, point.copied) == (14, 2)
+    require_consistent(point, folder)
+    with BackupFolder.open(folder, create=False) as opened_folder:
+        first, second = opened_folder.points()
+        require = {line.split(" ")[2] for line in manifest_of(first)}
+    assert second == point
+    assert len(require) == 13
+
+
+async def test_an_interrupted_backup_is_gone_on_with(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(root)
+    index = backend_for(None, root)
+    real, copies = backup_module.copy_checked, []
+
+    def fails_at_the_sixth(*arguments: Any) -> None:
+        copies.append(arguments)
+        if len(copies) > 5:
+            raise OSError(28, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(backup_module, "copy_checked", fails_at_the_sixth)
+    with pytest.raises(OSError, match="No space"):
+        backup(root, folder, index, threads=1)
+    with BackupFolder.open(folder, create=False) as left:
+        assert left.points() == []
+    monkeypatch.undo()
+    point = backup(root, folder, index)
+    assert point.copied == 8
+    require_consistent(point, folder)
+    assert sorted(path.name for path in (folder / "points").iterdir()) == [point.name]
+    assert list((folder / "incoming").iterdir()) == []
+
+
+async def test_a_damaged_copy_is_found_and_copied_again(root: Path, folder: Path) -> None:
+    await fill(root)
+    index = backend_for(None, root)
+    backup(root, folder, index)
+    [blob] = (folder / "objects").rglob(f"{SAMPLES[3].uid}.*")
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    [gone] = (folder / "objects").rglob(f"{SAMPLES[4].uid}.*")
+    gone.unlink()
+    problems: list[Problem] = []
+    verify(folder, report=problems.append)
+    assert {(SAMPLES[3].uid in each.path, each.explanation.partition(":")[0]) for each in problems} == {
+        (True, "the backup's copy is damaged"),
+        (False, "it is not in the backup"),
+    }
+    assert len(list((folder / "damaged").iterdir())) == 1
+    point = backup(root, folder, index)
+    assert point.copied == 2
+    require_consistent(point, folder)
+
+
+@pytest.mark.parametrize("name", ["index.sqlite", "manifest"])
+async def test_a_changed_manifest_or_index_is_found(root: Path, folder: Path, name: str) -> None:
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    path = point.folder / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    problems: list[Problem] = []
+    verify(folder, report=problems.append)
+    assert f"{point.name}/{name}" in {problem.path for problem in problems}
+
+
+async def test_old_points_are_given_up_and_what_only_they_had(root: Path, folder: Path) -> None:
+    index = backend_for(None, root)
+    await fill(root)
+    backup(root, folder, index)
+    async with opened(root, None) as storage:
+        await storage.deletion.study(SAMPLES[0].study_uid)
+        await keep(storage, Sample(1, content="another"))
+    points = [backup(root, folder, index) for _ in range(3)]
+    with BackupFolder.open(folder, create=False) as opened_folder:
+        assert len(prune(opened_folder, 2)) == 2
+        assert opened_folder.points() == points[1:]
+    require_consistent(points[-1], folder)
+    left = {path.name for path in (folder / "objects").rglob("*.dcm")}
+    assert len(left) == points[-1].objects == 11
+    assert not [name for name in left if name.startswith(SAMPLES[4].uid + ".")]
+
+
+async def test_hard_links_take_no_space(root: Path, folder: Path) -> None:
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root), link=True)
+    require_consistent(point, folder)
+    for path in files_below(root):
+        assert (root / path).stat().st_nlink == 2
+
+
+async def test_what_is_wrong_in_the_archive_is_told_and_the_rest_is_copied(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    await fill(root)
+    paths = {sample.uid: root / path for path in files_below(root) for sample in SAMPLES if f"{sample.uid}.dcm" in path}
+    paths[SAMPLES[0].uid].unlink()
+    os.truncate(paths[SAMPLES[1].uid], 100)
+    told: list[Problem] = []
+    point = backup(root, folder, backend_for(None, root), report=told.append)
+    assert [problem.explanation.partition(":")[0] for problem in told] == [
+        "the index has it, but there is no such file",
+        "not copied",
+    ]
+    assert (point.objects, point.problem_count) == (13, 2)
+    new_root, missing = tmp_path / "new", []
+    restore(folder, new_root, backend_for(None, new_root), report=missing.append)
+    assert {problem.path for problem in missing} == {SAMPLES[0].uid, SAMPLES[1].uid}
+    async with opened(new_root, None) as storage:  # sending them again mends it
+        await keep(storage, SAMPLES[0], SAMPLES[1])
+    from tomowire.server.check import check
+
+    assert list(check(new_root)) == []
+
+
+async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
+    await fill(root)
+    index = backend_for(None, root)
+    first, point = backup(root, folder, index), backup(root, folder, index)
+    new_root = tmp_path / "new"
+    [blob] = (folder / "objects").rglob(f"{SAMPLES[-1].uid}.*")
+    blob.rename(tmp_path / "blob")
+    blob.mkdir()  # reading it is an error that is not foreseen
+    with pytest.raises(IsADirectoryError):
+        restore(folder, new_root, backend_for(None, new_root), threads=1)
+    assert not (new_root / "index.sqlite").exists()
+    blob.rmdir()
+    (tmp_path / "blob").rename(blob)
+    with pytest.raises(UsageError, match="finish that one"):
+        restore(folder, new_root, backend_for(None, new_root), point=first.name)
+    restore(folder, new_root, backend_for(None, new_root))
+    assert held(new_root, backend_for(None, new_root)) == held(root, index)
+    assert sorted(os.listdir(new_root)) == sorted({*os.listdir(new_root)} - {"restoring"})
+    assert point.objects == 13
+
+
+def occupied(path: Path) -> Path:
+    path.mkdir()
+    (path / "notes.txt").touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("attempt", "words"),
+    [
+        (lambda root, folder, index: backup(folder.parent / "nothing", folder, index), "not the data directory"),
+        (lambda root, folder, index: backup(root, root / "backups", index), "inside the data directory"),
+        (lambda root, folder, index: backup(root, occupied(folder), index), "not empty"),
+        (lambda root, folder, index: restore(folder, folder.parent / "new", index), "holds no backup"),
+        (lambda root, folder, index: verify(folder), "holds no backup"),
+    ],
+    ids=["no archive", "inside", "foreign folder", "no backup", "nothing to verify"],
+)
+async def test_what_cannot_be_is_refused(
+    root: Path, folder: Path, attempt: Callable[[Path, Path, IndexBackend], object], words: str
+) -> None:
+    await fill(root)
+    with pytest.raises(UsageError, match=words):
+        attempt(root, folder, backend_for(None, root))
+
+
+async def test_nothing_is_restored_over_something(root: Path, folder: Path, tmp_path: Path, postgres_url: str) -> None:
+    await fill(root)
+    index = backend_for(None, root)
+    backup(root, folder, index)
+    with pytest.raises(UsageError, match="not empty"):
+        restore(folder, root, index)
+    with pytest.raises(UsageError, match="not empty"):
+        restore(folder, occupied(tmp_path / "new"), backend_for(None, tmp_path / "new"))
+    with pytest.raises(UsageError, match="no point"):
+        restore(folder, tmp_path / "other", backend_for(None, tmp_path / "other"), point="yesterday")
+    with pytest.raises(UsageError, match="holds an index already"):
+        restore(folder, tmp_path / "third", backend_for(postgres_url, tmp_path / "third"))
+    assert len(held(root, index)) == 13
+
+
+async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder: Path) -> None:
+    await fill(root)
+    index = backend_for(None, root)
+    with BackupFolder.open(folder, create=True), pytest.raises(UsageError, match="in use by another process"):
+        backup(root, folder, index)
+    assert backup(root, folder, index).problem_count == 0
