@@ -66,14 +66,12 @@ NODE = '[nodes.V]\nhost = "h"\nport = 1\n'
         (
             '[dicom.tls]\ncertificate = "cert.pem"\nkey = "other.pem"\n',
             [
-                "1: dicom.tls cannot be used: the certificate {folder}/cert.pem with the key {folder}/other.pem cannot be used: the key"
+                "1: dicom.tls cannot be used: the certificate {folder}/cert.pem with the key {folder}/other.pem cannot be used"
             ],
         ),
         (
             '[dicom.tls]\ncertificate = "cert.pem"\nkey = "key.pem"\nclient_auth = "require"\n',
-            [
-                "1: dicom.tls cannot be used: callers' certificates cannot be verified: no authorities are named"
-            ],
+            ["1: dicom.tls cannot be used: callers' certificates cannot be verified: no authorities are named"],
         ),
         ('[dicom.tls]\ncertificate = "cert.pem"\nkey = "key.pem"\nauthorities = "ca.pem"\n', []),
         ('[http]\nkey = "key.pem"\n', ["2: http.key is of no use without http.certificate"]),
