@@ -188,6 +188,8 @@ def start(arguments: Sequence[object], *, cwd: Path | None = None, **options: An
     if arguments[0] == "serve" and not {"--http-port", "--config"} & set(arguments):
         arguments = [*arguments, "--no-http"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if arguments[0] == "serve" and not {"--http-port", "--config"} & set(arguments):
+        arguments = [*arguments, "--no-http"]  # many of them run at the same time
     process = subprocess.Popen(
         command_line(*arguments),
         cwd=cwd,

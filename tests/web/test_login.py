@@ -50,8 +50,6 @@ async def test_who_gives_none_is_told_which_there_are(tmp_path: Path) -> None:
         "Basic " + base64.b64encode(b"\xff\xfe:x").decode(),
         "Basic " + base64.b64encode(b"a\0b:x").decode(),
         "Basic " + base64.b64encode(b"jane:" + b"x" * 5000).decode(),
-        "Bearer",
-        "Bearer  ",
         "Bearer " + "x" * 9000,
         "Bearer tw_000000000000_" + "A" * 43,
         "Digest username=jane",
@@ -151,7 +149,7 @@ async def test_logins_are_in_the_audit_trail(tmp_path: Path) -> None:
             await running.administrator.get("/api/me")
         assert await running.archive.audit.flush(10)
         entries = await running.archive.audit.list()
-        found = [each for each in entries if each.event == "UserAuthentication"]
+        found = [each for each in entries if each.event == "login"]
         assert [(each.actor, each.outcome) for each in found] == [("mallory", 4), ("administrator", 0)]
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from tomowire.server.app import Archive, Reconfigured
     from tomowire.server.settings import HttpSettings
-    from tomowire.web.server import HttpServer
 
 
 class HttpPort:
@@ -40,7 +39,6 @@ class HttpPort:
         self._stop = stop
         self._reload = reload
         self._stack = contextlib.AsyncExitStack()
-        self._server: HttpServer | None = None
         self.failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
@@ -54,22 +52,17 @@ class HttpPort:
         await asyncio.wait([self._opening])
         await self._stack.aclose()
 
-    async def reload_tls(self) -> None:
-        """Read its certificate again. Raises `UsageError`: then that of before remains."""
-        if self._server is not None:
-            await self._server.reload_tls()
-
     async def _open(self) -> None:
         try:
             await self._let_somebody_in()
             from tomowire.web.server import HttpServer
 
             server = HttpServer(self._archive, self._settings, shut_down=self._stop, reload=self._reload)
-            self._server = await self._stack.enter_async_context(server)
+            await self._stack.enter_async_context(server)
         except (TomowireError, OSError, ModuleNotFoundError) as error:
             self._fail(error)
         else:
-            say(f"  HTTP   {self._server.url}")
+            say(f"  HTTP   {server.url}/api/status")
 
     def _fail(self, error: Exception) -> None:
         if self._is_wanted:

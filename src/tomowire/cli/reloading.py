@@ -12,7 +12,7 @@ from tomowire.cli.running import complain
 from tomowire.errors import ConfigurationInvalid, TomowireError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from tomowire.cli.configured import Source
     from tomowire.server.app import Archive, Reconfigured
@@ -72,16 +72,11 @@ class Reload:
     def __init__(self, archive: Archive, source: Source | None) -> None:
         self._archive = archive
         self._source = source
-        self.reload_http: Callable[[], Awaitable[None]] | None = None
-        """Has the certificate of the HTTP port read again, if there is one."""
 
     async def __call__(self) -> Reconfigured:
         archive, source = self._archive, self._source
         settings = archive.settings if source is None else (await asyncio.to_thread(source.load_for_serving)).settings
-        report = await archive.reconfigure(settings)
-        if self.reload_http is not None:
-            await self.reload_http()
-        return report
+        return await archive.reconfigure(settings)
 
     def tell(self, report: Reconfigured) -> None:
         """Say on stderr what has been read again."""

@@ -177,7 +177,6 @@ async def _serve(settings: Settings, source: Source | None, *, wants_http: bool)
             if settings.http is not None:
                 from_outside = reload if source is not None else None
                 http = HttpPort(archive, settings.http, is_wanted=wants_http, stop=stop.set, reload=from_outside)
-                reload.reload_http = http.reload_tls
                 await stack.enter_async_context(http)
             await stop.wait()
             complain(closing_words(archive.associations))

@@ -42,7 +42,7 @@ from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -78,6 +78,8 @@ class Archive:
         """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self.on_reload: Final[list[Callable[[], Awaitable[None]]]] = []
+        """Called by `reconfigure`: reads other certificates again. Raises `UsageError`."""
         self._reconfiguring = asyncio.Lock()
         self.metrics: Final = Metrics()
         self.log_tail: Final = LogTail()
@@ -166,6 +168,12 @@ class Archive:
         return self.server.port
 
     @property
+    def server(self) -> Server:
+        """The DICOM port with its associations."""
+        assert self._server is not None
+        return self._server
+
+    @property
     def storage(self) -> ArchiveStorage:
         """The objects, the index and the other records."""
         assert self._storage is not None
@@ -184,6 +192,8 @@ class Archive:
             Access.of(taken)  # what it would refuse: nothing is done by halves
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
+            for each in self.on_reload:
+                await each()
             await self.access.apply(taken)
             await self.quotas.apply(taken.quota)
             await self._tell_audit(taken, report, by)

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from tomowire.server.logs import http_request
 from tomowire.web.problems import MISTAKE, Problem, problem_response
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class EveryRequest:
         if scope["type"] != "http":
             return
         exchange = _Exchange(scope, receive, send)
+        http_request.set(exchange.request_id)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:  # of a body, where nobody caught it

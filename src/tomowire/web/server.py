@@ -73,12 +73,14 @@ class HttpServer:
             raise UsageError(f"the HTTP key {settings.key} is of no use without its certificate")
         await self._listen(accept)
         self._app, self._connections = app, connections
+        self._archive.on_reload.append(self.reload_tls)
         logger.info("HTTP on %s", self.url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop listening, let answers finish within the grace, and end the rest."""
         assert self._server is not None and self._app is not None and self._connections is not None
+        self._archive.on_reload.remove(self.reload_tls)
         self._server.close()
         if self._tls is not None:
             self._tls.stop()

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from fastapi import Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from tomowire.server.app import Archive
 from tomowire.server.audit.events import AuditLogUsed
 from tomowire.server.audit.trail import Entry, Filter
 from tomowire.server.users import Role
-from tomowire.web.api.models import Model, Next, Paging, Text, link_next, moment
+from tomowire.web.api.models import Model, Moment, Next, Paging, Text, link_next, moment
 from tomowire.web.api.operation import Here, operation, topic
 
 router = topic("audit")
@@ -57,8 +57,8 @@ class AuditFilter(Model):
     outcome: int | None = Field(None, ge=0, le=12)
     actor: Text | None = None
     source: Text | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = Field(None, description="Excluded.")
+    since: Moment | None = None
+    until: Moment | None = Field(None, description="Excluded.")
 
 
 class AuditQuery(AuditFilter, Paging):
@@ -94,7 +94,7 @@ async def list_audit(here: Here, response: Response, query: Annotated[AuditQuery
 @router.get(
     "/audit/export",
     response_class=Response,
-    **operation("exportAudit", Role.ADMINISTRATOR, 422, media="application/jsonl"),
+    **operation("exportAudit", Role.ADMINISTRATOR, 422, media=("application/jsonl", "application/xml")),
 )
 async def export_audit(here: Here, query: Annotated[AuditExport, Query()]) -> Response:
     """All events that match, the oldest first: a JSON object on each line, or DICOM's messages in one XML document."""

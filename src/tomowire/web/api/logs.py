@@ -51,7 +51,7 @@ class LogLines(Model):
 @router.get("/logs", **operation("getLogs", Role.OPERATOR, 422))
 async def get_logs(here: Here, query: Annotated[LogQuery, Query()]) -> LogLines:
     """The last lines of the log."""
-    shown = [line for line in here.archive.log.last() if _is_wanted(line, query.level)]
+    shown = [line for line in here.archive.log_tail.last() if _is_wanted(line, query.level)]
     return LogLines(lines=shown[-query.limit :])
 
 
@@ -70,12 +70,13 @@ async def _events(here: Asked, query: LogQuery) -> AsyncGenerator[str, None]:
     here.gate.streams += 1
     closing = asyncio.ensure_future(here.closing.wait())
     try:
-        async with aclosing(here.archive.log.subscribe(query.limit)) as lines:
+        async with aclosing(here.archive.log_tail.subscribe(query.limit)) as lines:
             reading: asyncio.Future[dict[str, Any]] | None = None
             try:
                 while True:
                     reading = reading or asyncio.ensure_future(anext(lines))
-                    await asyncio.wait([reading, closing], timeout=HEARTBEAT, return_when="FIRST_COMPLETED")
+                    waiting: set[asyncio.Future[Any]] = {reading, closing}
+                    await asyncio.wait(waiting, timeout=HEARTBEAT, return_when="FIRST_COMPLETED")
                     if closing.done():
                         return
                     if not reading.done():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
 from tomowire.web.api.operation import Asked
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
 _UID: Final = r"^[0-9]+(\.[0-9]+)*$"
 
 
@@ -40,6 +42,19 @@ Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x
 
 Filter = Annotated[str | None, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Matched as C-FIND does (PS3.4 C.2.2.2): `*` and `?`, ranges of dates, several values with backslashes between them."""
+
+
+def _rfc3339(given: object) -> object:
+    """Of numbers pydantic would make times too."""
+    if isinstance(given, str) and not _MOMENT.match(given):
+        raise ValueError("a time is written like 2026-01-31T12:00:00Z (RFC 3339)")
+    if not isinstance(given, str | datetime):
+        raise ValueError("a time is text, like 2026-01-31T12:00:00Z (RFC 3339)")
+    return given
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+"""A time with its zone."""
 
 
 class Paging(Model):

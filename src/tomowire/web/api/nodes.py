@@ -14,10 +14,12 @@ from pydantic import Field, StringConstraints
 
 from tomowire.aio.connect import associate
 from tomowire.aio.tls import TlsClient
-from tomowire.errors import OperationTimeout, UsageError
+from tomowire.errors import TomowireError, UsageError
+from tomowire.protocol.status import Status
 from tomowire.server.app import Archive
 from tomowire.server.nodes import MOST_ASSOCIATIONS, Node
 from tomowire.server.rights import Right
+from tomowire.server.settings import Settings
 from tomowire.server.users import Role
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.web.api.models import AeTitle, Model
@@ -64,8 +66,10 @@ class Echo(Model):
     """What came of a C-ECHO."""
 
     ae_title: str
-    status: str = Field(description="Of the response, in hexadecimal digits.", examples=["0000"])
-    seconds: float = Field(description="From connecting to the response.")
+    succeeded: bool
+    status: str | None = Field(description="Of the response, in hexadecimal digits.", examples=["0000"])
+    seconds: float = Field(description="From connecting to the response, or to giving up.")
+    error: str = Field(description="Why it did not succeed, whose fault it is and what to do; empty if it did.")
 
 
 @router.get("/nodes", **operation("listNodes", Role.READER))
@@ -104,27 +108,31 @@ async def remove_node(here: Here, ae_title: AeTitlePath) -> None:
     await _change(here, ae_title, None)
 
 
-@router.post("/nodes/{ae_title}/echo", **operation("echoNode", Role.OPERATOR, 404, 409, 422, 502, 504))
+@router.post("/nodes/{ae_title}/echo", **operation("echoNode", Role.OPERATOR, 404, 422))
 async def echo_node(here: Here, ae_title: AeTitlePath) -> Echo:
-    """Ask a node whether it is there (C-ECHO), from the archive and as the archive."""
-    node, settings = _find(here, ae_title), here.archive.settings
-    began = time.perf_counter()
+    """Ask a node whether it is there (C-ECHO), from the archive and as the archive. That it is not is an answer too."""
+    node = _find(here, ae_title)
+    began, status, error = time.perf_counter(), None, ""
     try:
-        async with (
-            asyncio.timeout(_ECHO_TIMEOUT),
-            associate(
-                node.address,
-                contexts=[verification()],
-                aet=settings.ae_title,
-                ssl=node.way(settings.node_tls or TlsClient()),
-            ) as association,
-        ):
-            status = await CEchoScu(association).echo()
-    except (TimeoutError, OperationTimeout) as error:
-        raise Problem(504, str(error) or f"{node.address} did not answer within {_ECHO_TIMEOUT:g} s") from None
-    except UsageError as error:  # the certificates with which nodes are called cannot be used
-        raise Problem(409, str(error)) from None
-    return Echo(ae_title=node.ae_title, status=f"{int(status):04X}", seconds=time.perf_counter() - began)
+        async with asyncio.timeout(_ECHO_TIMEOUT):
+            status = await _echo(node, here.archive.settings)
+    except TimeoutError as late:
+        error = str(late) or f"{node.address} did not answer within {_ECHO_TIMEOUT:g} s"
+    except (TomowireError, OSError) as failure:
+        error = str(failure)
+    return Echo(
+        ae_title=node.ae_title,
+        succeeded=status is not None and status.is_success,
+        status=f"{int(status):04X}" if status is not None else None,
+        seconds=time.perf_counter() - began,
+        error=error,
+    )
+
+
+async def _echo(node: Node, settings: Settings) -> Status:
+    tls = node.way(settings.node_tls or TlsClient())
+    async with associate(node.address, contexts=[verification()], aet=settings.ae_title, ssl=tls) as association:
+        return await CEchoScu(association).echo()
 
 
 _changing: Final = WeakKeyDictionary[Archive, asyncio.Lock]()

@@ -104,7 +104,7 @@ def topic(tag: str) -> APIRouter:
 
 
 def operation(
-    name: str, role: Role, *problems: int, body: bool = False, link: bool = False, media: str | None = None
+    name: str, role: Role, *problems: int, body: bool = False, link: bool = False, media: str | tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Keywords for the decorators of a router. `problems` are the statuses of errors besides those that each operation may have.
 
@@ -114,8 +114,9 @@ def operation(
     documented: dict[int | str, dict[str, Any]] = {status: _problem(status) for status in statuses}
     if link:
         documented[200] = {"headers": {"Link": _LINK}}
-    if media is not None:
-        documented[200] = {"content": {media: {"schema": {"type": "string", "format": "binary"}}}}
+    if media:
+        kinds = (media,) if isinstance(media, str) else media
+        documented[200] = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}
     if 416 in statuses:
         documented[206] = {"description": "A part of it.", "content": documented[200]["content"]}
     return {"operation_id": name, "openapi_extra": {ROLE: role.value}, "responses": documented}

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Annotated, Final
 
 from fastapi import Path
-from pydantic import AwareDatetime, Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 
-from tomowire.errors import LastAdministrator, UnknownUser, UserExists
+from tomowire.errors import LastAdministrator, UnknownUser, UsageError, UserExists
 from tomowire.server.audit.events import Change, ConfigurationChanged
 from tomowire.server.users import Role, Token
-from tomowire.web.api.models import Model, Text
+from tomowire.web.api.models import Model, Moment, Text
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.problems import Problem
 
@@ -79,7 +79,7 @@ class TokenRequest(Model):
     """A token to be made."""
 
     description: Annotated[Text, StringConstraints(max_length=200)] = Field("", examples=["the router in building 3"])
-    expires_at: AwareDatetime | None = Field(None, description="Null is never.")
+    expires_at: Moment | None = Field(None, description="Null is never.")
 
 
 class NewToken(KnownToken):
@@ -144,7 +144,7 @@ async def list_user_tokens(here: Here, name: UserNamePath) -> Tokens:
         return Tokens(tokens=[_shown(each) for each in await here.archive.users.tokens(name)])
 
 
-@router.post("/users/{name}/tokens", status_code=201, **operation("makeToken", Role.ADMINISTRATOR, 404, body=True))
+@router.post("/users/{name}/tokens", status_code=201, **operation("makeToken", Role.ADMINISTRATOR, 404, 409, body=True))
 async def make_token(here: Here, name: UserNamePath, request: TokenRequest) -> NewToken:
     """A token for a user, with the user's role. It is shown now and never again."""
     async with _changing(here, f"token of {name} made"):
@@ -167,6 +167,8 @@ async def _explained() -> AsyncIterator[None]:
         raise Problem(404, str(error)) from None
     except (UserExists, LastAdministrator) as error:
         raise Problem(409, str(error)) from None
+    except UsageError as error:  # what a schema cannot say, such as which characters can be seen
+        raise Problem(400, str(error)) from None
 
 
 @asynccontextmanager
