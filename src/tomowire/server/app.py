@@ -157,12 +157,6 @@ class Archive:
         return self.access.nodes
 
     @property
-    def server(self) -> Server:
-        """What listens, and has the associations."""
-        assert self._server is not None
-        return self._server
-
-    @property
     def port(self) -> int:
         """The DICOM port that is listened on."""
         return self.server.port
