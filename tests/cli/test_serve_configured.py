@@ -141,7 +141,7 @@ def test_the_log_is_of_one_kind(file: Path) -> None:
 def test_http_is_opened_beside_dicom_and_a_port_that_is_taken_ends_only_who_asked_for_it(file: Path) -> None:
     write(file, "", http="port = 0")
     with serving("serve", "--config", file) as archive:
-        port = archive.stderr.wait_for(r"  HTTP   http://127\.0\.0\.1:(\d+)\n")[1]
+        port = archive.stderr.wait_for(r"  HTTP   http://127\.0\.0\.1:(\d+)")[1]
         write(file, "", http=f"port = {port}")
         wanting = start(["serve", "--config", file, "--data-dir", file.parent / "2", "--port", "0"])
         assert wanting.process.wait(30) == 3

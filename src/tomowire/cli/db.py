@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from tomowire.cli.configured import data_dir_option
+from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tomowire.server.findings import Finding
+    from tomowire.server.settings import Settings
 
 
 T = TypeVar("T")
@@ -31,11 +32,11 @@ def command() -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @click.option("--quick", is_flag=True, help="Compare names and sizes only; do not read the objects.")
 @json_option
 @verbose_option
-def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
+def check(settings: Settings, quick: bool, as_json: bool, verbose: int) -> None:
     """Compare the index with the files: every row, every file, every checksum.
 
     Prints what it finds; exit code 0 means that nothing is wrong. What a killed process left unfinished does not count: the next
@@ -46,13 +47,13 @@ def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
 
     set_up_logging(verbose)
 
-    findings = _Findings(data_dir, as_json=as_json)
+    findings = _Findings(settings.data_dir, as_json=as_json)
 
     def work() -> int:
         """How many findings are nothing to act on: what they are of is removed at the next start anyway."""
         left = 0
         with findings, open_counter("checking") as progress:
-            for finding in find(data_dir, content=not quick, progress=progress):
+            for finding in find(settings.data_dir, index_url=settings.index_url, content=not quick, progress=progress):
                 findings.show(finding)
                 left += finding.kind is FindingKind.UNFINISHED
         return left
@@ -67,10 +68,10 @@ def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @json_option
 @verbose_option
-def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
+def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
     """Build the index again from the files, and put it in place of the old one at the end.
 
     The archive must not be running. Files that cannot be indexed are printed, and stay where they are (exit code 1).
@@ -78,11 +79,11 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
     from tomowire.server.reindex import reindex as rebuild
 
     set_up_logging(verbose)
-    findings = _Findings(data_dir, as_json=as_json)
+    findings = _Findings(settings.data_dir, as_json=as_json)
 
     def work() -> int:
         with findings, open_counter("indexing") as progress:
-            return rebuild(data_dir, report=findings.show, progress=progress)
+            return rebuild(settings.data_dir, index_url=settings.index_url, report=findings.show, progress=progress)
 
     count = _guarded(work)
     findings.end(indexed=count)
@@ -91,14 +92,14 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @verbose_option
-def upgrade(data_dir: Path, verbose: int) -> None:
+def upgrade(settings: Settings, verbose: int) -> None:
     """Bring the index of an older version up to date."""
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-    before, after = _guarded(lambda: migrate(data_dir))
+    before, after = _guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url))
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 
