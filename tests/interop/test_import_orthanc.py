@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 from support.network import LOOPBACK, free_port, listening_process
-from support.programs import tomowire
+from support.programs import run_tomowire
 from support.stored import contents, findings
 
 pytestmark = pytest.mark.interop
@@ -36,7 +36,7 @@ def storage(
     dcmtk: Callable[[str], Path],
     objects: list[Path],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Path]:
+) -> Path:
     folder = tmp_path_factory.mktemp("orthanc")
     port = free_port()
     configuration = {
@@ -50,7 +50,7 @@ def storage(
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with listening_process([orthanc, folder / "orthanc.json"], port, log=folder / "log"):
         subprocess.run([dcmtk("storescu"), "-R", LOOPBACK, str(port), *objects], check=True, capture_output=True)
-    yield folder / "storage"
+    return folder / "storage"
 
 
 @pytest.mark.parametrize("index", [True, False], ids=["with index", "without"])
@@ -58,7 +58,7 @@ def test_all_objects_come(storage: Path, objects: list[Path], tmp_path: Path, *,
     if not index:
         (storage / "index").rename(storage.parent / "index")
     try:
-        done = tomowire("import", storage, "--data-dir", tmp_path / "data", "--json")
+        done = run_tomowire("import", storage, "--data-dir", tmp_path / "data", "--json")
     finally:
         if not index:
             (storage.parent / "index").rename(storage / "index")

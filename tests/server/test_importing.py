@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -133,7 +134,10 @@ async def test_a_tree_deeper_than_a_stack(root: Path, tree: Path) -> None:
             descriptor = below
     finally:
         os.close(descriptor)
-    assert results(await run(root, tree))["1.dcm"] is Result.STORED
+    try:
+        assert results(await run(root, tree))["1.dcm"] is Result.STORED
+    finally:
+        await asyncio.to_thread(subprocess.run, ["rm", "-r", tree], check=True)  # pytest would not get so deep
 
 
 async def test_what_is_there_already_is_known_and_what_differs_is_a_conflict(root: Path, tree: Path) -> None:
