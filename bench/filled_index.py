@@ -14,10 +14,10 @@ from workloads import ONE_OBJECT
 
 from tomowire import Query
 from tomowire.server.index.attributes import InstanceRecord
+from tomowire.server.index.backend import backend_for
 from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.rows import NewRow
 from tomowire.server.index.scanner import scan
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.index.text import normalize_person_name
 from tomowire.services.dicom_file import inspect
 
@@ -40,14 +40,20 @@ QUERIES: Final = (
 )
 
 
-def write_hospital(data_dir: Path, template: InstanceRecord, instances: int, per_study: int) -> None:
-    """Make the data directory of an archive with that many objects: each study has a patient of its own and two series."""
+def write_hospital(
+    data_dir: Path, template: InstanceRecord, instances: int, per_study: int, index_url: str | None = None
+) -> None:
+    """Make the data directory, or the database at `index_url`, of an archive with that many objects.
+
+    Each study has a patient of its own and two series.
+    """
     studies = instances // per_study
     if studies < ALIKE:
         raise ValueError(f"{instances} objects are too few")
     _write(
         data_dir,
         itertools.chain.from_iterable(_study(template, number, studies, per_study) for number in range(studies)),
+        index_url,
     )
 
 
@@ -78,9 +84,9 @@ def record_of_a_file(work_dir: Path) -> InstanceRecord:
     return instance_record(scan(file.transfer_syntax_uid, [data_set]))
 
 
-def _write(data_dir: Path, records: Iterable[InstanceRecord]) -> None:
-    data_dir.mkdir()
-    writer = SqliteWriter.open(data_dir / "index.sqlite", fsync=False)
+def _write(data_dir: Path, records: Iterable[InstanceRecord], index_url: str | None = None) -> None:
+    data_dir.mkdir(exist_ok=True)
+    writer = backend_for(index_url, data_dir, fsync=False).open_writer()
     try:
         rows = map(_row, records, itertools.count())
         for number in itertools.count(1):

@@ -77,7 +77,7 @@ def _listen(port: int, folder: Path) -> list[str]:
 
 def serve_command(port: int, folder: Path, *options: str) -> list[str]:
     """`tomowire serve` on a data directory."""
-    return tomowire("serve", "--port", port, "--data-dir", folder, *options)
+    return tomowire("serve", "--no-http", "--port", port, "--data-dir", folder, *options)
 
 
 def _storescu(ae_title: str, port: int, folder: Path) -> list[str]:

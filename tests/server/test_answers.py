@@ -18,6 +18,7 @@ from pydicom.valuerep import DSfloat
 from tomowire.server.answers import AnswerEncoder, decimal_string
 from tomowire.server.index.attributes import CodedConcept, RequestAttributes
 from tomowire.server.index.keys import Key, Keys
+from tomowire.server.index.reader import Statement
 from tomowire.server.index.select import Selected
 from tomowire.server.index.statements import items_as_json
 from tomowire.services.models import Level, Model
@@ -42,7 +43,7 @@ def encoder(
     asked = [Key(tag, vr, (), items if vr == "SQ" else ()) for tag, vr in columns]
     keys = Keys(level, Model.STUDY_ROOT, character_set, (*asked, *unsupported))
     supported = frozenset(tag for tag, _ in columns)
-    selected = Selected("", {}, columns, supported, frozenset(key.tag for key in unsupported))
+    selected = Selected(Statement("", {}), columns, supported, frozenset(key.tag for key in unsupported))
     return AnswerEncoder(keys, selected, retrieve_ae_title="ARCHIVE", transfer_syntax_uid=transfer_syntax_uid)
 
 

@@ -35,7 +35,7 @@ async def main():
     before = len(imported)
     assert decode(b"M\\xfcller", "ISO_IR 100") == "M\u00fcller"
     assert decode(b"\\x1b$B;3ED", "\\\\ISO 2022 IR 87") == "\u5c71\u7530"
-    load_queries()
+    load_queries("sqlite")
     assert imported and imported[before:] == []
 
 asyncio.run(main())

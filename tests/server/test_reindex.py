@@ -135,7 +135,7 @@ def test_a_lost_file_is_reported_once(root: Path) -> None:
 
 def test_a_damaged_index_accuses_no_file(root: Path) -> None:
     with closing(sqlite3.connect(root / "index.sqlite")) as connection:
-        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_instances_series_key'")
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name LIKE 'ix_instances_series_key%'")
         connection.execute("UPDATE instances SET checksum = x'00'")
         connection.commit()
     with (root / "index.sqlite").open("r+b") as file:

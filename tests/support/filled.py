@@ -10,9 +10,9 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.services.models import Level
 
 
-async def fill(root: Path, samples: Iterable[Sample]) -> None:
+async def fill(root: Path, samples: Iterable[Sample], *, index_url: str | None = None) -> None:
     """Store objects in the data directory `root`, which nobody uses."""
-    async with ArchiveStorage(root, fsync=False) as storage:
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage:
         for sample in samples:
             await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
 

@@ -184,8 +184,12 @@ class Program:
 
 
 def start(arguments: Sequence[object], *, cwd: Path | None = None, **options: Any) -> Program:
-    """Start a command and leave it running; `options` go to `Popen`."""
+    """Start a command and leave it running; `options` go to `Popen`. `serve` has an HTTP port if one is asked for."""
+    if arguments[0] == "serve" and not {"--http-port", "--config"} & set(arguments):
+        arguments = [*arguments, "--no-http"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if arguments[0] == "serve" and not {"--http-port", "--config"} & set(arguments):
+        arguments = [*arguments, "--no-http"]  # many of them run at the same time
     process = subprocess.Popen(
         command_line(*arguments),
         cwd=cwd,

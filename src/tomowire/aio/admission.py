@@ -263,6 +263,7 @@ def _fail(association: Association, error: BaseException) -> None:
 def reject(association: Association, refusal: AssociationRejected) -> None:
     """Answer A-ASSOCIATE-RJ, and say why in the log: the peer is told no more than three numbers."""
     codes = refusal.result, refusal.source, refusal.reason
+    association.rejection = refusal
     try:
         association.reject(AAssociateRJ(*codes))
     except UsageError:

@@ -95,6 +95,26 @@ class Association(AssociationLeaving):
         return self._incoming.messages
 
     @property
+    def messages_sent(self) -> int:
+        """How many messages have been begun."""
+        return self._outbox.messages_sent
+
+    @property
+    def serving(self) -> list[str]:
+        """The peer's requests that are being served or wait for that, by their names, such as `CStoreRQ`."""
+        return self._dispatcher.serving if self._dispatcher is not None else []
+
+    @property
+    def seconds(self) -> float:
+        """Since it was established; 0 before."""
+        return self._loop.time() - self._established_at if self.has_begun else 0.0
+
+    @property
+    def seconds_quiet(self) -> float:
+        """Since something last came from the peer."""
+        return self._loop.time() - self.connection.last_received
+
+    @property
     def _is_serving_nothing(self) -> bool:
         return self._dispatcher is None or self._dispatcher.is_idle
 

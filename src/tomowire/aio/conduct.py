@@ -27,6 +27,7 @@ class Conduct:
     maximum_waiting_per_address: int | None
     on_established: Callable[[Association], object] | None
     on_ended: Callable[[Association], object] | None
+    on_rejected: Callable[[Association], object] | None
 
 
 ALLOWED: Final[Mapping[str, Check]] = {
@@ -37,5 +38,6 @@ ALLOWED: Final[Mapping[str, Check]] = {
     "maximum_waiting_per_address": whole(1, or_none=True),
     "on_established": function("the Association"),
     "on_ended": function("the Association"),
+    "on_rejected": function("the Association"),
 }
 """What may be said of `Conduct`."""

@@ -66,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self.last_received = 0.0
         """When bytes came last, in the loop's time."""
         self.bytes_received = 0
+        self.bytes_sent = 0
         self.artim_expired = False
         """Whether the connection was closed because the ARTIM timer expired (PS3.8 AA-2)."""
         self.tls: SSLObject | None = None
@@ -182,6 +183,7 @@ class Connection(asyncio.BufferedProtocol):
         output = upper.take_output()
         if transport is not None:
             if output:
+                self.bytes_sent += sum(map(len, output))
                 write_buffers(transport, self._descriptor, output)
             if upper.close_requested or (self._ended_by_peer and not upper.awaits_release_response):
                 self._close()

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.failing import describe_failure, log_failure
+from tomowire.aio.log_context import serving
 from tomowire.aio.providers import Providers
 from tomowire.aio.serving import IncomingRequest
 from tomowire.errors import AssociationError, AssociationReleased, UnknownCommand
@@ -60,6 +61,11 @@ class Dispatcher:
     def is_idle(self) -> bool:
         """Whether no request is being served."""
         return not self._running
+
+    @property
+    def serving(self) -> list[str]:
+        """What is being served or waits for that, such as `CStoreRQ`; the one that came first before the others."""
+        return [_name(request) for request in (*self._running.values(), *self._waiting)]
 
     def on_request(
         self, association: Association, context: AcceptedContext, message: Request, stream: DataStream | None
@@ -125,6 +131,7 @@ class Dispatcher:
         task.add_done_callback(self._done)
 
     async def _serve(self, request: IncomingRequest) -> None:
+        serving.set(request)  # for this task, and what it starts
         try:
             provider = self.providers.serving(request.context.abstract_syntax)
             if provider is None or not _is_performed_here(request):

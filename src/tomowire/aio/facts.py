@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import AssociationReleased, NoAcceptedContext, UsageError
@@ -13,10 +14,19 @@ if TYPE_CHECKING:
     from tomowire.aio.connection import Connection
     from tomowire.aio.ending import AssociationEnd
     from tomowire.aio.tls_certificate import PeerCertificate
-    from tomowire.errors import AssociationError
+    from tomowire.errors import AssociationError, AssociationRejected
     from tomowire.protocol.negotiation import AcceptedContext, Agreement
     from tomowire.protocol.upper_layer import UpperLayer
     from tomowire.wire.user_identity import UserIdentity
+
+
+_numbers = count(1)
+
+
+class AssociationTitle(str):
+    """How the log names an association. A log that keeps facts beside the text finds them in it (`association`)."""
+
+    association: AssociationFacts
 
 
 class AssociationFacts:
@@ -27,6 +37,8 @@ class AssociationFacts:
     def __init__(self, upper: UpperLayer, called_ae_title: str, calling_ae_title: str) -> None:
         self._upper = upper
         self._over: AssociationError | None = None
+        self.number = next(_numbers)
+        """By which it is known within this process: 1, 2, 3, ..."""
         self.called_ae_title = called_ae_title
         self.calling_ae_title = calling_ae_title
         self.identity: UserIdentity | None = None
@@ -35,6 +47,8 @@ class AssociationFacts:
         """On the acceptor's side, who the user is: what the handler `identify` made of `identity`."""
         self.end: AssociationEnd | None = None
         """How the association ended; None before, and where there was none."""
+        self.rejection: AssociationRejected | None = None
+        """Why the acceptor has rejected it, if it did."""
 
     @property
     def is_requestor(self) -> bool:
@@ -42,10 +56,12 @@ class AssociationFacts:
         return self._upper.is_requestor
 
     @property
-    def title(self) -> str:
+    def title(self) -> AssociationTitle:
         """Both AE titles and the peer's address, for the log."""
         arrow = f"{self.calling_ae_title or '?'} -> {self.called_ae_title or '?'}"
-        return f"{arrow} ({self.connection.peer_address or 'not connected'})"
+        title = AssociationTitle(f"{arrow} ({self.connection.peer_address or 'not connected'})")
+        title.association = self
+        return title
 
     @property
     def peer_address(self) -> str:

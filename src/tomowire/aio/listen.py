@@ -76,6 +76,7 @@ def listen(
     offers: Offers | None = None,
     on_established: Callable[[Association], object] | None = None,
     on_ended: Callable[[Association], object] | None = None,
+    on_rejected: Callable[[Association], object] | None = None,
     memory: int = DEFAULT_MEMORY,
     memory_wait: float = DEFAULT_MEMORY_WAIT,
     **options: Any,
@@ -97,7 +98,8 @@ def listen(
     provider that `Refuses` can be told from that.
 
     `on_established` and `on_ended` are told of each association when it has begun, and when it is over and its last request is
-    served; `association.end` says how. They may be asynchronous; then they run beside the association.
+    served; `association.end` says how. `on_rejected` is told of those that were rejected; `association.rejection` says why. They
+    may be asynchronous; then they run beside the association.
 
     `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may have outstanding on
     one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets it. Times are in
@@ -146,6 +148,7 @@ def listen(
         maximum_waiting_per_address=maximum_waiting_per_address,
         on_established=on_established,
         on_ended=on_ended,
+        on_rejected=on_rejected,
     )
     check(admission.ALLOWED, rules)
     check(conduct.ALLOWED, manners)

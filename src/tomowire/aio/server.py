@@ -80,6 +80,11 @@ class Server:
         return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     @property
+    def is_listening(self) -> bool:
+        """Whether callers are let in: the port is open, and nobody has called `close`."""
+        return self._server is not None and self._server.is_serving() and not self._closing
+
+    @property
     def associations(self) -> list[Association]:
         """The associations that are established now."""
         return [each for each in self._connections if each.is_established]
@@ -244,6 +249,9 @@ class Server:
         if self._conduct.on_ended is not None and association.end is not None:
             name = f"{association.title}: the handler of its end"
             self._background.call(self._conduct.on_ended, association, name=name)
+        if self._conduct.on_rejected is not None and association.rejection is not None:
+            name = f"{association.title}: the handler of its rejection"
+            self._background.call(self._conduct.on_rejected, association, name=name)
 
     def on_gone(self, association: Association) -> None:
         self._connections.pop(association, None)

@@ -58,7 +58,7 @@ class Refuses(Protocol):
 class IncomingRequest:
     """A request of the peer: its command set, its presentation context, and its data set as a stream (None if it has none)."""
 
-    __slots__ = ("_cancelling", "association", "cancelled", "context", "data", "message", "responded")
+    __slots__ = ("_cancelling", "association", "cancelled", "context", "data", "final", "message", "responded")
 
     def __init__(
         self, association: Association, context: AcceptedContext, message: Request, data: DataStream | None
@@ -71,6 +71,8 @@ class IncomingRequest:
         """Whether the peer has sent C-CANCEL for this request."""
         self.responded = False
         """Whether a final response has been sent."""
+        self.final: Response | None = None
+        """That response."""
         self._cancelling: asyncio.Event | None = None
 
     @property
@@ -86,6 +88,8 @@ class IncomingRequest:
         is_final = not Status(response.status).is_pending
         # Before it is sent: when this is cancelled while the peer is slow to take it, it must not be answered a second time.
         self.responded = self.responded or is_final
+        if is_final:
+            self.final = response
         try:
             await self.association.send(self.context.context_id, response, data)
         except UsageError:

@@ -26,14 +26,15 @@ DEFAULT_DATA_DIR: Final = Path("tomowire-data")
 CONFIG: Final = "TOMOWIRE_CONFIG"
 _PREFIX: Final = "TOMOWIRE_"
 
-config_option = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar=CONFIG,
-    show_envvar=True,
-    is_eager=True,
-    help="A configuration file, TOML or JSON.",
-)
+
+def _config_option(text: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """It is read before all arguments: a peer may be the name of a node in it."""
+    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option("--config", type=kind, envvar=CONFIG, show_envvar=True, is_eager=True, help=text)
+
+
+config_option = _config_option("A configuration file, TOML or JSON.")
+nodes_option = _config_option("A configuration file, TOML or JSON: PEER may be the name of a node in it.")
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -61,6 +62,15 @@ class Source:
 
         return load(self.file, os.environ, self.options)
 
+    def load_for_serving(self) -> Loaded:
+        """For an archive that is to run with it; warnings go to stderr. Raises `ConfigurationInvalid`."""
+        from tomowire.server.config import load_for_serving
+
+        loaded, warnings = load_for_serving(self.file, os.environ, self.options)
+        for each in warnings:
+            complain(f"warning: {each}")
+        return loaded
+
 
 def is_configured(file: Path | None) -> bool:
     """Whether there is anything besides options: a file, or variables such as `TOMOWIRE_DICOM__PORT`."""
@@ -81,7 +91,7 @@ def settings_options(command: Callable[..., T]) -> Callable[..., T]:
             options["storage"] = {"data_dir": data_dir}
         if index_url is not None:
             options["index"] = {"url": index_url}
-        return command(settings=loaded(Source(config, options)).settings, **others)
+        return command(settings=loaded(Source(config, options).load).settings, **others)
 
     decorated: Callable[..., T] = gathered
     for option in (index_url_option, data_dir_option, config_option):  # decorators work from the bottom up
@@ -95,10 +105,10 @@ def is_given(name: str) -> bool:
     return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
-def loaded(source: Source) -> Loaded:
-    """What `source` says; every mistake in it is a line on stderr, and they end the command."""
+def loaded(load: Callable[[], T]) -> T:
+    """What a source says; every mistake in it is a line on stderr, and they end the command."""
     try:
-        return source.load()
+        return load()
     except ConfigurationInvalid as invalid:
         complain_of(invalid)
         sys.exit(ExitCode.USAGE)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tomowire.cli.configured import data_dir_option
 from tomowire.cli.options import AeTitle, json_option
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
-from tomowire.cli.serve import data_dir_option
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:

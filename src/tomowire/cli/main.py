@@ -27,10 +27,11 @@ _COMMANDS: Final = {
     "retrieve": "tomowire.cli.retrieve",
     "send": "tomowire.cli.send",
     "serve": "tomowire.cli.serve",
+    "user": "tomowire.cli.user",
 }
 
 # What only the archive needs: the packages of the extra "server".
-_FOR_THE_ARCHIVE: Final = ("alembic", "pydantic", "pydantic_core", "sqlalchemy", "xxhash")
+_FOR_THE_ARCHIVE: Final = ("alembic", "argon2", "pydantic", "pydantic_core", "sqlalchemy", "xxhash")
 
 _EPILOG: Final = """\b
 Exit codes, the same for all commands:

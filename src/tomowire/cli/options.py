@@ -12,6 +12,7 @@ import click
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
+from tomowire.cli.configured import CONFIG, nodes_option
 from tomowire.cli.identity import identity_options, warn_of_secrets
 from tomowire.cli.running import set_up_logging
 from tomowire.cli.tls import tls_client_options
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient
 
 T = TypeVar("T")
+
+_NODE_TLS: Final = "tomowire.node_tls"
 
 
 class AeTitle(click.ParamType[str]):
@@ -48,10 +51,33 @@ class Peer(click.ParamType[PeerAddress]):
             self.fail(f"{value!r}: a peer is written AET@host:port or pacs://host:port", param, ctx)
         if separator and "@" in location:
             self.fail(f"{value!r} mixes two forms: write {location}, without pacs://", param, ctx)
+        if not separator and "@" not in value:
+            return self._node(value, param, ctx)
         try:
             return PeerAddress.parse(value)
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+    def _node(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> PeerAddress:
+        """Where the node of that name is. How it is called, with TLS or not, is left for `requestor_options`."""
+        config = ctx.params.get("config") if ctx is not None else None
+        if not isinstance(config, Path):  # None, or click's mark for what is not there
+            self.fail(
+                f"{name!r} has no AE title: a peer is written AET@host:port or pacs://host:port, or is the name of a node in a "
+                f"configuration (--config, ${CONFIG})",
+                param,
+                ctx,
+            )
+        from tomowire.cli.named_peer import find_node  # reads the configuration
+
+        try:
+            node, tls = find_node(name, config)
+            address = PeerAddress(check_ae_title(node.ae_title), node.host, node.port)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        assert ctx is not None
+        ctx.meta[_NODE_TLS] = tls
+        return address
 
 
 class OutputFolder(click.Path):
@@ -92,9 +118,11 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
             verbose: int,
             tls: TlsClient | None,
             identity: dict[str, Any],
+            config: Path | None,
             **others: Any,
         ) -> T:
             set_up_logging(verbose, least=logging.ERROR)  # what goes wrong is said anyway
+            tls = tls or click.get_current_context().meta.get(_NODE_TLS)
             options: dict[str, Any] = {
                 "aet": aet,
                 "connect_timeout": connect_timeout,
@@ -108,7 +136,12 @@ def requestor_options(*, timeout: float, timeout_help: str) -> Callable[[Callabl
             return command(peer=address, verbose=verbose, options=options, **others)
 
         decorated: Callable[..., T] = tls_client_options(identity_options(gathered))
-        for option in (verbose_option, _seconds("--timeout", timeout, timeout_help), *reversed(_REQUESTOR)):
+        for option in (
+            nodes_option,
+            verbose_option,
+            _seconds("--timeout", timeout, timeout_help),
+            *reversed(_REQUESTOR),
+        ):
             decorated = option(decorated)  # decorators work from the bottom up
         return decorated
 

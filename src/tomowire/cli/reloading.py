@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.cli.configured import complain_of
 from tomowire.cli.running import complain
@@ -38,43 +38,54 @@ class Reloads:
             signal.signal(_SIGHUP, signal.SIG_IGN)  # one that comes late must not end what is being finished
 
     @contextlib.asynccontextmanager
-    async def served(self, archive: Archive, source: Source | None) -> AsyncIterator[None]:
-        """In the block the archive is reconfigured whenever the signal comes, as `source` says then; without one it is the same
-        again, with what the certificates hold then."""
-        task = asyncio.get_running_loop().create_task(self._serve(archive, source))
+    async def served(self, reload: Reload) -> AsyncIterator[None]:
+        """In the block the signal has `reload` called, and what comes of it is told."""
+        task = asyncio.get_running_loop().create_task(self._serve(reload))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _serve(self, archive: Archive, source: Source | None) -> None:
+    async def _serve(self, reload: Reload) -> None:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            await _reload(archive, source)
+            try:
+                report = await reload()
+            except ConfigurationInvalid as invalid:
+                complain_of(invalid)
+                complain("the configuration of before remains in use")
+            except (TomowireError, OSError) as error:
+                complain(f"the configuration and the TLS certificates of before remain in use: {error}")
+            else:
+                reload.tell(report)
 
 
-async def _reload(archive: Archive, source: Source | None) -> None:
-    try:
-        settings: Any = archive.settings
-        if source is not None:
-            settings = (await asyncio.to_thread(source.load)).settings
-        report = await archive.reconfigure(settings)
-    except ConfigurationInvalid as invalid:
-        complain_of(invalid)
-        complain("the configuration of before remains in use")
-    except (TomowireError, OSError) as error:
-        complain(f"the configuration and the TLS certificates of before remain in use: {error}")
-    else:
-        _tell(report, archive, source)
+class Reload:
+    """`await reload()` has `archive` reconfigured as `source` says now; without one it is the same again, with what the
+    certificates hold now.
 
+    Raises `ConfigurationInvalid` and `UsageError`: then all is as it was.
+    """
 
-def _tell(report: Reconfigured, archive: Archive, source: Source | None) -> None:
-    settings = archive.settings
-    if settings.tls is not None or settings.node_tls is not None:
-        complain("the TLS certificates have been read again")
-    if source is not None:
-        complain(f"the configuration has been read again; {report}")
-    elif settings.tls is None and settings.node_tls is None:
-        complain("there is no configuration and no TLS certificate to be read again")
+    def __init__(self, archive: Archive, source: Source | None) -> None:
+        self._archive = archive
+        self._source = source
+
+    async def __call__(self) -> Reconfigured:
+        archive, source = self._archive, self._source
+        settings = archive.settings if source is None else (await asyncio.to_thread(source.load_for_serving)).settings
+        return await archive.reconfigure(settings)
+
+    def tell(self, report: Reconfigured) -> None:
+        """Say on stderr what has been read again."""
+        settings = self._archive.settings
+        http = settings.http
+        has_tls = settings.tls is not None or any(node.tls for node in settings.nodes)
+        if has_tls or (http is not None and http.certificate is not None):
+            complain("the TLS certificates have been read again")
+        elif self._source is None:
+            complain("there is no configuration and no TLS certificate to be read again")
+        if self._source is not None:
+            complain(f"the configuration has been read again; {report}")

@@ -141,6 +141,11 @@ def complain(text: str) -> None:
     _print_line(f"tomowire: {printable(text)}")
 
 
+def say(text: str) -> None:
+    """Lines on stderr as they are, for what goes well."""
+    _print_line(text)
+
+
 def say_through(print_line: Callable[[str], None] | None) -> None:
     """Lines go through `print_line` from now on, as long as there is a progress bar to be kept below them; None: to stderr."""
     global _print_line

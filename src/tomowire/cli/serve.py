@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +22,7 @@ from tomowire.cli.configured import (
     is_given,
     loaded,
 )
+from tomowire.cli.http_port import HttpPort
 from tomowire.cli.nodes import node_options
 from tomowire.cli.options import AeTitle
 from tomowire.cli.receiving import (
@@ -31,8 +33,8 @@ from tomowire.cli.receiving import (
     explained,
     stop_signal,
 )
-from tomowire.cli.reloading import Reloads
-from tomowire.cli.running import ExitCode, complain, run, set_up_logging
+from tomowire.cli.reloading import Reload, Reloads
+from tomowire.cli.running import ExitCode, complain, run, say, say_through, set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient
     from tomowire.cli.receiving import Acceptor
     from tomowire.server.nodes import Node
-    from tomowire.server.settings import HttpSettings, Settings
+    from tomowire.server.settings import HttpSettings, LogSettings, Settings
 
 T = TypeVar("T")
 
@@ -83,9 +85,10 @@ def _or_configured(command: Callable[..., None]) -> Callable[..., None]:
         from tomowire.cli.serve_configured import as_tree
 
         source = Source(config, as_tree(options, is_given))
-        found = loaded(source)
         set_up_logging(options["verbose"])
-        run(_serve(found.settings, source))
+        found = loaded(source.load_for_serving)
+        _log_as(found.settings.logs)
+        run(_serve(found.settings, source, wants_http=found.is_said("http")))
 
     decorated: Callable[..., None] = config_option(gathered)
     return decorated
@@ -154,24 +157,50 @@ def command(
         index_url=index_url,
         http=http,
     )
-    run(_serve(settings, None))
+    run(_serve(settings, None, wants_http=is_given("http_port") or is_given("http_bind")))
 
 
-async def _serve(settings: Settings, source: Source | None) -> int:
+async def _serve(settings: Settings, source: Source | None, *, wants_http: bool) -> int:
     from tomowire.server.app import Archive
 
     with Reloads() as reloads:  # SIGHUP ends nothing, from here on
         archive = Archive(settings)
         allow_many_files()
         stop = stop_signal()
+        http = None
         async with AsyncExitStack() as stack:
             with explained(settings.bind, settings.port):
                 await stack.enter_async_context(archive)
-            await stack.enter_async_context(reloads.served(archive, source))
-            print(archive.greeting(_program()), file=sys.stderr, flush=True)
+            reload = Reload(archive, source)
+            await stack.enter_async_context(reloads.served(reload))
+            say(archive.greeting(_program()))
+            if settings.http is not None:
+                from_outside = reload if source is not None else None
+                http = HttpPort(archive, settings.http, is_wanted=wants_http, stop=stop.set, reload=from_outside)
+                await stack.enter_async_context(http)
             await stop.wait()
             complain(closing_words(archive.associations))
+    if http is not None and http.failure is not None:
+        raise http.failure
     return ExitCode.OK
+
+
+def _log_as(logs: LogSettings) -> None:
+    from tomowire.server.logs import set_level, write_json
+
+    set_level(logs.level)
+    if logs.format == "json" or (logs.format == "auto" and not sys.stderr.isatty()):
+        write_json(always=True)
+        say_through(_say_as_json)
+
+
+def _say_as_json(text: str) -> None:
+    """What is said to a person, for a program that reads lines of JSON."""
+    from tomowire.server.logs import line_of
+
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    line = line_of({"time": now, "level": "info", "logger": "tomowire.serve", "message": text})
+    print(line, file=sys.stderr, flush=True)
 
 
 def _program() -> str:

@@ -16,26 +16,34 @@ from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.audit.audit import Audit
+from tomowire.server.audit.events import Change, ConfigurationChanged, Party
+from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.find import ArchiveFind, load_queries
+from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
+from tomowire.server.logs import LogTail, set_level
+from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.quotas import Quotas
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
+from tomowire.server.witness import Witness
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
 from tomowire.services.storage_scp import Storage, StoreRequest
 from tomowire.services.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from tomowire.aio.serving import ServiceProvider
@@ -62,18 +70,27 @@ class Archive:
     deletion: Deletion
     protection: Protection
     quotas: Quotas
+    audit: Audit
+    """What happens is told to it; there from the start on."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         """Those that are in force."""
         self.access: Final = Access.of(settings)
         """Who may do what; `access.apply` has other settings of it in force."""
+        self.on_reload: Final[list[Callable[[], Awaitable[None]]]] = []
+        """Called by `reconfigure`: reads other certificates again. Raises `UsageError`."""
         self._reconfiguring = asyncio.Lock()
+        self.metrics: Final = Metrics()
+        self.log_tail: Final = LogTail()
+        """The last lines of the log, and those to come."""
         self._tally = Tally()
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
         self._users: Users | None = None
+        self.first_token: Path | None = None
+        """The file with the token of the administrator that was made because nobody could have logged in."""
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -82,10 +99,18 @@ class Archive:
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
             )
             self._storage = await stack.enter_async_context(storage)
+            stack.enter_context(self.log_tail.installed())
+            stack.enter_context(fewer_failures())
+            self.audit = await stack.enter_async_context(
+                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
+            )
+            witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
+            self._witness = witness
+            stack.callback(witness.close)
+            self._measure(storage)
             self.deletion = storage.deletion
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
-            stack.enter_context(fewer_failures())
             await _load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
@@ -93,17 +118,11 @@ class Archive:
                 listen(
                     settings.bind,
                     settings.port,
-                    services=[
-                        Guarded(Right.ECHO, Verification()),
-                        Guarded(Right.STORE, Storage(self._keep, any_sop_class=settings.any_sop_class)),
-                        Guarded(
-                            Right.QUERY, Find(ArchiveFind(storage.index, settings.ae_title).answer, relational=True)
-                        ),
-                        Guarded(Right.RETRIEVE, Later([model.get for model in Model], self._get)),
-                        Guarded(Right.RETRIEVE, Later([model.move for model in Model], self._move)),
-                    ],
+                    services=self._services(storage, witness),
                     offers=self.access.offers,
-                    on_ended=self._tally.end,
+                    on_established=witness.on_established,
+                    on_ended=witness.on_ended,
+                    on_rejected=witness.on_rejected,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
@@ -113,6 +132,9 @@ class Archive:
             self.jobs = await stack.enter_async_context(
                 Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
             )
+            if needs_login(settings):
+                self.first_token = await first_administrator(self._users, storage.root)
+            witness.open()
             loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
             stack.push_async_callback(_ended, loading)
             self._stack = stack.pop_all()
@@ -137,11 +159,22 @@ class Archive:
     @property
     def port(self) -> int:
         """The DICOM port that is listened on."""
-        assert self._server is not None
-        return self._server.port
+        return self.server.port
 
-    async def reconfigure(self, settings: Settings) -> Reconfigured:
-        """Take of `settings` what can be taken while associations go on, and say what needs a restart.
+    @property
+    def server(self) -> Server:
+        """The DICOM port with its associations."""
+        assert self._server is not None
+        return self._server
+
+    @property
+    def storage(self) -> ArchiveStorage:
+        """The objects, the index and the other records."""
+        assert self._storage is not None
+        return self._storage
+
+    async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
+        """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
 
         Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
         `UsageError` when something cannot be used: then all is as it was.
@@ -153,12 +186,29 @@ class Archive:
             Access.of(taken)  # what it would refuse: nothing is done by halves
             if taken.tls is not None:
                 await self._server.reload_tls(taken.tls)
+            for each in self.on_reload:
+                await each()
             await self.access.apply(taken)
+            await self.quotas.apply(taken.quota)
+            await self._tell_audit(taken, report, by)
+            if taken.logs.level != self.settings.logs.level:
+                set_level(taken.logs.level)
             self.settings = taken
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
+        if report.needs_restart:
+            logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
         logger.info("reconfigured: %s", report)
         return report
+
+    async def _tell_audit(self, taken: Settings, report: Reconfigured, by: Party | None) -> None:
+        """Also that there will be none from now on: that is the last it hears of."""
+        event = ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report))
+        if report.changed and not taken.audit.enabled:
+            self.audit.record(event)
+        await self.audit.apply(taken.audit)
+        if report.changed and taken.audit.enabled:
+            self.audit.record(event)
 
     @property
     def associations(self) -> int:
@@ -184,22 +234,46 @@ class Archive:
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
+                *self._about_the_first_token(),
                 # Nodes call from where they are.
                 *(to_try if allowed or self.access.is_open else ()),
                 "end with Ctrl-C",
             )
         )
 
+    def _about_the_first_token(self) -> tuple[str, ...]:
+        if self.first_token is None:
+            return ()
+        return (
+            f"  the token of an administrator for HTTP is in {self.first_token}: keep it elsewhere, and remove the file",
+        )
+
     def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
         return Parts(
             storage=storage,
             ae_title=self.settings.ae_title,
-            node=self.nodes.get,
+            node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            tls=self.settings.node_tls,
+            tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
+
+    def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
+        served = self.metrics.on_served
+        find = witness.find(ArchiveFind(storage.index, self.settings.ae_title).answer)
+        get = Later([model.get for model in Model], self._get)
+        move = Later([model.move for model in Model], self._move)
+        return [
+            Guarded(Right.ECHO, Measured(Verification(), served)),
+            Guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
+            Guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
+            Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
+            Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
+        ]
+
+    def _node(self, title: str) -> Node | None:
+        return self.nodes.get(title)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
@@ -216,9 +290,11 @@ class Archive:
         from tomowire.server.retrieve import ArchiveRetrieve
 
         assert self._storage is not None
-        return ArchiveRetrieve(
+        retrieve = ArchiveRetrieve(
             self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
+        retrieve.watch = self._witness.exports.watch
+        return retrieve
 
     async def _keep(self, request: StoreRequest) -> Status:
         assert self._storage is not None
@@ -234,12 +310,25 @@ class Archive:
         try:
             stored = await self._storage.ingest.receive(incoming, request.data)
         except StoreFailed:
-            self._tally.refused(association)
+            self._witness.refused(request)
             raise
-        self._tally.stored(association, is_new=stored.is_new)
+        self._witness.stored(request, stored)
         if stored.is_new:
             self.quotas.grew(request.data.received)
         return SUCCESS
+
+    def _measure(self, storage: ArchiveStorage) -> None:
+        """Have the metrics of what is behind the services told."""
+        metrics, audit = self.metrics, self.audit
+        storage.commit.on_batch = metrics.on_batch
+        storage.writer.on_commit = metrics.index_commits.observe
+        metrics.watch_storage(storage)
+        metrics.watch_audit(audit)
+
+    def _address_of(self, ae_title: str) -> str:
+        """Where the node with this title is; nothing if there is none."""
+        node = self.nodes.get(ae_title)
+        return f"{node.host}:{node.port}" if node is not None else ""
 
 
 async def _load_certificates(settings: Settings) -> None:

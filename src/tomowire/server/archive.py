@@ -41,6 +41,8 @@ class ArchiveStorage:
     index: IndexReaders
     records: Records
     deletion: Deletion
+    commit: GroupCommit
+    writer: BatchWriter
 
     def __init__(
         self,
@@ -70,7 +72,8 @@ class ArchiveStorage:
             directory, writer = await finished(opening)
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
-            commit = GroupCommit(writer)
+            self.writer = writer
+            self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
             self.index = IndexReaders(self.backend)
             stack.push_async_callback(self.index.close)

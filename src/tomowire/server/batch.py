@@ -18,7 +18,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,8 @@ class BatchWriter:
         self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
         self._journal = Journal(directory.journal_path, fsync=directory.fsync)
         self.removing: Final = Removing(directory, index, self._folders)
+        self.on_commit: Callable[[float], object] | None = None
+        """Called after each transaction of the index, with the seconds that it took."""
         self._leftovers: list[str] = []
         """Files that could not be removed, or not yet: named in each journal until they are gone."""
 
@@ -205,8 +207,10 @@ class BatchWriter:
     def _insert(self, items: list[_Item], number: int) -> None:
         """Index the objects. All transactions of a batch have its `number`: by that recovery knows whose journal it reads."""
         now = time.time_ns() // 1000
+        rows = [_row(item, now) for item in items]
+        begun = time.perf_counter()
         try:
-            self._index.insert(number, [_row(item, now) for item in items])
+            self._index.insert(number, rows)
         except IndexUnavailable as error:
             for item in items:
                 self._undo(item, error, keep_file=error.in_doubt)
@@ -218,6 +222,8 @@ class BatchWriter:
                 for item in items:
                     self._insert([item], number)
         else:
+            if self.on_commit is not None:
+                self.on_commit(time.perf_counter() - begun)
             self._finish(items)
 
     def _finish(self, items: list[_Item]) -> None:

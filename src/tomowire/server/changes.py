@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any, Final
 
+from tomowire.server.hidden import is_the_same
 from tomowire.server.settings import Settings
 from tomowire.wire.value import value
 
@@ -51,6 +52,9 @@ def compare(before: Settings, after: Settings) -> tuple[Settings, Reconfigured]:
     for name in (each.name for each in fields(Settings)):
         old, new = getattr(before, name), getattr(after, name)
         if old == new:
+            continue
+        if name == "index_url" and is_the_same(new, old):
+            kept[name] = old
             continue
         if name == _LOGS:
             kept[name] = replace(new, format=old.format)

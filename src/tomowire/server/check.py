@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, InvalidUid, WireError
+from tomowire.server.audit.checking import check_audit
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
-from tomowire.server.index import integrity
+from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.reader import IndexReader
 from tomowire.server.index.rows import IndexedObject
-from tomowire.server.index.sqlite_errors import sqlite_errors
-from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.journal import read_journal
 from tomowire.server.parallel import in_parallel
 from tomowire.server.stored_file import read_stored_file
@@ -29,34 +29,40 @@ _GOES: Final = "removed at the next start"
 
 
 def check(
-    root: Path | str, *, content: bool = True, threads: int = _THREADS, progress: Progress | None = None
+    root: Path | str,
+    *,
+    index_url: str | None = None,
+    content: bool = True,
+    threads: int = _THREADS,
+    progress: Progress | None = None,
 ) -> Iterator[Finding]:
     """Compare the index of the archive in `root` with its files, in memory that does not grow with them.
 
-    `content=False` looks at names and sizes only; otherwise every byte is read, in `threads` threads.
+    `index_url` is where the index is, if not in `root`. `content=False` looks at names and sizes only; otherwise every byte is
+    read, in `threads` threads.
     Raises `UsageError` if there is no archive, or one of another version; `OSError`.
     """
     with DataDirectory.inspect(root) as directory:
+        backend = backend_for(index_url, directory.root)
         try:
-            with SqliteReader.open(directory.index_path) as reader:
-                with sqlite_errors():
-                    yield from _check_index(directory, reader)
+            with backend.open_reader() as reader:
+                yield from _check_index(backend)
                 yield from _check_rows(directory, reader, content=content, threads=threads, progress=progress)
                 yield from _check_files(directory, reader)
+                yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
-            yield Finding(FindingKind.INDEX_DAMAGED, directory.index_path.name, str(error))
+            yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, str(error))
 
 
-def _check_index(directory: DataDirectory, reader: SqliteReader) -> Iterator[Finding]:
-    name = directory.index_path.name
-    for message in integrity.damage(reader.connection):
-        yield Finding(FindingKind.INDEX_DAMAGED, name, message)
-    for message in integrity.lonely_rows(reader.connection.execute):
-        yield Finding(FindingKind.LONELY_ROW, name, message)
+def _check_index(backend: IndexBackend) -> Iterator[Finding]:
+    for message in backend.damage():
+        yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, message)
+    for message in backend.lonely_rows():
+        yield Finding(FindingKind.LONELY_ROW, backend.short_name, message)
 
 
 def _check_rows(
-    directory: DataDirectory, reader: SqliteReader, *, content: bool, threads: int, progress: Progress | None
+    directory: DataDirectory, reader: IndexReader, *, content: bool, threads: int, progress: Progress | None
 ) -> Iterator[Finding]:
     total = reader.counts().instances if progress is not None else 0
     work = partial(_check_object, directory.root, content=content)
@@ -101,7 +107,7 @@ def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingK
     return None
 
 
-def _check_files(directory: DataDirectory, reader: SqliteReader) -> Iterator[Finding]:
+def _check_files(directory: DataDirectory, reader: IndexReader) -> Iterator[Finding]:
     for path in directory.object_files():
         name = ObjectName.parse(path)
         if name is None:
@@ -116,7 +122,7 @@ def _check_files(directory: DataDirectory, reader: SqliteReader) -> Iterator[Fin
             )
 
 
-def _unknown_file(directory: DataDirectory, reader: SqliteReader, name: ObjectName) -> Iterator[Finding]:
+def _unknown_file(directory: DataDirectory, reader: IndexReader, name: ObjectName) -> Iterator[Finding]:
     """A file that the index did not have a moment ago. It may be of the batch at work: those are named in the journal.
 
     If it is not, its batch is over, and then the index has it or never will. The order of the three questions matters.
@@ -138,6 +144,6 @@ def _unknown_file(directory: DataDirectory, reader: SqliteReader, name: ObjectNa
         )
 
 
-def _is_indexed(reader: SqliteReader, name: ObjectName) -> bool:
+def _is_indexed(reader: IndexReader, name: ObjectName) -> bool:
     known = reader.instance(name.sop_instance_uid)
     return known is not None and known.name == name

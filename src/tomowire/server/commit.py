@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -52,6 +53,8 @@ class GroupCommit:
     """The thread that stores. Made and used inside the event loop; `close` ends the thread."""
 
     def __init__(self, writer: BatchWriter) -> None:
+        self.on_batch: Callable[[int, float], object] | None = None
+        """Called in the thread after each batch, with the number of its objects and the seconds that it took."""
         self._writer = writer
         self.loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | _Task | None] = SimpleQueue()
@@ -88,6 +91,11 @@ class GroupCommit:
         self._queue.put(task)
         result: T = await finished(task.done)
         return result
+
+    @property
+    def waiting(self) -> int:
+        """How many objects wait for the batch that is being written to be done."""
+        return self._queue.qsize()
 
     async def close(self) -> None:
         """Store what is waiting, and end the thread."""
@@ -126,6 +134,7 @@ class GroupCommit:
         self.loop.call_soon_threadsafe(_conclude, task, result, error)
 
     def _write(self, batch: Sequence[_Waiting]) -> Sequence[Result | None]:
+        begun = time.perf_counter()
         wanted = [None if waiting.abandoned else waiting.new for waiting in batch]
         try:
             results = iter(self._writer.write([new for new in wanted if new is not None]))
@@ -133,6 +142,9 @@ class GroupCommit:
         except Exception as error:
             logger.exception("a batch of %d objects was not stored", len(batch))
             return [failure_of(error)] * len(batch)
+        finally:
+            if self.on_batch is not None:
+                self.on_batch(len(batch), time.perf_counter() - begun)
 
 
 def _conclude(task: _Task, result: Any, error: Exception | None) -> None:

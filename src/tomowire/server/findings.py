@@ -42,6 +42,9 @@ class FindingKind(Enum):
     UNFINISHED = "unfinished"
     """Left by a process that was killed before it answered Success; harmless, and gone with the next start."""
 
+    AUDIT_BROKEN = "audit trail broken"
+    """An event of the audit trail was changed, removed, put in or moved, or what tells its end is gone."""
+
     DUPLICATE = "duplicate"
     """Found by `db reindex`: another file holds the same SOP instance, and that one is indexed."""
 

@@ -11,10 +11,9 @@ from typing import Final, Self
 from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind
-from tomowire.server.index import integrity
+from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.reader import IndexReader
 from tomowire.server.index.rows import IndexedObject, NewRow
-from tomowire.server.index.sqlite_errors import sqlite_errors
-from tomowire.server.index.sqlite_reader import SqliteReader
 
 logger: Final = logging.getLogger(__name__)
 
@@ -22,20 +21,20 @@ logger: Final = logging.getLogger(__name__)
 class FormerIndex:
     """The old index, as far as it can be read; without it a changed file cannot be told from one that is as it was received."""
 
-    def __init__(self, directory: DataDirectory, reader: SqliteReader | None) -> None:
+    def __init__(self, directory: DataDirectory, reader: IndexReader | None) -> None:
         self._root = directory.root
         self._reader = reader
 
     @classmethod
     @contextmanager
-    def open(cls, directory: DataDirectory) -> Iterator[Self]:
+    def open(cls, directory: DataDirectory, backend: IndexBackend) -> Iterator[Self]:
         """The old index of `directory`; one that knows nothing if there is none, or if it cannot be read."""
         reader = None
-        if directory.index_path.exists():
-            try:
-                reader = _open(directory)
-            except (IndexUnavailable, UsageError) as error:
-                _note(error)
+        try:
+            if not backend.is_empty():
+                reader = _open(backend)
+        except (IndexUnavailable, UsageError) as error:
+            _note(error)
         try:
             yield cls(directory, reader)
         finally:
@@ -89,18 +88,12 @@ class FormerIndex:
         self._reader = None  # whoever opened it closes it
 
 
-def _open(directory: DataDirectory) -> SqliteReader:
+def _open(backend: IndexBackend) -> IndexReader:
     """Raises `IndexUnavailable` for a damaged index too: a wrong checksum would accuse a file that is as it was."""
-    reader = SqliteReader.open(directory.index_path)
-    try:
-        with sqlite_errors():
-            damage = next(integrity.damage(reader.connection), None)
-        if damage is not None:
-            raise IndexUnavailable(damage)
-    except BaseException:
-        reader.close()
-        raise
-    return reader
+    damage = next(backend.damage(), None)
+    if damage is not None:
+        raise IndexUnavailable(damage)
+    return backend.open_reader()
 
 
 def _note(error: Exception) -> None:

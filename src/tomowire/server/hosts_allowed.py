@@ -31,9 +31,9 @@ def host_allowed(host: str | None, *, bind: str, names: Iterable[str] = ()) -> b
     if named in {_plain(name) for name in names}:
         return True
     if is_loopback(bind):
-        return named == "localhost" or is_loopback(named)
-    if _is_address(named):
-        return _is_any(bind) or named == _plain(bind)
+        return is_loopback(named)
+    if _is_any(bind):
+        return named == "localhost" or _is_address(named)
     return named == _plain(bind)
 
 

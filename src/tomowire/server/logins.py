@@ -119,6 +119,8 @@ class Logins:
         task = self._looking.get(key)
         if task is None:
             self._check(address, name)
+            # It counts as failed from the beginning: of many that are tried at the same time no more are looked at than one by one.
+            self._failed.failed(address, name)
             task = self._looking[key] = asyncio.create_task(self._look(*key))
             task.add_done_callback(lambda done: self._looked(key, done))
         return await asyncio.shield(task)
@@ -129,8 +131,6 @@ class Logins:
             task.exception()  # seen, if everybody who asked has gone away meanwhile
 
     async def _look(self, name: str, password: str, address: str) -> Principal:
-        # It counts as failed from the beginning: of many that are tried at the same time no more are looked at than one by one.
-        self._failed.failed(address, name)
         try:
             principal = await self._users.by_password(name, password)
         except TomowireError:  # the database cannot be asked, or too many wait

@@ -84,6 +84,18 @@ class Quotas:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
+            self._watching = None
+            self._deletion.listeners.remove(self._shrank)
+
+    async def apply(self, settings: QuotaSettings) -> None:
+        """Have other limits in force from now on."""
+        if settings != self._settings:
+            await self.__aexit__()
+            self._settings = settings
+            self._usage, self._room = None, settings.bytes
+            self._oldest.clear()
+            self._next_expiry = 0.0
+            await self.__aenter__()
 
     async def enforce(self) -> int:
         """Look now, and delete what is too much or too old; gives the number of studies that went. Raises `IndexUnavailable`."""

@@ -7,15 +7,13 @@ that writes begins with `BEGIN IMMEDIATE`, and waits for the one that stores obj
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from tomowire.aio.threads import finished
-from tomowire.errors import IndexUnavailable
-from tomowire.server.index.engines import WRITES, sqlite_engine
+from tomowire.server.index.engines import WRITES, database_errors, sqlite_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -84,23 +82,3 @@ class Records:
             if self._made is None:
                 self._made = self._make_engine()
             return self._made
-
-
-@contextmanager
-def database_errors() -> Iterator[None]:
-    """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
-    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
-    from sqlalchemy.exc import TimeoutError as NoConnection
-
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        raise IndexUnavailable(str(error.orig)) from error
-    except NoConnection as error:
-        raise IndexUnavailable("no connection to the index is free") from error
-    except IntegrityError:
-        raise
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        raise IndexUnavailable(str(error.orig)) from error

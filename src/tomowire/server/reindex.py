@@ -5,8 +5,9 @@ The new index is built beside the old one and takes its place in one step: kille
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,17 +18,16 @@ from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.former import FormerIndex
 from tomowire.server.index.attributes import InstanceRecord
+from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.extraction import instance_record
-from tomowire.server.index.rows import IndexedObject, NewRow
-from tomowire.server.index.sqlite_writer import SqliteWriter
-from tomowire.server.index.versions import require_no_newer
+from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.parallel import in_parallel
-from tomowire.server.posix import sync_file
 from tomowire.server.recovery import recover
 from tomowire.server.stored_file import read_stored_file
-from tomowire.server.swap import finish_swap, ready_path, remove_logs
 from tomowire.wire.part10 import FileMeta
 from tomowire.wire.value import value
+
+logger: Final = logging.getLogger(__name__)
 
 _THREADS: Final = 4
 _ROWS_AT_ONCE: Final = 500
@@ -47,13 +47,15 @@ class _Found:
 def reindex(
     root: Path | str,
     *,
+    index_url: str | None = None,
     report: Callable[[Finding], None] = lambda finding: None,
     threads: int = _THREADS,
     progress: Progress | None = None,
 ) -> int:
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
-    `report` gets what is wrong with files; they all stay where they are. Memory does not grow with the number of objects.
+    `index_url` is where the index is, if not in `root`. `report` gets what is wrong with files; they all stay where they are.
+    Memory does not grow with the number of objects.
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
     Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
     in another order than that in which they came.
@@ -63,42 +65,36 @@ def reindex(
     with DataDirectory.inspect(root) as directory:
         if not directory.is_locked:
             raise UsageError(f"the data directory {directory.root} is in use by another process: stop it first")
-        finish_swap(directory)
-        require_no_newer(directory.index_path)
-        _forget_unfinished(directory)
-        building = directory.index_path.with_name("index.sqlite.building")
-        building.unlink(missing_ok=True)
-        remove_logs(building)
-        with FormerIndex.open(directory) as former:
-            count = _build(building, directory, former, report, threads=threads, progress=progress)
-            for finding in former.missing():
-                report(finding)
-        _sync_file(building)
-        os.replace(building, ready_path(directory))
-        finish_swap(directory)
+        backend = backend_for(index_url, directory.root)
+        backend.settle(directory)
+        backend.require_no_newer()
+        _forget_unfinished(directory, backend)
+        with backend.rebuild() as building:
+            with FormerIndex.open(directory, backend) as former:
+                count = _build(building.writer, directory, former, report, threads=threads, progress=progress)
+                for finding in former.missing():
+                    report(finding)
+            for problem in building.finish(directory):
+                report(Finding(FindingKind.INDEX_DAMAGED, backend.short_name, problem))
     return count
 
 
-def _forget_unfinished(directory: DataDirectory) -> None:
+def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
     """What was being stored when the archive was killed must not be indexed. Only the old index knows what that is."""
-    if directory.index_path.exists():
-        try:
-            index = SqliteWriter.open(directory.index_path)
-        except (IndexUnavailable, UsageError):  # that is why it is to be rebuilt
+    try:
+        if backend.is_empty():
             return
-        try:
+        with closing(backend.open_writer()) as index:
             recover(directory, index)
-        except IndexUnavailable:
-            return
-        finally:
-            index.close()
+    except (IndexUnavailable, UsageError) as error:  # that is why it is to be rebuilt
+        logger.info("the old index cannot be asked what was unfinished: %s", error)
 
 
 class _Builder:
     """Fills an empty index."""
 
     def __init__(
-        self, writer: SqliteWriter, directory: DataDirectory, former: FormerIndex, report: Callable[[Finding], None]
+        self, writer: IndexWriter, directory: DataDirectory, former: FormerIndex, report: Callable[[Finding], None]
     ) -> None:
         self.count = 0
         self._former = former
@@ -156,7 +152,7 @@ class _Builder:
 
 
 def _build(
-    path: Path,
+    writer: IndexWriter,
     directory: DataDirectory,
     former: FormerIndex,
     report: Callable[[Finding], None],
@@ -164,21 +160,16 @@ def _build(
     threads: int,
     progress: Progress | None,
 ) -> int:
-    writer = SqliteWriter.open(path, fsync=False)  # nothing to lose before the end: the file is synced as a whole
-    try:
-        builder = _Builder(writer, directory, former, report)
-        number = 0
-        work = partial(_examine, directory.root)
-        for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):
-            builder.add(found)
-            if progress is not None and number % _ROWS_AT_ONCE == 0:
-                progress(number, None)
-        builder.flush()
-        if progress is not None:
-            progress(number, number)
-        writer.fold()
-    finally:
-        writer.close()
+    builder = _Builder(writer, directory, former, report)
+    number = 0
+    work = partial(_examine, directory.root)
+    for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):
+        builder.add(found)
+        if progress is not None and number % _ROWS_AT_ONCE == 0:
+            progress(number, None)
+    builder.flush()
+    if progress is not None:
+        progress(number, number)
     return builder.count
 
 
@@ -227,8 +218,3 @@ def _path(row: NewRow) -> str:
     study, series, instance = record.study, record.series, record.instance
     name = ObjectName(study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, row.generation)
     return name.path
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        sync_file(file.fileno())

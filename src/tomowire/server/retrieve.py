@@ -25,7 +25,7 @@ from tomowire.services.suboperations import Retrieval
 from tomowire.wire.messages import CMoveRQ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tomowire.aio.serving import IncomingRequest
@@ -67,6 +67,8 @@ class ArchiveRetrieve:
         self._ae_title = ae_title
         self.tls = tls or TlsClient()
         self._turns: dict[Node, asyncio.Semaphore] = {}
+        self.watch: Callable[[RetrieveRequest, Retrieval], Retrieval] | None = None
+        """Gets each retrieval before its first object is sent, and gives what is done instead."""
 
     async def objects(self, request: RetrieveRequest) -> Retrieval:
         """The objects below what the request names, as they are at this moment. Raises `RetrieveFailed`, `DataSetError`.
@@ -80,7 +82,8 @@ class ArchiveRetrieve:
         except (IndexUnavailable, TimeoutError) as error:
             logger.error("a retrieval was not begun: the index cannot be used: %s", error)
             raise RetrieveFailed(UNABLE_TO_COUNT, "the index cannot be used now") from error
-        return Retrieval(len(uids), self._files(uids), kinds)
+        retrieval = Retrieval(len(uids), self._files(uids), kinds)
+        return retrieval if self.watch is None else self.watch(request, retrieval)
 
     async def _selected(self, request: RetrieveRequest) -> tuple[_Uids, frozenset[Kind]]:
         """The UIDs of the objects, and for a C-MOVE, which plans its associations with that, what kinds there are of them."""

@@ -15,7 +15,9 @@ logger: Final = logging.getLogger("tomowire.archive")
 
 
 @dataclass(slots=True)
-class _Counts:
+class Counts:
+    """The objects of one association."""
+
     stored: int = 0
     there_before: int = 0
     refused: int = 0
@@ -31,7 +33,7 @@ class Tally:
     """Counts objects while their association lasts."""
 
     def __init__(self) -> None:
-        self._counts: dict[Association, _Counts] = {}
+        self._counts: dict[Association, Counts] = {}
 
     def stored(self, association: Association, *, is_new: bool) -> None:
         """One that got Success. Without `is_new` the archive had it."""
@@ -45,14 +47,15 @@ class Tally:
         """One that got a failure."""
         self._of(association).refused += 1
 
-    def end(self, association: Association) -> None:
+    def end(self, association: Association) -> Counts:
         """The association is over: say what it has brought. A connection on which none was agreed brings nothing."""
-        counts = self._counts.pop(association, None)
+        counts = self._counts.pop(association, None) or Counts()
         try:
             association.agreement  # noqa: B018 - raises where there is none
         except UsageError:
-            return
-        logger.info("%s: ended, %s", association.title, counts or _Counts())
+            return counts
+        logger.info("%s: ended, %s", association.title, counts)
+        return counts
 
-    def _of(self, association: Association) -> _Counts:
-        return self._counts.setdefault(association, _Counts())
+    def _of(self, association: Association) -> Counts:
+        return self._counts.setdefault(association, Counts())

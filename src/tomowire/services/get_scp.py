@@ -81,7 +81,7 @@ class Get(RetrievalScp):
         async def work(asked: RetrieveRequest, operations: SubOperations) -> None:
             retrieval = await selected(request, self._objects(asked))
             if retrieval is not None:
-                operations.total = retrieval.total
+                operations.begin(retrieval)
                 async with Feed(retrieval.files, _AHEAD) as feed, stopped_by_cancel(request, feed):
                     await _Sending(request, operations, feed, self._timeout).run()
 

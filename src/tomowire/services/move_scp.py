@@ -94,7 +94,7 @@ class Move(RetrievalScp):
                 raise RetrieveFailed(MOVE_DESTINATION_UNKNOWN, f"the move destination {title} is not known here")
             retrieval = await selected(request, self._objects(asked))
             if retrieval is not None:
-                operations.total = retrieval.total
+                operations.begin(retrieval)
                 await _Moving(request, message, operations, destination, self._timeout).run(retrieval)
 
         await answer_retrieval(request, work)

@@ -83,6 +83,8 @@ class Retrieval:
     files: AsyncIterator[Sequence[DicomFile]]
     kinds: frozenset[tuple[str, str]] = frozenset()
     """The pairs of SOP class and transfer syntax among them, if they are known: a C-MOVE can do with fewer associations then."""
+    told: Callable[[str, bool], object] | None = None
+    """Called for each object whose sub-operation is over: its UID, and whether the peer has it."""
 
 
 Objects: TypeAlias = "Callable[[RetrieveRequest], Awaitable[Retrieval]]"
@@ -102,6 +104,12 @@ class SubOperations:
         self._message = message
         self._failed_uids = FailedList()
         self._changed = asyncio.Event()
+        self._told: Callable[[str, bool], object] | None = None
+
+    def begin(self, retrieval: Retrieval) -> None:
+        """It is known what they are."""
+        self.total = retrieval.total
+        self._told = retrieval.told
 
     @property
     def done(self) -> int:
@@ -122,6 +130,8 @@ class SubOperations:
 
     def answered(self, response: StoreResponse) -> None:
         """The peer has answered a sub-operation."""
+        if self._told is not None and (response.is_success or response.is_warning):
+            self._told(response.sop_instance_uid, True)
         if response.is_success:
             self.completed += 1
             self._changed.set()
@@ -138,6 +148,8 @@ class SubOperations:
         logger.info("%s: %s not sent: %s", self._request.association.title, sop_instance_uid, text)
         self.reason = self.reason or text
         self.failed += 1
+        if self._told is not None:
+            self._told(sop_instance_uid, False)
         self._failed_uids.add(sop_instance_uid)
         self._changed.set()
 

@@ -54,6 +54,12 @@ IN_IMAGES = {ACQUISITION_DATE_TIME, IMAGE_TYPE, ROWS}
 UTF_8: Attributes = {0x00080005: ("CS", "ISO_IR 192")}
 
 
+@pytest.fixture
+def postgres_url(emptied_postgres_url: str) -> str:
+    """These tests leave nothing but objects in a database."""
+    return emptied_postgres_url
+
+
 def matched(backend: IndexBackend, tag: int, stored: Sequence[Any], key: Any) -> list[Any]:
     """Those of the stored values that the key matches."""
     vr = VRS[tag]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from support.objects import Sample
-from tomowire.server.index.connect import connect_reader
+from support.objects import SECONDARY_CAPTURE, Sample
+from support.queries import plan
+from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.reader import IndexReader
 from tomowire.server.index.retrieval import select_uids
 from tomowire.server.index.rows import NewRow
-from tomowire.server.index.sqlite_reader import SqliteReader
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.models import Level
 
 ONE, TWO = Sample(study=1), Sample(study=2)
+KIND = (SECONDARY_CAPTURE, ONE.transfer_syntax_uid)
 SAMPLES = [
     *(Sample(number, series=1, study=1, patient_id="A") for number in (1, 2)),
     Sample(3, series=2, study=1, patient_id="A"),
@@ -27,20 +26,21 @@ SAMPLES = [
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    path = tmp_path / "index.sqlite"
-    with closing(SqliteWriter.open(path, fsync=False)) as writer:
+def postgres_url(emptied_postgres_url: str) -> str:
+    """These tests leave nothing but objects in a database."""
+    return emptied_postgres_url
+
+
+@pytest.fixture
+def reader(backend: IndexBackend) -> Iterator[IndexReader]:
+    with closing(backend.open_writer()) as writer:
         rows = [NewRow(sample.record, sample.number, 300, 1000 + sample.number, b"", 0, "M") for sample in SAMPLES]
         writer.insert(1, rows)
-    with closing(connect_reader(path)) as opened:
+    with closing(backend.open_reader()) as opened:
         yield opened
 
 
-def numbers(connection: sqlite3.Connection, keys: Mapping[Level, Sequence[str]]) -> list[int]:
-    statement = select_uids(keys)
-    return [int(uid.rpartition(".")[2]) for (uid,) in connection.execute(statement.sql, statement.parameters)]
-
-
+@pytest.mark.parametrize("with_kinds", [False, True])
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -59,9 +59,15 @@ def numbers(connection: sqlite3.Connection, keys: Mapping[Level, Sequence[str]])
     ],
 )
 def test_each_object_below_what_is_named_once(
-    connection: sqlite3.Connection, keys: Mapping[Level, Sequence[str]], expected: set[int]
+    backend: IndexBackend,
+    reader: IndexReader,
+    keys: Mapping[Level, Sequence[str]],
+    expected: set[int],
+    with_kinds: bool,
 ) -> None:
-    found = numbers(connection, keys)
+    rows = reader.rows(select_uids(keys, backend.dialect, with_kinds=with_kinds))
+    found = [int(row[0].rpartition(".")[2]) for row in rows]
+    assert {row[1:] for row in rows} <= {KIND if with_kinds else ()}
     assert (sorted(found), len(found)) == (sorted(expected), len(expected))
 
 
@@ -77,14 +83,14 @@ def test_each_object_below_what_is_named_once(
         {Level.IMAGE: ["3", "4"]},
     ],
 )
-def test_no_table_is_walked_through(connection: sqlite3.Connection, keys: Mapping[Level, Sequence[str]]) -> None:
-    statement = select_uids(keys)
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters)]
-    assert not [step for step in plan if step.startswith("SCAN") and "json_each" not in step], plan
+@pytest.mark.parametrize("index_url", ["sqlite"], indirect=True)
+def test_no_table_is_walked_through(reader: IndexReader, keys: Mapping[Level, Sequence[str]]) -> None:
+    steps = plan(reader, "sqlite", select_uids(keys, "sqlite")).splitlines()
+    assert not [step for step in steps if step.startswith("SCAN") and "json_each" not in step], steps
 
 
-def test_where_they_lie(connection: sqlite3.Connection) -> None:
-    found = SqliteReader(connection).find_objects([Sample(4).uid, "1.2.3", Sample(6).uid])
+def test_where_they_lie(reader: IndexReader) -> None:
+    found = reader.find_objects([Sample(4).uid, "1.2.3", Sample(6).uid])
     assert {uid: (each.name.path, each.header_size, each.data_set_size) for uid, each in found.items()} == {
         sample.uid: (f"{each.name.folder}/{sample.uid}-{sample.number}.dcm", 300, 1000 + sample.number)
         for sample, each in ((SAMPLES[3], found[SAMPLES[3].uid]), (SAMPLES[5], found[SAMPLES[5].uid]))

@@ -1,4 +1,4 @@
-"""One statement for each query: what it returns at each level, and how SQLite goes about it."""
+"""One statement for each query: what it returns at each level, and how SQLite goes about it. How PostgreSQL does: `test_plans`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from support.data_sets import EXPLICIT
 from support.queries import ROOT, Attributes, QueriedIndex, keys_of, queried_index
-from tomowire.server.index.select import select_for
+from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.services.models import Model
 
 CT, MR, SC = (f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "4", "7"))
@@ -49,8 +49,20 @@ IMAGES = [
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[QueriedIndex]:
-    with queried_index(tmp_path, IMAGES) as opened:
+def postgres_url(emptied_postgres_url: str) -> str:
+    """These tests leave nothing but objects in a database."""
+    return emptied_postgres_url
+
+
+@pytest.fixture
+def index(backend: IndexBackend) -> Iterator[QueriedIndex]:
+    with queried_index(backend, IMAGES) as opened:
+        yield opened
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[QueriedIndex]:
+    with queried_index(backend_for(None, tmp_path), IMAGES) as opened:
         yield opened
 
 
@@ -83,14 +95,14 @@ def test_keys_of_the_levels_above_are_answered_and_matched(index: QueriedIndex, 
 
 
 def test_keys_of_the_levels_below_are_not_supported(index: QueriedIndex) -> None:
-    selected = select_for(keys_of("STUDY", {STUDY_UID: ("UI", ""), MODALITY: ("CS", "MR"), 0x00091001: ("LO", "x")}))
+    selected = index.select(keys_of("STUDY", {STUDY_UID: ("UI", ""), MODALITY: ("CS", "MR"), 0x00091001: ("LO", "x")}))
     assert selected.columns == ((STUDY_UID, "UI"),)
     assert (selected.supported, selected.unsupported) == ({STUDY_UID}, {MODALITY, 0x00091001})
     assert len(index.rows(selected)) == 3
 
 
 def test_no_key_that_is_known(index: QueriedIndex) -> None:
-    selected = select_for(keys_of("STUDY", {0x00091001: ("LO", "")}))
+    selected = index.select(keys_of("STUDY", {0x00091001: ("LO", "")}))
     assert (selected.columns, selected.supported, selected.unsupported) == (((STUDY_UID, "UI"),), set(), {0x00091001})
     assert index.rows(selected) == [(study(number)[1],) for number in (1, 2, 3)]
 
@@ -142,15 +154,15 @@ def test_and_are_matched_by(index: QueriedIndex, tag: int, vr: str, key: str, ex
         assert set(row[tag].split("\\")) == {"CT", "SR"}
 
 
-def test_series_without_a_modality_add_none(tmp_path: Path) -> None:
-    with queried_index(tmp_path, [image("A", 1, 1, "CT", CT), image("A", 1, 2, "", SC)]) as index:
+def test_series_without_a_modality_add_none(backend: IndexBackend) -> None:
+    with queried_index(backend, [image("A", 1, 1, "CT", CT), image("A", 1, 2, "", SC)]) as index:
         assert index.find("STUDY", {MODALITIES_IN_STUDY: ("CS", "")}) == [{MODALITIES_IN_STUDY: "CT"}]
 
 
 # The values
 
 
-def test_columns_are_in_the_order_of_the_row(tmp_path: Path) -> None:
+def test_columns_are_in_the_order_of_the_row(backend: IndexBackend) -> None:
     attributes: Attributes = {
         STUDY_DATE: ("DA", "20240229"),
         PROCEDURE_CODES: ("SQ", [{0x00080100: ("SH", "P5")}]),
@@ -161,27 +173,27 @@ def test_columns_are_in_the_order_of_the_row(tmp_path: Path) -> None:
         0x00081048: ("PN", "A^B\\C^D"),
     }
     empty: Attributes = {tag: (vr, [] if vr == "SQ" else "") for tag, (vr, _) in attributes.items()}
-    with queried_index(tmp_path, [attributes, empty]) as index:
-        selected = select_for(keys_of("STUDY", empty))
+    with queried_index(backend, [attributes, empty]) as index:
+        selected = index.select(keys_of("STUDY", empty))
         assert selected.columns == tuple((tag, attributes[tag][0]) for tag in sorted(attributes))
         full, nothing = index.rows(selected)
     assert full == ("20240229", '[{"code_value":"P5"}]', "A^B\\C^D", "Müller^Jörg", None, 72.5, 5)
     assert nothing == ("", "[]", "", "", None, None, None)
 
 
-def test_of_a_sequence_those_items_that_match(tmp_path: Path) -> None:
+def test_of_a_sequence_those_items_that_match(backend: IndexBackend) -> None:
     # PS3.4 C.2.2.2.6: "A sequence of matching Items containing only the requested Attributes is returned"
     codes = [{0x00080100: ("SH", value), 0x00080104: ("LO", "Ä")} for value in ("P5-1", "P6", "P5-2")]
-    with queried_index(tmp_path, [{PROCEDURE_CODES: ("SQ", codes)}]) as index:
+    with queried_index(backend, [{PROCEDURE_CODES: ("SQ", codes)}]) as index:
         [row] = index.find("STUDY", {PROCEDURE_CODES: ("SQ", [{0x00080100: ("SH", "P5*")}])})
         assert [item["code_value"] for item in json.loads(row[PROCEDURE_CODES])] == ["P5-1", "P5-2"]
         [row] = index.find("STUDY", {PROCEDURE_CODES: ("SQ", [{0x00080100: ("SH", "")}])})
         assert len(json.loads(row[PROCEDURE_CODES])) == 3
 
 
-def test_a_key_of_an_item_that_is_not_known() -> None:
+def test_a_key_of_an_item_that_is_not_known(index: QueriedIndex) -> None:
     item: Attributes = {0x00080100: ("SH", "P5"), 0x00080117: ("UI", "1.2")}
-    selected = select_for(keys_of("STUDY", {PROCEDURE_CODES: ("SQ", [item])}))
+    selected = index.select(keys_of("STUDY", {PROCEDURE_CODES: ("SQ", [item])}))
     assert (selected.supported, selected.unsupported) == ({PROCEDURE_CODES}, {PROCEDURE_CODES})
 
 
@@ -190,7 +202,7 @@ def test_as_many_keys_as_there_are(index: QueriedIndex) -> None:
 
     path: Attributes = {STUDY_UID: study(1), SERIES_UID: series(1)}
     everything: Attributes = {tag: (known.vr, [] if known.item else b"") for tag, known in ATTRIBUTES.items()}
-    selected = select_for(keys_of("IMAGE", {**everything, **COUNTS, MODALITIES_IN_STUDY: ("CS", "CT"), **path}))
+    selected = index.select(keys_of("IMAGE", {**everything, **COUNTS, MODALITIES_IN_STUDY: ("CS", "CT"), **path}))
     assert selected.unsupported == set()
     assert len(index.rows(selected)) == 2
 
@@ -220,9 +232,9 @@ def test_as_many_keys_as_there_are(index: QueriedIndex) -> None:
         ({0x00080050: ("SH", "A1")}, "ix_studies_accession_number (accession_number=?)"),
     ],
 )
-def test_found_by_an_index(index: QueriedIndex, keys: Attributes, expected: str) -> None:
+def test_found_by_an_index(on_sqlite: QueriedIndex, keys: Attributes, expected: str) -> None:
     asked: Attributes = {STUDY_UID: ("UI", ""), MODALITIES_IN_STUDY: ("CS", "CT"), STUDY_INSTANCES: ("IS", ""), **keys}
-    plan = index.plan(select_for(keys_of("STUDY", asked)))
+    plan = on_sqlite.plan(on_sqlite.select(keys_of("STUDY", asked)))
     assert expected in plan
     assert not [line for line in plan.splitlines() if line.startswith(("SCAN studies", "SCAN patients"))]
 
@@ -240,15 +252,15 @@ def test_found_by_an_index(index: QueriedIndex, keys: Attributes, expected: str)
     ],
     ids=["letters", "components", "brackets", "long text", "names", "patterns"],
 )
-def test_what_sqlite_can_take(index: QueriedIndex, keys: Attributes) -> None:
+def test_what_the_databases_can_take(index: QueriedIndex, keys: Attributes) -> None:
     assert index.find("STUDY", {0x00080005: ("CS", "ISO_IR 192"), **keys}) == []
 
 
-def test_images_are_found_by_their_series(index: QueriedIndex) -> None:
-    plan = index.plan(
-        select_for(keys_of("IMAGE", {STUDY_UID: study(1), SERIES_UID: series(1), SOP_INSTANCE_UID: ("UI", "")}))
+def test_images_are_found_by_their_series(on_sqlite: QueriedIndex) -> None:
+    plan = on_sqlite.plan(
+        on_sqlite.select(keys_of("IMAGE", {STUDY_UID: study(1), SERIES_UID: series(1), SOP_INSTANCE_UID: ("UI", "")}))
     )
-    assert "SEARCH instances USING INDEX ix_instances_series_key (series_key=?)" in plan
+    assert "SEARCH instances USING INDEX ix_instances_series_key_received_at_data_set_size (series_key=?)" in plan
 
 
 def test_the_types_are_there_without_sqlalchemy_and_pydicom() -> None:
@@ -263,7 +275,7 @@ def test_the_transfer_syntax_of_what_is_stored(index: QueriedIndex) -> None:
     rows = index.find("IMAGE", {**path, available: ("UI", "")})
     assert [row[available] for row in rows] == [EXPLICIT.transfer_syntax] * 2
     assert index.find("IMAGE", {**path, available: ("UI", "1.2.840.10008.1.2")}) == []
-    assert select_for(keys_of("STUDY", {available: ("UI", "")})).unsupported == {available}
+    assert index.select(keys_of("STUDY", {available: ("UI", "")})).unsupported == {available}
 
 
 # PS3.4 C.4.1.3.2.1: relational queries
@@ -272,7 +284,7 @@ def test_the_transfer_syntax_of_what_is_stored(index: QueriedIndex) -> None:
 def related(index: QueriedIndex, level: str, keys: Attributes, model: Model = Model.STUDY_ROOT) -> list[str]:
     """What is found, by the number at the end of its UID or the Patient ID."""
     tag = {"PATIENT": PATIENT_ID, "STUDY": STUDY_UID, "SERIES": SERIES_UID, "IMAGE": SOP_INSTANCE_UID}[level]
-    selected = select_for(keys_of(level, {tag: ("UI", ""), **keys}, model, relational=True), relational=True)
+    selected = index.select(keys_of(level, {tag: ("UI", ""), **keys}, model, relational=True), relational=True)
     place = [each for each, _ in selected.columns].index(tag)
     return sorted(str(row[place]).rpartition(".")[2] for row in index.rows(selected))
 
@@ -309,14 +321,14 @@ def test_patients_by_what_is_below_them(index: QueriedIndex) -> None:
 
 def test_a_key_below_the_level_is_supported_if_it_asks_something(index: QueriedIndex) -> None:
     keys: Attributes = {STUDY_UID: ("UI", ""), MODALITY: ("CS", "CT"), INSTANCE_NUMBER: ("IS", "")}
-    selected = select_for(keys_of("STUDY", keys, relational=True), relational=True)
+    selected = index.select(keys_of("STUDY", keys, relational=True), relational=True)
     assert selected.unsupported == {INSTANCE_NUMBER}
-    assert select_for(keys_of("STUDY", keys)).unsupported == {INSTANCE_NUMBER, MODALITY}
+    assert index.select(keys_of("STUDY", keys)).unsupported == {INSTANCE_NUMBER, MODALITY}
 
 
-def test_the_study_of_an_image_is_found_by_the_image(index: QueriedIndex) -> None:
-    selected = select_for(
+def test_the_study_of_an_image_is_found_by_the_image(on_sqlite: QueriedIndex) -> None:
+    selected = on_sqlite.select(
         keys_of("STUDY", {STUDY_UID: ("UI", ""), SOP_INSTANCE_UID: ("UI", "1.2")}, relational=True), relational=True
     )
-    plan = index.plan(selected)
+    plan = on_sqlite.plan(selected)
     assert "SCAN" not in plan, plan

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tomowire.errors import ConfigurationInvalid
 from tomowire.server.config.checks import check
-from tomowire.server.config.load import Loaded, load, load_settings, settings_from
+from tomowire.server.config.load import Loaded, load, load_for_serving, load_settings, settings_from
 from tomowire.server.config.problems import Origin, Problem
 from tomowire.server.config.shown import as_toml, shown, shown_settings
 
@@ -21,6 +21,7 @@ __all__ = [
     "as_toml",
     "check",
     "load",
+    "load_for_serving",
     "load_settings",
     "settings_from",
     "shown",

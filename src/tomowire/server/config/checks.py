@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomowire.errors import TomowireError
 from tomowire.server.access_settings import is_loopback
-from tomowire.server.config.explain import origin_of
+from tomowire.server.config.explain import in_order, origin_of
 from tomowire.server.config.mapping import nodes_of, settings_of
 from tomowire.server.config.problems import Path, Problem, dotted
 from tomowire.wire.value import value
@@ -31,12 +31,12 @@ class Found:
 
 def check(loaded: Loaded) -> list[Problem]:
     """All that does not fit together, mistakes first. Files are read: not for the event loop."""
-    found = [each for look in _CHECKS for each in look(loaded.configuration)]
-    found.sort(key=lambda each: each.is_warning)
-    return [
+    found = [
         Problem(origin_of(each.path, loaded.origins), dotted(each.path), each.text, is_warning=each.is_warning)
-        for each in found
+        for look in _CHECKS
+        for each in look(loaded.configuration)
     ]
+    return sorted(found, key=lambda each: (each.is_warning, in_order(each)))
 
 
 def _who_may_call(configuration: Configuration) -> Iterator[Found]:

@@ -24,7 +24,13 @@ def origin_of(path: Path, origins: Mapping[Path, Origin]) -> Origin | None:
 def problems_of(error: ValidationError, origins: Mapping[Path, Origin]) -> list[Problem]:
     """All that is wrong, in the order of the lines."""
     found = [_problem(each, origins) for each in error.errors(include_url=False)]
-    return sorted(found, key=lambda each: (each.origin.source, each.origin.line or 0) if each.origin else ("", 0))
+    return sorted(found, key=in_order)
+
+
+def in_order(problem: Problem) -> tuple[str, int]:
+    """To sort by: source and line."""
+    origin = problem.origin
+    return (origin.source, origin.line or 0) if origin is not None else ("", 0)
 
 
 def _problem(details: ErrorDetails, origins: Mapping[Path, Origin]) -> Problem:

@@ -171,19 +171,6 @@ def certificate() -> Kind:
     return Kind(words, read, is_text=True)
 
 
-def name() -> Kind:
-    """What a person calls a node by: no form of a peer's address."""
-    words = "a name without spaces, / and @"
-
-    def read(given: Any) -> str:
-        found = _plain_text(given, words)
-        if any(each in found for each in " /@,"):
-            raise ValueError(f"must be {words}, and not {shown(given)}")
-        return found
-
-    return Kind(words, read, is_text=True)
-
-
 def choice(*words: str) -> Kind:
     """One of several words."""
     listed = ", ".join(words)

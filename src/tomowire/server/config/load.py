@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tomowire.errors import ConfigurationInvalid
+from tomowire.server.config.checks import check
 from tomowire.server.config.environment import read_environment
 from tomowire.server.config.explain import problems_of
 from tomowire.server.config.mapping import settings_of
@@ -44,7 +45,8 @@ def load_settings(
 ) -> Settings:
     """The settings that `file` (TOML, or JSON by its name) says, the `environment` over it, and over both the `options`.
 
-    `options` is a tree as the file would have it. Paths in the file are relative to its folder.
+    `options` is a tree as the file would have it; its nodes and callers come to those of the file, and a node takes the place of
+    one with the same AE title. Paths in the file are relative to its folder.
 
     Raises `ConfigurationInvalid` that knows all mistakes.
     """
@@ -68,21 +70,38 @@ def load(
     return _validated(layers, problems)
 
 
+def load_for_serving(
+    file: FilePath | None, environment: Mapping[str, str], options: Mapping[str, Any]
+) -> tuple[Loaded, list[Problem]]:
+    """The configuration of an archive that is to run with it, and warnings. What does not fit together is refused too.
+
+    Raises `ConfigurationInvalid`. Files are read: not for the event loop.
+    """
+    loaded = load(file, environment, options)
+    found = check(loaded)
+    if mistakes := [each for each in found if not each.is_warning]:
+        raise ConfigurationInvalid(mistakes)
+    return loaded, found
+
+
 def settings_from(tree: Mapping[str, Any], source: str, folder: FilePath | None = None) -> Settings:
     """The settings that a `tree` of sections says, as a request of the API has it; `source` is its name in errors.
 
     Raises `ConfigurationInvalid`.
     """
     layer = Layer(tree, {(): Origin(source)})
-    return _validated([layer if folder is None else relative_to(folder, layer)], []).settings
+    return _validated([layer if folder is None else relative_to(folder, layer), Layer({}, {})], []).settings
 
 
 def _validated(layers: list[Layer], problems: list[Problem]) -> Loaded:
     tree: dict[str, Any] = {}
     origins: dict[Path, Origin] = {}
-    for layer in layers:
+    *below, options = layers
+    for layer in below:
         tree = _over(tree, layer.tree)
         origins |= layer.origins
+    tree = _over(_without_nodes(tree, options.tree), _after_callers(tree, options.tree))
+    origins |= options.origins
     try:
         configuration = Configuration.model_validate(tree)
     except ValidationError as error:
@@ -99,6 +118,30 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         before = merged.get(name)
         merged[name] = _over(before, given) if isinstance(before, dict) and isinstance(given, Mapping) else given
     return merged
+
+
+def _without_nodes(tree: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree without the nodes whose place those of the options take."""
+    titles = {each["ae_title"] for each in options.get("nodes", {}).values()}
+    found = dict(tree)
+    for section, key in (("nodes", "ae_title"), ("knownDestinations", "aeTitle")) if titles else ():
+        nodes = tree.get(section)
+        if isinstance(nodes, dict):
+            found[section] = {name: each for name, each in nodes.items() if _title(name, each, key) not in titles}
+    return found
+
+
+def _title(name: str, node: Any, key: str) -> str:
+    title = node.get(key, name) if isinstance(node, dict) else name
+    return title.strip(" ") if isinstance(title, str) else name
+
+
+def _after_callers(tree: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options, with their callers behind those of the tree."""
+    there = tree.get("callers")
+    if "callers" not in options or not isinstance(there, list):
+        return options
+    return {**options, "callers": [*there, *options["callers"]]}
 
 
 def _paths(tree: Mapping[str, Any], above: Path = ()) -> list[Path]:

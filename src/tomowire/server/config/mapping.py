@@ -49,8 +49,8 @@ def settings_of(configuration: models.Configuration) -> Settings:
     )
 
 
-def configuration_of(settings: Settings) -> models.Configuration:
-    """The configuration that says `settings`. Nodes are called by their AE titles."""
+def tree_of(settings: Settings) -> dict[str, Any]:
+    """The tree of sections that says `settings`, as a file would have it. Nodes are called by their AE titles."""
     from tomowire.server.config import models
 
     tls, nodes_tls = settings.tls, settings.node_tls
@@ -73,7 +73,8 @@ def configuration_of(settings: Settings) -> models.Configuration:
         "jobs": _shared(models.Jobs, settings.jobs),
         "logs": _shared(models.Logs, settings.logs),
     }
-    return models.Configuration.model_validate(_said(tree))
+    said: dict[str, Any] = _said(tree)
+    return said
 
 
 def _shared(section: type[models.Section], values: object) -> dict[str, Any]:
@@ -88,8 +89,10 @@ def _shared(section: type[models.Section], values: object) -> dict[str, Any]:
 
 def _said(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {name: _said(each) for name, each in tree.items() if each is not None}
-    return [_said(each) for each in tree] if isinstance(tree, list) else tree
+        return {name: _said(each) for name, each in tree.items() if each is not None and each != {}}
+    if isinstance(tree, list | tuple):
+        return [_said(each) for each in tree]
+    return os.fspath(tree) if isinstance(tree, os.PathLike) else tree
 
 
 def nodes_of(configuration: models.Configuration) -> Mapping[str, Node]:

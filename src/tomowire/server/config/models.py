@@ -20,6 +20,7 @@ from tomowire.server.rights import OF_CALLERS, Right
 
 AeTitle: TypeAlias = Annotated[str, kinds.ae_title()]
 Host: TypeAlias = Annotated[str, kinds.host()]
+Name: TypeAlias = Annotated[str, kinds.text("a name")]
 File: TypeAlias = Annotated[Path, kinds.path()]
 Flag: TypeAlias = Annotated[bool, kinds.flag()]
 Port: TypeAlias = Annotated[int, kinds.whole(1, 65535)]
@@ -261,8 +262,11 @@ class Jobs(Section):
     """How jobs (sending on, retrieving, deleting, reindexing) are worked on."""
 
     at_once: Annotated[int, kinds.whole(1, 64)] = setting(_JOBS.at_once, "How many at the same time.")
+    at_once_for_node: Annotated[int, kinds.whole(1, 64)] = setting(
+        _JOBS.at_once_for_node, "How many of them for one node."
+    )
     attempts: Annotated[int, kinds.whole(1, 1000)] = setting(
-        _JOBS.attempts, "How often one is tried before it has failed."
+        _JOBS.attempts, "How often one is tried without getting on before it has failed."
     )
     first_wait: Seconds = setting(_JOBS.first_wait, "The wait before the second attempt; it doubles with each.")
     longest_wait: Seconds = setting(_JOBS.longest_wait, "The longest wait.", example="5 min")
@@ -289,8 +293,8 @@ class Configuration(Section):
     dicom: Dicom = Dicom()
     storage: Storage = Storage()
     index: Index = Index()
-    nodes: dict[Annotated[str, kinds.name()], Node] = {}
-    knownDestinations: dict[Annotated[str, kinds.name()], KnownDestination] = {}  # noqa: N815 - other programs write it so
+    nodes: dict[Name, Node] = {}
+    knownDestinations: dict[Name, KnownDestination] = {}  # noqa: N815 - other programs write it so
     nodes_tls: NodesTls | None = None
     callers: tuple[Caller, ...] = ()
     http: Http = Http()

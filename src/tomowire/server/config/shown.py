@@ -9,14 +9,14 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final
 
 from tomowire.server.config import models
+from tomowire.server.config.mapping import tree_of
 from tomowire.server.config.problems import Path
 from tomowire.server.config.schema import place_at
+from tomowire.server.hidden import without_password
 
 if TYPE_CHECKING:
     from tomowire.server.settings import Settings
 
-_HIDDEN: Final = "***"
-_SECRET_PARAMETERS: Final = re.compile(r"([?&](?:password|sslpassword)=)[^&]*", re.IGNORECASE)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -29,18 +29,10 @@ def shown(configuration: models.Configuration) -> dict[str, Any]:
 
 def shown_settings(settings: Settings) -> dict[str, Any]:
     """The same of the settings of an archive. Nodes go by their AE titles."""
-    from tomowire.server.config.mapping import configuration_of
-
-    return shown(configuration_of(settings))
-
-
-def without_password(url: str) -> str:
-    """The URL of a database, for people."""
-    place, at, rest = url.rpartition("@")
-    scheme, separator, user = place.rpartition("://")
-    if at and ":" in user:
-        url = f"{scheme}{separator}{user.partition(':')[0]}:{_HIDDEN}@{rest}"
-    return _SECRET_PARAMETERS.sub(rf"\1{_HIDDEN}", url)
+    tree = tree_of(settings)
+    if settings.index_url is not None:
+        tree["index"]["url"] = without_password(settings.index_url)
+    return tree
 
 
 def as_toml(tree: Mapping[str, Any], said: Callable[[Path], str | None] = lambda path: None) -> str:

@@ -86,6 +86,21 @@ audit_events: Final = Table(
     Index(None, "event"),
 )
 
+AUDIT_STAYS: Final = {
+    "sqlite": tuple(
+        f"CREATE TRIGGER audit_events_no_{what} BEFORE {what.upper()} ON audit_events"
+        " BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END"
+        for what in ("update", "delete")
+    ),
+    "postgresql": (
+        """CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$""",
+        """CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()""",
+    ),
+}
+"""By dialect, what keeps a mistake from changing the trail. Who wants to can take it away: the chain of hashes is for that."""
+
 users: Final = Table(
     "users",
     metadata,

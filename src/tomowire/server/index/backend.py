@@ -12,7 +12,7 @@ from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.index_url import require_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import Engine
@@ -29,9 +29,11 @@ class Rebuild(Protocol):
     def writer(self) -> IndexWriter:
         """Fills it. What is written is durable only after `finish`."""
 
-    def finish(self, directory: DataDirectory) -> None:
-        """Put it in the place of the old one, in one step: killed at any moment, there is the one or the other. What the old one
-        holds besides objects (`administration`) is in the new one."""
+    def finish(self, directory: DataDirectory) -> Sequence[str]:
+        """Put it in the place of the old one, in one step: killed at any moment, there is the one or the other.
+
+        What the old one holds besides objects (`administration`) is in the new one. Gives what of it could not be kept.
+        """
 
 
 class IndexBackend(Protocol):
@@ -43,11 +45,18 @@ class IndexBackend(Protocol):
         """Where it is, for people; no password is in it."""
 
     @property
+    def short_name(self) -> str:
+        """Where it is, for people who know the data directory."""
+
+    @property
     def dialect(self) -> Literal["sqlite", "postgresql"]:
         """What SQLAlchemy calls it."""
 
     def settle(self, directory: DataDirectory) -> None:
         """Finish, or clear away, what a rebuild left that was killed. Nobody else may use the index meanwhile. Raises `OSError`."""
+
+    def exists(self) -> bool:
+        """Whether there is a database, be it without tables."""
 
     def is_empty(self) -> bool:
         """Whether there is no index: no database file, or one without tables."""

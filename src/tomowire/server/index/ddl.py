@@ -10,7 +10,7 @@ import sys
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
+from tomowire.server.index import administration, schema  # noqa: F401 - it declares tables
 from tomowire.server.index.metadata import metadata
 
 
@@ -22,6 +22,7 @@ def sqlite_ddl() -> str:
         statements.append(str(CreateTable(table).compile(dialect=dialect)))
         indexes = sorted(table.indexes, key=lambda index: str(index.name))
         statements.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)
+    statements.extend(administration.AUDIT_STAYS["sqlite"])
     lines = (line.rstrip() for line in ";\n".join(statement.strip() for statement in statements).splitlines())
     return "-- Generated: python -m tomowire.server.index.ddl\n" + "\n".join(lines) + ";\n"
 

@@ -42,7 +42,7 @@ def dump_tables(engine: Engine, path: Path) -> None:
 
     Raises `IndexUnavailable`, `OSError`.
     """
-    from tomowire.server.records import database_errors
+    from tomowire.server.index.engines import database_errors
 
     _create(path)
     with sqlite_errors(), closing(sqlite3.connect(path, isolation_level=None)) as made:
@@ -62,7 +62,7 @@ def load_tables(path: Path, engine: Engine) -> None:
 
     Raises `IndexUnavailable`.
     """
-    from tomowire.server.records import database_errors
+    from tomowire.server.index.engines import database_errors
 
     source = _engine(path)
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tomowire.errors import IndexUnavailable
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
 
@@ -51,3 +53,23 @@ def postgres_engine(make: Callable[[], postgres_connect.Connection]) -> Engine:
         return connection
 
     return create_engine("postgresql+psycopg://", creator=creator, pool_size=_CONNECTIONS, pool_pre_ping=True)
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
+    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+    from sqlalchemy.exc import TimeoutError as NoConnection
+
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise IndexUnavailable(str(error.orig)) from error
+    except NoConnection as error:
+        raise IndexUnavailable("no connection to the index is free") from error
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise IndexUnavailable(str(error.orig)) from error

@@ -7,6 +7,7 @@ one does, and what comes or goes meanwhile moves nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -27,6 +28,7 @@ MOST: Final = 1000
 """Entries of a page."""
 
 T = TypeVar("T")
+_UID: Final = re.compile(r"[0-9.]+", re.ASCII)
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
@@ -140,8 +142,8 @@ def _first(page: Page[T]) -> T | None:
 
 
 def _one_uid(uid: str) -> str:
-    """Not a list of them, nor none at all, which would be any."""
-    return uid.replace("\\", " ") if uid.strip() else "-"
+    """The UID as a filter, in which several would be a list and none at all would be any."""
+    return uid if _UID.fullmatch(uid) else "-"
 
 
 def _key(after: str | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 
 from tomowire.errors import UsageError
 from tomowire.server.index import entries
@@ -71,7 +71,7 @@ def _totals(level: Level, page: Any) -> Any:
             page.c.page_key,
             func.count(series.c.series_key.distinct()).label("series"),
             func.count().label("instances"),
-            func.sum(instances.c.data_set_size).label("size"),
+            cast(func.sum(instances.c.data_set_size), BigInteger).label("size"),
             func.max(instances.c.received_at).label("received_at"),
         )
         .select_from(page.join(series, of_page).join(instances, instances.c.series_key == series.c.series_key))
@@ -100,7 +100,7 @@ def _filter(level: Level, keyword: str, text: str) -> Source:
     known = source_of(Key(tag, ""), level)
     if known is None:
         raise UsageError(f"the filter {keyword} belongs to a level below this one")
-    text = without_padding(text)
+    text = without_padding(text.encode("utf-8", "replace").decode("utf-8"))  # half a character may come in JSON
     values = tuple(each for each in text.split("\\") if each)
     if known.vr != "UI" and (len(values) > MOST_VALUES or any(len(each) > LONGEST_VALUE for each in values)):
         raise UsageError(

@@ -44,8 +44,18 @@ class PostgresBackend:
     def name(self) -> str:
         return shown(self._url)
 
+    @property
+    def short_name(self) -> str:
+        return self.name
+
     def settle(self, directory: DataDirectory) -> None:
-        pass
+        from tomowire.server.index.postgres_rebuild import forget_rebuild
+
+        forget_rebuild(self._connect)
+
+    def exists(self) -> bool:
+        with self._connect():
+            return True
 
     def is_empty(self) -> bool:
         from tomowire.server.index.postgres_versions import schema_version
@@ -127,7 +137,10 @@ class PostgresBackend:
             engine.dispose()
 
     def rebuild(self) -> AbstractContextManager[Rebuild]:
-        raise NotImplementedError
+        from tomowire.server.index.postgres_rebuild import rebuild_postgres
+
+        self.upgrade()
+        return rebuild_postgres(self.name, self._connect, busy_timeout=self._busy_timeout)
 
     def _connect(self) -> Connection:
         from tomowire.server.index.postgres_connect import connect

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -29,6 +30,8 @@ _PARAMETERS: Final[dict[str, str | int]] = {
     "tcp_user_timeout": 25_000,
 }
 """What a URL may say otherwise."""
+
+_PLAIN: Final = re.compile(r"[0-9.,]*")  # UIDs, keys
 
 # What is wrong with a value (22), with a row (23), or with its size (54): the others do not share it.
 _OF_A_VALUE: Final = ("22", "23", "54")
@@ -89,6 +92,20 @@ def is_of_a_value(error: psycopg.Error) -> bool:
 def first_line(error: psycopg.Error) -> str:
     """What is said in one line; what may follow it are hints, and the statement."""
     return str(error).strip().partition("\n")[0]
+
+
+def numbered(sql: str) -> bytes:
+    """A statement with "?" for its parameters, as PostgreSQL has it: $1, $2, ..."""
+    first, *others = sql.split("?")
+    return (first + "".join(f"${number}{text}" for number, text in enumerate(others, start=1))).encode()
+
+
+def array_of(texts: Iterable[str]) -> str:
+    """A parameter for `ANY`. (psycopg would convert a list one by one.)"""
+    joined = ",".join(texts := list(texts))
+    if _PLAIN.fullmatch(joined) and all(texts):
+        return f"{{{joined}}}"
+    return "{" + ",".join('"' + text.replace("\\", r"\\").replace('"', r"\"") + '"' for text in texts) + "}"
 
 
 def _limited(work: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:

@@ -124,12 +124,12 @@ class PostgresReader:
         rows = self._rows(_INSTANCE, (sop_instance_uid,))
         return indexed_object(rows[0]) if rows else None
 
+    def is_to_be_removed(self, name: ObjectName) -> bool:
+        return any(ObjectName(*row) == name for row in self._rows(_REMOVALS, (name.sop_instance_uid,)))
+
     def find_objects(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         found = map(indexed_object, self._rows(_INSTANCES, (list(sop_instance_uids),)))
         return {each.name.sop_instance_uid: each for each in found}
-
-    def is_to_be_removed(self, name: ObjectName) -> bool:
-        return any(ObjectName(*row) == name for row in self._rows(_REMOVALS, (name.sop_instance_uid,)))
 
     def page(self, after: int = 0, size: int = PAGE) -> list[IndexedObject]:
         return [indexed_object(row) for row in self._rows(_OBJECTS, (after, size))]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tomowire.errors import IndexUnavailable
 from tomowire.server.index import statements
 from tomowire.server.index.attributes import InstanceRecord
-from tomowire.server.index.postgres_connect import Connection
+from tomowire.server.index.postgres_connect import Connection, array_of
 
 logger: Final = logging.getLogger(__name__)
 
@@ -56,6 +56,13 @@ class SeriesKeys:
     def forget(self) -> None:
         """What was remembered may have gone, or never have been committed."""
         self._known.clear()
+
+    def known(self, records: Sequence[InstanceRecord]) -> list[int] | None:
+        """The key of the series of each record, if all are remembered."""
+        try:
+            return [self._known[_name(record)] for record in records]
+        except KeyError:
+            return None
 
     def of(self, connection: Connection, records: Sequence[InstanceRecord]) -> list[int]:
         """The key of the series of each record, in the transaction that `connection` is in."""
@@ -124,18 +131,18 @@ def _patients(connection: Connection, records: Iterable[InstanceRecord]) -> dict
 
 
 def _find_patients(connection: Connection, identities: Iterable[str]) -> dict[str, int]:
-    return dict(connection.execute(_PATIENTS, (list(identities),)).fetchall())
+    return dict(connection.execute(_PATIENTS, (array_of(identities),)).fetchall())
 
 
 def _find_studies(connection: Connection, uids: Iterable[str]) -> dict[str, tuple[int, str]]:
-    rows = connection.execute(_STUDIES, (list(uids),)).fetchall()
+    rows = connection.execute(_STUDIES, (array_of(uids),)).fetchall()
     return {uid: (key, identity) for uid, key, identity in rows}
 
 
 def _find_series(connection: Connection, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """(Series Instance UID, key of the study) -> key."""
     uids, studies = zip(*wanted, strict=True)
-    rows = connection.execute(_SERIES, (list(uids), list(set(studies)))).fetchall()
+    rows = connection.execute(_SERIES, (array_of(uids), array_of(map(str, set(studies))))).fetchall()
     return {(uid, study): key for uid, study, key in rows}
 
 

@@ -28,11 +28,19 @@ _END: Final = f"SELECT pg_terminate_backend(pid){_HOLDER} AND pid = %s".encode()
 
 # The server notices by itself, and lets go of the lock, when this program is gone without a word. A transaction that is to
 # survive a power cut is not left to `synchronous_commit = off`; whatever else is set there is the operator's choice.
+#
+# The writer looks up rows by keys, and nothing else: a plan is made once, and is the same for an empty table and a full one.
 _PREPARE: Final = (
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;"
+    " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
     " SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET synchronous_commit = {commit}"
 )
 _STATE: Final = b"SELECT archive_id, last_batch FROM archive WHERE id = 1"
+
+
+def is_free(connection: Connection) -> bool:
+    """Whether nobody writes to the index. If so, this connection keeps others from it until it is closed."""
+    return connection.execute(f"SELECT pg_try_advisory_lock({_WRITING})".encode()).fetchone() == (True,)
 
 
 class PostgresSession:

@@ -7,7 +7,7 @@ database as it was. SQLAlchemy and Alembic are imported only when there is somet
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.index.postgres_connect import Connection, connect, postgres_errors
@@ -16,9 +16,7 @@ from tomowire.server.index.versions import CURRENT, MIGRATIONS, check_known, is_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Engine
-
-MIGRATING: Final = 0x746F6D6F_77697200
+_MIGRATING: Final = 0x746F6D6F_77697200
 """The advisory lock of whoever changes the schema: "tomowir" and 0."""
 
 _TABLES: Final = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
@@ -55,31 +53,31 @@ def upgrade(url: str, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str
         before = schema_version(connection)
     if before == CURRENT and migrations == MIGRATIONS:
         return before, before
-    _migrate(url, migrations)
+    # However long it takes: an index on ten million rows takes minutes.
+    make_tables(lambda: connect(url, patience=float("inf")), migrations=migrations)
     with connect(url) as connection:
         return before, schema_version(connection)
 
 
-def postgres_engine(make: Callable[[], Connection], **options: Any) -> Engine:
-    """An SQLAlchemy engine of connections that `make` gives."""
+def make_tables(make: Callable[[], Connection], schema: str | None = None, *, migrations: Path = MIGRATIONS) -> None:
+    """Apply what `migrations` has and the database has not, in one transaction of a connection that `make` gives.
+
+    `schema` is the first one of its search path, if that is not all there is. Raises `IndexUnavailable`.
+    """
     from sqlalchemy import create_engine
-
-    return create_engine("postgresql+psycopg://", creator=make, **options)
-
-
-def _migrate(url: str, migrations: Path) -> None:
     from sqlalchemy.pool import NullPool
 
-    def patient() -> Connection:
-        connection = connect(url, patience=float("inf"))  # an index on ten million rows takes minutes
+    def creator() -> Connection:
+        connection = make()
         connection.autocommit = False
         return connection
 
-    engine = postgres_engine(patient, poolclass=NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
-            run_migrations(connection, migrations)
+            # Who comes second finds done what the first did.
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+            run_migrations(connection, migrations, schema=schema)
     except Exception as error:
         if not is_of_the_database(error):
             raise

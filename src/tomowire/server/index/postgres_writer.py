@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -12,28 +13,29 @@ from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
 from tomowire.server.index import deleting, statements
 from tomowire.server.index.deleting import Deleted, Doomed, Removal
-from tomowire.server.index.postgres_connect import Connection, first_line, is_lost, is_of_a_value
+from tomowire.server.index.postgres_connect import Connection, array_of, first_line, is_lost, is_of_a_value, numbered
 from tomowire.server.index.postgres_series import SeriesKeys
 from tomowire.server.index.postgres_session import PostgresSession
 from tomowire.server.index.rows import IndexedObject, NewRow
 
 T = TypeVar("T")
 
-_FEW: Final = 3
-"""Rows up to which single INSERTs, sent together, are quicker than COPY, which takes two exchanges more."""
+_FEW: Final = 32
+"""Rows up to which one INSERT, which commits by itself if there is nothing else to do, is quicker than COPY in a transaction."""
 
 _ATTEMPTS: Final = 3
 """At a transaction that the server has chosen as the victim of a deadlock. It takes another writer for that."""
 
 
 def _postgres(sql: str) -> bytes:
-    """A statement of `statements` as psycopg writes its parameters."""
+    """A statement of `statements` or `deleting` as psycopg writes its parameters."""
     return re.sub(r":(\w+)", r"%(\1)s", sql.replace("?", "%s")).encode()
 
 
-_FIND: Final = _postgres(statements.FIND_OBJECT) + b" WHERE sop_instance_uid = ANY(%s)"
-_INSERT_INSTANCE: Final = _postgres(statements.INSERT_INSTANCE)
-_COPY_INSTANCES: Final = statements.INSERT_INSTANCE.partition(" VALUES")[0].replace("INSERT INTO", "COPY").encode()
+_FIND: Final = numbered(statements.FIND_OBJECT + " WHERE sop_instance_uid = ANY(?)")
+_COUNT: Final = "UPDATE archive SET last_batch = {} WHERE id = 1"
+_INSERT, _, _VALUES = statements.INSERT_INSTANCE.partition(" VALUES ")
+_COPY: Final = (_INSERT.replace("INSERT INTO", "COPY") + " FROM STDIN").encode()
 _DELETE_UPWARDS: Final = tuple(map(_postgres, statements.DELETE_UPWARDS))
 
 
@@ -103,29 +105,36 @@ class PostgresWriter:
 
             connection.execute(b"BEGIN")
             result = work(execute)
-            _commit(connection)
+            _commit(connection, b"COMMIT")
         return result
 
     def _find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         with self._session.working() as connection:
-            rows = connection.execute(_FIND, (list(sop_instance_uids),), prepare=True).fetchall()
+            rows = _quick(connection, _FIND, [array_of(sop_instance_uids)]).fetchall()
         return {row.name.sop_instance_uid: row for row in map(indexed_object, rows)}
 
     def _insert(self, batch: int, rows: Sequence[NewRow]) -> None:
+        records = [row.record for row in rows]
         with self._session.working() as connection:
-            # Without parameters, so that both are one exchange.
-            connection.execute(f"BEGIN; UPDATE archive SET last_batch = {batch:d} WHERE id = 1".encode())
+            if (
+                (keys := self._series.known(records)) is not None
+                and len(rows) <= _FEW
+                and not any(row.replaces for row in rows)
+            ):
+                _commit(connection, *_insertion(batch, keys, rows))
+                return
+            connection.execute(b"BEGIN")
             for row in rows:
                 if row.replaces is not None:
                     self._series.forget()
                     _delete(connection, row.replaces.instance_id)
-            keys = self._series.of(connection, [row.record for row in rows])
-            values = [statements.instance_row(key, row) for key, row in zip(keys, rows, strict=True)]
-            if len(values) > _FEW:
-                _copy(connection, values)
-                _commit(connection)
+            keys = self._series.of(connection, records)
+            if len(rows) <= _FEW:
+                _quick(connection, *_insertion(batch, keys, rows))
+                _commit(connection, b"COMMIT")
             else:
-                _commit(connection, values)
+                _copy(connection, keys, rows)
+                _commit(connection, f"{_COUNT.format(int(batch))}; COMMIT".encode())
 
 
 def indexed_object(row: Sequence[Any]) -> IndexedObject:
@@ -134,23 +143,39 @@ def indexed_object(row: Sequence[Any]) -> IndexedObject:
     return IndexedObject(key, ObjectName(study, series, instance, generation), *rest)
 
 
-def _copy(connection: Connection, values: Sequence[statements.Row]) -> None:
-    with connection.cursor().copy(_COPY_INSTANCES + b" FROM STDIN") as copy:
-        for each in values:
-            copy.write_row(each)
+def _quick(connection: Connection, sql: bytes, parameters: Sequence[Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+    """Run a statement whose parameters are $1, $2, ...: prepared, and not searched for them each time, however long it is."""
+    return psycopg.RawCursor(connection).execute(sql, parameters, prepare=True)
 
 
-def _commit(connection: Connection, values: Sequence[statements.Row] = ()) -> None:
-    """Insert these rows and commit, in one exchange."""
+def _insertion(batch: int, keys: Sequence[int], rows: Sequence[NewRow]) -> tuple[bytes, list[Any]]:
+    """A statement that inserts all rows and counts the batch, and its parameters."""
+    parameters: list[Any] = [str(batch)]
+    for key, row in zip(keys, rows, strict=True):
+        # Numbers as text: psycopg would take the smallest type that holds each, and prepare anew for each combination of types.
+        values = statements.instance_row(key, row)
+        parameters.extend([str(value) if type(value) is int else value for value in values])
+    return _insert_statement(len(rows)), parameters
+
+
+@cache
+def _insert_statement(rows: int) -> bytes:
+    return numbered(f"WITH counted AS ({_COUNT.format('?')}) {_INSERT} VALUES {', '.join([_VALUES] * rows)}")
+
+
+def _copy(connection: Connection, keys: Sequence[int], rows: Sequence[NewRow]) -> None:
+    with connection.cursor().copy(_COPY) as copy:
+        for key, row in zip(keys, rows, strict=True):
+            copy.write_row(statements.instance_row(key, row))
+
+
+def _commit(connection: Connection, sql: bytes, parameters: Sequence[Any] | None = None) -> None:
+    """Run the statement that commits."""
     try:
-        if not values:
-            connection.execute(b"COMMIT")
-            return
-        with connection.pipeline():
-            cursor = connection.cursor()
-            for each in values:
-                cursor.execute(_INSERT_INSTANCE, each, prepare=True)
-            cursor.execute(b"COMMIT")
+        if parameters is None:
+            connection.execute(sql)
+        else:
+            _quick(connection, sql, parameters)
     except psycopg.Error as error:
         if is_of_a_value(error):
             raise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -13,9 +12,9 @@ from tomowire.server.index.connect import connect_reader
 from tomowire.server.index.dumping import current_copy, dump_sqlite
 from tomowire.server.index.sqlite_errors import sqlite_errors
 from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.index.sqlite_rebuild import SqliteRebuild, rebuild_sqlite
 from tomowire.server.index.sqlite_writer import SqliteWriter
-from tomowire.server.posix import sync_file
-from tomowire.server.swap import finish_swap, ready_path, remove_logs
+from tomowire.server.swap import finish_swap, ready_path
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -37,8 +36,15 @@ class SqliteBackend:
     def name(self) -> str:
         return str(self._path)
 
+    @property
+    def short_name(self) -> str:
+        return self._path.name
+
     def settle(self, directory: DataDirectory) -> None:
         finish_swap(directory)
+
+    def exists(self) -> bool:
+        return self._path.exists()
 
     def is_empty(self) -> bool:
         return not (self._path.exists() and self._path.stat().st_size)
@@ -77,27 +83,5 @@ class SqliteBackend:
         current_copy(dump, ready)
         finish_swap(directory)
 
-    @contextmanager
-    def rebuild(self) -> Iterator[SqliteRebuild]:
-        building = self._path.with_name("index.sqlite.building")
-        building.unlink(missing_ok=True)
-        remove_logs(building)
-        # Nothing to lose before the end: the file is synced as a whole.
-        with closing(SqliteWriter.open(building, fsync=False)) as writer:
-            yield SqliteRebuild(building, writer)
-
-
-class SqliteRebuild:
-    """The new file, beside the one in use."""
-
-    def __init__(self, path: Path, writer: SqliteWriter) -> None:
-        self.writer: Final = writer
-        self._path = path
-
-    def finish(self, directory: DataDirectory) -> None:
-        self.writer.fold()
-        self.writer.close()
-        with self._path.open("rb") as file:
-            sync_file(file.fileno())
-        os.replace(self._path, ready_path(directory))
-        finish_swap(directory)
+    def rebuild(self) -> AbstractContextManager[SqliteRebuild]:
+        return rebuild_sqlite(self._path)

@@ -24,6 +24,9 @@ from tomowire.server.index.text import normalize_person_name
 
 Row = tuple[Any, ...]
 
+OBJECT_TABLES: Final = ("patients", "studies", "series", "instances")
+"""The tables that the files of objects fill, from the top down."""
+
 _EMPTY_SEQUENCE: Final = "[]"
 
 BETWEEN_NAMES: Final = "^"

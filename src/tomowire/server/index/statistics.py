@@ -35,7 +35,7 @@ def statistics(_dialect: Dialect, reader: IndexReader) -> ArchiveStatistics:
     from tomowire.server.index.reader import Statement
 
     by_modality = Statement(
-        "SELECT modality, count(DISTINCT series_key), count(*), sum(data_set_size)"
+        "SELECT modality, count(DISTINCT series_key), count(*), CAST(sum(data_set_size) AS bigint)"
         " FROM series JOIN instances USING (series_key) GROUP BY modality ORDER BY modality",
         {},
     )

@@ -137,8 +137,11 @@ def _migrate(path: Path, migrations: Path) -> None:
         run_migrations(connection, migrations)
 
 
-def run_migrations(connection: Connection, migrations: Path = MIGRATIONS) -> None:
-    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in."""
+def run_migrations(connection: Connection, migrations: Path = MIGRATIONS, *, schema: str | None = None) -> None:
+    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in.
+
+    `schema` is where the version stands, if not in the first place where a table of that name is found.
+    """
     from alembic import command
     from alembic.config import Config
 
@@ -146,4 +149,5 @@ def run_migrations(connection: Connection, migrations: Path = MIGRATIONS) -> Non
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    config.attributes["schema"] = schema
     command.upgrade(config, "head")

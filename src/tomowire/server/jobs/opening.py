@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
-from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.server.index.backend import backend_for
 from tomowire.server.jobs.jobs import Jobs
-from tomowire.server.records import Records, sqlite_engine
+from tomowire.server.records import Records
 
 if TYPE_CHECKING:
     from tomowire.server.settings import Settings
@@ -21,9 +21,12 @@ def open_jobs(settings: Settings) -> Iterator[Jobs]:
 
     Raises `UsageError` when there is no archive, or its index is not current; `IndexUnavailable`.
     """
-    path = settings.data_dir.absolute() / "index.sqlite"
-    SqliteReader.open(path).close()
-    records = Records(partial(sqlite_engine, path))
+    backend = backend_for(settings.index_url, settings.data_dir)
+    try:
+        backend.open_reader().close()
+    except (UsageError, IndexUnavailable) as error:
+        raise type(error)(f"{backend.name}: {error}") from error
+    records = Records(backend.engine)
     try:
         yield Jobs(records, settings.jobs)
     finally:

@@ -37,6 +37,6 @@ class Parts:
     """How objects of the archive are found and sent."""
     keep: Callable[[StoreRequest], Awaitable[Status]]
     """The way in."""
-    tls: TlsClient | None = None
-    """How nodes with TLS are called."""
+    tls: Callable[[], TlsClient | None] = lambda: None
+    """How nodes with TLS are called, as it is configured now."""
     deletion: Deletes | None = None

@@ -84,7 +84,7 @@ def peer_at(node: Node, parts: Parts) -> Peer:
     """A node as a `Peer` of this archive."""
     from tomowire.aio.tls import TlsClient
 
-    tls = node.way(parts.tls or TlsClient())
+    tls = node.way(parts.tls() or TlsClient())
     options: dict[str, Any] = {"ssl": tls} if tls is not None else {}
     return Peer(node.address, aet=parts.ae_title, **options)
 

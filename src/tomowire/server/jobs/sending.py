@@ -12,7 +12,7 @@ from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
 from tomowire.server.jobs.work import Stopped
 from tomowire.services.feed import Feed
-from tomowire.services.retrying import is_out_of_resources
+from tomowire.services.retrying import is_out_of_resources, retry_waits
 from tomowire.services.sending import send_feed
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ logger: Final = logging.getLogger(__name__)
 
 _AHEAD: Final = 1000
 """Objects that are located before they are needed."""
+_WAITS: Final = retry_waits(1)
+"""Within an attempt an object is sent once more after a second; after that the job as a whole waits."""
 _GONE: Final = "the archive does not have it any more, or its file is damaged: 'tomowire db check' tells"
 
 
@@ -79,6 +81,7 @@ class _OneJob:
             associations=max(min(destination.associations, self._work.job.progress.remaining), 1),
             turns=destination.turns,
             transcode=True,
+            retry_waits=_WAITS,
             stop=self._stop,
             aet=destination.aet,
             **(destination.options or {}),

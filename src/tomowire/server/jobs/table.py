@@ -167,11 +167,8 @@ def _items(connection: Connection, key: Any, states: Sequence[str], after: int, 
 def figures(connection: Connection) -> QueueFigures:
     """How long the queue is."""
     moment = now(connection)
-    counted: dict[str, int] = dict(
-        connection.execute(select(jobs.c.state, func.count()).where(jobs.c.state.not_in(_OVER)).group_by(jobs.c.state))
-        .tuples()
-        .all()
-    )
+    states = select(jobs.c.state, func.count().label("number")).where(jobs.c.state.not_in(_OVER)).group_by(jobs.c.state)
+    counted = {row.state: row.number for row in connection.execute(states)}
     due = (jobs.c.state == JobState.WAITING.value) & (jobs.c.not_before <= moment)
     oldest = connection.execute(select(func.min(jobs.c.not_before)).where(due)).scalar_one()
     return QueueFigures(

@@ -13,6 +13,21 @@ depends_on: str | None = None
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _KEY = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
 
+_AUDIT_STAYS = {
+    "sqlite": (
+        """CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events
+        BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END""",
+        """CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events
+        BEGIN SELECT RAISE(ABORT, 'audit events are only added'); END""",
+    ),
+    "postgresql": (
+        """CREATE FUNCTION audit_events_stay() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'audit events are only added'; END $$""",
+        """CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_events_stay()""",
+    ),
+}
+
 
 def upgrade() -> None:
     _jobs()
@@ -87,6 +102,8 @@ def _audit() -> None:
     )
     op.create_index(op.f("ix_audit_events_event"), "audit_events", ["event"], unique=False)
     op.create_index(op.f("ix_audit_events_recorded_at"), "audit_events", ["recorded_at"], unique=False)
+    for statement in _AUDIT_STAYS[op.get_bind().dialect.name]:
+        op.execute(statement)
 
 
 def _users() -> None:

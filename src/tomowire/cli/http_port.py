@@ -1,0 +1,81 @@
+"""The HTTP port of `serve`: opened beside the DICOM port, which does not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Self
+
+from tomowire.cli.running import complain, explain, say
+from tomowire.errors import TomowireError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from tomowire.server.app import Archive, Reconfigured
+    from tomowire.server.settings import HttpSettings
+
+
+class HttpPort:
+    """`async with HttpPort(archive, settings, ...) as http`: the port is open a second later, or it has been said why not.
+
+    Where a person has asked for it (`is_wanted`) what goes wrong ends the program: `stop` is called, and `failure` is what it was.
+    Else the archive goes on without it. `reload` has the configuration read again.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        settings: HttpSettings,
+        *,
+        is_wanted: bool,
+        stop: Callable[[], object],
+        reload: Callable[[], Awaitable[Reconfigured]] | None,
+    ) -> None:
+        self._archive = archive
+        self._settings = settings
+        self._is_wanted = is_wanted
+        self._stop = stop
+        self._reload = reload
+        self._stack = contextlib.AsyncExitStack()
+        self.failure: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opening.cancel()
+        await asyncio.wait([self._opening])
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        try:
+            await self._let_somebody_in()
+            from tomowire.web.server import HttpServer
+
+            server = HttpServer(self._archive, self._settings, shut_down=self._stop, reload=self._reload)
+            await self._stack.enter_async_context(server)
+        except (TomowireError, OSError, ModuleNotFoundError) as error:
+            self._fail(error)
+        else:
+            say(f"  HTTP   {server.url}/api/status")
+
+    def _fail(self, error: Exception) -> None:
+        if self._is_wanted:
+            self.failure = error
+            self._stop()
+        else:
+            complain(f"there is no HTTP port, and the archive goes on without it: {explain(error)}")
+
+    async def _let_somebody_in(self) -> None:
+        """Where there is a login, and nobody who could log in, there has to be a first one."""
+        from tomowire.server.first_administrator import first_administrator, needs_login
+
+        if needs_login(self._archive.settings):
+            path = await first_administrator(self._archive.users, self._archive.settings.data_dir)
+            if path is not None:
+                complain(f"the token of a first administrator, for HTTP, is in {path}")

@@ -1,0 +1,212 @@
+"""The audit trail: rows that are only ever added, each with a hash over itself and over the one before it.
+
+What is changed, taken out, put in or moved breaks the chain from there on. What is taken away at the end does not: for that there
+is the `anchor`, a file beside the database. Who may write to both can of course write a new chain; the copies at a syslog server
+are for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Connection
+
+End: TypeAlias = tuple[int, bytes]
+"""Number and hash of an entry that was the last one once."""
+
+START: Final = bytes(32)
+"""What the first row has in the place of a previous hash."""
+
+_PAGE: Final = 1000
+
+
+@value()
+class Draft:
+    """A row that has no place yet. `recorded_at` is in microseconds since 1970, UTC; `outcome` as in the message."""
+
+    recorded_at: int
+    event: str
+    outcome: int
+    actor: str
+    source: str
+    message: str
+
+
+@value()
+class Entry:
+    """A row of the trail: the event's `number` in it, and the fields of `Draft`."""
+
+    number: int
+    recorded_at: int
+    event: str
+    outcome: int
+    actor: str
+    source: str
+    message: str
+    previous_hash: bytes
+    hash: bytes
+
+
+@value(kw_only=True)
+class Filter:
+    """Which entries are wanted; what is None does not matter. Times in microseconds since 1970, UTC; `until` is excluded."""
+
+    event: str | None = None
+    outcome: int | None = None
+    actor: str | None = None
+    source: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+EVERYTHING: Final = Filter()
+
+
+def hash_of(number: int, draft: Draft, previous_hash: bytes) -> bytes:
+    """SHA-256 over the hash of the row before and all that this one says, each with its length in front."""
+    found = sha256(previous_hash)
+    for each in (
+        str(number),
+        str(draft.recorded_at),
+        draft.event,
+        str(draft.outcome),
+        draft.actor,
+        draft.source,
+        draft.message,
+    ):
+        raw = each.encode()
+        found.update(len(raw).to_bytes(8, "big"))
+        found.update(raw)
+    return found.digest()
+
+
+def append(connection: Connection, drafts: Sequence[Draft], end: End | None = None) -> list[Entry]:
+    """Add rows behind the last one; gives them as they stand there.
+
+    Where the trail ends before `end`, where it is known to have ended once, it goes on from there, and the gap can be seen. Raises
+    `IntegrityError` if another process has added some at the same moment: to be done again.
+    """
+    from sqlalchemy import insert
+
+    from tomowire.server.index.administration import audit_events
+
+    last = last_entry(connection)
+    number, previous = (0, START) if last is None else (last.number, last.hash)
+    if end is not None and end[0] > number:
+        number, previous = end
+    added: list[Entry] = []
+    for draft in drafts:
+        number += 1
+        digest = hash_of(number, draft, previous)
+        entry = Entry(
+            number,
+            draft.recorded_at,
+            draft.event,
+            draft.outcome,
+            draft.actor,
+            draft.source,
+            draft.message,
+            previous,
+            digest,
+        )
+        added.append(entry)
+        previous = digest
+    if added:
+        connection.execute(insert(audit_events), [_columns(entry) for entry in added])
+    return added
+
+
+def last_entry(connection: Connection) -> Entry | None:
+    """The entry with the greatest number."""
+    found = read(connection, limit=1, newest_first=True)
+    return found[0] if found else None
+
+
+def read(
+    connection: Connection,
+    wanted: Filter = EVERYTHING,
+    *,
+    after: int = 0,
+    before: int | None = None,
+    limit: int = _PAGE,
+    newest_first: bool = False,
+) -> list[Entry]:
+    """Up to `limit` entries whose numbers are between `after` and `before` (both excluded), in their order or the other way."""
+    from sqlalchemy import select
+
+    from tomowire.server.index.administration import audit_events
+
+    columns = audit_events.c
+    statement = select(audit_events).where(columns.event_key > after, *_conditions(wanted))
+    if before is not None:
+        statement = statement.where(columns.event_key < before)
+    order = columns.event_key.desc() if newest_first else columns.event_key
+    return [Entry(*row) for row in connection.execute(statement.order_by(order).limit(limit))]
+
+
+def entries(connection: Connection) -> Iterator[Entry]:
+    """All entries, a page at a time."""
+    page = read(connection)
+    while page:
+        yield from page
+        page = read(connection, after=page[-1].number)
+
+
+def problems(found: Iterable[Entry], anchor: End | None = None) -> Iterator[str]:
+    """What is wrong with a trail, in words: what was changed, is missing, or is not where it was."""
+    expected, previous = 1, START
+    anchored = anchor is None or anchor[0] == 0
+    for entry in found:
+        if entry.number != expected:
+            yield _missing(expected, entry.number - 1)
+        elif entry.previous_hash != previous:
+            yield f"event {entry.number} does not follow the one before it: one of the two was changed or put in"
+        draft = Draft(entry.recorded_at, entry.event, entry.outcome, entry.actor, entry.source, entry.message)
+        if hash_of(entry.number, draft, entry.previous_hash) != entry.hash:
+            yield f"event {entry.number} was changed"
+        if anchor is not None and entry.number == anchor[0]:
+            anchored = True
+            if entry.hash != anchor[1]:
+                yield f"event {entry.number} is not the one that was recorded: the trail was written anew"
+        expected, previous = entry.number + 1, entry.hash
+    if not anchored and anchor is not None and anchor[0] >= expected:
+        yield f"{_missing(expected, anchor[0])} at the end"
+
+
+def _missing(first: int, last: int) -> str:
+    return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
+
+
+def _columns(entry: Entry) -> dict[str, Any]:
+    return {
+        "event_key": entry.number,
+        "recorded_at": entry.recorded_at,
+        "event": entry.event,
+        "outcome": entry.outcome,
+        "actor": entry.actor,
+        "source": entry.source,
+        "message": entry.message,
+        "previous_hash": entry.previous_hash,
+        "hash": entry.hash,
+    }
+
+
+def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
+    from tomowire.server.index.administration import audit_events
+
+    columns = audit_events.c
+    conditions: list[ColumnElement[bool]] = [
+        columns[name] == getattr(wanted, name)
+        for name in ("event", "outcome", "actor", "source")
+        if getattr(wanted, name) is not None
+    ]
+    if wanted.since is not None:
+        conditions.append(columns.recorded_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(columns.recorded_at < wanted.until)
+    return conditions

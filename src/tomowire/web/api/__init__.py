@@ -1,0 +1,89 @@
+"""`/api`: the REST API, one module for each topic, and its OpenAPI document at `/api/openapi.json`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from tomowire._version import __version__
+from tomowire.server.app import Archive
+from tomowire.web.api import (
+    associations,
+    audit,
+    configuration,
+    instances,
+    jobs,
+    logs,
+    nodes,
+    series,
+    shutdown,
+    statistics,
+    status,
+    studies,
+    transfers,
+    users,
+)
+from tomowire.web.api.document import COMPONENTS, DESCRIPTION, SECURITY, TAGS
+from tomowire.web.gate import Gate
+from tomowire.web.problems import handlers
+
+TOPICS = (
+    status,
+    studies,
+    series,
+    instances,
+    statistics,
+    associations,
+    nodes,
+    transfers,
+    jobs,
+    logs,
+    audit,
+    configuration,
+    users,
+    shutdown,
+)
+
+
+def make_api(archive: Archive, gate: Gate, closing: asyncio.Event) -> FastAPI:
+    """The application that is mounted at `/api`."""
+    api = Api(
+        title="tomowire",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=handlers(),
+    )
+    for each in TOPICS:
+        api.include_router(each.router)
+    api.state.operations = [*api.router.routes, *(route for each in TOPICS for route in each.router.routes)]
+    api.state.archive, api.state.gate, api.state.closing = archive, gate, closing
+    return api
+
+
+class Api(FastAPI):
+    """Its document has the two ways to log in and the form of errors besides."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            made = get_openapi(
+                title=self.title,
+                version=self.version,
+                openapi_version="3.1.0",
+                description=self.description,
+                routes=self.routes,
+                tags=self.openapi_tags,
+                servers=[{"url": "/api"}],
+            )
+            components = made.setdefault("components", {})
+            for kind, entries in COMPONENTS.items():
+                components.setdefault(kind, {}).update(entries)
+            made["security"] = SECURITY
+            self.openapi_schema = made
+        return self.openapi_schema

@@ -1,0 +1,110 @@
+"""What `login` asks about the archive: its users, whether everybody is let in, and by which names it may be called."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from tomowire.errors import LoginFailed, TooManyLogins
+from tomowire.server.access_settings import is_loopback
+from tomowire.server.audit.events import Login as LoginEvent
+from tomowire.server.audit.events import Outcome, Party
+from tomowire.server.hosts_allowed import host_allowed, origin_allowed
+from tomowire.server.logins import FailedLogins, Logins
+from tomowire.server.users import Principal, Role
+from tomowire.wire.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tomowire.server.app import Archive
+    from tomowire.server.changes import Reconfigured
+    from tomowire.server.settings import HttpSettings
+
+ANYBODY: Final = Principal("anybody", Role.ADMINISTRATOR)
+"""Who asks where nobody has to log in."""
+
+_LOGIN_LASTS: Final = 600.0
+"""Seconds in which who logs in with each request is written down once."""
+
+_MOST_REMEMBERED: Final = 1000
+
+
+@value()
+class Process:
+    """What the process that the archive runs in lets be done with it; None where it does not."""
+
+    shut_down: Callable[[], object] | None = None
+    """Begins the end of the archive, and returns at once."""
+
+    reload: Callable[[], Awaitable[Reconfigured]] | None = None
+    """Reads the configuration again and applies it. Raises `ConfigurationInvalid`, `UsageError`."""
+
+
+class Gate:
+    """Who is let in to the HTTP port of `archive`."""
+
+    def __init__(self, archive: Archive, settings: HttpSettings, process: Process) -> None:
+        self.settings: Final = settings
+        self.process: Final = process
+        self.started_at: Final = datetime.now(UTC)
+        self.streams = 0
+        """How many answers there are that go on for ever."""
+        self._began = time.monotonic()
+        self._archive = archive
+        self._logins = Logins(archive.users, FailedLogins(settings.failed_logins, settings.failed_login_window))
+        self._is_loopback = is_loopback(settings.bind)
+        self._has_users = False
+        self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    @property
+    def seconds(self) -> float:
+        """Since the HTTP port was opened."""
+        return time.monotonic() - self._began
+
+    async def is_open(self) -> bool:
+        """Whether nobody has to log in. Raises `IndexUnavailable`."""
+        if not self._is_loopback or self._has_users:
+            return False
+        self._has_users = await self._archive.users.any()  # somebody may have added one with `tomowire user`
+        return not self._has_users
+
+    def knows_host(self, host: str | None) -> bool:
+        """Whether the server may be called `host` (`name` or `name:port`)."""
+        return host_allowed(host, bind=self.settings.bind, names=self.settings.hosts)
+
+    def knows_origin(self, origin: str | None, host: str | None, scheme: str) -> bool:
+        """Whether a page of `origin` may ask, where the server was called `host`."""
+        return origin_allowed(origin, host=host, scheme=scheme)
+
+    async def log_in(self, address: str, name: str, secret: str) -> Principal:
+        """Who that is; of a token, `name` is empty. Raises `LoginFailed`, `TooManyLogins`, `IndexUnavailable`."""
+        try:
+            if name:
+                principal = await self._logins.by_password(name, secret, address)
+            else:
+                principal = await self._logins.by_token(secret, address)
+        except LoginFailed as error:
+            outcome = Outcome.SERIOUS_FAILURE if isinstance(error, TooManyLogins) else Outcome.MINOR_FAILURE
+            if self._is_news(name or "a token", f"{address} {outcome}", 1.0):
+                self._record(LoginEvent(user=Party(name or "a token", address), outcome=outcome, reason=str(error)))
+            raise
+        if self._is_news(principal.name, address, _LOGIN_LASTS):
+            self._record(LoginEvent(user=Party(principal.name, address)))
+        return principal
+
+    def _record(self, event: LoginEvent) -> None:
+        self._archive.audit.record(event)
+
+    def _is_news(self, name: str, address: str, seconds: float) -> bool:
+        """Whether the trail has it not yet: nobody is to fill it by asking often."""
+        now, key = time.monotonic(), (name, address)
+        if now - self._seen.get(key, float("-inf")) < seconds:
+            return False
+        self._seen[key] = now
+        self._seen.move_to_end(key)
+        if len(self._seen) > _MOST_REMEMBERED:
+            self._seen.popitem(last=False)
+        return True

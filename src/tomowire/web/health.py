@@ -1,0 +1,90 @@
+"""For load balancers, service managers and Prometheus: `/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import JSONResponse, Response
+
+from tomowire.errors import IndexUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+    from tomowire.server.app import Archive
+
+LEAST_FREE: Final = 64 << 20
+"""Bytes that must be free where objects are stored."""
+
+PATIENCE: Final = 5.0
+"""Seconds that a part may take to answer."""
+
+_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+_NEVER: Final = "2.25.0"
+"""A UID that no object has: asking for it is the least that an index can be asked."""
+
+
+class Health:
+    """Answers for `archive`."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._checks: dict[str, Callable[[], Awaitable[str]]] = {
+            "index": self._index,
+            "storage": self._storage,
+            "dicom": self._dicom,
+        }
+
+    async def alive(self, _: Request) -> Response:
+        """200 as long as the event loop answers."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        """200 when objects can be stored and found; 503 says what is wrong, part by part."""
+        answers = await asyncio.gather(*(self._checked(check) for check in self._checks.values()))
+        checks = dict(zip(self._checks, (answer or "ok" for answer in answers), strict=True))
+        is_ready = not any(answers)
+        return JSONResponse(
+            {"status": "ready" if is_ready else "not ready", "checks": checks}, 200 if is_ready else 503
+        )
+
+    async def metrics(self, _: Request) -> Response:
+        """Prometheus' text format."""
+        metrics = getattr(self._archive, "metrics", None)
+        if metrics is None:
+            return Response("", 404, media_type="text/plain")
+        return Response(await asyncio.to_thread(metrics.exposition), media_type=_EXPOSITION)
+
+    async def _checked(self, check: Callable[[], Awaitable[str]]) -> str:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await check()
+        except TimeoutError:
+            return f"no answer within {PATIENCE:g} s"
+        except (IndexUnavailable, OSError):
+            return "cannot be used now"  # why is in the log: it may name paths and hosts
+
+    async def _index(self) -> str:
+        await self._archive.storage.index.instance(_NEVER)
+        return ""
+
+    async def _storage(self) -> str:
+        return await asyncio.to_thread(_trouble_with, self._archive.storage.root)
+
+    async def _dicom(self) -> str:
+        return "" if self._archive.server.is_listening else "the DICOM port is closed"
+
+
+def _trouble_with(root: Path) -> str:
+    """What hinders that objects are written to `root`; empty if nothing does."""
+    if not os.access(root / "incoming", os.W_OK | os.X_OK):
+        return "the data directory cannot be written to"
+    if shutil.disk_usage(root).free < LEAST_FREE:
+        return "the disk is full"
+    return ""

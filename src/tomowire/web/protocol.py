@@ -1,0 +1,226 @@
+"""The connections of the HTTP port: uvicorn's protocol, made patient with those who are slow and not with those who are too slow.
+
+uvicorn by itself waits for ever for the end of a request's header, and for a client that does not take its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.types import ASGIApp
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
+logger: Final = logging.getLogger("tomowire.http")
+
+MOST_CONNECTIONS: Final = 256
+"""Each takes a descriptor, and so does each object while it is written."""
+
+MOST_HEADER: Final = 32 * 1024
+"""Bytes of a request's first line and header together."""
+
+HEADER_TIMEOUT: Final = 10.0
+"""Seconds from the connection, or from the first byte of another request on it, to the end of the request's header."""
+
+STALL_TIMEOUT: Final = 30.0
+"""Seconds in which a client must take some of its answer, and in which a connection that was closed gets rid of the rest."""
+
+KEEP_ALIVE: Final = 15
+"""Seconds between two requests."""
+
+
+class Connections:
+    """All connections with the requests on them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._config = Config(
+            app,
+            http=HttpConnection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # what a client says of itself is not believed
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            h11_max_incomplete_event_size=MOST_HEADER,
+        )
+        self._config.load()
+        self._state = _State()
+        self._open: dict[HttpConnection, None] = {}  # in the order in which they came
+        self._on_none: asyncio.Event | None = None
+
+    def new(self) -> HttpConnection:
+        """The protocol of a new connection."""
+        return HttpConnection(self._config, self._state, self._on_open, self._on_gone)
+
+    async def close(self, grace: float) -> None:
+        """Close those on which nothing is being answered now, and the others when that is done; after `grace` seconds at once."""
+        for connection in list(self._open):
+            connection.shutdown()
+        if not await self._wait_gone(grace):
+            for task in list(self._state.tasks):
+                task.cancel()
+            self.kill()
+            await self._wait_gone(grace)
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=max(grace, 1.0))
+
+    def kill(self) -> None:
+        """Close all connections, whatever is still to be sent."""
+        for connection in list(self._open):
+            connection.transport.abort()
+
+    async def _wait_gone(self, seconds: float) -> bool:
+        self._on_none = asyncio.Event()
+        if not self._open:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._on_none.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _on_open(self, connection: HttpConnection) -> None:
+        self._open[connection] = None
+        if self._on_none is not None:  # it was in the queue of the kernel
+            connection.transport.abort()
+        elif len(self._open) > MOST_CONNECTIONS:
+            # Who has waited longest without asking for anything is the least likely to do so.
+            idle = next(self._idle(), connection)
+            logger.warning("too many HTTP connections: one of %s is dropped", idle.peer)
+            idle.transport.abort()
+
+    def _idle(self) -> Iterator[HttpConnection]:
+        return (each for each in self._open if not each.is_answering and not each.transport.is_closing())
+
+    def _on_gone(self, connection: HttpConnection) -> None:
+        self._open.pop(connection, None)
+        if not self._open and self._on_none is not None:
+            self._on_none.set()
+
+
+class _State(ServerState):
+    """Each answer says when it was made (RFC 9110 6.6.1)."""
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"date", formatdate(usegmt=True).encode("ascii"))]
+
+    @default_headers.setter
+    def default_headers(self, _: list[tuple[bytes, bytes]]) -> None:
+        """uvicorn's own are none."""
+
+
+class HttpConnection(H11Protocol):
+    """One connection, with its deadlines."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        on_open: Callable[[HttpConnection], None],
+        on_gone: Callable[[HttpConnection], None],
+    ) -> None:
+        super().__init__(config, state, {}, asyncio.get_running_loop())
+        self.logger = logging.getLogger("tomowire.http.protocol")
+        self.access_log = False
+        self._tell_open = on_open
+        self._tell_gone = on_gone
+        self._header: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._received = memoryview(b"")
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self.client[0] if self.client else "?"
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request has come that is not answered yet."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_header()
+        self._tell_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.is_answering:
+            _stop(self._header)
+            self._header = None
+        elif self._header is None:
+            self._expect_header()
+        self._watch_closing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_closing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_closing()
+
+    def shutdown(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self._stalled or self.loop.call_later(STALL_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            _stop(self._stalled)
+            self._stalled = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn forgets it when the connection broke
+        _stop(self._header)
+        self._header = None
+        _stop(self._stalled)
+        self._stalled = None
+        self._tell_gone(self)
+
+    # What `tls_handshake` hands over as to a `BufferedProtocol`
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._received = memoryview(bytearray(max(sizehint, 64 * 1024)))
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._received[:nbytes]))
+
+    def _expect_header(self) -> None:
+        self._header = self.loop.call_later(HEADER_TIMEOUT, self._on_no_header)
+
+    def _on_no_header(self) -> None:
+        self._header = None
+        if not self.is_answering:
+            self.transport.abort()
+
+    def _watch_closing(self) -> None:
+        """A connection that is to be closed when all is sent has to send it some time."""
+        if self.transport.is_closing() and self._stalled is None and self.transport.get_write_buffer_size():
+            self._stalled = self.loop.call_later(STALL_TIMEOUT, self.transport.abort)
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

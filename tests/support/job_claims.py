@@ -1,0 +1,26 @@
+"""A process that claims jobs until there are none: `python -m support.job_claims URL-OR-EMPTY DATA-DIR`. Prints their ids."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+from tomowire.server.index.backend import backend_for
+from tomowire.server.jobs import claims
+from tomowire.server.records import Records
+
+
+def main(url: str, data_dir: str) -> None:
+    with closing(Records(backend_for(url or None, Path(data_dir)).engine)) as records:
+        records.read_now(lambda connection: None)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+        while claim := records.write_now(lambda connection: claims.claim(connection, str(uuid4()), lease=60)):
+            sys.stdout.write(f"{claim.job.job_id}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
