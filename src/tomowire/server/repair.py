@@ -73,13 +73,19 @@ def repair(
         backend.settle(directory)
         if backend.is_empty():
             raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
-        writer = stack.enter_context(closing(backend.open_writer()))
-        damage = list(check_index(backend))
+        try:
+            damage = list(check_index(backend))
+            writer = stack.enter_context(closing(backend.open_writer()))
+        except IndexUnavailable as error:
+            if not error.is_damage:
+                raise
+            finding = Finding(FindingKind.INDEX_DAMAGED, backend.short_name, str(error))
+            yield Mended(finding, _REINDEX, is_mended=False)
+            return
         if any(finding.kind is FindingKind.INDEX_DAMAGED for finding in damage):
             yield from (Mended(finding, _REINDEX, is_mended=False) for finding in damage)
             return
-        recover(directory, writer)
-        finish_removals(directory, writer)
+        _settle(directory, writer, has_lost_rows=bool(damage))
         if damage:
             writer.delete_lonely()
             yield from (Mended(finding, "the row was deleted") for finding in damage)
@@ -96,6 +102,17 @@ def repair(
             Mended(finding, "not mended: the trail shows what was done to it", is_mended=False)
             for finding in check_audit(reader, directory.root)
         )
+
+
+def _settle(directory: DataDirectory, writer: IndexWriter, *, has_lost_rows: bool) -> None:
+    """Finish what a killed process has begun. Raises `OSError`, `IndexUnavailable`, `FilesHeld`.
+
+    The journal says which files go if the index does not know them. An index that has lost rows is not asked.
+    """
+    if has_lost_rows:
+        directory.journal_path.unlink(missing_ok=True)
+    recover(directory, writer)
+    finish_removals(directory, writer)
 
 
 class _Mender:
