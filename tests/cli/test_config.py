@@ -81,7 +81,8 @@ def test_what_steers_a_terminal_is_not_printed_as_it_is(file: Path) -> None:
 
 def test_show_prints_what_is_in_force_and_where_it_was_said_without_secrets(file: Path) -> None:
     file.write_text(
-        f'[dicom]\nport = 104\n[storage]\ndata_dir = "d"\n[index]\nurl = "postgresql://me:{SECRET}@db/x"\n[nodes.V]\nhost = "h"\nport = 1\n'
+        f'[dicom]\nport = 104\n[storage]\ndata_dir = "d"\n[index]\nurl = "postgresql://me:{SECRET}@db/x"\n'
+        '[nodes.V]\nhost = "h"\nport = 1\n'
     )
     done = run_tomowire("config", "show", file, TOMOWIRE_DICOM__AE_TITLE="ARCHIVE")
     assert done.returncode == 0

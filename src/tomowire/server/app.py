@@ -20,6 +20,7 @@ from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Change, ConfigurationChanged, Party
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
+from tomowire.server.deletions_told import told_to
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
@@ -109,6 +110,7 @@ class Archive:
             stack.callback(witness.close)
             self._measure(storage)
             self.deletion = storage.deletion
+            self.deletion.listeners.append(told_to(self.audit))
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             await _load_certificates(settings)
