@@ -109,6 +109,7 @@ class Archive:
             stack.callback(witness.close)
             self._measure(storage)
             self.deletion = storage.deletion
+            self.deletion.listeners.append(witness.deleted)
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             await _load_certificates(settings)
@@ -123,6 +124,7 @@ class Archive:
                     on_established=witness.on_established,
                     on_ended=witness.on_ended,
                     on_rejected=witness.on_rejected,
+                    on_tls_failed=witness.on_tls_failed,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
@@ -257,6 +259,7 @@ class Archive:
             keep=self._keep,
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
+            account=self._witness.sending,
         )
 
     def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
@@ -264,12 +267,13 @@ class Archive:
         find = witness.find(ArchiveFind(storage.index, self.settings.ae_title).answer)
         get = Later([model.get for model in Model], self._get)
         move = Later([model.move for model in Model], self._move)
+        guarded = partial(Guarded, on_refused=witness.on_unauthorized)
         return [
-            Guarded(Right.ECHO, Measured(Verification(), served)),
-            Guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
-            Guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
-            Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
-            Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
+            guarded(Right.ECHO, Measured(Verification(), served)),
+            guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
+            guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
+            guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
+            guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
         ]
 
     def _node(self, title: str) -> Node | None:
@@ -324,6 +328,7 @@ class Archive:
         storage.writer.on_commit = metrics.index_commits.observe
         metrics.watch_storage(storage)
         metrics.watch_audit(audit)
+        metrics.watch_jobs(storage.records)
 
     def _address_of(self, ae_title: str) -> str:
         """Where the node with this title is; nothing if there is none."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient
     from tomowire.protocol.status import Status
     from tomowire.server.archive import ArchiveStorage
+    from tomowire.server.audit.exports import Account
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
     from tomowire.services.storage_scp import StoreRequest
@@ -40,3 +41,5 @@ class Parts:
     tls: Callable[[], TlsClient | None] = lambda: None
     """How nodes with TLS are called, as it is configured now."""
     deletion: Deletes | None = None
+    account: Callable[[Node, str], Account] | None = None
+    """Keeps account, for the audit, of what is sent to a node on whose behalf."""

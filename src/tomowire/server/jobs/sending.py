@@ -53,6 +53,7 @@ class _OneJob:
         self._node = node
         self._retrieve = parts.retrieve()
         self._positions: dict[str, int] = {}  # of the objects that are on their way
+        self._account = parts.account(node, work.job.created_by) if parts.account is not None else None
         self._stop = asyncio.Event()
         self._last_error: Exception | None = None
         self._broken: Exception | None = None
@@ -65,6 +66,8 @@ class _OneJob:
         finally:
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
+            if self._account is not None:
+                self._account.end(str(self._broken or self._last_error or "the job was stopped"))
         if self._work.stop.is_set():
             raise Stopped
         if self._broken is not None:
@@ -93,6 +96,9 @@ class _OneJob:
     async def _settle(self, sent: Sent) -> None:
         """Write down what has become of an object. What no association could be opened for has not been tried."""
         position = self._positions.pop(sent.sop_instance_uid)
+        if self._account is not None:
+            response = sent.response
+            self._account.settle(sent.sop_instance_uid, response is not None and not response.is_failure)
         error, last = sent.error, self._last_error
         if error is not None:
             self._last_error = error
@@ -117,7 +123,10 @@ class _OneJob:
                     position = positions.pop(file.sop_instance_uid)
                     await self._work.settling.add(Settled(position, ItemState.FAILED, comment=_GONE))
             self._positions |= positions
-            yield [file for file in files if file.sop_class_uid]
+            there = [file for file in files if file.sop_class_uid]
+            if self._account is not None:
+                self._account.expect_files(there)
+            yield there
 
 
 def _settled(position: int, sent: Sent) -> Settled:
