@@ -282,6 +282,34 @@ async def test_a_damaged_anchor_keeps_nobody_from_recording(records: Records, tm
         assert await names(audit) == ["alice"]
 
 
+async def test_a_missing_anchor_is_told_at_the_next_start(records: Records, tmp_path: Path) -> None:
+    async with opened(records, tmp_path) as audit:
+        audit.record(login("alice"))
+    (tmp_path / ANCHOR).unlink()
+    async with opened(records, tmp_path) as audit:
+        audit.record(login("bob"))
+        assert await audit.flush(10)
+        assert await audit.flush(10)
+        assert [entry.event for entry in await audit.list()] == ["login", "login", "events-lost"]
+        assert (await audit.list())[2].message.count("audit.anchor is missing") == 1
+
+
+async def test_there_is_an_anchor_before_there_is_an_event(records: Interrupted, tmp_path: Path) -> None:
+    """Killed right after the first transaction, the archive leaves nothing that looks like tampering."""
+    kept = asyncio.Event()
+    async with opened(records, tmp_path) as audit:
+
+        async def never(_: object) -> None:
+            kept.set()
+
+        audit._anchor = never  # type: ignore[method-assign]
+        audit.record(login("alice"))
+        assert await audit.flush(10)
+        assert kept.is_set()
+        assert read_anchor(tmp_path) == (0, bytes(32))
+        assert await audit.verify() == []
+
+
 async def test_a_full_disk_keeps_nobody_from_recording(
     records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

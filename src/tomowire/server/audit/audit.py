@@ -21,10 +21,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.errors import IndexUnavailable, UsageError
-from tomowire.server.audit.anchor import read_anchor, write_anchor
+from tomowire.server.audit.anchor import ANCHOR, read_anchor, write_anchor
 from tomowire.server.audit.events import AuditEvent, EventsLost, Query
 from tomowire.server.audit.specific import Teller
-from tomowire.server.audit.trail import EVERYTHING, End, Entry, Filter, append, last_entry, problems, read
+from tomowire.server.audit.trail import EVERYTHING, START, End, Entry, Filter, append, last_entry, problems, read
 from tomowire.server.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -282,12 +282,19 @@ class Audit:
 
     def _begin(self, connection: Connection) -> None:
         """See whether the trail still has the end that it had when the archive was stopped."""
+        unknown = f"{ANCHOR} is missing"
         try:
             self._end = read_anchor(self._root)
         except UsageError as error:
-            logger.error("whether audit events are missing cannot be told: %s", error)
+            unknown = str(error)
         last = last_entry(connection)
         number = 0 if last is None else last.number
+        if self._end is None and last is None:
+            with suppress(OSError):  # which is told when there is an event
+                write_anchor(self._root, 0, START)  # before the first event: killed after it, the file would be missed
+        elif self._end is None:
+            logger.error("%s: whether audit events were removed from the end of the trail cannot be told", unknown)
+            self.record(EventsLost(count=0, reason=f"{unknown}: whether events were removed cannot be told"))
         if self._end is not None and self._end[0] > number:
             missing = self._end[0] - number
             logger.error(

@@ -249,7 +249,7 @@ def _access_refused(event: events.AccessRefused, teller: Teller) -> AuditMessage
 
 def _events_lost(event: events.EventsLost, teller: Teller) -> AuditMessage:
     """A.5.3.11"""
-    text = f"{event.count} audit events were not recorded: {event.reason}"
+    text = f"{event.count} audit events were not recorded: {event.reason}" if event.count else event.reason
     return _security_alert(event, teller, codes.RECORDING_STOPPED, None, text)
 
 
