@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 import signal
 import sqlite3
 import time
@@ -23,6 +25,7 @@ from tomowire.errors import AssociationRejected
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.server.access import CallerRule, Right
 from tomowire.server.app import Archive, Settings
+from tomowire.server.audit.events import Party
 from tomowire.server.audit.trail import Entry
 from tomowire.server.check import check
 from tomowire.server.findings import FindingKind
@@ -149,8 +152,6 @@ async def test_queries_are_told_with_their_identifiers(tmp_path: Path) -> None:
     assert (found.actor, found.outcome) == ("STATION", 0)
     query = ElementTree.fromstring(found.message).findtext(".//ParticipantObjectQuery")
     assert query is not None
-    import base64
-
     assert b"Doe*" in base64.b64decode(query)
 
 
@@ -262,3 +263,35 @@ def wait_for(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+async def test_what_is_read_over_http_is_told_by_study(tmp_path: Path) -> None:
+    """However many objects a viewer asks for."""
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        for number in range(5):
+            archive.witness.read(Party("alice", "192.0.2.1"), f"1.2.{number % 2}", SECONDARY_CAPTURE)
+        archive.witness.read(Party("bob", "192.0.2.2"), "1.2.0", SECONDARY_CAPTURE)
+    with closing(sqlite3.connect(tmp_path / "data" / "index.sqlite")) as index:
+        rows = index.execute(
+            "SELECT actor, source, message FROM audit_events WHERE event = 'instances-accessed'"
+        ).fetchall()
+    assert [(actor, source) for actor, source, _ in rows] == [
+        ("alice", "192.0.2.1"),
+        ("alice", "192.0.2.1"),
+        ("bob", "192.0.2.2"),
+    ]
+    assert [re.findall(r'NumberOfInstances="(\d+)"', message) for *_, message in rows] == [["3"], ["2"], ["1"]]
+    assert all('EventActionCode="R"' in message for *_, message in rows)
+
+
+def test_what_is_imported_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "cd"
+    folder.mkdir()
+    write(folder, Sample(1, study=1), Sample(2, study=1), Sample(3, study=2))
+    assert run_tomowire("import", folder, "--data-dir", tmp_path / "data").returncode == 0
+    with closing(sqlite3.connect(tmp_path / "data" / "index.sqlite")) as index:
+        [(message,)] = index.execute("SELECT message FROM audit_events WHERE event = 'import'").fetchall()
+    assert re.findall(r'NumberOfInstances="(\d+)"', message) == ["2", "1"]
+    assert f'UserID="{folder.as_uri()}"' in message
+    assert list(violations(ElementTree.fromstring(message))) == []
+    assert list(check(tmp_path / "data")) == []
