@@ -89,6 +89,7 @@ class Audit:
         self._hurried = asyncio.Event()
         self._changed = asyncio.Condition()
         self._unreported = 0
+        self._is_away = False
         self._has_begun = False
         self._end: End | None = None
         self._complained_at = -_BETWEEN_COMPLAINTS
@@ -207,15 +208,26 @@ class Audit:
             await self._pause()
             try:
                 await self._write_some()
-                wait = self._first_wait
-                self._not_before = self._loop.time() + self._interval
-            except IndexUnavailable as error:
-                logger.warning("audit events wait, %d so far: the database cannot be used: %s", self.waiting, error)
+            except Exception as error:
+                self._wait_for_database(error)
                 self._not_before = self._loop.time() + wait
                 wait = min(2 * wait, _LONGEST_WAIT)
                 self._hurried.clear()
+            else:
+                if self._is_away:
+                    logger.warning("audit events are written again")
+                    self._is_away = False
+                wait = self._first_wait
+                self._not_before = self._loop.time() + self._interval
             async with self._changed:
                 self._changed.notify_all()
+
+    def _wait_for_database(self, error: Exception) -> None:
+        """Told once, until it is there again."""
+        why = str(error) if isinstance(error, IndexUnavailable) else type(error).__name__
+        level = logging.DEBUG if self._is_away else logging.WARNING
+        logger.log(level, "audit events wait, %d so far: the database cannot be used: %s", self.waiting, why)
+        self._is_away = True
 
     async def _pause(self) -> None:
         delay = self._not_before - self._loop.time()
@@ -231,8 +243,9 @@ class Audit:
             added = await self._append(batch)
         except IndexUnavailable:
             raise
-        except Exception:
-            logger.exception("%d audit events cannot be written together", len(batch))
+        except Exception as error:
+            # Only of what kind it is: the text of a database's error may quote a message, and that names patients.
+            logger.error("%d audit events cannot be written together: %s", len(batch), type(error).__name__)
             added = await self._append_one_by_one(batch)
         for _ in batch:
             _, event = self._queue.popleft()
