@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.opening import certificate_host
+from tomowire.errors import IndexUnavailable
 from tomowire.server.access import Access
 from tomowire.server.audit.events import Change, ConfigurationChanged
 from tomowire.server.changes import Reconfigured, compare
@@ -26,13 +28,19 @@ async def reconfigure(archive: Archive, settings: Settings, by: Party | None) ->
     Access.of(taken)  # what it would refuse
     if taken.tls is not None:
         await archive.server.reload_tls(taken.tls)
+    for each in archive.on_reload:
+        await each()
     # From here on nothing is refused.
     await archive.access.apply(taken)
     await archive.quotas.apply(taken.quota)
     await _tell_audit(archive, taken, report, by)
     if taken.logs.level != archive.settings.logs.level:
         set_level(taken.logs.level)
+    before = archive.settings
     archive.put_in_force(taken)
+    with suppress(IndexUnavailable):  # then jobs wait for their time
+        for node in set(taken.nodes) - set(before.nodes):
+            await archive.jobs.node_changed(node.ae_title)
     if report.needs_restart:
         logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
     logger.info("reconfigured: %s", report)
