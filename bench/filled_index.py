@@ -43,10 +43,8 @@ QUERIES: Final = (
 def write_hospital(
     data_dir: Path, template: InstanceRecord, instances: int, per_study: int, index_url: str | None = None
 ) -> None:
-    """Make the data directory, or the database at `index_url`, of an archive with that many objects.
-
-    Each study has a patient of its own and two series.
-    """
+    """Make the data directory of an archive with that many objects, their index there or in the database at `index_url`: each study
+    has a patient of its own and two series."""
     studies = instances // per_study
     if studies < ALIKE:
         raise ValueError(f"{instances} objects are too few")

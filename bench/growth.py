@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Final
 
 from arrivals import in_tomowire
 from figures import GROWTH_LIMIT
+from postgres import PostgresServer, objects_in, postgres_server
 from processes import LOOPBACK, Program, ProgramFailed, free_port, running
-from programs import SERVE
+from programs import SERVE, serve_command
 from table import Figure, figures_table, markdown
 from workloads import write_window
 
@@ -79,51 +80,67 @@ class GrowingArchive:
 
 
 def measure_growth(work_dir: Path, *, sizes: Sizes, say: Callable[[str], None]) -> str:
-    """Run it and return the tables."""
+    """Run it with an index in SQLite and one in PostgreSQL, and return the tables."""
+    with postgres_server(work_dir) as server:
+        costs = {
+            "SQLite": _measure(work_dir, None, sizes, say),
+            "PostgreSQL": _measure(work_dir, server, sizes, say),
+        }
+    return _report(sizes, costs)
+
+
+def _measure(
+    work_dir: Path, server: PostgresServer | None, sizes: Sizes, say: Callable[[str], None]
+) -> tuple[list[Cost], list[Cost]]:
+    """What an object costs an archive with few, and one with many."""
     few: list[Cost] = []
     many: list[Cost] = []
-    with _archive(work_dir, "many") as large:
+    with _archive(work_dir, "many", server) as large:
         large.grow(sizes.many)
         say(f"filled with {large.objects} objects")
         for _ in range(sizes.samples):
-            with _archive(work_dir, "few") as small:
+            with _archive(work_dir, "few", server) as small:
                 small.grow(sizes.few)
                 few.append(small.sample(sizes.sample))
             many.append(large.sample(sizes.sample))
             say(
                 f"{few[-1].clock * 1e6:.0f} us an object after {sizes.few}, {many[-1].clock * 1e6:.0f} us after {sizes.many}"
             )
-    return _report(sizes, few, many)
+    return few, many
 
 
-def _report(sizes: Sizes, few: list[Cost], many: list[Cost]) -> str:
-    rows = [
-        (
-            f"after {held}",
-            f"{median(each.clock for each in costs) * 1e6:.0f}",
-            f"{median(each.processor for each in costs) * 1e6:.0f}",
-        )
-        for held, costs in ((sizes.few, few), (sizes.many, many))
-    ]
-    costs = markdown(
-        ("objects held before", "µs for one more, by the clock", "µs of the server's processor time"), rows
-    )
-    ratio = median(large.clock / small.clock for large, small in zip(many, few, strict=True))
-    what = f"cost of an object in `serve` after {sizes.many} objects, against after {sizes.few}"
-    return f"{costs}\n\n{figures_table([Figure(what, ratio, GROWTH_LIMIT)])}"
+def _report(sizes: Sizes, costs: Mapping[str, tuple[list[Cost], list[Cost]]]) -> str:
+    rows, figures = [], []
+    for index, (few, many) in costs.items():
+        rows += [
+            (
+                f"after {held}",
+                index,
+                f"{median(each.clock for each in of_held) * 1e6:.0f}",
+                f"{median(each.processor for each in of_held) * 1e6:.0f}",
+            )
+            for held, of_held in ((sizes.few, few), (sizes.many, many))
+        ]
+        ratio = median(large.clock / small.clock for large, small in zip(many, few, strict=True))
+        what = f"cost of an object in `serve`, {index}, after {sizes.many} objects, against after {sizes.few}"
+        figures.append(Figure(what, ratio, GROWTH_LIMIT))
+    head = ("objects held before", "index", "µs for one more, by the clock", "µs of the processor time of `serve`")
+    return f"{markdown(head, rows)}\n\n{figures_table(figures)}"
 
 
 @contextmanager
-def _archive(work_dir: Path, name: str) -> Iterator[GrowingArchive]:
+def _archive(work_dir: Path, name: str, server: PostgresServer | None) -> Iterator[GrowingArchive]:
     """An empty archive. When the block ends it must hold all that it was sent; then it is removed."""
     folder, port = work_dir / name, free_port()
     folder.mkdir()
+    url = None if server is None else server.new_database()
+    options = () if url is None else ("--index-url", url)
     try:
-        with running(SERVE.command(port, folder), work_dir / f"{name}.log") as program:
+        with running(serve_command(port, folder, *options), work_dir / f"{name}.log") as program:
             program.wait_until_listening(port)
             archive = GrowingArchive(program, port, work_dir)
             yield archive
-        held = in_tomowire(folder).objects
+        held = in_tomowire(folder).objects if url is None else objects_in(url)
         if held != archive.objects:
             raise ProgramFailed(f"tomowire serve: sent {archive.objects} objects, found {held}")
     finally:

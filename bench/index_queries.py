@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,12 +14,15 @@ from asking import Asked, ask_in_turn
 from dcmtk_clients import check_found, findscu
 from figures import FIRST_ANSWER_LIMIT_SECONDS, MEMORY_OF_ANSWERS_LIMIT_MB, QUERY_GROWTH_LIMIT
 from filled_index import QUERIES, record_of_a_file, write_hospital, write_long_series
+from postgres import PostgresServer, postgres_server
 from processes import LOOPBACK, Program, ProgramFailed, free_port, running
-from programs import SERVE
+from programs import SERVE, serve_command
 from table import Figure, markdown, number, spread
 
 _FIND_TIMEOUT: Final = 900.0
 _TEN: Final = 10
+
+INDEXES: Final = ("SQLite", "PostgreSQL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +41,53 @@ TINY: Final = Sizes(few=400, many=2000, per_study=20, rows=2000, times=1)
 
 
 def measure_growth_of_queries(work_dir: Path, *, sizes: Sizes, say: Callable[[str], None]) -> tuple[str, list[Figure]]:
-    """Four queries at the level of studies, each with as many answers from the small index as from the large one."""
-    template = record_of_a_file(work_dir)
+    """Four queries at the level of studies, each with as many answers from the small index as from the large one; of indexes in
+    SQLite and in PostgreSQL."""
     counts = (sizes.few, sizes.many)
-    for count in counts:
-        write_hospital(work_dir / str(count), template, count, sizes.per_study)
-        say(f"an index of {count} objects, {_megabytes(work_dir / str(count))} MB")
-    rows, figures = [], []
-    with _serving(work_dir / str(sizes.few)) as (_, few), _serving(work_dir / str(sizes.many)) as (_, many):
+    with postgres_server(work_dir) as server:
+        parts = [
+            _measure_growth(work_dir, INDEXES[0], None, sizes, say),
+            _measure_growth(work_dir, INDEXES[1], server, sizes, say),
+        ]
+    head = (
+        "studies by",
+        "index",
+        "answers",
+        *(f"{what}, {count} objects" for count in counts for what in ("first ms", "last ms")),
+        "first, many ÷ few",
+    )
+    # Of each query, one database below the other.
+    rows = [row for of_query in zip(*(rows for rows, _ in parts), strict=True) for row in of_query]
+    return markdown(head, rows), [figure for _, figures in parts for figure in figures]
+
+
+def _measure_growth(
+    work_dir: Path, index: str, server: PostgresServer | None, sizes: Sizes, say: Callable[[str], None]
+) -> tuple[list[tuple[str, ...]], list[Figure]]:
+    template = record_of_a_file(work_dir)
+    rows: list[tuple[str, ...]] = []
+    figures: list[Figure] = []
+    with ExitStack() as stack:
+        addresses = []
+        for count in (sizes.few, sizes.many):
+            data_dir, url = work_dir / f"{index}-{count}", None if server is None else server.new_database()
+            write_hospital(data_dir, template, count, sizes.per_study, url)
+            if server is not None and url is not None:
+                server.analyze(url)
+            say(f"{index}: an index of {count} objects")
+            _, port = stack.enter_context(_serving(data_dir, url))
+            addresses.append(_address(port))
         for title, query, answers in QUERIES:
-            asked = asyncio.run(ask_in_turn((_address(few), _address(many)), query, sizes.times))
+            asked = asyncio.run(ask_in_turn(addresses, query, sizes.times))
             for of_one in asked:
                 _check(title, of_one, answers)
             ratios = [large.first / small.first for small, large in zip(*asked, strict=True)]
-            rows.append(
-                (title, str(answers), *(cell for each in asked for cell in _milliseconds(each)), spread(ratios))
+            cells = [cell for each in asked for cell in _milliseconds(each)]
+            rows.append((title, index, str(answers), *cells, spread(ratios)))
+            say(
+                f"{index}, {title}: {' and '.join(f'{_first(each) * 1000:.1f}' for each in asked)} ms to the first answer"
             )
-            say(f"{title}: {' and '.join(f'{_first(each) * 1000:.1f}' for each in asked)} ms to the first answer")
-            what = f"studies by {title}: first answer"
+            what = f"studies by {title}, {index}: first answer"
             figures += [
                 Figure(
                     f"{what} with {sizes.many} objects, median of {sizes.times}",
@@ -65,12 +97,7 @@ def measure_growth_of_queries(work_dir: Path, *, sizes: Sizes, say: Callable[[st
                 ),
                 Figure(f"{what} with {sizes.many} objects against {sizes.few}", median(ratios), QUERY_GROWTH_LIMIT),
             ]
-    head = (
-        "studies by",
-        "answers",
-        *(f"{what}, {count} objects" for count in counts for what in ("first ms", "last ms")),
-    )
-    return markdown((*head, "first, many ÷ few"), rows), figures
+    return rows, figures
 
 
 def measure_memory_of_answers(work_dir: Path, *, sizes: Sizes, say: Callable[[str], None]) -> tuple[str, list[Figure]]:
@@ -94,10 +121,11 @@ def measure_memory_of_answers(work_dir: Path, *, sizes: Sizes, say: Callable[[st
 
 
 @contextmanager
-def _serving(data_dir: Path) -> Iterator[tuple[Program, int]]:
+def _serving(data_dir: Path, index_url: str | None = None) -> Iterator[tuple[Program, int]]:
     """`tomowire serve` on a data directory, and its port."""
     port = free_port()
-    with running(SERVE.command(port, data_dir), data_dir.with_suffix(".log")) as program:
+    options = () if index_url is None else ("--index-url", index_url)
+    with running(serve_command(port, data_dir, *options), data_dir.with_suffix(".log")) as program:
         program.wait_until_listening(port)
         yield program, port
 
@@ -127,7 +155,3 @@ def _first(asked: Sequence[Asked]) -> float:
 
 def _milliseconds(asked: Sequence[Asked]) -> tuple[str, str]:
     return number(_first(asked) * 1000), number(median(each.whole for each in asked) * 1000)
-
-
-def _megabytes(folder: Path) -> int:
-    return round(sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from postgres import postgres_programs
 from processes import ProgramFailed
 from programs import system_program, tomowire
 
@@ -32,6 +33,7 @@ def versions() -> str:
         _first_number("tomowire", tomowire("--version")),
         _debian("DCMTK", "storescp", "dcmtk"),
         _debian("Orthanc", "Orthanc", "orthanc"),
+        _postgres(),
         _installed("pynetdicom"),
         _installed("pydicom"),
         _installed("uvloop"),
@@ -50,6 +52,13 @@ def _installed(package: str) -> str | None:
 def _debian(title: str, name: str, package: str) -> str | None:
     try:
         return _first_number(title, [system_program(name, package), "--version"])
+    except ProgramFailed:
+        return None
+
+
+def _postgres() -> str | None:
+    try:
+        return _first_number("PostgreSQL", [str(postgres_programs() / "postgres"), "--version"])
     except ProgramFailed:
         return None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import growth
+import index_ingest
 import index_queries
 import retrieval
 import window
@@ -76,6 +77,16 @@ def _growth(work_dir: Path, options: argparse.Namespace) -> str:
     return growth.measure_growth(work_dir, sizes=growth.TINY if options.small else growth.FULL, say=say)
 
 
+def _index(work_dir: Path, options: argparse.Namespace) -> str:
+    return index_ingest.measure_ingest(
+        work_dir,
+        workloads=(TINY if options.small else FULL)[:2],
+        rounds=options.rounds,
+        warm_up=not options.small,
+        say=say,
+    )
+
+
 def _query(work_dir: Path, options: argparse.Namespace) -> str:
     sizes = index_queries.TINY if options.small else index_queries.FULL
     parts = {
@@ -103,6 +114,7 @@ _MODES: Final[dict[str, Callable[[Path, argparse.Namespace], str]]] = {
     "transfer": _transfer,
     "echo": _echo,
     "growth": _growth,
+    "index": _index,
     "query": _query,
     "window": _window,
 }
@@ -111,7 +123,7 @@ _MODES: Final[dict[str, Callable[[Path, argparse.Namespace], str]]] = {
 def _circumstances(name: str, options: argparse.Namespace) -> str:
     """The command that made the table, and what it ran with."""
     chosen = [name]
-    if name in ("transfer", "query", "window"):
+    if name in ("transfer", "index", "query", "window"):
         chosen += ["--rounds", str(options.rounds)]
     if options.only:
         chosen += ["--only", ",".join(options.only)]
@@ -130,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*_MODES, "all"],
         default="transfer",
         help="transfer: all pairings of sender and receiver (default); echo: the time of `tomowire echo`; "
-        "growth: what an object costs an archive that holds many; query: C-FIND, C-GET and C-MOVE; "
+        "growth: what an object costs an archive that holds many; index: archives with SQLite and with PostgreSQL; "
+        "query: C-FIND, C-GET and C-MOVE; "
         "window: requests outstanding over a link with a delay",
     )
     parser.add_argument("--rounds", type=_positive, default=5, help="counted runs of each pairing (default 5)")

@@ -100,6 +100,15 @@ def index_url(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_index(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The test runs with the index of its data directories in both places: see `support.places`. Gives the dialect."""
+    from support.places import databases
+
+    with databases(None if request.param == "sqlite" else request.getfixturevalue("postgres")):
+        yield request.param
+
+
 @pytest.fixture
 def backend(index_url: str | None, tmp_path: Path) -> IndexBackend:
     """The index of an archive in `tmp_path`, in both places, one after the other."""
@@ -112,7 +121,7 @@ def uses_postgres(request: pytest.FixtureRequest) -> bool:
     """Whether the test is going to ask for a database."""
     callspec = getattr(request.node, "callspec", None)
     return "postgres" in request.fixturenames or (
-        callspec is not None and callspec.params.get("index_url") == "postgresql"
+        callspec is not None and "postgresql" in (callspec.params.get("index_url"), callspec.params.get("each_index"))
     )
 
 

@@ -15,6 +15,7 @@ from support.asking import SERVICES, STORED, ask, everything, offered
 from support.certificates import Authority, Identity
 from support.filled import fill
 from support.network import LOOPBACK
+from support.raw_peer import RawPeer, associate_rq
 from support.receiver import Receiver
 from tomowire import Storage, associate, listen
 from tomowire.aio.tls import TlsClient, TlsServer
@@ -26,6 +27,7 @@ from tomowire.server.nodes import Node
 from tomowire.server.rights import OF_CALLERS, OF_NODES
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.wire.items import ContextResult
+from tomowire.wire.pdu import AAbort, AAssociateRJ, encode_pdu
 
 NOT_AUTHORIZED = 0x0124
 FOR_GOOD_CALLING, FOR_GOOD_CALLED, FOR_NOW_LIMIT = (1, 1, 3), (1, 1, 7), (2, 3, 2)
@@ -33,6 +35,8 @@ FOR_GOOD_CALLING, FOR_GOOD_CALLED, FOR_NOW_LIMIT = (1, 1, 3), (1, 1, 7), (2, 3, 
 RIGHTS = sorted(OF_CALLERS)
 SETS = [frozenset(), *(frozenset({right}) for right in RIGHTS), *(OF_CALLERS - {right} for right in RIGHTS), OF_CALLERS]
 """None, each alone, each left out, all."""
+FEW = [may for may in SETS if len(may) != len(OF_CALLERS) - 1]
+"""None, each alone, all."""
 
 
 def serving(may: Iterable[Right]) -> set[str]:
@@ -100,7 +104,7 @@ async def test_what_each_kind_of_rule_allows(kind: str, tmp_path: Path, authorit
     server_tls = TlsServer(**authority.sign().options, authorities=authority.file)
     tls = TlsClient(**mine.options, authorities=authority.file)
     async with archive_in(tmp_path, callers=(rule,), tls=server_tls) as (archive, receiver):
-        for may in SETS:
+        for may in FEW:
             await archive.access.replace([replace(rule, may=may)], archive.nodes.values())
             await check_services(archive.port, may, tls=tls)
         assert STORED.uid in receiver.received
@@ -161,7 +165,7 @@ async def test_who_shows_no_certificate_is_not_who_has_one(
     assert "'CALLER' is let in with the certificate CN:ct1, and has shown none" in caplog.text
 
 
-@pytest.mark.parametrize("may", SETS, ids=lambda may: "+".join(sorted(may)) or "nothing")
+@pytest.mark.parametrize("may", FEW, ids=lambda may: "+".join(sorted(may)) or "nothing")
 async def test_what_a_node_may(may: frozenset[Right], tmp_path: Path) -> None:
     """From its host, and where everybody may call too."""
     node = Node("CALLER", "localhost", 104, may=may | {Right.MOVE_DESTINATION})
@@ -370,3 +374,40 @@ async def test_unknown_sop_classes_are_still_not_supported(tmp_path: Path) -> No
 def test_what_is_not_safe_or_makes_no_sense_is_refused_at_the_start(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Archive(Settings(Path("nowhere"), **settings))
+
+
+# What callers say of themselves
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        b" " * 16,
+        bytes(16),
+        b"caller          ",
+        b"CALLER\n WARNING ",
+        b"\x1b[2JCALLER      ",
+        b"CALLER\\OTHER    ",
+        b"C\xc3\x84LLER         ",
+        b"\xff" * 16,
+        b"CALLERCALLERCALL",
+    ],
+)
+async def test_a_title_that_is_not_the_caller_s_is_rejected_and_cannot_write_the_log(
+    title: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = encode_pdu(associate_rq(called="TOMOWIRE", calling="CALLER"))
+    assert request[26:42] == b"CALLER          "  # PS3.8 9.3.2
+    async with archive_in(tmp_path, callers=(CallerRule("CALLER"),)) as (archive, _):
+        async with await RawPeer.connect(archive.port) as peer:
+            await peer.send(request[:26] + title + request[42:])
+            answer = await peer.read_pdu()
+        assert isinstance(answer, AAssociateRJ | AAbort)
+        async with everything(archive.port) as association:
+            assert offered(association) == set(SERVICES)
+    said = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
+    if isinstance(answer, AAssociateRJ):
+        assert (answer.result, answer.source, answer.reason) == FOR_GOOD_CALLING
+        (line,) = said
+        assert "is not one of the callers that are let in" in line
+        assert line.partition("rejected")[2].isprintable()

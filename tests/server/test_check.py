@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from support.crashes import CrashServer
 from support.objects import Sample, chunks_of, stream
+from support.places import change_index, check, open_storage
 from support.stored import files_below
 from tomowire.errors import UsageError
 from tomowire.server.archive import ArchiveStorage
-from tomowire.server.check import check
 from tomowire.server.files import ObjectName
 from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.incoming import DuplicatePolicy
+
+on_both = pytest.mark.usefixtures("each_index")
 
 ONE, TWO = Sample(1), Sample(2, series=2, size=200_000)
 
@@ -30,8 +30,10 @@ def path_of(sample: Sample) -> str:
 
 
 @pytest.fixture
-async def root(tmp_path: Path) -> Path:
-    async with ArchiveStorage(tmp_path) as storage:
+async def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if "each_index" in request.fixturenames:
+        request.getfixturevalue("each_index")
+    async with open_storage(tmp_path) as storage:
         for sample in (ONE, TWO):
             await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
     return tmp_path
@@ -54,6 +56,7 @@ def swap_files(root: Path) -> None:
     other.rename(two)
 
 
+@on_both
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -99,6 +102,7 @@ def test_a_header_of_another_object_is_found(root: Path) -> None:
     assert Sample(9).uid in finding.explanation
 
 
+@on_both
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
@@ -109,9 +113,7 @@ def test_a_header_of_another_object_is_found(root: Path) -> None:
     ],
 )
 def test_rows_without_relatives_are_found(root: Path, statement: str, expected: str) -> None:
-    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
-        connection.execute(statement)
-        connection.commit()
+    change_index(root, statement)
     lonely = [finding.explanation for finding in check(root) if finding.kind is FindingKind.LONELY_ROW]
     assert any(expected in explanation for explanation in lonely)
 
@@ -134,7 +136,7 @@ def test_what_is_no_archive_is_not_checked(tmp_path: Path) -> None:
 
 
 async def test_progress_ends_at_the_total(tmp_path: Path) -> None:
-    async with ArchiveStorage(tmp_path) as storage:
+    async with open_storage(tmp_path) as storage:
         samples = [Sample(n) for n in range(250)]
         await asyncio.gather(*(storage.ingest.receive(s.incoming(), stream(chunks_of(s.data_set))) for s in samples))
     seen: list[tuple[int, int | None]] = []
@@ -142,6 +144,7 @@ async def test_progress_ends_at_the_total(tmp_path: Path) -> None:
     assert seen == [(100, 250), (200, 250), (250, 250)]
 
 
+@on_both
 async def test_a_running_archive_is_not_accused(tmp_path: Path) -> None:
     """Objects come in, and replace each other, while the check runs over and over."""
 
@@ -151,7 +154,7 @@ async def test_a_running_archive_is_not_accused(tmp_path: Path) -> None:
             await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
 
     found: list[Finding] = []
-    async with ArchiveStorage(tmp_path, policy=DuplicatePolicy.REPLACE) as storage:
+    async with open_storage(tmp_path, policy=DuplicatePolicy.REPLACE) as storage:
         filling = asyncio.gather(*(fill(storage, number) for number in range(8)))
         checks = 0
         while not filling.done():
@@ -162,6 +165,7 @@ async def test_a_running_archive_is_not_accused(tmp_path: Path) -> None:
     assert checks > 1
 
 
+@on_both
 def test_what_a_killed_process_left_is_named_as_such(tmp_path: Path) -> None:
     with CrashServer() as server:
         batches = [[(ONE, False)], [(TWO, True), (Sample(3), False)]]

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from support.objects import Sample, chunks_of, stream
+from support.places import open_storage
 from support.stored import contents, files_below, findings
 from tomowire.errors import StoreFailed
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.incoming import DuplicatePolicy, Outcome, Stored
 from tomowire.server.ingest import SMALL
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
+
+pytestmark = pytest.mark.usefixtures("each_index")
 
 KEEP, REPLACE, REJECT = DuplicatePolicy.KEEP, DuplicatePolicy.REPLACE, DuplicatePolicy.REJECT
 
@@ -41,7 +44,7 @@ async def test_the_same_object_again_is_success_and_one_copy(
     tmp_path: Path, policy: DuplicatePolicy, size: int
 ) -> None:
     sample = Sample(size=size)
-    async with ArchiveStorage(tmp_path, policy=policy) as storage:
+    async with open_storage(tmp_path, policy=policy) as storage:
         first = await receive(storage, sample)
         before = {path: (tmp_path / path).stat().st_mtime_ns for path in files_below(tmp_path)}
         again = await receive(storage, sample)
@@ -69,7 +72,7 @@ async def test_other_content_under_the_same_uid(
 ) -> None:
     first = Sample(size=size)
     second = replace(first, content="second", **changes)  # type: ignore[arg-type]
-    async with ArchiveStorage(tmp_path, policy=policy) as storage:
+    async with open_storage(tmp_path, policy=policy) as storage:
         assert outcome(await receive(storage, first)) is Outcome.STORED
         assert outcome(await receive(storage, second)) == expected
         assert contents(tmp_path) == {first.uid: (first, second)[kept].data_set}
@@ -83,7 +86,7 @@ async def test_other_content_under_the_same_uid(
 async def test_the_same_bytes_in_another_transfer_syntax_are_other_content(tmp_path: Path) -> None:
     # The scanner reads explicit VR under an implicit context: there are senders that get that wrong.
     sample = Sample()
-    async with ArchiveStorage(tmp_path, policy=REJECT) as storage:
+    async with open_storage(tmp_path, policy=REJECT) as storage:
         assert outcome(await receive(storage, sample)) is Outcome.STORED
         implicit = replace(sample, transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN)
         assert outcome(await receive(storage, implicit)) in (0x0111, 0xC000)
@@ -95,7 +98,7 @@ async def test_the_same_bytes_in_another_transfer_syntax_are_other_content(tmp_p
 async def test_all_at_once(tmp_path: Path, policy: DuplicatePolicy, size: int) -> None:
     """Forty versions of three objects, on as many associations: each object is one of its versions, whole."""
     versions = [Sample(number, content=f"version {version}", size=size) for version in range(40) for number in range(3)]
-    async with ArchiveStorage(tmp_path, policy=policy) as storage:
+    async with open_storage(tmp_path, policy=policy) as storage:
         results = await asyncio.gather(*(receive(storage, sample) for sample in versions))
         outcomes = [outcome(result) for result in results]
         assert outcomes.count(Outcome.STORED) == 3
@@ -112,7 +115,7 @@ async def test_all_at_once(tmp_path: Path, policy: DuplicatePolicy, size: int) -
 async def test_replaced_again_and_again_under_names_never_used_before(tmp_path: Path) -> None:
     names = []
     for start in range(3):
-        async with ArchiveStorage(tmp_path, policy=REPLACE) as storage:
+        async with open_storage(tmp_path, policy=REPLACE) as storage:
             for version in range(3):
                 last = Sample(content=f"{start}.{version}")
                 await receive(storage, last)
@@ -122,7 +125,7 @@ async def test_replaced_again_and_again_under_names_never_used_before(tmp_path: 
 
 
 async def test_whoever_reads_the_replaced_file_reads_it_to_the_end(tmp_path: Path) -> None:
-    async with ArchiveStorage(tmp_path, policy=REPLACE) as storage:
+    async with open_storage(tmp_path, policy=REPLACE) as storage:
         first = await receive(storage, Sample())
         assert isinstance(first, Stored)
         with (tmp_path / first.path).open("rb") as file:
@@ -131,7 +134,7 @@ async def test_whoever_reads_the_replaced_file_reads_it_to_the_end(tmp_path: Pat
 
 
 async def test_a_file_that_the_index_does_not_know_is_never_written_over(tmp_path: Path) -> None:
-    async with ArchiveStorage(tmp_path) as storage:
+    async with open_storage(tmp_path) as storage:
         first = await receive(storage, Sample())
         assert isinstance(first, Stored)
         foreign = tmp_path / first.path.replace(Sample().uid, Sample(2).uid)
@@ -155,7 +158,7 @@ async def test_an_object_whose_file_is_lost_is_stored_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = Sample(size=size)
-    async with ArchiveStorage(tmp_path, policy=policy) as storage:
+    async with open_storage(tmp_path, policy=policy) as storage:
         stored = await receive(storage, first)
         assert isinstance(stored, Stored)
         if left is None:
@@ -173,7 +176,7 @@ async def test_an_object_whose_file_is_lost_is_stored_anew(
 
 
 async def test_a_folder_that_is_lost_is_made_anew(tmp_path: Path) -> None:
-    async with ArchiveStorage(tmp_path) as storage:
+    async with open_storage(tmp_path) as storage:
         await receive(storage, Sample())
         shutil.rmtree(tmp_path / "objects")
         (tmp_path / "objects").mkdir()

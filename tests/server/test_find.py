@@ -20,10 +20,9 @@ from tomowire.aio.association import Association
 from tomowire.aio.responses import responses
 from tomowire.server.app import Archive, Settings
 from tomowire.server.find import ArchiveFind
+from tomowire.server.index.backend import backend_for
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import NewRow
-from tomowire.server.index.sqlite_reader import SqliteSource
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.services.find_scp import FindRequest
 from tomowire.services.identifiers import decode, encode
 from tomowire.services.models import querying
@@ -43,20 +42,26 @@ def identifier(level: Level | str, **keys: Any) -> Dataset:
 
 
 @contextlib.asynccontextmanager
-async def associated(root: Path) -> AsyncIterator[Association]:
+async def associated(root: Path, index_url: str | None) -> AsyncIterator[Association]:
     """An association with an archive over `root`, with a context for each model."""
     contexts = [*map(querying, Model), *storage("Secondary Capture Image Storage")]
     async with (
-        Archive(Settings(root, port=0)) as archive,
+        Archive(Settings(root, port=0, index_url=index_url)) as archive,
         associate(f"TOMOWIRE@127.0.0.1:{archive.port}", contexts) as association,
     ):
         yield association
 
 
 @pytest.fixture
-async def association(no_leaks: None, tmp_path: Path) -> AsyncIterator[Association]:
-    await fill(tmp_path, small_hospital())
-    async with associated(tmp_path) as association:
+def postgres_url(emptied_postgres_url: str) -> str:
+    """These tests leave nothing but objects in a database."""
+    return emptied_postgres_url
+
+
+@pytest.fixture
+async def association(no_leaks: None, tmp_path: Path, index_url: str | None) -> AsyncIterator[Association]:
+    await fill(tmp_path, small_hospital(), index_url=index_url)
+    async with associated(tmp_path, index_url) as association:
         yield association
 
 
@@ -198,10 +203,10 @@ async def test_what_got_success_is_found(association: Association, tmp_path: Pat
     assert len(await found(association, query)) == 1
 
 
-def index_many(root: Path, count: int, comments: str = "") -> None:
+def index_many(root: Path, index_url: str | None, count: int, comments: str = "") -> None:
     """Instances of one series in the index of an archive; files there are none."""
     overrides = {0x00104000: ("LT", comments)} if comments else {}
-    with contextlib.closing(SqliteWriter.open(root / "index.sqlite", fsync=False)) as index:
+    with contextlib.closing(backend_for(index_url, root, fsync=False).open_writer()) as index:
         records = (Sample(number, overrides=overrides).record for number in range(count))
         index.insert(1, [NewRow(record, 1, 300, 1000, b"", 0, "MODALITY") for record in records])
 
@@ -212,10 +217,10 @@ IMAGES = identifier(
 
 
 @pytest.fixture
-async def large(no_leaks: None, tmp_path: Path) -> AsyncIterator[Association]:
-    await fill(tmp_path, [])
-    index_many(tmp_path, 5000)
-    async with associated(tmp_path) as association:
+async def large(no_leaks: None, tmp_path: Path, index_url: str | None) -> AsyncIterator[Association]:
+    await fill(tmp_path, [], index_url=index_url)
+    index_many(tmp_path, index_url, 5000)
+    async with associated(tmp_path, index_url) as association:
         yield association
 
 
@@ -239,14 +244,17 @@ async def test_cancelled_it_ends_at_once_and_the_association_is_of_use(large: As
     assert len(await found(large, identifier(Level.STUDY, StudyInstanceUID=""))) == 1
 
 
-async def test_a_peer_that_reads_slowly_can_still_cancel(no_leaks: None, tmp_path: Path) -> None:
+async def test_a_peer_that_reads_slowly_can_still_cancel(no_leaks: None, tmp_path: Path, index_url: str | None) -> None:
     """PS3.4 C.4.1.3.2: FE00, and on the way there whole responses only. There are 100 MB of answers, and few are ahead of it."""
-    await fill(tmp_path, [])
-    index_many(tmp_path, 5000, comments="x" * 20_000)
+    await fill(tmp_path, [], index_url=index_url)
+    index_many(tmp_path, index_url, 5000, comments="x" * 20_000)
     context = PresentationContextRQ(1, Model.STUDY_ROOT.find, (IMPLICIT_VR_LITTLE_ENDIAN,))
     query = identifier(Level.IMAGE, **{each.keyword: each.value for each in IMAGES}, PatientComments="")
     request = CFindRQ(message_id=7, affected_sop_class_uid=Model.STUDY_ROOT.find)
-    async with Archive(Settings(tmp_path, port=0)) as archive, await RawPeer.connect(archive.port) as peer:
+    async with (
+        Archive(Settings(tmp_path, port=0, index_url=index_url)) as archive,
+        await RawPeer.connect(archive.port) as peer,
+    ):
         await peer.associate(associate_rq(context, called="TOMOWIRE"))
         await peer.send(message_pdus(1, request, encode(query, IMPLICIT_VR_LITTLE_ENDIAN)))
         before = [await peer.read_message() for _ in range(200)]
@@ -273,7 +281,7 @@ def request_for(query: Dataset) -> FindRequest:
 
 
 async def test_the_index_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    readers = IndexReaders(SqliteSource(tmp_path / "missing"))
+    readers = IndexReaders(backend_for(None, tmp_path / "missing"))
     try:
         with pytest.raises(QueryFailed) as caught:
             await anext(aiter(ArchiveFind(readers, "TOMOWIRE").answer(request_for(identifier(Level.STUDY)))))
@@ -283,10 +291,12 @@ async def test_the_index_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: 
         await readers.close()
 
 
-async def test_the_first_answer_does_not_wait_for_the_others(no_leaks: None, tmp_path: Path) -> None:
-    await fill(tmp_path, [])
-    index_many(tmp_path, 1000)
-    readers = IndexReaders(SqliteSource(tmp_path / "index.sqlite"))
+async def test_the_first_answer_does_not_wait_for_the_others(
+    no_leaks: None, tmp_path: Path, index_url: str | None
+) -> None:
+    await fill(tmp_path, [], index_url=index_url)
+    index_many(tmp_path, index_url, 1000)
+    readers = IndexReaders(backend_for(index_url, tmp_path))
     sizes: Sequence[int] = [
         len(answers.identifiers) async for answers in ArchiveFind(readers, "TOMOWIRE").answer(request_for(IMAGES))
     ]
@@ -295,13 +305,13 @@ async def test_the_first_answer_does_not_wait_for_the_others(no_leaks: None, tmp
 
 
 async def test_queries_whose_answers_nobody_takes_leave_room_for_others(
-    no_leaks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_leaks: None, tmp_path: Path, index_url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a connection to the index, and files open for it."""
     monkeypatch.setattr("tomowire.server.find._PATIENCE", 0.05)
-    await fill(tmp_path, [])
-    index_many(tmp_path, 100)
-    readers = IndexReaders(SqliteSource(tmp_path / "index.sqlite"))
+    await fill(tmp_path, [], index_url=index_url)
+    index_many(tmp_path, index_url, 100)
+    readers = IndexReaders(backend_for(index_url, tmp_path))
     archive = ArchiveFind(readers, "TOMOWIRE")
     one, other = request_for(IMAGES), request_for(IMAGES)
     async with contextlib.AsyncExitStack() as stack:

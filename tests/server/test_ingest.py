@@ -14,6 +14,7 @@ import pytest
 import xxhash
 
 from support.objects import SECONDARY_CAPTURE, Sample, chunks_of, stream
+from support.places import lose_index, open_storage
 from support.stored import contents, files_below, findings
 from tomowire.aio.blocks import Block, BlockPool
 from tomowire.aio.streams import Chunk
@@ -38,8 +39,8 @@ ways = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def storage(tmp_path: Path, no_leaks: None) -> AsyncIterator[ArchiveStorage]:
-    async with ArchiveStorage(tmp_path) as opened:
+async def storage(each_index: str, tmp_path: Path, no_leaks: None) -> AsyncIterator[ArchiveStorage]:
+    async with open_storage(tmp_path) as opened:
         yield opened
 
 
@@ -284,8 +285,8 @@ async def test_the_checksum_is_the_xxh3_of_the_data_set(storage: ArchiveStorage,
     assert stored.checksum == xxhash.xxh3_128_digest(sample.data_set)
 
 
-async def test_closing_stores_what_is_waiting(tmp_path: Path, no_leaks: None) -> None:
-    async with ArchiveStorage(tmp_path) as storage:
+async def test_closing_stores_what_is_waiting(each_index: str, tmp_path: Path, no_leaks: None) -> None:
+    async with open_storage(tmp_path) as storage:
         tasks = [asyncio.create_task(receive(storage, Sample(n))) for n in range(50)]
         await asyncio.sleep(0)
     assert len(contents(tmp_path)) == 50
@@ -297,16 +298,16 @@ async def test_closing_stores_what_is_waiting(tmp_path: Path, no_leaks: None) ->
 
 async def test_one_directory_has_one_archive(storage: ArchiveStorage) -> None:
     with pytest.raises(UsageError, match="in use"):
-        async with ArchiveStorage(storage.root):
+        async with open_storage(storage.root):
             pass
     assert (await receive(storage, Sample())).is_new
 
 
-async def test_objects_without_an_index_are_not_begun_anew(tmp_path: Path, no_leaks: None) -> None:
-    async with ArchiveStorage(tmp_path) as storage:
+async def test_objects_without_an_index_are_not_begun_anew(each_index: str, tmp_path: Path, no_leaks: None) -> None:
+    async with open_storage(tmp_path) as storage:
         await receive(storage, Sample())
-    (tmp_path / "index.sqlite").unlink()
+    lose_index(tmp_path)
     with pytest.raises(UsageError, match="db reindex"):
-        async with ArchiveStorage(tmp_path):
+        async with open_storage(tmp_path):
             pass
     assert len(files_below(tmp_path)) == 1

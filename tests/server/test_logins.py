@@ -71,6 +71,17 @@ def test_who_is_right_begins_again(failed: FailedLogins) -> None:
     assert failed.seconds_to_wait(HERE, "jo") == 60
 
 
+def test_nobody_keeps_a_user_out_of_where_it_has_been_in(failed: FailedLogins) -> None:
+    failed.succeeded(HERE, "jo")
+    for number in range(10):
+        failed.failed(f"198.51.100.{number}", "jo")
+    assert failed.seconds_to_wait(HERE, "jo") == 0
+    assert failed.seconds_to_wait(THERE, "jo") == 60
+    for _ in range(3):
+        failed.failed(HERE, "jo")
+    assert failed.seconds_to_wait(HERE, "jo") == 60, "who is there may not try for ever either"
+
+
 def test_one_s_own_password_does_not_help_to_guess_that_of_another(failed: FailedLogins) -> None:
     for _ in range(3):
         failed.failed(HERE, "admin")
@@ -104,8 +115,10 @@ def test_it_remembers_no_more_than_it_is_told(clock: Clock) -> None:
     assert len(failed._addresses._times) == len(failed._users._times) == 100
     assert failed.seconds_to_wait("10.0.3.231", None) == 60
     assert failed.seconds_to_wait("10.0.0.0", "user0") == 0
-    for _ in range(1000):
+    for number in range(1000):
         failed.failed(HERE)
+        failed.succeeded(THERE, f"user{number}")
+    assert len(failed._at_home) == 100
     assert [len(times) for times in failed._addresses._times.values()] == [1] * 100
 
 
@@ -117,15 +130,19 @@ def test_whatever_happens_nobody_fails_more_often_than_the_limit(events: list[tu
     clock = Clock()
     failed = FailedLogins(3, 60.0, clock=clock)
     account: dict[str, list[float]] = defaultdict(list)
+    at_home = set()
     for seconds, address, user, is_right in events:
         clock.now += seconds
         keys = (f"address {address}", f"user {user}")
-        recent = [sorted(account[key])[-3:] for key in keys]
+        counting = keys[:1] if (address, user) in at_home else keys
+        recent = [sorted(account[key])[-3:] for key in counting]
         waits = [times[0] + 60 - clock.now for times in recent if len(times) == 3]
         expected = max([0.0, *waits])
         assert failed.seconds_to_wait(address, user) == expected
         if expected:
             continue
+        if is_right:
+            at_home.add((address, user))
         for key in keys:
             if is_right:
                 account[key].clear()
@@ -179,7 +196,7 @@ async def test_who_has_failed_too_often_is_not_looked_at_even_with_the_right_pas
     for address in (HERE, THERE):
         with pytest.raises(TooManyLogins) as too_many:
             await logins.by_password("jo", "right", address)
-        assert too_many.value.seconds == 60
+        assert too_many.value.seconds == 60, address
     assert door.looked_at == 4
     clock.now += 60
     assert await logins.by_password("jo", "right", HERE) == JO

@@ -35,6 +35,7 @@ def test_the_addresses_of_a_host() -> None:
     assert addresses_of("localhost") in ({"127.0.0.1"}, {"::1"}, {"127.0.0.1", "::1"})
     assert addresses_of("nowhere.invalid") == frozenset()
     assert addresses_of("x" * 64 + ".example") == frozenset()
+    assert addresses_of("a\0b") == frozenset()
 
 
 async def test_a_host_that_has_moved_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,40 +16,40 @@ import pytest
 from support.crashes import CrashServer
 from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
+from support.places import columns, lose_index, open_storage, reindex, select, upgrade
 from support.stored import contents, findings
 from tomowire.errors import UsageError
-from tomowire.server.archive import ArchiveStorage
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.incoming import DuplicatePolicy
-from tomowire.server.reindex import reindex
-from tomowire.server.upgrade import upgrade
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+on_both = pytest.mark.usefixtures("each_index")
 
 SAMPLES = [Sample(n, series=n % 3, study=n % 2, size=64 if n % 4 else 200_000) for n in range(12)]
 
 
 async def store(root: Path, *samples: Sample, policy: DuplicatePolicy = DuplicatePolicy.KEEP) -> None:
-    async with ArchiveStorage(root, policy=policy) as storage:
+    async with open_storage(root, policy=policy) as storage:
         for sample in samples:
             await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if "each_index" in request.fixturenames:
+        request.getfixturevalue("each_index")
     asyncio.run(store(tmp_path, *SAMPLES))
     return tmp_path
 
 
 def rows(root: Path) -> list[list[tuple[object, ...]]]:
     """Everything in the index but keys and times."""
-    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
-        found = []
-        for table in ("patients", "studies", "series", "instances"):
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-            kept = ", ".join(name for name in columns if not name.endswith("_key") and name != "received_at")
-            found.append(sorted(connection.execute(f"SELECT {kept} FROM {table}").fetchall(), key=repr))
-        return found
+    found = []
+    for table in ("patients", "studies", "series", "instances"):
+        kept = [f'"{name}"' for name in columns(root, table) if not name.endswith("_key") and name != "received_at"]
+        found.append(sorted(select(root, f"SELECT {', '.join(sorted(kept))} FROM {table}"), key=repr))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,7 @@ def test_the_index_is_what_it_was(root: Path, lose: Callable[[Path], None]) -> N
     assert len(contents(root)) == len(SAMPLES) + 1
 
 
+@on_both
 def test_what_cannot_be_indexed_is_reported_and_left(root: Path) -> None:
     first, second, third = (path_of(sample) for sample in SAMPLES[1:4])
     os.truncate(root / first, 500)
@@ -99,6 +100,7 @@ def test_what_cannot_be_indexed_is_reported_and_left(root: Path) -> None:
     assert all((root / finding.path).exists() for finding in found if finding.path != third)
 
 
+@on_both
 def test_a_changed_file_goes_on_being_found(root: Path) -> None:
     damaged, renamed = path_of(SAMPLES[3]), path_of(SAMPLES[5])
     data = bytearray((root / damaged).read_bytes())
@@ -115,12 +117,13 @@ def test_a_changed_file_goes_on_being_found(root: Path) -> None:
         assert reindex(root, report=found.append) == len(SAMPLES)
         assert {finding.path: finding.kind for finding in found} == expected
         assert {finding.path: finding.kind for finding in findings(root)} == expected
-    (root / "index.sqlite").unlink()  # nothing knows any more what was received
+    lose_index(root)  # nothing knows any more what was received
     found = []
     assert reindex(root, report=found.append) == len(SAMPLES)
     assert (found, findings(root)) == ([], [])
 
 
+@on_both
 def test_a_lost_file_is_reported_once(root: Path) -> None:
     lost = path_of(SAMPLES[3])
     (root / lost).unlink()
@@ -160,6 +163,7 @@ def test_the_log_of_the_old_index_is_not_played_into_the_new_one(tmp_path: Path)
     assert findings(root) == []
 
 
+@on_both
 @pytest.mark.parametrize("order", [1, -1])
 async def test_of_two_files_of_one_object_the_later_is_indexed(tmp_path: Path, order: int) -> None:
     one = Sample(1)
@@ -172,13 +176,14 @@ async def test_of_two_files_of_one_object_the_later_is_indexed(tmp_path: Path, o
     for number, path in enumerate(paths[::order]):
         os.utime(tmp_path / path, (1_000_000 + number, 1_000_000 + number))
     found: list[Finding] = []
-    (tmp_path / "index.sqlite").unlink()
+    lose_index(tmp_path)
     assert reindex(tmp_path, report=found.append) == 1
     winner = (one, other)[::order][1]
     assert contents(tmp_path) == {one.uid: winner.data_set}
     assert [(finding.kind, finding.path) for finding in found] == [(FindingKind.DUPLICATE, paths[::order][0])]
 
 
+@on_both
 @pytest.mark.parametrize("order", [1, -1])
 async def test_of_two_files_in_one_folder_the_later_is_known_by_its_name(tmp_path: Path, order: int) -> None:
     """As after a restore: the times say nothing any more."""
@@ -192,24 +197,25 @@ async def test_of_two_files_in_one_folder_the_later_is_known_by_its_name(tmp_pat
     paths = [ObjectName(each.study_uid, each.series_uid, each.uid, n).path for n, each in enumerate(versions)]
     for number, path in enumerate(paths[::order]):
         os.utime(root / path, (1_000_000 + number, 1_000_000 + number))
-    (root / "index.sqlite").unlink()
+    lose_index(root)
     assert reindex(root) == 1
     assert contents(root) == {versions[-1].uid: versions[-1].data_set}
 
 
 def contents_paths(root: Path) -> Iterator[str]:
-    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
-        for study, series, instance, generation in connection.execute(
-            "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, generation FROM instances"
-            " JOIN series USING (series_key) JOIN studies USING (study_key)"
-        ):
-            yield ObjectName(study, series, instance, generation).path
+    for study, series, instance, generation in select(
+        root,
+        "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, generation FROM instances"
+        " JOIN series USING (series_key) JOIN studies USING (study_key)",
+    ):
+        yield ObjectName(study, series, instance, generation).path
 
 
 def path_of(sample: Sample) -> str:
     return ObjectName(sample.study_uid, sample.series_uid, sample.uid).path
 
 
+@on_both
 def test_what_was_not_stored_when_the_process_was_killed_is_not_indexed(tmp_path: Path) -> None:
     batches = [[(Sample(1), False)], [(Sample(2), False), (Sample(3), True)]]
     with CrashServer() as server:
@@ -246,6 +252,7 @@ def rows_after_a_start(server: CrashServer, root: Path) -> list[list[tuple[objec
     return rows(root)
 
 
+@on_both
 def test_an_archive_in_use_is_not_touched(root: Path) -> None:
     with DataDirectory.open(root):
         for work in (reindex, upgrade):
@@ -266,6 +273,7 @@ def test_progress_ends_at_the_total(root: Path) -> None:
     assert seen[-1] == (len(SAMPLES), len(SAMPLES))
 
 
+@on_both
 def test_upgrading_what_is_current_changes_nothing(root: Path) -> None:
     before = rows(root)
     old, new = upgrade(root)

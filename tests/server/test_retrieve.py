@@ -39,10 +39,9 @@ from tomowire.protocol.negotiation import ProposedContext
 from tomowire.server.app import Archive, Settings
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.incoming import DuplicatePolicy
+from tomowire.server.index.backend import backend_for
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import NewRow
-from tomowire.server.index.sqlite_reader import SqliteSource
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.nodes import Node
 from tomowire.server.retrieve import ArchiveRetrieve
 from tomowire.services.dicom_file import DicomFile, inspect
@@ -107,9 +106,16 @@ async def located(files: AsyncIterator[Sequence[DicomFile]]) -> list[DicomFile]:
 
 
 @pytest.fixture
-async def hospital(no_leaks: None, tmp_path: Path) -> AsyncIterator[ArchiveStorage]:
-    await fill(tmp_path, small_hospital())
-    async with ArchiveStorage(tmp_path, policy=DuplicatePolicy.REPLACE, fsync=False) as storage:
+def postgres_url(emptied_postgres_url: str) -> str:
+    """These tests leave nothing but objects in a database."""
+    return emptied_postgres_url
+
+
+@pytest.fixture
+async def hospital(no_leaks: None, tmp_path: Path, index_url: str | None) -> AsyncIterator[ArchiveStorage]:
+    await fill(tmp_path, small_hospital(), index_url=index_url)
+    policy = DuplicatePolicy.REPLACE
+    async with ArchiveStorage(tmp_path, policy=policy, fsync=False, index_url=index_url) as storage:
         yield storage
 
 
@@ -198,16 +204,16 @@ async def test_an_object_that_is_removed_meanwhile_still_counts(
 
 @contextlib.asynccontextmanager
 async def removed(storage: ArchiveStorage, uid: str) -> AsyncIterator[None]:
-    import sqlite3
+    from tomowire.server.index.schema import instances
 
-    with contextlib.closing(sqlite3.connect(storage.root / "index.sqlite", isolation_level=None)) as connection:
-        connection.execute("DELETE FROM instances WHERE sop_instance_uid = ?", (uid,))
+    gone = instances.delete().where(instances.c.sop_instance_uid == uid)
+    await storage.records.write(lambda connection: connection.execute(gone))
     yield
 
 
 async def test_an_index_that_cannot_be_used(no_leaks: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """PS3.4 Table C.4-2: A701H, out of resources, unable to calculate number of matches."""
-    readers = IndexReaders(SqliteSource(tmp_path / "missing"))
+    readers = IndexReaders(backend_for(None, tmp_path / "missing"))
     try:
         with pytest.raises(RetrieveFailed) as failed:
             await ArchiveRetrieve(readers, tmp_path, {}, "TOMOWIRE").objects(
@@ -219,6 +225,7 @@ async def test_an_index_that_cannot_be_used(no_leaks: None, tmp_path: Path, capl
         await readers.close()
 
 
+@pytest.mark.parametrize("index_url", ["sqlite"], indirect=True)
 async def test_an_index_that_is_lost_meanwhile(hospital: ArchiveStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     retrieval = await retrieving(hospital).objects(request_for(one_of(Model.STUDY_ROOT, Level.SERIES)))
     (hospital.root / "index.sqlite").rename(hospital.root / "moved")
@@ -232,13 +239,13 @@ async def test_an_index_that_is_lost_meanwhile(hospital: ArchiveStorage, monkeyp
     assert {file.sop_instance_uid for file in files} == {Sample(number).uid for number in (1, 2, 3)}
 
 
-async def test_many_objects_take_little_memory(no_leaks: None, tmp_path: Path) -> None:
+async def test_many_objects_take_little_memory(no_leaks: None, tmp_path: Path, index_url: str | None) -> None:
     """Ten thousand UIDs as text would take a megabyte."""
-    await fill(tmp_path, [])
-    with contextlib.closing(SqliteWriter.open(tmp_path / "index.sqlite", fsync=False)) as index:
+    await fill(tmp_path, [], index_url=index_url)
+    with contextlib.closing(backend_for(index_url, tmp_path, fsync=False).open_writer()) as index:
         records = (Sample(number).record for number in range(10_001))
         index.insert(1, [NewRow(record, 0, 300, 1000, b"", 0, "MODALITY") for record in records])
-    async with ArchiveStorage(tmp_path, fsync=False) as storage:
+    async with ArchiveStorage(tmp_path, fsync=False, index_url=index_url) as storage:
         archive = retrieving(storage)
         request = request_for(identifier(Level.STUDY, StudyInstanceUID=Sample().study_uid))
         await archive.objects(request)  # what is imported and cached stays
@@ -336,8 +343,8 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(no_leaks: None, tmp_path: Path) -> AsyncIterator[Scene]:
-    await fill(tmp_path, small_hospital())
+async def scene(no_leaks: None, tmp_path: Path, index_url: str | None) -> AsyncIterator[Scene]:
+    await fill(tmp_path, small_hospital(), index_url=index_url)
     got, moved = Receiver(), Receiver()
     originators: list[tuple[str | None, int | None, str]] = []
 
@@ -360,7 +367,7 @@ async def scene(no_leaks: None, tmp_path: Path) -> AsyncIterator[Scene]:
         got.server = moved.server = server
         nodes = (Node("RECEIVER", LOOPBACK, server.port), Node("NOBODY", LOOPBACK, free_port()))
         async with (
-            Archive(Settings(tmp_path, port=0, nodes=nodes)) as archive,
+            Archive(Settings(tmp_path, port=0, nodes=nodes, index_url=index_url)) as archive,
             associate(
                 f"TOMOWIRE@{LOOPBACK}:{archive.port}", contexts, aet="TESTER", services=[Storage(got.keep)]
             ) as association,

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from tomowire.errors import LastAdministrator, TooManyLogins, UnknownUser, UsageError, UserExists
+from tomowire.errors import IndexUnavailable, LastAdministrator, TooManyLogins, UnknownUser, UsageError, UserExists
 from tomowire.server import passwords as passwords_module
 from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.index.administration import tokens
@@ -154,6 +154,20 @@ async def test_a_hash_of_another_cost_is_made_anew_when_its_password_is_known(us
         assert await costly.by_password("jo", PASSWORD) is not None
     assert (await rows(records, user_table))[0]["password_hash"].startswith("$argon2id$v=19$m=128,t=2,")
     assert await users.by_password("jo", PASSWORD) is not None
+
+
+async def test_who_is_right_is_let_in_also_when_nothing_can_be_written(
+    users: Users, records: Records, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await users.add("jo", Role.READER, PASSWORD)
+
+    async def refuse(*_: object) -> None:
+        raise IndexUnavailable("read only")
+
+    async with Users(records, passwords=Passwords(Cost(time=2, memory=128, lanes=1))) as costly:
+        monkeypatch.setattr(records, "write", refuse)
+        assert await costly.by_password("jo", PASSWORD) is not None
+    assert "the password hash of jo was not made anew: read only" in caplog.text
 
 
 async def test_a_name_that_nobody_has_takes_as_much_argon2_as_one_that_somebody_has(

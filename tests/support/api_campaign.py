@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, STDOUT
@@ -69,6 +70,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    logging.getLogger("tomowire.http").setLevel(logging.DEBUG)
+    logging.getLogger("tomowire.http").addFilter(
+        lambda record: record.levelno >= logging.ERROR or bool(record.exc_info)
+    )
     with tempfile.TemporaryDirectory() as folder:
         status, output = asyncio.run(campaign(Path(folder), seconds=arguments.seconds, seed=arguments.seed))
     sys.stdout.write(output)

@@ -26,11 +26,10 @@ from tomowire.server.batch import BatchWriter
 from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy, NewObject, Stored
 from tomowire.server.index import sqlite_writer
+from tomowire.server.index.backend import backend_for
 from tomowire.server.index.deleting import Doomed
-from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.recovery import recover
 from tomowire.server.reindex import reindex
-from tomowire.server.swap import finish_swap
 from tomowire.services.models import Level
 
 STEPS = (
@@ -75,6 +74,18 @@ class Disk:
             return connection
 
         sqlite_writer.connect_writer = traced
+
+    def watch_postgres(self) -> None:
+        """Each exchange with the server is a step."""
+        from tomowire.server.index.postgres_connect import Connection
+
+        wait = Connection.wait
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self._step("sql", arguments)
+            return wait(*arguments, **options)
+
+        Connection.wait = counted  # type: ignore[method-assign]
 
     def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **options: Any) -> Any:
@@ -145,8 +156,10 @@ def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
     Without batches the index is rebuilt instead.
     """
     disk = Disk(job["step"], job["event"], links=job["links"])
+    if job["index_url"] is not None:
+        disk.watch_postgres()
     if job["batches"] is None:
-        reindex(Path(job["root"]), threads=1)
+        reindex(Path(job["root"]), index_url=job["index_url"], threads=1)
     else:
         with DataDirectory.open(Path(job["root"])) as directory:
             store(directory, job, tell)
@@ -154,8 +167,9 @@ def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
 
 
 def store(directory: DataDirectory, job: dict[str, Any], tell: Callable[[Any], None]) -> None:
-    finish_swap(directory)
-    with closing(SqliteWriter.open(directory.index_path)) as index:
+    backend = backend_for(job["index_url"], directory.root)
+    backend.settle(directory)
+    with closing(backend.open_writer()) as index:
         recover(directory, index)
         with closing(BatchWriter(directory, index, policy=DuplicatePolicy(job["policy"]))) as writer:
             for batch in job["batches"]:

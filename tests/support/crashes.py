@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from support.objects import Sample
+from support.places import index_url_of
 from tomowire.server.incoming import DuplicatePolicy
 
 NEVER = 0
@@ -88,7 +89,9 @@ class CrashServer:
     def _run(self, root: Path, step: int, event: str, job: dict[str, object]) -> Run:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"root": str(root), "step": step, "event": event, **job}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"root": str(root), "index_url": index_url_of(root), "step": step, "event": event, **job}) + "\n"
+        )
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         assert answer["status"] <= (1 if event == "error" else 0), "the process failed: see its standard error"

@@ -57,9 +57,10 @@ def postgres_programs() -> Path:
 class Cluster:
     """A server; its databases are given out by number."""
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, port: int, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.port = port
         self.folder = folder
+        self._process = process
         self._numbers = itertools.count(1)
         self._has_template = False
 
@@ -86,6 +87,12 @@ class Cluster:
     def drop(self, name: str) -> None:
         """Remove a database, whoever uses it."""
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def stop(self) -> None:
+        """End the server at once, as a power cut does. `running` starts it again."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
 
     def _create(self, name: str, template: str) -> None:
         # A collation in which "a" is before "B" and punctuation counts little: what an operator may have.
@@ -121,14 +128,12 @@ def running(programs: Path, folder: Path, port: int, **settings: object) -> Iter
             cwd=folder,
             **_identity(folder),
         )
+    found = Cluster(port, folder, process)
     try:
-        found = Cluster(port, folder)
         _wait_until_ready(found, process)
         yield found
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
+        found.stop()
 
 
 def _initialize(programs: Path, folder: Path, identity: dict[str, Any]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tomowire.server.check import check
+from support.places import check, index_url_of
 from tomowire.server.findings import Finding
-from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.index.backend import backend_for
 
 
 def contents(root: Path) -> dict[str, bytes]:
     """SOP Instance UID -> data set, for all that the index knows."""
-    with SqliteReader.open(root / "index.sqlite") as reader:
+    with backend_for(index_url_of(root), root).open_reader() as reader:
         return {
             row.name.sop_instance_uid: (root / row.name.path).read_bytes()[row.header_size :]
             for row in reader.objects()

@@ -18,7 +18,7 @@ def basic(name: str, password: str) -> dict[str, str]:
 
 async def test_a_password_and_a_token(tmp_path: Path) -> None:
     async with web(tmp_path, filled=False) as running:
-        await running.archive.users.add("jörg@example.org".replace("ö", "oe"), Role.READER, PASSWORD)
+        await running.archive.users.add("joerg@example.org", Role.READER, PASSWORD)
         answer = await running.nobody.get("/api/me", headers=basic("joerg@example.org", PASSWORD))
         assert answer.json() == {"name": "joerg@example.org", "role": "reader"}
         assert (await running.administrator.get("/api/me")).json()["role"] == "administrator"
@@ -39,27 +39,27 @@ async def test_who_gives_none_is_told_which_there_are(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        "",
-        "Basic",
-        "Basic !!!",
-        "Basic " + base64.b64encode(b"no colon").decode(),
-        "Basic " + base64.b64encode(b":nobody").decode(),
-        "Basic " + base64.b64encode(b"\xff\xfe:x").decode(),
-        "Basic " + base64.b64encode(b"a\0b:x").decode(),
-        "Basic " + base64.b64encode(b"jane:" + b"x" * 5000).decode(),
-        "Bearer " + "x" * 9000,
-        "Bearer tw_000000000000_" + "A" * 43,
-        "Digest username=jane",
-    ],
-)
-async def test_what_is_no_login(tmp_path: Path, given: str) -> None:
-    async with web(tmp_path, filled=False) as running:
-        answer = await running.nobody.get("/api/status", headers={"Authorization": given})
-        assert answer.status_code == 401
-        assert "WWW-Authenticate" in answer.headers
+NO_LOGINS = [
+    "",
+    "Basic",
+    "Basic !!!",
+    "Basic " + base64.b64encode(b"no colon").decode(),
+    "Basic " + base64.b64encode(b":nobody").decode(),
+    "Basic " + base64.b64encode(b"\xff\xfe:x").decode(),
+    "Basic " + base64.b64encode(b"a\0b:x").decode(),
+    "Basic " + base64.b64encode(b"jane:" + b"x" * 5000).decode(),
+    "Bearer " + "x" * 9000,
+    "Bearer tw_000000000000_" + "A" * 43,
+    "Digest username=jane",
+]
+
+
+async def test_what_is_no_login(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False, failed_logins=100) as running:
+        for given in NO_LOGINS:
+            answer = await running.nobody.get("/api/status", headers={"Authorization": given})
+            assert answer.status_code == 401, given
+            assert "WWW-Authenticate" in answer.headers
 
 
 async def test_too_many_that_fail(tmp_path: Path) -> None:
@@ -76,13 +76,13 @@ async def test_too_many_that_fail(tmp_path: Path) -> None:
         assert (await running.administrator.get("/api/me")).status_code == 200, "a token is not guessed"
 
 
-@pytest.mark.parametrize("path", ["/api/status", "/metrics", "/api/openapi.json", "/nothing"])
-async def test_without_users_on_this_machine_nobody_has_to(tmp_path: Path, path: str) -> None:
+async def test_without_users_on_this_machine_nobody_has_to(tmp_path: Path) -> None:
+    paths = ("/api/status", "/metrics", "/api/openapi.json", "/nothing")
     async with web(tmp_path, users=False, filled=False) as running:
-        assert (await running.nobody.get(path)).status_code in (200, 404)
+        assert [(await running.nobody.get(path)).status_code for path in paths] == [200, 200, 200, 404]
         # Once there is a user, everybody has to.
-        await running.archive.users.add("jane", Role.ADMINISTRATOR, PASSWORD)
-        assert (await running.nobody.get(path)).status_code == 401
+        await running.archive.users.add("jane", Role.ADMINISTRATOR)
+        assert {(await running.nobody.get(path)).status_code for path in paths} == {401}
         assert (await running.nobody.get("/healthz")).status_code == 200
 
 
@@ -110,16 +110,13 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("headers", FOREIGN, ids=str)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_without_a_login_pages_from_elsewhere_are_refused(
-    tmp_path: Path, headers: dict[str, str], method: str
-) -> None:
+async def test_without_a_login_pages_from_elsewhere_are_refused(tmp_path: Path) -> None:
     async with web(tmp_path, users=False, filled=False) as running:
-        answer = await running.nobody.request(method, "/api/shutdown", headers=headers)
-        assert answer.status_code == 403
+        for headers in FOREIGN:
+            assert (await running.nobody.get("/api/status", headers=headers)).status_code == 403, headers
+            assert (await running.nobody.post("/api/shutdown", headers=headers)).status_code == 403, headers
+            assert (await running.nobody.get("/healthz", headers=headers)).status_code == 200, headers
         assert running.events == []
-        assert (await running.nobody.get("/healthz", headers=headers)).status_code == 200
 
 
 async def test_a_browsers_own_page_and_a_name_that_was_given(tmp_path: Path) -> None:
@@ -132,13 +129,11 @@ async def test_a_browsers_own_page_and_a_name_that_was_given(tmp_path: Path) -> 
         assert (await running.nobody.get("/api/status", headers=localhost)).status_code == 200
 
 
-@pytest.mark.parametrize("headers", FOREIGN[3:], ids=str)
-async def test_what_changes_something_is_not_taken_from_a_foreign_page_login_or_not(
-    tmp_path: Path, headers: dict[str, str]
-) -> None:
+async def test_what_changes_something_is_not_taken_from_a_foreign_page_login_or_not(tmp_path: Path) -> None:
     """A browser sends a password that it knows with whatever page asks."""
     async with web(tmp_path, filled=False) as running:
-        assert (await running.administrator.post("/api/shutdown", headers=headers)).status_code == 403
+        for headers in FOREIGN[3:]:
+            assert (await running.administrator.post("/api/shutdown", headers=headers)).status_code == 403, headers
         assert running.events == []
 
 

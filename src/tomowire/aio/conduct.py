@@ -28,6 +28,7 @@ class Conduct:
     on_established: Callable[[Association], object] | None
     on_ended: Callable[[Association], object] | None
     on_rejected: Callable[[Association], object] | None
+    on_tls_failed: Callable[[str, str], object] | None
 
 
 ALLOWED: Final[Mapping[str, Check]] = {
@@ -39,5 +40,6 @@ ALLOWED: Final[Mapping[str, Check]] = {
     "on_established": function("the Association"),
     "on_ended": function("the Association"),
     "on_rejected": function("the Association"),
+    "on_tls_failed": function("the address of a peer, and why", may_be_async=False),
 }
 """What may be said of `Conduct`."""

@@ -77,6 +77,7 @@ def listen(
     on_established: Callable[[Association], object] | None = None,
     on_ended: Callable[[Association], object] | None = None,
     on_rejected: Callable[[Association], object] | None = None,
+    on_tls_failed: Callable[[str, str], object] | None = None,
     memory: int = DEFAULT_MEMORY,
     memory_wait: float = DEFAULT_MEMORY_WAIT,
     **options: Any,
@@ -99,7 +100,8 @@ def listen(
 
     `on_established` and `on_ended` are told of each association when it has begun, and when it is over and its last request is
     served; `association.end` says how. `on_rejected` is told of those that were rejected; `association.rejection` says why. They
-    may be asynchronous; then they run beside the association.
+    may be asynchronous; then they run beside the association. `on_tls_failed` is told `host:port` of a peer whose TLS handshake
+    failed, and why; it must not take long.
 
     `maximum_length` is the largest P-DATA-TF in bytes (0: no limit), `window` the number of requests a peer may have outstanding on
     one association if it asks for more than one (PS3.7 D.3.3.3; 0: no limit), as may this side if the peer lets it. Times are in
@@ -149,6 +151,7 @@ def listen(
         on_established=on_established,
         on_ended=on_ended,
         on_rejected=on_rejected,
+        on_tls_failed=on_tls_failed,
     )
     check(admission.ALLOWED, rules)
     check(conduct.ALLOWED, manners)

@@ -57,7 +57,7 @@ class Server:
         self._conduct = conduct
         self._budget = budget
         waiting = conduct.maximum_waiting_per_address
-        self._tls = _tls_acceptor(ssl, conduct.artim_timeout, waiting) if ssl is not None else None
+        self._tls = _tls_acceptor(ssl, conduct, waiting) if ssl is not None else None
         self._options = options
         self._server: asyncio.Server | None = None
         self._connections: dict[Association, None] = {}  # in the order in which they came
@@ -257,7 +257,7 @@ class Server:
         self._connections.pop(association, None)
 
 
-def _tls_acceptor(tls: SSLContext | TlsServer, timeout: float, maximum_per_address: int | None) -> TlsAcceptor:
+def _tls_acceptor(tls: SSLContext | TlsServer, conduct: Conduct, maximum_per_address: int | None) -> TlsAcceptor:
     from tomowire.aio.tls_acceptor import TlsAcceptor  # a program without TLS does not need it
 
-    return TlsAcceptor(tls, timeout, maximum_per_address)
+    return TlsAcceptor(tls, conduct.artim_timeout, maximum_per_address, conduct.on_tls_failed)

@@ -29,11 +29,18 @@ _MOST_HANDSHAKES: Final = 128
 class TlsAcceptor:
     """Shakes hands with those who connect, and hands those over with whom that went well. `timeout` is in seconds.
 
-    From one address there may be `maximum_per_address` of them; None is no limit of its own. Raises `UsageError` for an
-    `SSLContext` of the other side.
+    From one address there may be `maximum_per_address` of them; None is no limit of its own. `on_failed` is told the address of a
+    peer that has begun a handshake which failed, and why. Raises `UsageError` for an `SSLContext` of the other side.
     """
 
-    def __init__(self, tls: SSLContext | TlsServer, timeout: float, maximum_per_address: int | None = None) -> None:
+    def __init__(
+        self,
+        tls: SSLContext | TlsServer,
+        timeout: float,
+        maximum_per_address: int | None = None,
+        on_failed: Callable[[str, str], object] | None = None,
+    ) -> None:
+        self._on_failed = on_failed
         if isinstance(tls, SSLContext):
             check_side(tls, server_side=True)
         self._tls = tls
@@ -119,7 +126,10 @@ class TlsAcceptor:
                 return
             # Port scanners and health checks connect and go.
             level = logging.WARNING if handshake.first else logging.INFO
-            logger.log(level, "%s: %s", peer, why_acceptor(error, handshake.first))
+            why = why_acceptor(error, handshake.first)
+            logger.log(level, "%s: %s", peer, why)
+            if handshake.first and self._on_failed is not None:
+                self._on_failed(peer, why)
         except Exception as error:  # of an SSLContext of the caller's own, or a mistake here
             log_failure(logger, f"{peer}: the TLS handshake", error)
         else:

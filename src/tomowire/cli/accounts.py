@@ -73,7 +73,7 @@ def password_options(*, may_be_none: bool) -> Callable[[Callable[..., T]], Calla
             decorated = none(decorated)
         return click.option(
             "--password-file",
-            type=click.Path(dir_okay=False, allow_dash=True),
+            type=click.Path(exists=True, dir_okay=False, allow_dash=True),
             metavar="FILE",
             help="The password is the first line of FILE; - is standard input. Without this it is asked for.",
         )(decorated)
@@ -95,7 +95,7 @@ def _password(file: str | None) -> str:
     try:
         return content.decode("utf-8-sig").partition("\n")[0].removesuffix("\r")
     except UnicodeDecodeError:
-        raise UsageError("the password is not text in UTF-8") from None
+        raise click.UsageError("the password is not text in UTF-8") from None
 
 
 def with_users(settings: Settings, work: Callable[[Users], Awaitable[None]]) -> None:

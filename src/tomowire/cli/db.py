@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
-from tomowire.cli.configured import data_dir_option, settings_options
+from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
@@ -75,10 +75,10 @@ def check(settings: Settings, quick: bool, repair: bool, as_json: bool, verbose:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @json_option
 @verbose_option
-def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
+def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
     """Build the index again from the files, and put it in place of the old one at the end.
 
     The archive must not be running. Files that cannot be indexed are printed, and stay where they are (exit code 1).
@@ -86,11 +86,11 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
     from tomowire.server.reindex import reindex as rebuild
 
     set_up_logging(verbose)
-    findings = _Findings(data_dir, as_json=as_json)
+    findings = _Findings(settings.data_dir, as_json=as_json)
 
     def work() -> int:
         with findings, open_counter("indexing") as progress:
-            return rebuild(data_dir, report=findings.show, progress=progress)
+            return rebuild(settings.data_dir, index_url=settings.index_url, report=findings.show, progress=progress)
 
     count = _guarded(work)
     findings.end(indexed=count)
@@ -99,14 +99,14 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @verbose_option
-def upgrade(data_dir: Path, verbose: int) -> None:
+def upgrade(settings: Settings, verbose: int) -> None:
     """Bring the index of an older version up to date."""
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-    before, after = _guarded(lambda: migrate(data_dir))
+    before, after = _guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url))
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 

@@ -43,7 +43,7 @@ _OPTIONS: Final = (
         multiple=True,
         metavar="AET@HOST:PORT",
         help="A peer that C-MOVE may send to, and that may call; may be repeated. With ',associations=N' behind it N are opened at "
-        "once, with ',tls' it is called with TLS.",
+        "once, with ',tls' it is called with TLS, and ',may=echo+store' is all that it may do (query, retrieve, move-destination).",
     ),
     click.option("--node-tls-ca", type=PEM, help="Authorities to trust of nodes with ',tls', PEM. Default: --tls-ca."),
     click.option("--node-tls-cert", type=PEM, help="Certificate to show to them, PEM. Default: --tls-cert."),

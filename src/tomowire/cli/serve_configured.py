@@ -70,5 +70,6 @@ def _node(node: Node) -> dict[str, Any]:
         "port": node.port,
         "associations": node.associations,
         "tls": node.tls,
+        "may": sorted(node.may),
         **name,
     }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import StoreFailed
+from tomowire.errors import IndexUnavailable, StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
@@ -20,7 +20,6 @@ from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Change, ConfigurationChanged, Party
 from tomowire.server.audit.specific import teller_of
 from tomowire.server.changes import Reconfigured, compare
-from tomowire.server.deletions_told import told_to
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
@@ -110,7 +109,7 @@ class Archive:
             stack.callback(witness.close)
             self._measure(storage)
             self.deletion = storage.deletion
-            self.deletion.listeners.append(told_to(self.audit))
+            self.deletion.listeners.append(witness.deleted)
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
             await _load_certificates(settings)
@@ -125,6 +124,7 @@ class Archive:
                     on_established=witness.on_established,
                     on_ended=witness.on_ended,
                     on_rejected=witness.on_rejected,
+                    on_tls_failed=witness.on_tls_failed,
                     maximum_associations=settings.maximum_associations,
                     memory=settings.memory,
                     shutdown_grace=settings.shutdown_grace,
@@ -195,7 +195,10 @@ class Archive:
             await self._tell_audit(taken, report, by)
             if taken.logs.level != self.settings.logs.level:
                 set_level(taken.logs.level)
-            self.settings = taken
+            before, self.settings = self.settings, taken
+            with suppress(IndexUnavailable):  # then jobs wait for their time
+                for node in set(taken.nodes) - set(before.nodes):
+                    await self.jobs.node_changed(node.ae_title)
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
         if report.needs_restart:
@@ -257,6 +260,7 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
+            account_of=lambda job, node: self._witness.sending(node, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
@@ -266,12 +270,13 @@ class Archive:
         find = witness.find(ArchiveFind(storage.index, self.settings.ae_title).answer)
         get = Later([model.get for model in Model], self._get)
         move = Later([model.move for model in Model], self._move)
+        guarded = partial(Guarded, on_refused=witness.on_unauthorized)
         return [
-            Guarded(Right.ECHO, Measured(Verification(), served)),
-            Guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
-            Guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
-            Guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
-            Guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
+            guarded(Right.ECHO, Measured(Verification(), served)),
+            guarded(Right.STORE, Measured(Storage(self._keep, any_sop_class=self.settings.any_sop_class), served)),
+            guarded(Right.QUERY, Measured(Find(find, relational=True), served)),
+            guarded(Right.RETRIEVE, Measured(get, witness.on_retrieved)),
+            guarded(Right.RETRIEVE, Measured(move, witness.on_retrieved)),
         ]
 
     def _node(self, title: str) -> Node | None:
@@ -326,6 +331,7 @@ class Archive:
         storage.writer.on_commit = metrics.index_commits.observe
         metrics.watch_storage(storage)
         metrics.watch_audit(audit)
+        metrics.watch_jobs(storage.records)
 
     def _address_of(self, ae_title: str) -> str:
         """Where the node with this title is; nothing if there is none."""

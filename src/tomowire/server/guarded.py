@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from tomowire.protocol.status import NOT_AUTHORIZED
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from tomowire.aio.serving import IncomingRequest, ServiceProvider
     from tomowire.server.rights import Right
@@ -24,9 +24,20 @@ class Judged(Protocol):
 
 
 class Guarded:
-    """`provider`, for those who have the `right`; as it is made, for nobody. `to` makes it for one caller."""
+    """`provider`, for those who have the `right`; as it is made, for nobody. `to` makes it for one caller.
 
-    def __init__(self, right: Right, provider: ServiceProvider, caller: Judged | None = None) -> None:
+    `on_refused` is told of the first request of each association that is refused, and of the right that it takes.
+    """
+
+    def __init__(
+        self,
+        right: Right,
+        provider: ServiceProvider,
+        caller: Judged | None = None,
+        *,
+        on_refused: Callable[[IncomingRequest, str], object] = lambda request, right: None,
+    ) -> None:
+        self._on_refused = on_refused
         self._right = right
         self._provider = provider
         self._caller = caller
@@ -34,7 +45,7 @@ class Guarded:
 
     def to(self, caller: Judged) -> Guarded:
         """The same for `caller`, for as long as its association lasts."""
-        return Guarded(self._right, self._provider, caller)
+        return Guarded(self._right, self._provider, caller, on_refused=self._on_refused)
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return self._provider.transfer_syntaxes(abstract_syntax) if self._is_allowed else None
@@ -61,6 +72,8 @@ class Guarded:
             name,
             self._right,
         )
+        if self._log_level != logging.DEBUG:
+            self._on_refused(request, self._right)
         self._log_level = logging.DEBUG  # once: a peer must not be able to fill the log
         await request.refuse(NOT_AUTHORIZED, f"not authorized to {self._right}")
 

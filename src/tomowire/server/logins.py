@@ -23,7 +23,10 @@ _ONE_NETWORK: Final = 64
 class FailedLogins:
     """At most `limit` failures of one address, and of one user, within `window` seconds; what they try beyond is not looked at.
 
-    Of more than `most` addresses or users, those are forgotten whose last failure is the oldest. `clock` gives seconds that only
+    A user who has been right from an address before is not closed out there by what is tried in its name elsewhere: otherwise
+    anybody could keep anybody out.
+
+    Of more than `most` addresses or users, those are forgotten of which was heard longest ago. `clock` gives seconds that only
     grow. An IPv6 address counts as its network of 64 bits.
     """
 
@@ -40,12 +43,16 @@ class FailedLogins:
         self._clock = clock
         self._addresses = _Failures(limit, window, most)
         self._users = _Failures(limit, window, most)
+        self._at_home: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """The users who have been right, with the addresses where they were."""
+        self._most = most
 
     def seconds_to_wait(self, address: str, user: str | None = None) -> float:
         """How long until this address may try again, as this user; 0 if it may."""
         now = self._clock()
-        waits = [self._addresses.seconds_to_wait(_network(address), now)]
-        if user is not None:
+        network = _network(address)
+        waits = [self._addresses.seconds_to_wait(network, now)]
+        if user is not None and (user, network) not in self._at_home:
             waits.append(self._users.seconds_to_wait(user, now))
         return max(waits)
 
@@ -64,9 +71,14 @@ class FailedLogins:
 
     def succeeded(self, address: str, user: str | None = None) -> None:
         """A login was right: what went before it is forgotten."""
-        self._addresses.forget(_network(address))
+        network = _network(address)
+        self._addresses.forget(network)
         if user is not None:
             self._users.forget(user)
+            self._at_home[user, network] = None
+            self._at_home.move_to_end((user, network))
+            if len(self._at_home) > self._most:
+                self._at_home.popitem(last=False)
 
 
 class _Failures:

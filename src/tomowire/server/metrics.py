@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tomowire.aio.serving import IncomingRequest, ServiceProvider
     from tomowire.server.archive import ArchiveStorage
     from tomowire.server.audit.audit import Audit
+    from tomowire.server.jobs.model import QueueFigures
+    from tomowire.server.records import Records
 
 logger: Final = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._measures: list[Measure] = []
+        self._untold: set[str] = set()
         self._open: set[Association] = set()
         self._moving = Lock()  # the bytes of an association from there to here: a counter must not be seen to shrink
         started = time.time()
@@ -86,6 +89,9 @@ class Metrics:
             "Associations that were rejected, by reason (PS3.8 Table 9-21).",
             ("reason",),
             [*sorted(set(_REJECTIONS.values())), _OTHER],
+        )
+        self.tls_failed = self._counter(
+            "tomowire_tls_handshakes_failed", "TLS handshakes on the DICOM port that failed."
         )
         self.ended = self._counter(
             "tomowire_associations_ended",
@@ -178,6 +184,25 @@ class Metrics:
         ):
             self.watch(f"tomowire_audit_{name}", meaning, look, kind=kind)
 
+    def watch_jobs(self, records: Records) -> None:
+        """What jobs there are: asked of the database, at most once a second."""
+        found: list[tuple[float, QueueFigures]] = []
+
+        def look() -> QueueFigures:
+            if not found or time.monotonic() - found[-1][0] > 1:
+                from tomowire.server.jobs import table
+
+                found[:] = [(time.monotonic(), records.read_now(table.figures))]
+            return found[-1][1]
+
+        def states() -> dict[Labels, float]:
+            return {("waiting",): look().waiting, ("running",): look().running}
+
+        self.watch("tomowire_jobs", "Jobs that are not over.", states, ("state",))
+        self.watch(
+            "tomowire_jobs_oldest_seconds", "For how long the oldest job that is due waits.", lambda: look().oldest
+        )
+
     def on_established(self, association: Association) -> None:
         self.accepted.add()
         with self._moving:
@@ -229,8 +254,11 @@ class Metrics:
         for measure in self._measures:
             try:
                 yield measure.family()
+                self._untold.discard(measure.name)
             except Exception as error:
-                logger.warning("%s cannot be told: %s", measure.name, error)
+                level = logging.DEBUG if measure.name in self._untold else logging.WARNING
+                self._untold.add(measure.name)  # Prometheus asks every few seconds
+                logger.log(level, "%s cannot be told: %s", measure.name, error)
 
     def measures(self) -> list[Measure]:
         """All that there is, for the documentation."""

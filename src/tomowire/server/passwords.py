@@ -82,17 +82,23 @@ class Passwords:
                 from argon2 import PasswordHasher
 
                 cost = self._cost
-                hasher = PasswordHasher(cost.time, cost.memory, cost.lanes)
-                self._nobodys = hasher.hash(secrets.token_bytes(32))
-                self._hasher = hasher
+                self._hasher = PasswordHasher(cost.time, cost.memory, cost.lanes)
             return self._hasher
+
+    def _nobodys_hash(self, hasher: PasswordHasher) -> str:
+        """Of a password that nobody has; made before the first check, whoever that is about."""
+        with self._making:
+            if not self._nobodys:
+                self._nobodys = hasher.hash(secrets.token_bytes(32))
+            return self._nobodys
 
     def _verify(self, hashed: str, password: bytes) -> Checked:
         hasher = self._ready()
+        nobodys = self._nobodys_hash(hasher)
         from argon2.exceptions import InvalidHashError, VerificationError
 
         try:
-            hasher.verify(hashed or self._nobodys, password)
+            hasher.verify(hashed or nobodys, password)
         except InvalidHashError:
             logger.error("a password hash in the database is not one of argon2: its user cannot log in")
             return Checked(False)

@@ -6,6 +6,7 @@ Of a password its argon2id hash is kept, of a token its SHA-256: a token has 256
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import secrets
 import time
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.errors import UnknownUser, UsageError
+from tomowire.errors import IndexUnavailable, UnknownUser, UsageError
 from tomowire.server.accounts import NewToken, Principal, Role, Token, User
 from tomowire.server.passwords import Passwords
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tomowire.server.records import Records
 
 __all__ = ["NewToken", "Principal", "Role", "Token", "User", "Users"]
+
+logger: Final = logging.getLogger("tomowire.users")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _LEAST_PASSWORD: Final = 8
@@ -69,9 +72,7 @@ class Users:
             if not found.is_right:
                 return None
             if found.renewed is not None:
-                renewed = found.renewed
-                await self._records.write(lambda connection: _rows().renew(connection, name, hashed, renewed))
-                fingerprint = self._fingerprint(name, renewed, given)
+                await self._renew(name, hashed, found.renewed)
             self._remember(fingerprint)
         return Principal(name, Role(known.role)) if known is not None else None
 
@@ -165,6 +166,13 @@ class Users:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _renew(self, name: str, old: str, new: str) -> None:
+        """Who has the right password is let in whether or not a better hash of it can be kept now."""
+        try:
+            await self._records.write(lambda connection: _rows().renew(connection, name, old, new))
+        except IndexUnavailable as error:
+            logger.warning("the password hash of %s was not made anew: %s", name, error)
 
     def _remember(self, fingerprint: bytes) -> None:
         self._right[fingerprint] = None

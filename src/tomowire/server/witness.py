@@ -9,23 +9,32 @@ from typing import TYPE_CHECKING, Any
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
 from tomowire.server.audit.events import (
+    AccessRefused,
     ApplicationStarted,
     ApplicationStopped,
     AssociationBegun,
     AssociationEnded,
-    AssociationRefused,
+    InstancesAccessed,
     Outcome,
+    Party,
+    Patient,
     Query,
+    Study,
+    StudyDeleted,
 )
-from tomowire.server.audit.exports import Exports
+from tomowire.server.audit.exports import Account, Exports
+from tomowire.server.audit.refusals import Refusals
 from tomowire.server.audit.transfers import Transfers, party_of
+from tomowire.server.quotas import BY as QUOTA
 
 if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.aio.serving import IncomingRequest
     from tomowire.server.audit.audit import Audit
     from tomowire.server.incoming import Stored
+    from tomowire.server.index.deleting import Deleted
     from tomowire.server.metrics import Metrics
+    from tomowire.server.nodes import Node
     from tomowire.server.tally import Tally
     from tomowire.services.find_scp import FindAnswers, FindRequest
     from tomowire.services.storage_scp import StoreRequest
@@ -39,6 +48,7 @@ class Witness:
         self._metrics = metrics
         self._tally = tally
         self._transfers = Transfers(audit)
+        self._refusals = Refusals(audit)
         self._is_open = False
         self.exports = Exports(audit, address_of)
 
@@ -54,13 +64,21 @@ class Witness:
 
     def on_rejected(self, association: Association) -> None:
         self._metrics.on_rejected(association)
-        self._audit.record(
-            AssociationRefused(
-                caller=party_of(association),
-                called_ae_title=association.called_ae_title,
-                reason=str(association.rejection),
-            )
+        self._refusals.refused(
+            party_of(association),
+            association.called_ae_title,
+            str(association.rejection),
+            host=association.peer_host,
         )
+
+    def on_tls_failed(self, address: str, why: str) -> None:
+        """Somebody at `address` did not get through the TLS handshake."""
+        self._metrics.tls_failed.add()
+        self._refusals.refused(Party("unknown", address), "", why, host=address.rpartition(":")[0])
+
+    def on_unauthorized(self, request: IncomingRequest, right: str) -> None:
+        """A caller with an association asked for what it may not do, for the first time."""
+        self._audit.record(AccessRefused(by=party_of(request.association), what=f"to {right}, by DICOM"))
 
     def on_ended(self, association: Association) -> None:
         end = association.end
@@ -98,6 +116,23 @@ class Witness:
         self._metrics.on_served(request, seconds)
         self.exports.end(request)
 
+    def deleted(self, deleted: Deleted, by: str) -> None:
+        """Objects were deleted."""
+        study = Study(deleted.study_instance_uid, (), Patient(deleted.patient_id))
+        party = None if by in ("", QUOTA) else Party(by)
+        reason = f"{deleted.instances} objects in {deleted.series} series"
+        if by == QUOTA:
+            reason += ", for the quota"
+        if deleted.is_whole_study:
+            self._audit.record(StudyDeleted(by=party, study=study, reason=reason))
+        else:
+            self._audit.record(InstancesAccessed(by=party, study=study, action="D", reason=reason))
+
+    def sending(self, node: Node, by: str) -> Account:
+        """The account of a job that sends objects to `node`; to be ended."""
+        destination = Party.node(node.ae_title, f"{node.host}:{node.port}")
+        return Account(self._audit, destination, Party(by) if by else None)
+
     def find(self, answer: Callable[[FindRequest], AsyncIterator[FindAnswers]]) -> Callable[..., AsyncIterator[Any]]:
         """`answer`, with each query recorded when it is answered, or was refused."""
 
@@ -133,6 +168,7 @@ class Witness:
     def close(self) -> None:
         """It is not any more, or never was. What has come and was not told yet is told."""
         self._transfers.tell_all()
+        self._refusals.close()
         if self._is_open:
             self._audit.record(ApplicationStopped())
 

@@ -15,7 +15,7 @@ def addresses_of(host: str) -> frozenset[str]:
     """All addresses that a name stands for; none if it is not known (now). Blocking."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # the latter for names that cannot be asked for
+    except (OSError, ValueError):  # the latter for names that cannot be asked for
         return frozenset()
     return frozenset(_plain(str(address[0])) for *_, address in found)
 

@@ -6,6 +6,7 @@ no more than that: what it was about is in the log.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Match
 
 from tomowire.errors import ConnectFailed, IndexUnavailable, TomowireError, UsageError
@@ -57,13 +58,19 @@ def problem_response(
     errors: Iterable[Mapping[str, str]] = (),
 ) -> Response:
     """The answer. `detail` is for people."""
+    content = problem_body(status, detail, request_id=request_id, errors=errors)
+    return Response(content, status, headers, PROBLEM)
+
+
+def problem_body(status: int, detail: str, *, request_id: str = "", errors: Iterable[Mapping[str, str]] = ()) -> bytes:
+    """The same as bytes."""
     body: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     body["detail"] = detail if len(detail) <= _LONGEST else detail[:_LONGEST] + "..."
     if listed := list(errors):
         body["errors"] = listed[:_MOST_ERRORS]
     if request_id:
         body["request_id"] = request_id
-    return JSONResponse(body, status, headers, PROBLEM)
+    return json.dumps(body).encode("ascii")
 
 
 def handlers() -> dict[int | type[Exception], Handler]:

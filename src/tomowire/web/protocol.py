@@ -10,9 +10,13 @@ import logging
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
+import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+
+from tomowire.web.problems import PROBLEM, problem_body
+from tomowire.web.requests import MOST_ADDRESS, MOST_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,9 +29,6 @@ logger: Final = logging.getLogger("tomowire.http")
 MOST_CONNECTIONS: Final = 256
 """Each takes a descriptor, and so does each object while it is written."""
 
-MOST_HEADER: Final = 32 * 1024
-"""Bytes of a request's first line and header together."""
-
 HEADER_TIMEOUT: Final = 10.0
 """Seconds from the connection, or from the first byte of another request on it, to the end of the request's header."""
 
@@ -36,6 +37,11 @@ STALL_TIMEOUT: Final = 30.0
 
 KEEP_ALIVE: Final = 15
 """Seconds between two requests."""
+
+
+# uvicorn warns of each request that is none, and does not say from whom: see `send_400_response`.
+_uvicorn_logger: Final = logging.getLogger("tomowire.http.protocol")
+_uvicorn_logger.addFilter(lambda record: record.levelno != logging.WARNING)
 
 
 class Connections:
@@ -53,7 +59,7 @@ class Connections:
             proxy_headers=False,  # what a client says of itself is not believed
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
-            h11_max_incomplete_event_size=MOST_HEADER,
+            h11_max_incomplete_event_size=MOST_HEADER + MOST_ADDRESS,
         )
         self._config.load()
         self._state = _State()
@@ -134,7 +140,7 @@ class HttpConnection(H11Protocol):
         on_gone: Callable[[HttpConnection], None],
     ) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
-        self.logger = logging.getLogger("tomowire.http.protocol")
+        self.logger = _uvicorn_logger
         self.access_log = False
         self._tell_open = on_open
         self._tell_gone = on_gone
@@ -165,6 +171,19 @@ class HttpConnection(H11Protocol):
             self._header = None
         elif self._header is None:
             self._expect_header()
+        self._watch_closing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, or could be read in two ways. In the middle of an answer there is no place for another one."""
+        logger.info("%s: sent what is no HTTP request", self.peer)
+        if self.is_answering:
+            self.transport.abort()
+            return
+        body = problem_body(400, "this is no request of HTTP/1.1, or its header is too long")
+        headers = [("Content-Type", PROBLEM), ("Content-Length", str(len(body))), ("Connection", "close")]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
         self._watch_closing()
 
     def on_response_complete(self) -> None:

@@ -23,6 +23,10 @@ logger: Final = logging.getLogger("tomowire.http")
 MOST_BODY: Final = 1 << 20
 """Bytes of a request's body: the longest that makes sense is a list of UIDs, or a configuration."""
 
+MOST_HEADER: Final = 32 * 1024
+MOST_ADDRESS: Final = 16 * 1024
+"""Bytes: a query may have some filters with many values."""
+
 BODY_TIMEOUT: Final = 30.0
 """Seconds in which all of it has to come."""
 
@@ -47,6 +51,7 @@ class EveryRequest:
         exchange = _Exchange(scope, receive, send)
         http_request.set(exchange.request_id)
         try:
+            exchange.check()
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:  # of a body, where nobody caught it
             await exchange.fail(problem.status_code, problem.detail)
@@ -77,6 +82,22 @@ class _Exchange:
         self._status = 0
         self._sent = 0
 
+    def check(self) -> None:
+        """Raises `Problem` for what can be refused by its header."""
+        if self._scope["http_version"] not in ("1.0", "1.1"):
+            raise Problem(505, "this server speaks HTTP/1.1")
+        # h11 counts only what it has to keep until the rest comes.
+        if len(self._scope["raw_path"]) + len(self._scope["query_string"]) > MOST_ADDRESS:
+            raise Problem(414, f"an address has {MOST_ADDRESS} bytes at most")
+        if sum(len(name) + len(value) + 4 for name, value in self._scope["headers"]) > MOST_HEADER:
+            raise Problem(431, f"a header has {MOST_HEADER} bytes at most")
+        lengths = [value for name, value in self._scope["headers"] if name == b"content-length"]
+        if lengths and any(name == b"transfer-encoding" for name, _ in self._scope["headers"]):
+            # RFC 9112 6.3: whoever stands between may have read it by the other one.
+            raise Problem(400, "the length of the body is said in two ways")
+        if lengths and int(lengths[0]) > MOST_BODY:
+            raise Problem(413, _TOO_LONG)
+
     async def receive(self) -> Message:
         """Raises `Problem` for a body that is too long, or too slow."""
         if self._is_body_whole:
@@ -88,7 +109,7 @@ class _Exchange:
             raise Problem(408, f"the request did not come within {BODY_TIMEOUT:g} s", headers=_CLOSE) from None
         self._body_left -= len(message.get("body", b""))
         if self._body_left < 0:
-            raise Problem(413, f"a request has {MOST_BODY} bytes at most", headers=_CLOSE)
+            raise Problem(413, _TOO_LONG, headers=_CLOSE)
         self._is_body_whole = not message.get("more_body", False)
         return message
 
@@ -132,3 +153,4 @@ class _Exchange:
 
 
 _CLOSE: Final = {"Connection": "close"}
+_TOO_LONG: Final = f"a request has {MOST_BODY} bytes at most"

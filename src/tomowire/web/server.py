@@ -122,8 +122,13 @@ class HttpServer:
         bind, port = self._settings.bind, self._settings.port
         loop = asyncio.get_running_loop()
         try:
+            # In two steps: cancelled while it begins to serve, `create_server` would leave sockets that nobody knows of.
             self._server = await loop.create_server(accept, bind, port, start_serving=False, backlog=_BACKLOG)
-            await self._server.start_serving()
+            try:
+                await self._server.start_serving()
+            except BaseException:
+                self._server.close()
+                raise
         except OSError as error:
             raise ConnectFailed(
                 f"cannot listen for HTTP on {bind}, port {port}: {error.strerror or error}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -207,6 +208,16 @@ async def test_a_series_uid_that_two_studies_have(listing: Listing, backend: Ind
     assert first is not None
     assert second is not None
     assert (first.study_instance_uid, second.study_instance_uid) == (one.study_uid, twin.study_uid)
+
+
+async def test_statistics_that_take_long_are_counted_now_and_then(
+    listing: Listing, backend: IndexBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomowire.server.index.statistics._QUICK", 0.0)
+    monkeypatch.setattr("tomowire.server.index.statistics._SHARE", 1e9)
+    first, second = await asyncio.gather(listing.statistics(), listing.statistics())
+    store(backend, SOME)
+    assert first is second is await listing.statistics()
 
 
 async def test_statistics(listing: Listing, backend: IndexBackend) -> None:

@@ -36,6 +36,14 @@ class Account:
         self._failed: dict[tuple[str, str], int] = {}
         self._begun: set[str] = set()
 
+    def expect_files(self, files: Sequence[DicomFile]) -> None:
+        """The turn of these is about to come."""
+        for file in files:
+            if file.sop_class_uid:  # otherwise it is not there any more
+                self.expect(
+                    file.sop_instance_uid, file.path.parts[-3], file.sop_class_uid
+                )  # .../<study>/<series>/<file>
+
     def expect(self, sop_instance_uid: str, study_uid: str, sop_class_uid: str) -> None:
         """An object's turn is about to come."""
         self._expected[sop_instance_uid] = study_uid, sop_class_uid
@@ -121,7 +129,5 @@ async def _watched(
     assert isinstance(files, AsyncGenerator)
     async with aclosing(files) as batches:
         async for batch in batches:
-            for file in batch:
-                if file.sop_class_uid:  # otherwise it is not there any more
-                    account.expect(file.sop_instance_uid, file.path.parts[-3], file.sop_class_uid)
+            account.expect_files(batch)
             yield batch

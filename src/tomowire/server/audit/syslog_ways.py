@@ -39,6 +39,8 @@ class UdpWay:
         assert self._transport is not None
         self._errors.check()
         self._transport.sendto(message)
+        # On this machine the system says at once that nobody listens: two turns of the event loop, and it has been heard.
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
         self._errors.check()
 

@@ -47,7 +47,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return super().wait(_limited(gen, self.patience), *arguments, **options)
 
 
-def connect(url: str, *, patience: float = ANSWER_TIMEOUT) -> Connection:
+def connect(url: str, *, patience: float | None = None) -> Connection:
     """A connection that commits each statement by itself, with text in UTF-8 and the times of this program.
 
     Raises `UsageError` for a URL that cannot be understood, `IndexUnavailable`.
@@ -59,7 +59,7 @@ def connect(url: str, *, patience: float = ANSWER_TIMEOUT) -> Connection:
         raise UsageError(f"the index URL {shown(url)} cannot be understood") from error
     except psycopg.Error as error:
         raise IndexUnavailable(without_password(first_line(error), url)) from error
-    connection.patience = patience
+    connection.patience = ANSWER_TIMEOUT if patience is None else patience
     return connection
 
 

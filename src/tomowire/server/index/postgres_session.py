@@ -54,6 +54,7 @@ class PostgresSession:
         """Raises `IndexUnavailable`, also if another writer has not gone after `busy_timeout` seconds."""
         self.archive_id = ""
         self.last_batch = 0
+        self.on_open: Callable[[], None] = lambda: None
         self._name = name
         self._make = make
         self._fsync = fsync
@@ -88,6 +89,7 @@ class PostgresSession:
         if self._connection is None:
             try:
                 self._connection = self._open()
+                self.on_open()
             except IndexUnavailable as error:
                 self._tell_of_loss(error)
                 raise

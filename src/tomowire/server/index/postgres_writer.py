@@ -24,7 +24,7 @@ _FEW: Final = 32
 """Rows up to which one INSERT, which commits by itself if there is nothing else to do, is quicker than COPY in a transaction."""
 
 _ATTEMPTS: Final = 3
-"""At a transaction that the server has chosen as the victim of a deadlock. It takes another writer for that."""
+"""At a transaction in whose way another writer was."""
 
 
 def _postgres(sql: str) -> bytes:
@@ -48,6 +48,7 @@ class PostgresWriter:
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
         self._series = SeriesKeys()
+        session.on_open = self._series.forget  # what was remembered may be lost with the old connection
 
     @property
     def archive_id(self) -> str:
@@ -119,6 +120,9 @@ class PostgresWriter:
     def _insert(self, batch: int, rows: Sequence[NewRow]) -> None:
         records = [row.record for row in rows]
         with self._session.working() as connection:
+            if not rows:
+                _commit(connection, _COUNT.format(int(batch)).encode())
+                return
             if (
                 (keys := self._series.known(records)) is not None
                 and len(rows) <= _FEW
@@ -197,5 +201,7 @@ def _delete(connection: Connection, instance_key: int) -> None:
 
 
 def _is_worth_another_try(error: BaseException) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure))
+    """Whether another writer was in the way, with whom we met in a circle, or who removed the series that was to be added to."""
+    return isinstance(error, psycopg.errors.ForeignKeyViolation) or isinstance(
+        error.__cause__, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+    )

@@ -16,7 +16,7 @@ from tomowire.services.retrying import is_out_of_resources, retry_waits
 from tomowire.services.sending import send_feed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from tomowire.server.jobs.parts import Parts
     from tomowire.server.jobs.work import Work
@@ -52,6 +52,7 @@ class _OneJob:
         self._work = work
         self._node = node
         self._retrieve = parts.retrieve()
+        self._account = parts.account_of(work.job, node)
         self._positions: dict[str, int] = {}  # of the objects that are on their way
         self._stop = asyncio.Event()
         self._last_error: Exception | None = None
@@ -63,6 +64,7 @@ class _OneJob:
             async with Feed(self._files(), _AHEAD) as feed:
                 await self._send(feed)
         finally:
+            self._account.end(f"see job {self._work.job.job_id}" if self._broken is None else str(self._broken))
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
         if self._work.stop.is_set():
@@ -101,23 +103,30 @@ class _OneJob:
                 self._broken = error
                 self._stop.set()
                 return
+        self._account.settle(sent.sop_instance_uid, not sent.is_failure)
         await self._work.settling.add(_settled(position, sent))
 
     async def _stop_with_job(self) -> None:
         await self._work.stop.wait()
         self._stop.set()
 
-    async def _files(self) -> AsyncIterator[Sequence[DicomFile]]:
+    async def _files(self) -> AsyncGenerator[Sequence[DicomFile], None]:
         """What is not acknowledged yet, page by page. What the archive cannot send any more has failed."""
-        async for page in self._work.pages():
-            positions = {item.uid: item.position for item in page}
-            files = await self._retrieve.locate(list(positions))
-            for file in files:
-                if not file.sop_class_uid:
-                    position = positions.pop(file.sop_instance_uid)
-                    await self._work.settling.add(Settled(position, ItemState.FAILED, comment=_GONE))
-            self._positions |= positions
-            yield [file for file in files if file.sop_class_uid]
+        async with aclosing(self._work.pages()) as pages:
+            async for page in pages:
+                yield await self._located({item.uid: item.position for item in page})
+
+    async def _located(self, positions: dict[str, int]) -> Sequence[DicomFile]:
+        found: list[DicomFile] = []
+        for file in await self._retrieve.locate(list(positions)):
+            uid = file.sop_instance_uid
+            if file.sop_class_uid:
+                self._positions[uid] = positions[uid]
+                self._account.expect(uid, file.path.parts[-3], file.sop_class_uid)
+                found.append(file)
+            else:
+                await self._work.settling.add(Settled(positions[uid], ItemState.FAILED, comment=_GONE))
+        return found
 
 
 def _settled(position: int, sent: Sent) -> Settled:

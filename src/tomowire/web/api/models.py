@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import Path
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
 from starlette.responses import Response
 
 from tomowire.web.api.operation import Asked
@@ -55,6 +55,18 @@ def _rfc3339(given: object) -> object:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 """A time with its zone."""
+
+
+def _number(given: object) -> object:
+    """Of true and of text pydantic would make numbers too."""
+    if isinstance(given, bool | str):
+        raise ValueError("a whole number is not in quotes, and neither true nor false")
+    return given
+
+
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, BeforeValidator(_number)]
+"""What JSON has for it and nothing else, in the body of a request."""
 
 
 class Paging(Model):

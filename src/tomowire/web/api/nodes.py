@@ -22,7 +22,7 @@ from tomowire.server.rights import Right
 from tomowire.server.settings import Settings
 from tomowire.server.users import Role
 from tomowire.services.verification import CEchoScu, verification
-from tomowire.web.api.models import AeTitle, Model
+from tomowire.web.api.models import AeTitle, Flag, Model, Whole
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.problems import Problem
 
@@ -43,9 +43,9 @@ class NodeSettings(Model):
     """How a node is called, and what it may do."""
 
     host: Host = Field(examples=["192.0.2.7"])
-    port: int = Field(ge=1, le=65535, examples=[104])
-    associations: int = Field(1, ge=1, le=MOST_ASSOCIATIONS, description="How many of ours it takes at once.")
-    tls: bool = False
+    port: Whole = Field(ge=1, le=65535, examples=[104])
+    associations: Whole = Field(1, ge=1, le=MOST_ASSOCIATIONS, description="How many of ours it takes at once.")
+    tls: Flag = False
     tls_name: Host | None = Field(None, description="For whom its certificate is, if that is not its host.")
     may: list[Right] = Field(list(Right), description="What it may do when it calls, and be for others.")
 

@@ -14,7 +14,7 @@ from tomowire.server.jobs.jobs import Job
 from tomowire.server.users import Role
 from tomowire.services.models import Level
 from tomowire.web.api.jobs import JobSummary, job_fields
-from tomowire.web.api.models import AeTitle, Model, Text, Uid
+from tomowire.web.api.models import AeTitle, Model, Text, Uid, Whole
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.problems import Problem
 
@@ -56,9 +56,10 @@ class QueryRequest(Model):
         {},
         max_length=100,
         description="Keywords of attributes and what they must match (PS3.4 C.2.2.2); empty: to be told.",
+        json_schema_extra={"additionalProperties": False},
         examples=[{"PatientName": "Smith*", "StudyDate": "20260101-", "StudyDescription": ""}],
     )
-    most: int = Field(1000, ge=1, le=100_000, description="How many answers are kept.")
+    most: Whole = Field(1000, ge=1, le=100_000, description="How many answers are kept.")
 
 
 class DeleteRequest(Model):

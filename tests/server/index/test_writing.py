@@ -9,16 +9,17 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.objects import ROOT, Sample
+from support.places import index_url_of, select
 from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
 from tomowire.server.index.attributes import CodedConcept, InstanceRecord
-from tomowire.server.index.reader import Counts
-from tomowire.server.index.rows import IndexedObject, NewRow
-from tomowire.server.index.sqlite_reader import SqliteReader
-from tomowire.server.index.sqlite_writer import SqliteWriter
+from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.reader import Counts, IndexReader
+from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 
 
 def new_row(sample: Sample, **changes: object) -> NewRow:
@@ -35,28 +36,30 @@ def new_row(sample: Sample, **changes: object) -> NewRow:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "index.sqlite"
+def root(each_index: str, tmp_path: Path) -> Path:
+    return tmp_path
 
 
 @pytest.fixture
-def writer(path: Path) -> Iterator[SqliteWriter]:
-    with closing(SqliteWriter.open(path, busy_timeout=0.05)) as opened:
+def writer(root: Path) -> Iterator[IndexWriter]:
+    with closing(backend_of(root).open_writer()) as opened:
         yield opened
 
 
 @pytest.fixture
-def reader(writer: SqliteWriter, path: Path) -> Iterator[SqliteReader]:
-    with SqliteReader.open(path) as opened:
+def reader(writer: IndexWriter, root: Path) -> Iterator[IndexReader]:
+    with backend_of(root).open_reader() as opened:
         yield opened
 
 
-def select(path: Path, sql: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
+def backend_of(root: Path) -> IndexBackend:
+    return backend_for(index_url_of(root), root, busy_timeout=0.05)
 
 
-def test_what_is_known_of_an_object(writer: SqliteWriter, reader: SqliteReader) -> None:
+only_sqlite = pytest.mark.parametrize("each_index", ["sqlite"], indirect=True)
+
+
+def test_what_is_known_of_an_object(writer: IndexWriter, reader: IndexReader) -> None:
     sample = Sample()
     writer.insert(1, [new_row(sample, generation=2)])
     expected = IndexedObject(
@@ -73,7 +76,7 @@ def test_what_is_known_of_an_object(writer: SqliteWriter, reader: SqliteReader) 
     assert reader.instance("1.2.3") is None
 
 
-def test_every_attribute_is_kept(writer: SqliteWriter, path: Path) -> None:
+def test_every_attribute_is_kept(writer: IndexWriter, root: Path) -> None:
     concepts = (CodedConcept("113076", "DCM", code_meaning="Segmentation"), CodedConcept("1", "99X", "2", "Zwölf"))
     record: InstanceRecord = Sample().record
     record = replace(
@@ -83,15 +86,15 @@ def test_every_attribute_is_kept(writer: SqliteWriter, path: Path) -> None:
         instance=replace(record.instance, instance_number=-3, rows=None, concept_name_code_sequence=concepts[:1]),
     )
     writer.insert(1, [new_row(Sample(), record=record)])
-    assert select(path, "SELECT patient_name, patient_sex, patient_id FROM patients") == [
+    assert select(root, "SELECT patient_name, patient_sex, patient_id FROM patients") == [
         ("Łódź^Ägypten=山田", "O", "P1")
     ]
-    assert select(path, "SELECT patient_size, study_date, patient_weight FROM studies") == [(1.75, "20240229", None)]
+    assert select(root, "SELECT patient_size, study_date, patient_weight FROM studies") == [(1.75, "20240229", None)]
     [(number, rows, modality)] = select(
-        path, "SELECT instance_number, rows, modality FROM instances JOIN series USING (series_key)"
+        root, "SELECT instance_number, rows, modality FROM instances JOIN series USING (series_key)"
     )
     assert (number, rows, modality) == (-3, None, "OT")
-    [(codes,)] = select(path, "SELECT procedure_code_sequence FROM studies")
+    [(codes,)] = select(root, "SELECT procedure_code_sequence FROM studies")
     assert json.loads(str(codes)) == [
         {"code_value": "113076", "coding_scheme_designator": "DCM", "code_meaning": "Segmentation"},
         {
@@ -101,11 +104,11 @@ def test_every_attribute_is_kept(writer: SqliteWriter, path: Path) -> None:
             "code_meaning": "Zwölf",
         },
     ]
-    assert select(path, "SELECT request_attributes_sequence FROM series") == [("[]",)]
-    assert select(path, "SELECT received_at, received_from FROM instances") == [(1_700_000_000_000_000, "MODALITY")]
+    assert select(root, "SELECT request_attributes_sequence FROM series") == [("[]",)]
+    assert select(root, "SELECT received_at, received_from FROM instances") == [(1_700_000_000_000_000, "MODALITY")]
 
 
-def test_rows_above_an_instance_are_made_once(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_rows_above_an_instance_are_made_once(writer: IndexWriter, reader: IndexReader) -> None:
     samples = [Sample(n, series=n % 4, study=n % 2) for n in range(20)]
     for number, sample in enumerate(samples):
         writer.insert(number, [new_row(sample)])
@@ -113,16 +116,16 @@ def test_rows_above_an_instance_are_made_once(writer: SqliteWriter, reader: Sqli
     assert reader.statistics().data_set_bytes == sum(len(sample.data_set) for sample in samples)
 
 
-def test_a_later_start_finds_the_rows_above(path: Path) -> None:
+def test_a_later_start_finds_the_rows_above(root: Path) -> None:
     for number in (1, 2):
-        with closing(SqliteWriter.open(path)) as writer:
+        with closing(backend_of(root).open_writer()) as writer:
             assert writer.last_batch == number - 1
             writer.insert(number, [new_row(Sample(number))])
-    with SqliteReader.open(path) as reader:
+    with backend_of(root).open_reader() as reader:
         assert reader.counts() == Counts(1, 1, 1, 2)
 
 
-def test_patients_without_an_id_are_not_one_patient(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_patients_without_an_id_are_not_one_patient(writer: IndexWriter, reader: IndexReader) -> None:
     def nobody(number: int, name: str, birth_date: str) -> Sample:
         overrides = {0x00100010: ("PN", name), 0x00100030: ("DA", birth_date)}
         return Sample(number, study=number, patient_id="", overrides=overrides)
@@ -133,39 +136,39 @@ def test_patients_without_an_id_are_not_one_patient(writer: SqliteWriter, reader
     assert reader.counts().patients == 3
 
 
-def test_the_same_id_of_two_issuers_is_two_patients(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_the_same_id_of_two_issuers_is_two_patients(writer: IndexWriter, reader: IndexReader) -> None:
     writer.insert(1, [new_row(Sample(1)), new_row(Sample(2, study=2, overrides={0x00100021: ("LO", "HOSPITAL")}))])
     assert reader.counts().patients == 2
 
 
 def test_a_study_stays_with_its_first_patient(
-    writer: SqliteWriter, path: Path, caplog: pytest.LogCaptureFixture
+    writer: IndexWriter, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer.insert(1, [new_row(Sample(1))])
     for number in (2, 3):
         writer.insert(number, [new_row(Sample(number, patient_id="Roe"))])
-    assert select(path, "SELECT patient_id, count(*) FROM patients JOIN studies USING (patient_key)") == [("P1", 1)]
-    assert select(path, "SELECT count(*) FROM instances") == [(3,)]
+    assert select(root, "SELECT patient_id FROM patients JOIN studies USING (patient_key)") == [("P1",)]
+    assert select(root, "SELECT count(*) FROM instances") == [(3,)]
     warnings = [message for message in caplog.messages if Sample().study_uid in message]
     assert len(warnings) == 1  # not for each object
     assert "Roe" not in caplog.text
     assert "P1" not in caplog.text
 
 
-def test_a_study_under_another_patient_is_told_of_once(writer: SqliteWriter, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_study_under_another_patient_is_told_of_once(writer: IndexWriter, caplog: pytest.LogCaptureFixture) -> None:
     writer.insert(1, [new_row(Sample(number, series=number, study=number % 2)) for number in (1, 2)])
     rows = [new_row(Sample(number, series=number, study=number % 2, patient_id="Roe")) for number in range(3, 31)]
     writer.insert(2, rows)
     assert len(caplog.messages) == 2  # two studies, 28 series
 
 
-def test_one_series_uid_in_two_studies_is_two_series(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_one_series_uid_in_two_studies_is_two_series(writer: IndexWriter, reader: IndexReader) -> None:
     overrides = {0x0020000E: ("UI", f"{ROOT}.9")}
     writer.insert(1, [new_row(Sample(n, study=n, overrides=overrides)) for n in (1, 2)])
     assert reader.counts() == Counts(1, 2, 2, 2)
 
 
-def test_what_is_replaced_goes_with_all_that_it_leaves_empty(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_what_is_replaced_goes_with_all_that_it_leaves_empty(writer: IndexWriter, reader: IndexReader) -> None:
     writer.insert(1, [new_row(Sample(1)), new_row(Sample(2))])
     for number, expected in ((1, Counts(2, 2, 2, 2)), (2, Counts(1, 1, 1, 2))):
         moved = Sample(number, study=7, patient_id="Roe")
@@ -178,11 +181,11 @@ def test_what_is_replaced_goes_with_all_that_it_leaves_empty(writer: SqliteWrite
     assert reader.counts() == Counts(2, 2, 2, 3)
 
 
-def test_a_row_that_cannot_be_stored_takes_its_batch_with_it(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_a_row_that_cannot_be_stored_takes_its_batch_with_it(writer: IndexWriter, reader: IndexReader) -> None:
     writer.insert(1, [new_row(Sample(1))])
     record = Sample(3, study=3).record
     broken = replace(record, instance=replace(record.instance, instance_number=1 << 70))
-    with pytest.raises(OverflowError):
+    with pytest.raises((OverflowError, psycopg.DataError)):
         writer.insert(2, [new_row(Sample(2, study=2)), new_row(Sample(3, study=3), record=broken)])
     assert reader.counts() == Counts(1, 1, 1, 1)
     assert writer.last_batch == 1
@@ -190,8 +193,9 @@ def test_a_row_that_cannot_be_stored_takes_its_batch_with_it(writer: SqliteWrite
     assert reader.counts() == Counts(1, 2, 2, 2)
 
 
-def test_a_locked_database_is_unavailable_and_nothing_is_lost(writer: SqliteWriter, path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+@only_sqlite
+def test_a_locked_database_is_unavailable_and_nothing_is_lost(writer: IndexWriter, root: Path) -> None:
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(IndexUnavailable, match="locked") as failure:
             writer.insert(1, [new_row(Sample(1))])
@@ -201,12 +205,13 @@ def test_a_locked_database_is_unavailable_and_nothing_is_lost(writer: SqliteWrit
     assert writer.last_batch == 1
 
 
-def test_readers_cannot_write(reader: SqliteReader) -> None:
+@only_sqlite
+def test_readers_cannot_write(reader: IndexReader) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.connection.execute("DELETE FROM instances")
 
 
-def test_objects_come_in_pages_while_others_are_stored(writer: SqliteWriter, reader: SqliteReader) -> None:
+def test_objects_come_in_pages_while_others_are_stored(writer: IndexWriter, reader: IndexReader) -> None:
     writer.insert(1, [new_row(Sample(n)) for n in range(2500)])
     objects = reader.objects()
     seen = [next(objects)]

@@ -1,0 +1,214 @@
+"""Clients that are slow, greedy or hostile: they are let go of, and neither other clients nor DICOM have to wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from support.filled import fill
+from support.network import LOOPBACK
+from support.objects import Sample
+from support.web import Web, web
+from tomowire import Peer
+from tomowire.web import protocol, requests
+
+QUICK = 5.0
+
+
+@asynccontextmanager
+async def connected(running: Web) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(LOOPBACK, running.http.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def answers(running: Web, data: bytes) -> bytes:
+    """All that comes until the server closes the connection."""
+    async with connected(running) as (reader, writer), asyncio.timeout(20):
+        writer.write(data)
+        with_end = b""
+        try:
+            while piece := await reader.read(65536):
+                with_end += piece
+        except ConnectionResetError:
+            pass
+        return with_end
+
+
+def request(running: Web, line: str, *headers: str, body: bytes = b"") -> bytes:
+    head = [line, f"Host: 127.0.0.1:{running.http.port}", *headers]
+    return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
+
+
+async def dicom_is_well(running: Web) -> None:
+    async with asyncio.timeout(QUICK), Peer(f"TOMOWIRE@{LOOPBACK}:{running.archive.port}", aet="CT1") as peer:
+        await peer.echo()
+
+
+async def test_headers_that_do_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT", 0.5)
+    async with web(tmp_path, users=False, filled=False) as running:
+        assert await answers(running, b"") == b""
+        assert await answers(running, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-") == b""
+        # Nor does it help to send a byte now and then.
+        async with connected(running) as (reader, writer), asyncio.timeout(QUICK):
+            writer.write(b"GET /healthz HTTP/1.1\r\n")
+            reading = asyncio.ensure_future(reader.read())
+            while not reading.done():
+                writer.write(b"a")
+                await asyncio.wait([reading], timeout=0.05)
+        # A connection that is kept alive has the same time for its next request.
+        async with connected(running) as (reader, writer), asyncio.timeout(QUICK):
+            writer.write(request(running, "GET /healthz HTTP/1.1"))
+            assert b"200 OK" in await reader.readuntil(b"}")
+            writer.write(b"GET /healthz")
+            assert await reader.read() == b""
+
+
+async def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.5)
+    async with web(tmp_path, users=False, filled=False) as running:
+        json_of_10 = ("Content-Type: application/json", "Content-Length: 10")
+        answer = await answers(running, request(running, "POST /api/users HTTP/1.1", *json_of_10, body=b"{"))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"application/problem+json" in answer
+
+
+async def test_a_body_that_is_too_long(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        post = "POST /api/users HTTP/1.1"
+        for headers, body in (
+            (("Content-Length: 1048577",), b""),  # refused by its header
+            (("Content-Length: 99999999999999999999",), b""),
+            (("Transfer-Encoding: chunked",), b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20)) + b"1\r\n \r\n0\r\n\r\n"),
+        ):
+            answer = await answers(
+                running, request(running, post, "Content-Type: application/json", *headers, body=body)
+            )
+            assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 ")), headers
+            assert b"application/problem+json" in answer
+        await dicom_is_well(running)
+
+
+async def test_what_is_no_http_or_could_be_read_in_two_ways(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        hidden = b"GET /api/configuration HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        post = "POST /api/users HTTP/1.1"
+        kind = "Content-Type: application/json"
+        hostile = [
+            b"\x00\x01\x02\x03\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+            b"\x01\x00\x00\x00\x00\xce\x00\x01\x00\x00" + b"ANY-SCP".ljust(198) + b"\r\n\r\n",  # an A-ASSOCIATE-RQ
+            b"GET / HTTP/1.1\r\n\r\n",  # no Host
+            b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET /%00\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+            request(running, "GET /healthz HTTP/1.1", "X: " + "y" * 100_000),
+            request(running, "GET /healthz HTTP/1.1", *(f"X{number}: {'y' * 90}" for number in range(10_000))),
+            request(running, f"GET /{'a' * 100_000} HTTP/1.1"),
+            request(running, post, kind, "Content-Length: 5", "Content-Length: 6", body=b"{}   " + hidden),
+            request(running, post, kind, "Content-Length: +5", body=b"{}   " + hidden),
+            request(running, post, kind, "Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n" + hidden),
+            request(running, post, kind, "Transfer-Encoding: identity, chunked", body=b"0\r\n\r\n" + hidden),
+            request(running, post, kind, "Transfer-Encoding : chunked", body=b"0\r\n\r\n" + hidden),
+            request(running, post, kind, "Transfer-Encoding: chunked", body=b"-1\r\n\r\n" + hidden),
+            request(running, post, kind, "Transfer-Encoding: chunked", body=b"1;\nx\r\n{}\r\n0\r\n\r\n" + hidden),
+        ]
+        for data in hostile:
+            answer = await answers(running, data)
+            assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 50")), (data[:80], answer)
+            assert answer.count(b"HTTP/1.1 ") <= 1, (data[:80], answer)
+            assert b"ae_title" not in answer, "what was hidden in the body is not answered"
+            if b"\r\n\r\n" in answer:
+                head, _, body = answer.partition(b"\r\n\r\n")
+                assert b"application/problem+json" in head.lower(), (data[:80], answer)
+                assert json.loads(body)["status"] == int(head.split()[1])
+        await dicom_is_well(running)
+
+
+async def test_requests_behind_each_other_are_answered_in_order(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        three = request(running, "GET /healthz HTTP/1.1") + request(running, "GET /nothing HTTP/1.1")
+        answer = await answers(running, three + request(running, "GET /readyz HTTP/1.1", "Connection: close"))
+        assert re.findall(rb"HTTP/1\.1 ([0-9]+) ", answer) == [b"200", b"404", b"200"]
+
+
+async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        for line in (
+            "OPTIONS * HTTP/1.1",
+            "CONNECT 127.0.0.1:22 HTTP/1.1",
+            "GET http://evil.example/api/status HTTP/1.1",
+            "GET //evil.example/api/status HTTP/1.1",
+            "GET /api/../api/status HTTP/1.1",
+            "GET /api/%2e%2e/status HTTP/1.1",
+            "BREW /api/status HTTP/1.1",
+            "HEAD /api/status HTTP/1.1",
+            "TRACE /api/status HTTP/1.1",
+            "GET /api HTTP/1.1",
+            "GET /api/ HTTP/1.1",
+            "GET ? HTTP/1.1",
+        ):
+            answer = await answers(running, request(running, line, "Connection: close"))
+            assert answer.split()[1] in (b"400", b"404", b"405"), (line, answer)
+        upgrade = (
+            "Connection: Upgrade, close",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: x",
+        )
+        answer = await answers(running, request(running, "GET /healthz HTTP/1.1", *upgrade))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_many_connections_make_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 40)
+    async with web(tmp_path, users=False, filled=False) as running:
+        idle = [await asyncio.open_connection(LOOPBACK, running.http.port) for _ in range(100)]
+        await dicom_is_well(running)
+        async with asyncio.timeout(QUICK):
+            assert (await running.nobody.get("/readyz")).status_code == 200
+        dropped = 0
+        for reader, writer in idle:
+            if reader.at_eof() or reader.exception() is not None:
+                dropped += 1
+            writer.close()
+        assert dropped >= 60, "those that have waited longest"
+
+
+async def test_who_does_not_take_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "STALL_TIMEOUT", 0.5)
+    sample = Sample(1, size=30 << 20)
+    await fill(tmp_path, [sample])
+    async with web(tmp_path, users=False, filled=False) as running:
+        async with connected(running) as (reader, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(request(running, f"GET /api/instances/{sample.uid}/file HTTP/1.1"))
+            await dicom_is_well(running)
+            await asyncio.sleep(1.5)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            async with asyncio.timeout(QUICK):
+                taken = b""
+                try:
+                    while piece := await reader.read(1 << 20):
+                        taken += piece
+                except ConnectionResetError:
+                    pass
+            assert len(taken) < 30 << 20, "it was let go of in the middle"
+        # One that takes it slowly gets it.
+        got = 0
+        async with running.nobody.stream("GET", f"/api/instances/{sample.uid}/file") as answer:
+            async for piece in answer.aiter_bytes(4 << 20):
+                got += len(piece)
+                await asyncio.sleep(0.2)
+        assert got == int(answer.headers["Content-Length"])

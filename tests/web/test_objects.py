@@ -1,0 +1,231 @@
+"""What the archive holds, over HTTP: lists in pages, files in parts, tags, deleting and protecting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from support.filled import fill
+from support.objects import ROOT, Sample
+from support.web import Web, web
+
+STUDY, SERIES, INSTANCE = f"{ROOT}.1.1", f"{ROOT}.2.1.1", f"{ROOT}.3.1"
+
+
+async def get(running: Web, path: str, **parameters: object) -> dict[str, object]:
+    answer = await running.nobody.get(path, params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+async def test_a_list_in_pages_has_everything_once(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        for what, count, key in (
+            ("studies", 4, "study_instance_uid"),
+            ("series", 6, "series_instance_uid"),
+            ("instances", 11, "sop_instance_uid"),
+        ):
+            found, url = [], f"/api/{what}?limit=2"
+            while url:
+                answer = await running.nobody.get(url)
+                page = answer.json()
+                found += [each[key] for each in page[what]]
+                assert len(page[what]) <= 2
+                assert ("next" in answer.links) == (page["next"] is not None)
+                url = answer.links["next"]["url"] if page["next"] is not None else ""
+            assert len(found) == len(set(found)) == count
+
+
+async def test_filters_match_as_a_c_find_does(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        studies = await get(running, "/api/studies", PatientName="*müller*")
+        assert [each["patient_id"] for each in studies["studies"]] == ["JOERG"]
+        studies = await get(running, "/api/studies", StudyDate="20250101-20251231")
+        assert [each["study_instance_uid"] for each in studies["studies"]] == [f"{ROOT}.1.2"]
+        series = await get(running, "/api/series", StudyInstanceUID=STUDY, Modality="MR")
+        assert [each["series_instance_uid"] for each in series["series"]] == [f"{ROOT}.2.1.2"]
+        instances = await get(running, "/api/instances", SeriesInstanceUID=SERIES)
+        assert [each["sop_instance_uid"] for each in instances["instances"]] == [f"{ROOT}.3.{n}" for n in (1, 2, 3)]
+        for wrong in ({"PatientNam": "x"}, {"limit": "0"}, {"limit": "1001"}, {"after": "x"}, {"PatientName": "a\0b"}):
+            assert (await running.nobody.get("/api/studies", params=wrong)).status_code == 422, wrong
+
+
+async def test_a_study_a_series_and_an_instance(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        study = await get(running, f"/api/studies/{STUDY}")
+        assert (study["patient_name"], study["modalities"], study["series"], study["instances"]) == (
+            "Doe^Jane",
+            ["CT", "MR"],
+            2,
+            5,
+        )
+        assert study["protection"] is None
+        series = await get(running, f"/api/series/{SERIES}")
+        assert (series["modality"], series["instances"], series["study_instance_uid"]) == ("CT", 3, STUDY)
+        instance = await get(running, f"/api/instances/{INSTANCE}")
+        assert (instance["series_instance_uid"], instance["instance_number"]) == (SERIES, 1)
+        numbers = await get(running, "/api/statistics")
+        assert numbers["counts"] == {"patients": 3, "studies": 4, "series": 6, "instances": 11}
+        assert {each["modality"]: each["instances"] for each in numbers["modalities"]} == {"CT": 6, "MR": 5}
+        assert numbers["last_hour"]["instances"] == 11
+        assert numbers["last_hour"]["instances_per_second"] == pytest.approx(11 / 3600)
+
+
+async def test_a_file_and_parts_of_it(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        url = f"/api/instances/{INSTANCE}/file"
+        answer = await running.nobody.get(url)
+        whole = answer.content
+        [path] = (tmp_path / "objects").rglob(f"{INSTANCE}.dcm")
+        assert whole == path.read_bytes()
+        assert answer.headers["Content-Type"] == "application/dicom"
+        assert answer.headers["Content-Length"] == str(len(whole))
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{INSTANCE}.dcm"'
+        etag = answer.headers["ETag"]
+        for given, start, stop in (
+            ("bytes=0-99", 0, 100),
+            ("bytes=100-", 100, len(whole)),
+            ("bytes=-10", len(whole) - 10, len(whole)),
+            ("bytes=5-999999999", 5, len(whole)),
+            ("bytes=0-0", 0, 1),
+        ):
+            answer = await running.nobody.get(url, headers={"Range": given, "If-Range": etag})
+            assert (answer.status_code, answer.content) == (206, whole[start:stop]), given
+            assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(whole)}"
+        for given in ("bytes=9-5", "bytes=-", "bytes=0-1,5-6", "lines=1-2", "bytes=x-y", "bytes=1-" + "9" * 40):
+            answer = await running.nobody.get(url, headers={"Range": given})
+            assert (answer.status_code, answer.content) == (200, whole), given
+        answer = await running.nobody.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+        assert (answer.status_code, answer.content) == (200, whole)
+        for given in (f"bytes={len(whole)}-", "bytes=-0"):
+            answer = await running.nobody.get(url, headers={"Range": given})
+            assert answer.status_code == 416, given
+            assert answer.headers["Content-Range"] == f"bytes */{len(whole)}"
+        path.unlink()
+        assert (await running.nobody.get(url)).status_code == 404
+        assert (await running.nobody.get(f"/api/instances/{INSTANCE}/tags")).status_code == 404
+
+
+async def test_a_large_file_goes_out_in_pieces_and_survives_its_deletion(tmp_path: Path) -> None:
+    sample = Sample(1, size=30 << 20)
+    await fill(tmp_path, [sample])
+    async with web(tmp_path, users=False, filled=False) as running:
+        received = 0
+        async with running.nobody.stream("GET", f"/api/instances/{sample.uid}/file") as answer:
+            async for piece in answer.aiter_bytes():
+                if not received:
+                    assert (await running.nobody.delete(f"/api/studies/{sample.study_uid}")).status_code == 200
+                    await running.archive.deletion.swept()
+                received += len(piece)
+        assert received == int(answer.headers["Content-Length"]) > 30 << 20
+        assert (await running.nobody.get(f"/api/studies/{sample.study_uid}")).status_code == 404
+
+
+async def test_who_goes_away_in_the_middle_of_a_file_leaves_nothing(tmp_path: Path) -> None:
+    sample = Sample(1, size=30 << 20)
+    await fill(tmp_path, [sample])
+    async with web(tmp_path, users=False, filled=False) as running:
+        for _ in range(3):
+            async with running.nobody.stream("GET", f"/api/instances/{sample.uid}/file") as answer:
+                async for _piece in answer.aiter_bytes():
+                    break
+        for _ in range(100):
+            if not objects_open():
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("a file is still open")
+
+
+def objects_open() -> list[str]:
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [name for name in found if name.endswith(".dcm")]
+
+
+async def test_tags_are_the_dicom_json_model_without_bulk_data(tmp_path: Path) -> None:
+    nested = {0x00100010: ("PN", "Müller^Jörg"), 0x00080005: ("CS", "ISO_IR 192"), 0x00281053: ("DS", "nonsense")}
+    await fill(tmp_path, [Sample(1, overrides=nested)])
+    async with web(tmp_path, users=False, filled=False) as running:
+        tags = (await get(running, f"/api/instances/{Sample(1).uid}/tags"))["tags"]
+        assert tags["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "Müller^Jörg"}]}
+        assert tags["0020000D"] == {"vr": "UI", "Value": [Sample(1).study_uid]}
+        assert tags["00281053"] == {"vr": "DS"}, "a value that is wrong does not hide the others"
+        assert "7FE00010" not in tags
+        answer = await running.nobody.get(f"/api/instances/{Sample(1).uid}/file")
+        (tmp_path / "out.dcm").write_bytes(answer.content)
+        expected = json.loads(
+            pydicom.dcmread(tmp_path / "out.dcm", stop_before_pixels=True)[0x00100010].to_json(None, 0)
+        )
+        assert expected == tags["00100010"]
+
+
+async def test_deleting_and_protecting(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        client = running.nobody
+        made = await client.put(f"/api/studies/{STUDY}/protection", json={"reason": "legal hold"})
+        assert (made.status_code, made.json()["reason"], made.json()["protected_by"]) == (200, "legal hold", "anybody")
+        for url in (f"/api/studies/{STUDY}", f"/api/series/{SERIES}", f"/api/instances/{INSTANCE}"):
+            assert (await client.delete(url)).status_code == 409
+            assert (await client.get(url)).status_code == 200
+        assert (await get(running, f"/api/studies/{STUDY}"))["protection"]["reason"] == "legal hold"
+        assert (await client.delete(f"/api/studies/{STUDY}/protection")).status_code == 204
+        assert (await client.delete(f"/api/studies/{STUDY}/protection")).status_code == 404
+        gone = (await client.delete(f"/api/instances/{INSTANCE}")).json()
+        assert (gone["instances"], gone["studies"][0]["is_whole_study"]) == (1, False)
+        assert (await client.delete(f"/api/series/{SERIES}")).json()["instances"] == 2
+        gone = (await client.delete(f"/api/studies/{STUDY}")).json()
+        assert (gone["instances"], gone["studies"]) == (
+            2,
+            [{"study_instance_uid": STUDY, "instances": 2, "is_whole_study": True}],
+        )
+        for url in (f"/api/studies/{STUDY}", f"/api/series/{SERIES}", f"/api/instances/{INSTANCE}"):
+            assert (await client.get(url)).status_code == 404
+            assert (await client.delete(url)).status_code == 404
+        assert len((await get(running, "/api/studies"))["studies"]) == 3
+
+
+HOSTILE = [
+    "..",
+    "../../etc/passwd",
+    "..%2f..%2fetc%2fpasswd",
+    "%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+    "%00",
+    "1.2.3%00",
+    "1.2%0d%0aX-Evil:%201",
+    "1" * 10_000,
+    "1." * 5_000 + "1",
+    "%C3%BC",
+    "%ff%fe",
+    "%ED%A0%80",
+    "1.2.3'%20OR%201=1--",
+    "*",
+    "1.2.3%5C1.2.4",
+    "\N{ARABIC-INDIC DIGIT ONE}.2",
+    "%F0%9F%92%80",
+    "1.2.3;ls",
+    "-1",
+    "",
+]
+
+
+async def test_ids_that_are_none(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        for what in ("studies", "series", "instances", "associations", "nodes", "jobs", "users", "users/x/tokens"):
+            for hostile in HOSTILE:
+                for method, tail in (("GET", ""), ("DELETE", ""), ("GET", "/file"), ("PUT", "/protection")):
+                    answer = await running.nobody.request(
+                        method, f"{running.http.url}/api/{what}/{hostile}{tail}", json={} if method == "PUT" else None
+                    )
+                    assert answer.status_code in (200, 400, 404, 405, 409, 422), (method, what, hostile, answer.text)
+                    assert answer.status_code != 200 or (what == "users" and hostile == ""), (method, what, hostile)
+                    assert "X-Evil" not in answer.headers
+        assert (await get(running, "/api/statistics"))["counts"]["instances"] == 11

@@ -1,0 +1,344 @@
+"""What the archive does, over HTTP: associations, nodes, jobs, the log, the audit trail, the configuration, users."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.network import free_port
+from support.objects import ROOT
+from support.web import PASSWORD, Web, web
+from tomowire import Peer, Storage, Verification, associate, listen, verification
+from tomowire.errors import AssociationAborted, AssociationRejected
+from tomowire.server.nodes import Node
+from tomowire.server.users import Role
+
+
+async def result(running: Web, method: str, path: str, expected: int = 200, **options: Any) -> Any:
+    answer = await running.nobody.request(method, path, **options)
+    assert answer.status_code == expected, answer.text
+    return answer.json() if answer.content else None
+
+
+async def test_associations_are_shown_and_aborted(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        address = f"TOMOWIRE@127.0.0.1:{running.archive.port}"
+        async with Peer(address, aet="CT1") as peer:
+            await peer.echo()
+            [shown] = (await result(running, "GET", "/api/associations"))["associations"]
+            assert (shown["calling_ae_title"], shown["called_ae_title"], shown["tls"]) == ("CT1", "TOMOWIRE", None)
+            assert shown["messages_received"] == shown["messages_sent"] == 1
+            assert shown["bytes_received"] > 200
+            assert shown["bytes_sent"] > 200
+            assert 0 <= shown["seconds_quiet"] <= shown["seconds"] < 60
+            assert shown["contexts"][0]["abstract_syntax_name"] == "Verification SOP Class"
+        async with associate(address, contexts=[verification()], aet="CT2") as association:
+            [shown] = (await result(running, "GET", "/api/associations"))["associations"]
+            url = f"/api/associations/{shown['id']}"
+            assert (await result(running, "GET", url))["calling_ae_title"] == "CT2"
+            await result(running, "DELETE", url, 204)
+            await association.wait_closed()
+            assert isinstance(association.error, AssociationAborted)
+        await result(running, "GET", url, 404)
+        await result(running, "DELETE", url, 404)
+
+
+async def test_nodes_are_added_changed_and_removed_while_associations_go_on(tmp_path: Path) -> None:
+    settings = {"nodes": (Node("OTHER", "127.0.0.1", 4),), "bind": "0.0.0.0"}
+    async with web(tmp_path, users=False, filled=False, settings=settings) as running:
+        address = f"TOMOWIRE@127.0.0.1:{running.archive.port}"
+        async with Peer(address, aet="OTHER") as other, Peer(address, aet="CT1") as new:
+            await other.echo()
+            with pytest.raises(AssociationRejected):
+                await new.echo()
+            url = "/api/nodes/CT1"
+            made = await result(running, "PUT", url, json={"host": "127.0.0.1", "port": 104, "may": ["echo"]})
+            assert made == {
+                "ae_title": "CT1", "host": "127.0.0.1", "port": 104, "associations": 1, "tls": False, "tls_name": None,
+                "may": ["echo"],
+            }  # fmt: skip
+            await new.echo()
+            assert [each["ae_title"] for each in (await result(running, "GET", "/api/nodes"))["nodes"]] == [
+                "CT1",
+                "OTHER",
+            ]
+            await result(running, "PUT", url, json={"host": "127.0.0.1", "port": 105})
+            assert (await result(running, "GET", url))["port"] == 105
+            await result(running, "DELETE", url, 204)
+            await result(running, "DELETE", url, 404)
+            assert "OTHER" in [each.calling_ae_title for each in running.archive.server.associations]
+            await other.echo()
+        async with Peer(address, aet="CT1") as new:
+            with pytest.raises(AssociationRejected):
+                await new.echo()
+        for wrong in (
+            {"host": "", "port": 1},
+            {"host": "x", "port": 0},
+            {"host": "a b", "port": 1},
+            {"host": "x"},
+            {"host": "x", "port": 1, "prot": 2},
+            [],
+        ):
+            await result(running, "PUT", url, 422, json=wrong)
+        await result(running, "PUT", f"/api/nodes/{'X' * 17}", 422, json={"host": "x", "port": 1})
+
+
+async def test_an_echo_from_here(tmp_path: Path) -> None:
+    async with listen(port=0, services=[Verification()]) as peer:
+        nodes = (Node("THERE", "127.0.0.1", peer.port), Node("AWAY", "127.0.0.1", free_port()))
+        async with web(tmp_path, users=False, filled=False, settings={"nodes": nodes}) as running:
+            there = await result(running, "POST", "/api/nodes/THERE/echo")
+            assert (there["succeeded"], there["status"], there["error"]) == (True, "0000", "")
+            away = await result(running, "POST", "/api/nodes/AWAY/echo")
+            assert (away["succeeded"], away["status"]) == (False, None)
+            assert "refused" in away["error"]
+
+
+async def test_a_study_is_sent_and_the_job_tells(tmp_path: Path) -> None:
+    received: list[str] = []
+
+    async def keep(request: Any) -> int:
+        received.append(request.sop_instance_uid)
+        async for _ in request.data:
+            pass
+        return 0
+
+    async with listen(port=0, services=[Storage(keep)]) as peer:
+        settings = {"nodes": (Node("THERE", "127.0.0.1", peer.port),)}
+        async with web(tmp_path, users=False, settings=settings) as running:
+            answer = await running.nobody.post("/api/send", json={"node": "THERE", "uids": [f"{ROOT}.1.1"]})
+            assert answer.status_code == 202
+            job = answer.json()
+            assert (job["kind"], job["node"], job["created_by"], job["progress"]["total"]) == (
+                "send",
+                "THERE",
+                "anybody",
+                5,
+            )
+            url = answer.headers["Location"]
+            job = await over(running, url)
+            assert (job["state"], job["progress"]["done"], job["error"]) == ("done", 5, "")
+            assert sorted(received) == [f"{ROOT}.3.{number}" for number in (1, 2, 3, 4, 5)]
+            items, after = [], {}
+            while True:
+                page = await result(running, "GET", f"{url}/items", params={"limit": 2, **after})
+                items += page["items"]
+                if page["next"] is None:
+                    break
+                after = {"after": page["next"]}
+            assert sorted(each["uid"] for each in items) == sorted(received)
+            assert {(each["state"], each["status"]) for each in items} == {("done", "0000")}
+            listed = await result(running, "GET", "/api/jobs", params={"state": "done", "kind": "send"})
+            assert [each["id"] for each in listed["jobs"]] == [job["id"]]
+            assert (await result(running, "GET", "/api/jobs", params={"state": "failed"}))["jobs"] == []
+
+
+async def test_jobs_are_cancelled_and_retried(tmp_path: Path) -> None:
+    settings = {"nodes": (Node("AWAY", "127.0.0.1", free_port()),)}
+    async with web(tmp_path, users=False, settings=settings) as running:
+        made = await result(running, "POST", "/api/query", 202, json={"node": "AWAY", "keys": {"PatientID": "JANE"}})
+        url = f"/api/jobs/{made['id']}"
+        await result(running, "POST", f"{url}/cancel")
+        assert (await over(running, url))["state"] == "cancelled"
+        assert (await result(running, "POST", f"{url}/retry"))["state"] in ("waiting", "running")
+        await result(running, "POST", f"{url}/cancel")
+        assert (await over(running, url))["state"] == "cancelled"
+        for wrong in (
+            {"node": "NOBODY", "uids": [f"{ROOT}.1.1"]},
+            {"node": "AWAY", "uids": ["1.2.3.4"]},
+        ):
+            problem = await result(running, "POST", "/api/send", 409, json=wrong)
+            assert "NOBODY" in problem["detail"] or "1.2.3.4" in problem["detail"]
+        for wrong in ({"node": "AWAY", "uids": []}, {"node": "AWAY", "uids": ["x"]}, {"uids": ["1.2"]}):
+            await result(running, "POST", "/api/send", 422, json=wrong)
+
+
+async def over(running: Web, url: str) -> dict[str, Any]:
+    for _ in range(400):
+        job: dict[str, Any] = await result(running, "GET", url)
+        if job["state"] in ("done", "failed", "cancelled"):
+            return job
+        await asyncio.sleep(0.05)
+    pytest.fail(f"the job is not over: {job}")
+
+
+log = logging.getLogger("tomowire.test")
+
+
+@asynccontextmanager
+async def following(running: Web, **parameters: Any) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
+    async with running.nobody.stream("GET", "/api/logs/stream", params=parameters) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = answer.aiter_lines()
+
+        async def events() -> AsyncIterator[tuple[str, Any]]:
+            name = ""
+            async for line in lines:
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    yield name, json.loads(line.removeprefix("data: "))
+
+        yield events()
+
+
+async def test_the_log_is_followed(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        log.warning("before")
+        log.error("one\nof two lines")
+        lines = (await result(running, "GET", "/api/logs", params={"level": "warning", "limit": 2}))["lines"]
+        assert [(each["level"], each["message"]) for each in lines] == [
+            ("warning", "before"),
+            ("error", "one\nof two lines"),
+        ]
+        async with following(running, level="error", limit=1) as events:
+            assert (await anext(events))[1]["message"] == "one\nof two lines"
+            log.warning("not wanted")
+            log.error("wanted")
+            name, line = await anext(events)
+            assert (name, line["message"], line["logger"]) == ("log", "wanted", "tomowire.test")
+
+
+async def test_who_follows_too_slowly_is_told_what_is_missing(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        async with following(running, level="error") as events:
+            log.error("first")
+            assert (await anext(events))[1]["message"] == "first"
+            for number in range(5000):  # nobody can take them in the meantime: the event loop does not run
+                log.error("line %d", number)
+            seen, dropped = 0, 0
+            async for name, line in events:
+                if name == "dropped":
+                    dropped += line["dropped"]
+                    break
+                seen += 1
+            assert dropped > 0
+            assert seen + dropped == 5000
+        assert seen <= 1100, "what waits is bounded"
+
+
+async def test_only_so_many_follow_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomowire.web.api.logs.MOST_STREAMS", 1)
+    async with web(tmp_path, users=False, filled=False) as running:
+        log.error("something")
+        async with following(running, level="error") as events:
+            await anext(events)
+            assert (await running.nobody.get("/api/logs/stream")).status_code == 503
+        for _ in range(100):
+            if running.http._app is not None and running.http._app.gate.streams == 0:
+                break
+            await asyncio.sleep(0.05)
+        async with following(running, level="error") as events:
+            await anext(events)
+
+
+async def test_the_audit_trail_is_looked_through_exported_and_verified(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        await result(
+            running, "POST", "/api/users", 201, json={"name": "jane", "password": PASSWORD, "role": "administrator"}
+        )
+        running.nobody.auth = ("jane", PASSWORD)
+        for _ in range(3):
+            await result(running, "GET", "/api/audit")
+        await running.archive.audit.flush(10)
+        found = await result(running, "GET", "/api/audit", params={"event": "configuration-changed"})
+        assert [each["actor"] for each in found["entries"]] == ["anybody"]
+        assert "<AuditMessage" in found["entries"][0]["message"]
+        numbers: list[int] = []
+        parameters: dict[str, Any] = {"limit": 2, "newest_first": False}
+        while True:
+            page = await result(running, "GET", "/api/audit", params=parameters)
+            numbers += [each["number"] for each in page["entries"]]
+            if page["next"] is None:
+                break
+            parameters["after"] = page["next"]
+        assert numbers == list(range(1, len(numbers) + 1))
+        answer = await running.nobody.get("/api/audit/export")
+        assert answer.headers["Content-Type"].startswith("application/jsonl")
+        assert [json.loads(line)["number"] for line in answer.text.splitlines()][: len(numbers)] == numbers
+        answer = await running.nobody.get("/api/audit/export", params={"format": "xml", "actor": "anybody"})
+        from xml.etree import ElementTree
+
+        root = ElementTree.fromstring(answer.text)
+        assert root.tag == "AuditMessages"
+        assert {child.tag for child in root} == {"AuditMessage"}
+        assert await result(running, "GET", "/api/audit/verification") == {"is_whole": True, "problems": []}
+        future = {"since": "2999-01-01T00:00:00Z"}
+        assert (await result(running, "GET", "/api/audit", params=future))["entries"] == []
+        for wrong in ("0.5", "yesterday", "2026-01-01", "2026-01-01T00:00:00"):
+            await result(running, "GET", "/api/audit", 422, params={"since": wrong})
+
+
+async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        shown = (await result(running, "GET", "/api/configuration"))["configuration"]
+        assert shown["dicom"]["ae_title"] == "TOMOWIRE"
+        wanted = {**shown, "nodes": {"CT1": {"host": "127.0.0.1", "port": 104}}}
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wanted})
+        assert checked == {"is_valid": True, "problems": [], "changed": ["nodes"], "needs_restart": []}
+        assert (await result(running, "GET", "/api/nodes"))["nodes"] == []
+        applied = await result(running, "PUT", "/api/configuration", json={"configuration": wanted})
+        assert applied == {"changed": ["nodes"], "needs_restart": []}
+        assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1"
+        wrong = {"dicom": {"prot": 104}}
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wrong})
+        assert not checked["is_valid"]
+        assert (checked["problems"][0]["key"], checked["problems"][0]["nearest"]) == ("dicom.prot", "port")
+        problem = await result(running, "PUT", "/api/configuration", 422, json={"configuration": wrong})
+        assert problem["errors"][0]["name"] == "dicom.prot"
+        assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1", "all is as it was"
+
+
+async def test_secrets_of_the_configuration_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    async with web(tmp_path, users=False, filled=False) as running:
+        monkeypatch.setattr(
+            running.archive, "settings", replace(running.archive.settings, index_url="postgresql://me:hunter2@host/db")
+        )
+        text = (await running.nobody.get("/api/configuration")).text
+        assert "postgresql://me:***@host/db" in text
+        assert "hunter2" not in text
+
+
+async def test_users_and_tokens(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False) as running:
+        client = running.administrator
+        made = await client.post("/api/users", json={"name": "jane", "role": "operator", "password": PASSWORD})
+        assert (made.status_code, made.json()["has_password"]) == (201, True)
+        assert "password" not in {*made.json()} - {"has_password"}
+        assert (await client.post("/api/users", json={"name": "jane"})).status_code == 409
+        token = (await client.post("/api/users/jane/tokens", json={"description": "router"})).json()
+        headers = {"Authorization": f"Bearer {token['token']}"}
+        assert (await running.nobody.get("/api/me", headers=headers)).json() == {"name": "jane", "role": "operator"}
+        listed = (await client.get("/api/users/jane/tokens")).json()["tokens"]
+        assert [each["id"] for each in listed] == [token["id"]]
+        assert "token" not in listed[0], "it is shown once"
+        await client.patch("/api/users/jane", json={"role": "reader"})
+        assert (await running.nobody.get("/api/me", headers=headers)).json()["role"] == "reader"
+        assert (await client.delete(f"/api/tokens/{token['id']}")).status_code == 204
+        assert (await running.nobody.get("/api/me", headers=headers)).status_code == 401
+        assert (await client.delete("/api/users/jane")).status_code == 204
+        assert (await client.delete("/api/users/jane")).status_code == 404
+        refused = await client.delete("/api/users/administrator")
+        assert (refused.status_code, refused.headers["Content-Type"]) == (409, "application/problem+json")
+        for wrong in (
+            {"name": ""},
+            {"name": "x y"},
+            {"name": "x", "password": "short"},
+            {"name": "x", "rule": "reader"},
+            {"name": "x", "role": "god"},
+        ):
+            answer = await client.post("/api/users", json=wrong)
+            assert answer.status_code == 422, wrong
+            assert "short" not in answer.text
+        assert {each["name"] for each in (await client.get("/api/users")).json()["users"]} == {
+            each.value for each in Role
+        }
