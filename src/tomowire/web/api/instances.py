@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 from pydantic import Field
 
+from tomowire.server.audit.events import InstancesAccessed, Study
 from tomowire.server.index.listing import InstanceEntry, Listing
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
@@ -91,11 +92,13 @@ async def get_instance(here: Here, sop_instance_uid: UidPath) -> Instance:
 )
 async def get_instance_tags(here: Here, sop_instance_uid: UidPath) -> Tags:
     """What is in an instance, without pixels and other binary values."""
-    path = here.archive.storage.root / (await _find(here, sop_instance_uid)).path
+    found = await _find(here, sop_instance_uid)
+    path = here.archive.storage.root / found.path
     try:
         tags = await asyncio.to_thread(tags_of, path)
     except FileNotFoundError:
         raise Problem(404, f"instance {sop_instance_uid} has just been deleted, or its file is lost") from None
+    _tell_access(here, found)
     return Tags(sop_instance_uid=sop_instance_uid, tags={tag: Element(**each) for tag, each in tags.items()})
 
 
@@ -108,7 +111,9 @@ async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
     """The file (PS3.10) as it is stored. A `Range` of bytes is understood, so what was broken off can be continued."""
     found = await _find(here, sop_instance_uid)
     path = here.archive.storage.root / found.path
-    return await file_response(path, here.request, etag=f'"{found.checksum.hex()}-{found.generation}"')
+    response = await file_response(path, here.request, etag=f'"{found.checksum.hex()}-{found.generation}"')
+    _tell_access(here, found)
+    return response
 
 
 @router.delete("/instances/{sop_instance_uid}", **operation("deleteInstance", Role.OPERATOR, 404, 409, 422))
@@ -123,6 +128,11 @@ async def _find(here: Asked, sop_instance_uid: str) -> InstanceEntry:
     if found is None:
         raise Problem(404, f"there is no instance {sop_instance_uid}")
     return found
+
+
+def _tell_access(here: Asked, found: InstanceEntry) -> None:
+    """Once for each study and reader, not for each of a thousand files (PS3.15 A.5.3.3)."""
+    here.gate.tell(InstancesAccessed(by=here.party, study=Study(found.study_instance_uid)))
 
 
 def _shown(entry: InstanceEntry) -> Instance:
