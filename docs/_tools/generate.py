@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from automaton import state_diagram
+from configuration import configuration_keys
 from layers import layer_diagram, way_in
 from rest import rest_api
 from sop_classes import association_parameters, identity, query_retrieve_table, storage_table, transfer_syntax_table
@@ -24,13 +25,14 @@ _PICTURES: Final[Mapping[str, Callable[[], str]]] = {
     "images/layers.svg": layer_diagram,
     "images/way-in.svg": way_in,
 }
-_PAGES: Final = ("conformance.md", "reference/rest-api.md")
+_PAGES: Final = ("conformance.md", "reference/configuration.md", "reference/rest-api.md")
 _TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "storage SOP classes": storage_table,
     "query/retrieve SOP classes": query_retrieve_table,
     "transfer syntaxes": transfer_syntax_table,
     "implementation": identity,
     "association parameters": association_parameters,
+    "configuration keys": configuration_keys,
     "REST API": rest_api,
 }
 _PART: Final = re.compile(r"(<!-- drawn from the code: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -6,11 +6,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
-from tomowire.cli.configured import data_dir_option
+from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tomowire.server.findings import Finding
+    from tomowire.server.settings import Settings
 
 
 T = TypeVar("T")
@@ -31,28 +32,35 @@ def command() -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @click.option("--quick", is_flag=True, help="Compare names and sizes only; do not read the objects.")
+@click.option("--repair", is_flag=True, help="Mend what can be mended. The archive must not be running.")
 @json_option
 @verbose_option
-def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
+def check(settings: Settings, quick: bool, repair: bool, as_json: bool, verbose: int) -> None:
     """Compare the index with the files: every row, every file, every checksum.
 
-    Prints what it finds; exit code 0 means that nothing is wrong. What a killed process left unfinished does not count: the next
-    start removes it. The archive may be running.
+    Prints what it finds; exit code 0 means that nothing is wrong, or with --repair that all of it was mended. What a killed process
+    left unfinished does not count: the next start removes it. The archive may be running.
+
+    With --repair files that the index does not have are indexed if they are whole; rows whose files are missing or damaged are
+    taken out of the index, and those files moved to lost+found in the data directory. No file is deleted.
     """
     from tomowire.server.check import check as find
     from tomowire.server.findings import FindingKind
 
     set_up_logging(verbose)
 
+    data_dir = settings.data_dir
     findings = _Findings(data_dir, as_json=as_json)
+    if repair:
+        _repair(settings, findings, content=not quick)
 
     def work() -> int:
         """How many findings are nothing to act on: what they are of is removed at the next start anyway."""
         left = 0
         with findings, open_counter("checking") as progress:
-            for finding in find(data_dir, content=not quick, progress=progress):
+            for finding in find(data_dir, index_url=settings.index_url, content=not quick, progress=progress):
                 findings.show(finding)
                 left += finding.kind is FindingKind.UNFINISHED
         return left
@@ -67,10 +75,10 @@ def check(data_dir: Path, quick: bool, as_json: bool, verbose: int) -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @json_option
 @verbose_option
-def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
+def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
     """Build the index again from the files, and put it in place of the old one at the end.
 
     The archive must not be running. Files that cannot be indexed are printed, and stay where they are (exit code 1).
@@ -78,11 +86,11 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
     from tomowire.server.reindex import reindex as rebuild
 
     set_up_logging(verbose)
-    findings = _Findings(data_dir, as_json=as_json)
+    findings = _Findings(settings.data_dir, as_json=as_json)
 
     def work() -> int:
         with findings, open_counter("indexing") as progress:
-            return rebuild(data_dir, report=findings.show, progress=progress)
+            return rebuild(settings.data_dir, index_url=settings.index_url, report=findings.show, progress=progress)
 
     count = _guarded(work)
     findings.end(indexed=count)
@@ -91,15 +99,33 @@ def reindex(data_dir: Path, as_json: bool, verbose: int) -> None:
 
 
 @command.command
-@data_dir_option
+@settings_options
 @verbose_option
-def upgrade(data_dir: Path, verbose: int) -> None:
+def upgrade(settings: Settings, verbose: int) -> None:
     """Bring the index of an older version up to date."""
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-    before, after = _guarded(lambda: migrate(data_dir))
+    before, after = _guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url))
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
+
+
+def _repair(settings: Settings, findings: _Findings, *, content: bool) -> NoReturn:
+    from tomowire.server.repair import repair
+
+    def work() -> int:
+        """How much could not be mended."""
+        left = 0
+        with findings, open_counter("repairing") as progress:
+            for mended in repair(settings.data_dir, index_url=settings.index_url, content=content, progress=progress):
+                findings.show(mended.finding, mended.what)
+                left += not mended.is_mended
+        return left
+
+    left = _guarded(work)
+    findings.end(ok=not left)
+    complain(f"{findings.count - left} mended, {left} left" if findings.count else "nothing wrong")
+    leave(ExitCode.FAILED if left else ExitCode.OK)
 
 
 class _Findings:
@@ -120,14 +146,16 @@ class _Findings:
         if kind is not None and self.count:
             self.end(ok=False)
 
-    def show(self, finding: Finding) -> None:
+    def show(self, finding: Finding, became: str = "") -> None:
+        """`became` says what it has been mended to."""
         self.count += 1
         if self._as_json:
             row = {"kind": finding.kind.value, "path": readable(finding.path), "explanation": finding.explanation}
+            row |= {"repair": became} if became else {}
             click.echo(self._before_row + json.dumps(row), nl=False)
             self._before_row = ", "
         else:
-            click.echo(_line(finding))
+            click.echo(_line(finding, became))
 
     def end(self, **facts: object) -> None:
         """No more will come; `facts` are said of all."""
@@ -136,9 +164,10 @@ class _Findings:
             click.echo(f"{begin}], {json.dumps(facts)[1:]}")
 
 
-def _line(finding: Finding) -> bytes:
+def _line(finding: Finding, became: str) -> bytes:
     """As bytes: the name of a foreign file need not be text in any encoding."""
-    return os.fsencode(printable(f"{finding.kind.value}: {finding.path}: {finding.explanation}"))
+    text = f"{finding.kind.value}: {finding.path}: {finding.explanation}"
+    return os.fsencode(printable(f"{text}; {became}" if became else text))
 
 
 def _guarded(work: Callable[[], T]) -> T:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tomowire.cli.configured import data_dir_option
+from tomowire.cli.configured import settings_options
 from tomowire.cli.options import AeTitle, json_option
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
     from tomowire.server.jobs.jobs import Jobs
     from tomowire.server.jobs.model import Job, JobItem
+    from tomowire.server.settings import Settings
 
 _STATES: Final = ("making", "waiting", "running", "done", "failed", "cancelled")
 _KINDS: Final = ("send", "retrieve", "query", "delete", "reindex")
@@ -36,12 +36,12 @@ def command() -> None:
 
 
 @command.command("list")
-@data_dir_option
+@settings_options
 @click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only these; may be repeated.")
 @click.option("--kind", "kinds", type=click.Choice(_KINDS), multiple=True, help="Only these; may be repeated.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Show at most so many.")
 @json_option
-def list_(data_dir: Path, states: tuple[str, ...], kinds: tuple[str, ...], limit: int, as_json: bool) -> None:
+def list_(settings: Settings, states: tuple[str, ...], kinds: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Show jobs, those made last first."""
 
     async def work(jobs: Jobs) -> int:
@@ -54,15 +54,15 @@ def list_(data_dir: Path, states: tuple[str, ...], kinds: tuple[str, ...], limit
             print_table(found)
         return ExitCode.OK
 
-    _with_jobs(data_dir, work)
+    _with_jobs(settings, work)
 
 
 @command.command
-@data_dir_option
+@settings_options
 @_id_argument
 @click.option("--items", is_flag=True, help="Name each object too, or what else the job is about.")
 @json_option
-def show(data_dir: Path, job_id: str, items: bool, as_json: bool) -> None:
+def show(settings: Settings, job_id: str, items: bool, as_json: bool) -> None:
     """Show one job, and what has failed of it. With --json the answers to a query too."""
 
     async def work(jobs: Jobs) -> int:
@@ -80,14 +80,14 @@ def show(data_dir: Path, job_id: str, items: bool, as_json: bool) -> None:
                 click.echo(item_line(each))
         return ExitCode.OK
 
-    _with_jobs(data_dir, work)
+    _with_jobs(settings, work)
 
 
 @command.command
-@data_dir_option
+@settings_options
 @_id_argument
 @json_option
-def retry(data_dir: Path, job_id: str, as_json: bool) -> None:
+def retry(settings: Settings, job_id: str, as_json: bool) -> None:
     """Try again what has failed or was cancelled, as far as it was not acknowledged; what waits is tried now."""
 
     async def work(jobs: Jobs) -> int:
@@ -96,16 +96,16 @@ def retry(data_dir: Path, job_id: str, as_json: bool) -> None:
         assert after is not None
         if after.state not in ("waiting", "running"):
             complain(f"job {after.job_id} is {after.state}: there is nothing to try again")
-        return _told(data_dir, after, as_json=as_json, ok=after.state in ("waiting", "running"))
+        return _told(settings, after, as_json=as_json, ok=after.state in ("waiting", "running"))
 
-    _with_jobs(data_dir, work)
+    _with_jobs(settings, work)
 
 
 @command.command
-@data_dir_option
+@settings_options
 @_id_argument
 @json_option
-def cancel(data_dir: Path, job_id: str, as_json: bool) -> None:
+def cancel(settings: Settings, job_id: str, as_json: bool) -> None:
     """Cancel a job. An archive that works on it finishes the object that it is sending, and stops."""
 
     async def work(jobs: Jobs) -> int:
@@ -115,13 +115,13 @@ def cancel(data_dir: Path, job_id: str, as_json: bool) -> None:
         is_cancelled = after.cancel_requested and not (after.is_over and before.is_over)
         if not is_cancelled and after.state != "cancelled":
             complain(f"job {after.job_id} is {after.state} already")
-        return _told(data_dir, after, as_json=as_json, ok=is_cancelled or after.state == "cancelled")
+        return _told(settings, after, as_json=as_json, ok=is_cancelled or after.state == "cancelled")
 
-    _with_jobs(data_dir, work)
+    _with_jobs(settings, work)
 
 
 @command.command
-@data_dir_option
+@settings_options
 @click.argument("node", type=AeTitle())
 @click.option("--patient-id", "patients", multiple=True, help="All of a patient; may be repeated.")
 @click.option("--study-uid", "studies", multiple=True, help="A study; may be repeated.")
@@ -129,7 +129,7 @@ def cancel(data_dir: Path, job_id: str, as_json: bool) -> None:
 @click.option("--instance-uid", "instances", multiple=True, help="One object; may be repeated.")
 @json_option
 def send(
-    data_dir: Path,
+    settings: Settings,
     node: str,
     patients: tuple[str, ...],
     studies: tuple[str, ...],
@@ -147,19 +147,18 @@ def send(
     [(level, uids)] = named.items()
 
     async def work(jobs: Jobs) -> int:
-        return _told(data_dir, await jobs.send(level, uids, node, by=_user()), as_json=as_json)
+        return _told(settings, await jobs.send(level, uids, node, by=_user()), as_json=as_json)
 
-    _with_jobs(data_dir, work)
+    _with_jobs(settings, work)
 
 
-def _with_jobs(data_dir: Path, work: Callable[[Jobs], Awaitable[int]]) -> None:
+def _with_jobs(settings: Settings, work: Callable[[Jobs], Awaitable[int]]) -> None:
     set_up_logging(0)
 
     async def run_it() -> int:
         from tomowire.server.jobs.opening import open_jobs
-        from tomowire.server.settings import Settings
 
-        with open_jobs(Settings(data_dir=data_dir)) as jobs:
+        with open_jobs(settings) as jobs:
             return await work(jobs)
 
     run(run_it())
@@ -183,11 +182,11 @@ def _row(item: JobItem) -> dict[str, object]:
     return {"uid": item.uid, "state": item.state, "status": item.status, "comment": item.comment}
 
 
-def _told(data_dir: Path, job: Job, *, as_json: bool, ok: bool = True) -> int:
+def _told(settings: Settings, job: Job, *, as_json: bool, ok: bool = True) -> int:
     """Say what has become of the job, and have an archive that runs look at it."""
     from tomowire.server.jobs.bell import ring
 
-    is_running = ring(data_dir)
+    is_running = ring(settings.data_dir)
     if as_json:
         click.echo(json.dumps(job.as_dict()))
     else:

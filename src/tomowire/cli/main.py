@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "config": "tomowire.cli.config",
     "db": "tomowire.cli.db",
     "echo": "tomowire.cli.echo",
+    "import": "tomowire.cli.import_",
     "jobs": "tomowire.cli.jobs",
     "listen": "tomowire.cli.listen",
     "move": "tomowire.cli.move",

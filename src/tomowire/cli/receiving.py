@@ -102,12 +102,12 @@ def explained(bind: str, port: int) -> Iterator[None]:
         raise ConnectFailed(text) from error.__cause__
 
 
-def closing_words(associations: int) -> str:
-    """What to say when the end begins, and why it may take a while."""
+def closing_words(associations: int, grace: float = SHUTDOWN_GRACE) -> str:
+    """What to say when the end begins, and why it may take a while: `grace` in seconds."""
     if not associations:
         return "shutting down"
     those = "an association" if associations == 1 else f"{associations} associations"
-    return f"shutting down; {those} may finish within {SHUTDOWN_GRACE:g} s (once more to end at once)"
+    return f"shutting down; {those} may finish within {grace:g} s (once more to end at once)"
 
 
 def allow_many_files() -> None:

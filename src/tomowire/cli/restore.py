@@ -56,7 +56,7 @@ def command(
         with open_counter("restoring") as progress:
             restored = restore(folder, data_dir, backend, point=point, report=report, progress=progress)
         # Every byte has been compared with its checksum just now.
-        return restored, list(check(data_dir, content=False))
+        return restored, list(check(data_dir, index_url=index_url, content=False))
 
     restored, findings = guarded(work)
     for finding in findings:

@@ -179,7 +179,7 @@ async def _serve(settings: Settings, source: Source | None, *, wants_http: bool)
                 http = HttpPort(archive, settings.http, is_wanted=wants_http, stop=stop.set, reload=from_outside)
                 await stack.enter_async_context(http)
             await stop.wait()
-            complain(closing_words(archive.associations))
+            complain(closing_words(archive.associations, settings.shutdown_grace))
     if http is not None and http.failure is not None:
         raise http.failure
     return ExitCode.OK

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
 from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import StoreFailed
+from tomowire.errors import IndexUnavailable, StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
@@ -195,7 +195,10 @@ class Archive:
             await self._tell_audit(taken, report, by)
             if taken.logs.level != self.settings.logs.level:
                 set_level(taken.logs.level)
-            self.settings = taken
+            before, self.settings = self.settings, taken
+            with suppress(IndexUnavailable):  # then jobs wait for their time
+                for node in set(taken.nodes) - set(before.nodes):
+                    await self.jobs.node_changed(node.ae_title)
             if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
                 self._retrieve.tls = taken.node_tls
         if report.needs_restart:
@@ -257,9 +260,9 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
+            account_of=lambda job, node: self._witness.sending(node, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
-            account=self._witness.sending,
         )
 
     def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:

@@ -20,6 +20,7 @@ from typing import Final
 
 from tomowire._version import __version__
 from tomowire.errors import InvalidUid, UsageError
+from tomowire.server.audit.anchor import ANCHOR
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.checksum import new_checksum
 from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
@@ -75,6 +76,7 @@ def backup(
     with BackupFolder.open(folder, create=True) as into, files_held(directory.hold_path):
         unfinished = into.begin_point()
         made_at = datetime.now(UTC).isoformat()
+        anchor = keep_anchor(directory.root, unfinished)  # before the trail, which it is never ahead of
         backend.dump(unfinished / "index.sqlite")
         sums = _Sums(report)
         copier = _Copier(directory.root, into, link=link)
@@ -91,11 +93,24 @@ def backup(
             "objects": sums.objects,
             "bytes": sums.bytes,
             "copied": sums.copied,
-            "checksums": {name: file_checksum(unfinished / name) for name in ("index.sqlite", "manifest")},
+            "checksums": {name: file_checksum(unfinished / name) for name in ("index.sqlite", "manifest", *anchor)},
             "problem_count": sums.problem_count,
             "problems": [{"path": each.path, "explanation": each.explanation} for each in sums.problems],
         }
         return into.finish_point(unfinished, facts)
+
+
+def keep_anchor(source: Path, target: Path) -> tuple[str, ...]:
+    """Copy the file with the end of the audit trail, if there is one; gives its name. Raises `OSError`."""
+    try:
+        content = (source / ANCHOR).read_bytes()
+    except FileNotFoundError:
+        return ()
+    with open(os.open(target / ANCHOR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
+        file.write(content)
+        file.flush()
+        sync_file(file.fileno())
+    return (ANCHOR,)
 
 
 def file_checksum(path: Path) -> str:

@@ -46,24 +46,26 @@ def check(
         backend = backend_for(index_url, directory.root)
         try:
             with backend.open_reader() as reader:
-                yield from _check_index(backend)
-                yield from _check_rows(directory, reader, content=content, threads=threads, progress=progress)
-                yield from _check_files(directory, reader)
+                yield from check_index(backend)
+                yield from check_rows(directory, reader, content=content, threads=threads, progress=progress)
+                yield from check_files(directory, reader)
                 yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
             yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, str(error))
 
 
-def _check_index(backend: IndexBackend) -> Iterator[Finding]:
+def check_index(backend: IndexBackend) -> Iterator[Finding]:
+    """What is wrong within the index itself."""
     for message in backend.damage():
         yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, message)
     for message in backend.lonely_rows():
         yield Finding(FindingKind.LONELY_ROW, backend.short_name, message)
 
 
-def _check_rows(
+def check_rows(
     directory: DataDirectory, reader: IndexReader, *, content: bool, threads: int, progress: Progress | None
 ) -> Iterator[Finding]:
+    """What the index says of the files, and is not so."""
     total = reader.counts().instances if progress is not None else 0
     work = partial(_check_object, directory.root, content=content)
     for number, (row, finding) in enumerate(in_parallel(work, reader.objects(), threads=threads), start=1):
@@ -107,7 +109,8 @@ def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingK
     return None
 
 
-def _check_files(directory: DataDirectory, reader: IndexReader) -> Iterator[Finding]:
+def check_files(directory: DataDirectory, reader: IndexReader) -> Iterator[Finding]:
+    """Files of which the index says nothing."""
     for path in directory.object_files():
         name = ObjectName.parse(path)
         if name is None:

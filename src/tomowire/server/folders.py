@@ -138,6 +138,10 @@ class SeriesFolders:
             folder = folder.rpartition("/")[0]
             sync_directory(self._root / folder)
 
+    def prune(self, folder: str) -> None:
+        """Remove a folder that is empty, and those above it that this leaves empty."""
+        self._prune(folder)
+
     def _prune(self, folder: str) -> None:
         while folder != OBJECTS:
             try:

@@ -11,11 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from tomowire.aio.streams import Chunk
 from tomowire.aio.threads import each_in_worker, finished
-from tomowire.errors import DataSetError
+from tomowire.errors import DataSetError, FileFormatError
 from tomowire.protocol.status import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, INVALID_SOP_INSTANCE
 from tomowire.server.commit import GroupCommit
 from tomowire.server.failures import failure_of, store_failed
@@ -26,6 +28,8 @@ from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.layout import is_deflated
 from tomowire.server.index.scanner import ScannedHeader, scan
 from tomowire.server.part import PartFile
+from tomowire.server.posix import sync_file
+from tomowire.server.stored_file import read_stored_file
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 
@@ -70,6 +74,46 @@ class Ingest:
             incoming.sop_instance_uid,
         )
         return stored
+
+    async def adopt(self, incoming: Incoming, part: Path) -> Stored | None:
+        """Store a file as it is, which lies in `incoming/` and is given up to the archive; None if its header is not that of the
+        object, or none that the archive would keep: then the data set is to be received.
+
+        Raises `StoreFailed`. In any case `part` is gone in the end.
+        """
+        loop = asyncio.get_running_loop()
+        stored: Stored | None = None
+        try:
+            new = await finished(loop.run_in_executor(self._workers, self._whole_file, incoming, part))
+            if new is not None:
+                stored = await self._commit.store(new)
+        finally:
+            if stored is None or not stored.is_new:
+                await finished(loop.run_in_executor(self._workers, partial(part.unlink, missing_ok=True)))
+        return stored
+
+    def _whole_file(self, incoming: Incoming, part: Path) -> NewObject | None:
+        try:
+            file = read_stored_file(part, scan=True)
+            meta = file.meta
+            announced = (incoming.sop_class_uid, incoming.sop_instance_uid, incoming.transfer_syntax_uid)
+            if (
+                meta.media_storage_sop_class_uid,
+                meta.media_storage_sop_instance_uid,
+                meta.transfer_syntax_uid,
+            ) != announced or not is_tolerable_uid(incoming.sop_instance_uid):
+                return None
+            assert file.scanned is not None  # it was asked for
+            record = _checked_record(incoming, file.scanned)
+            if self._directory.fsync:
+                with part.open("rb") as opened:
+                    sync_file(opened.fileno())
+        except FileFormatError:
+            return None
+        except (OSError, DataSetError) as error:
+            raise failure_of(error, self._directory.root) from error
+        sender, size = incoming.calling_ae_title, file.data_set_size
+        return NewObject(record, sender, file.header_size, size, part=part, checksum=file.checksum)
 
     async def _store_small(self, incoming: Incoming, header: bytes, chunk: Chunk) -> Stored:
         try:

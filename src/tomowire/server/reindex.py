@@ -23,6 +23,7 @@ from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import recover
+from tomowire.server.removal import FilesHeld, finish_removals
 from tomowire.server.stored_file import read_stored_file
 from tomowire.wire.part10 import FileMeta
 from tomowire.wire.value import value
@@ -34,7 +35,7 @@ _ROWS_AT_ONCE: Final = 500
 
 
 @value()
-class _Found:
+class Found:
     """A file, and the row it deserves."""
 
     name: ObjectName
@@ -86,6 +87,9 @@ def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
             return
         with closing(backend.open_writer()) as index:
             recover(directory, index)
+            finish_removals(directory, index)
+    except FilesHeld:
+        raise
     except (IndexUnavailable, UsageError) as error:  # that is why it is to be rebuilt
         logger.info("the old index cannot be asked what was unfinished: %s", error)
 
@@ -101,9 +105,9 @@ class _Builder:
         self._writer = writer
         self._root = directory.root
         self._report = report
-        self._batch: dict[str, _Found] = {}
+        self._batch: dict[str, Found] = {}
 
-    def add(self, found: _Found | Finding) -> None:
+    def add(self, found: Found | Finding) -> None:
         if isinstance(found, Finding):
             self._report(found)
             return
@@ -125,7 +129,7 @@ class _Builder:
         self._batch.clear()
         self._insert(rows)
 
-    def _preferred(self, found: _Found, known: IndexedObject) -> NewRow | None:
+    def _preferred(self, found: Found, known: IndexedObject) -> NewRow | None:
         """Of two files with one SOP instance the one that was stored last is indexed: the row to insert, if that is `found`."""
         modified = (self._root / known.name.path).stat().st_mtime_ns
         if found.name.folder == known.name.folder:  # the names tell; times are lost when files are restored or copied
@@ -162,7 +166,7 @@ def _build(
 ) -> int:
     builder = _Builder(writer, directory, former, report)
     number = 0
-    work = partial(_examine, directory.root)
+    work = partial(examine, directory.root)
     for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):
         builder.add(found)
         if progress is not None and number % _ROWS_AT_ONCE == 0:
@@ -173,7 +177,8 @@ def _build(
     return builder.count
 
 
-def _examine(root: Path, path: str) -> _Found | Finding:
+def examine(root: Path, path: str) -> Found | Finding:
+    """The row that a file of the store deserves, or what is wrong with it."""
     name = ObjectName.parse(path)
     if name is None:
         return Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")
@@ -195,7 +200,7 @@ def _examine(root: Path, path: str) -> _Found | Finding:
         received_at=modified // 1000,
         received_from=file.meta.source_application_entity_title or "",
     )
-    return _Found(name, modified, row)
+    return Found(name, modified, row)
 
 
 def _contradiction(name: ObjectName, meta: FileMeta, record: InstanceRecord) -> str | None:

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
-from tomowire.errors import InvalidUid
+from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.folders import SeriesFolders
 from tomowire.server.hold import Hold
@@ -60,6 +60,24 @@ def removing(directory: DataDirectory, index: IndexWriter) -> Iterator[Removing]
     finally:
         remover.close()
         folders.close()
+
+
+class FilesHeld(UsageError):
+    """Files of objects that were deleted cannot be removed now, and without that what was asked for cannot be done."""
+
+
+def finish_removals(directory: DataDirectory, index: IndexWriter) -> None:
+    """Remove all that is to be removed: for who could not tell these files from others afterwards.
+
+    Raises `FilesHeld`, `IndexUnavailable`, `OSError`.
+    """
+    with removing(directory, index) as remover:
+        while (swept := remover.sweep()) is Swept.MORE:
+            pass
+    if swept is Swept.HELD:
+        raise FilesHeld(
+            "files of objects that were deleted are held by a backup, or cannot be removed: wait for it to end"
+        )
 
 
 class Removing:

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Final
 
 from tomowire.errors import InvalidUid, UsageError
-from tomowire.server.backup import CopyFailed, check_file, copy_checked
+from tomowire.server.backup import CopyFailed, check_file, copy_checked, keep_anchor
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
 from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, DataDirectory
 from tomowire.server.findings import Progress
@@ -60,6 +60,7 @@ def restore(
             dump.unlink(missing_ok=True)
             current_copy(found.index, dump)
             _restore_objects(source, directory, dump, threads, report, progress)
+            keep_anchor(found.folder, target)
             backend.load(dump, directory)
             dump.unlink()
             (target / _MARKER).unlink()

@@ -109,7 +109,7 @@ class Settings:
     nodes: tuple[Node, ...] = ()
     maximum_associations: int = DEFAULT_MAXIMUM_ASSOCIATIONS
     memory: int = DEFAULT_MEMORY
-    shutdown_grace: float = 10.0
+    shutdown_grace: float = 5.0
     tls: TlsServer | None = None
     node_tls: TlsClient | None = None
     index_url: str | None = None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -21,7 +22,7 @@ UIDS = [f"1.2.{number}" for number in range(1, 11)]
 
 def make(records: Records, *, node: str = "DEST", uids: list[str] = UIDS) -> Job:
     def work(connection):
-        key, _ = table.make(connection, NewJob(JobKind.SEND, node, {}, "me"), lease=60)
+        key = table.make(connection, str(uuid4()), NewJob(JobKind.SEND, node, {}, "me"), lease=60)
         assert table.add_items(connection, key, 0, uids, lease=60)
         return table.begin(connection, key, total=len(uids), size=None, parameters={})
 
@@ -203,7 +204,7 @@ def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_is_asked_to_sto
 
 def test_a_job_whose_maker_was_killed_is_not_begun(records: Records) -> None:
     def half(connection):
-        key, _ = table.make(connection, NewJob(JobKind.SEND, "DEST", {}, "me"), lease=-1)
+        key = table.make(connection, str(uuid4()), NewJob(JobKind.SEND, "DEST", {}, "me"), lease=-1)
         table.add_items(connection, key, 0, UIDS, lease=-1)
 
     records.write_now(half)

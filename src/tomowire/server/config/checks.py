@@ -85,7 +85,7 @@ def _data_dir(configuration: Configuration) -> Iterator[Found]:
     there = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), FilePath("/"))
     if not there.is_dir():
         yield Found(path, f"cannot be used: {there} is no folder")
-    elif not os.access(there, os.W_OK | os.X_OK):
+    elif not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         yield Found(path, f"cannot be written to by the user who checks this: {there}", is_warning=True)
 
 

@@ -19,6 +19,7 @@ from tomowire.aio.address import check_ae_title
 from tomowire.errors import UsageError
 from tomowire.server.address_ranges import read_range
 from tomowire.server.config.problems import shown
+from tomowire.server.index.index_url import require_url
 from tomowire.wire.value import value
 
 _SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -109,6 +110,22 @@ def ae_title() -> Kind:
             ) from None
 
     return Kind("an AE title", read, is_text=True)
+
+
+def database_url() -> Kind:
+    """It may hold a password: no error quotes it."""
+    words = "the URL of a PostgreSQL database, postgresql://user@host/database"
+
+    def read(given: Any) -> str:
+        try:
+            if not isinstance(given, str) or not given.isprintable():
+                raise UsageError(words)
+            require_url(given)
+        except UsageError:
+            raise ValueError(f"must be {words}") from None
+        return given
+
+    return Kind(words, read, is_text=True)
 
 
 def host() -> Kind:

@@ -126,7 +126,7 @@ class Storage(Section):
 class Index(Section):
     """What is known about the objects."""
 
-    url: Annotated[str, kinds.text("the URL of a database")] | None = setting(
+    url: Annotated[str, kinds.database_url()] | None = setting(
         None,
         "Where the index is, as `postgresql://user@host/database`. Without this key it is an SQLite file in the data directory. A "
         "password is better kept in the environment variable `TOMOWIRE_INDEX__URL`, or in a `.pgpass` file.",

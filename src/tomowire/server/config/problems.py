@@ -12,7 +12,6 @@ Path = tuple[str | int, ...]
 """The way to a key: names, and positions in lists from 0."""
 
 _MOST_SHOWN: Final = 60
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
 @value()
@@ -41,7 +40,7 @@ class Problem:
     def __str__(self) -> str:
         hint = f"; did you mean {self.nearest!r}?" if self.nearest is not None else ""
         sentence = f"{self.text}{hint}" if self.key is None else f"{self.key} {self.text}{hint}"
-        return sentence if self.origin is None else f"{self.origin}: {sentence}"
+        return _printable(sentence if self.origin is None else f"{self.origin}: {sentence}")
 
     def as_json(self) -> dict[str, object]:
         """For `--json` and the API."""
@@ -90,5 +89,10 @@ def shown(given: object) -> str:
         text = repr(given)
     except ValueError:  # a whole number with thousands of digits
         return "a number that is far too long"
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROLS)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    return _printable(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

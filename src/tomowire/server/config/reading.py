@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -15,6 +16,8 @@ from tomowire.wire.value import value
 
 MOST_BYTES: Final = 1 << 20
 MOST_DEPTH: Final = 12
+_DIGITS: Final = re.compile(r"\d{4300}")
+_NO_NUMBERS: Final = re.compile(r"[\s:,\[]-?(NaN|Infinity)|\d{4300}")
 _MOST_DOTS: Final = 1000
 """In a line: Python's parser takes the square of their number for a key."""
 
@@ -81,6 +84,7 @@ def _parsed_toml(text: str, source: str) -> Any:
         _refuse(Origin(source), f"sections are nested more than {MOST_DEPTH} deep")
     except ValueError as error:
         why, row, column = _toml_error(str(error), text)
+        row = row or _line_of(_DIGITS, text)
         _refuse(Origin(source, row, column), f"this is no TOML: {why}")
 
 
@@ -104,17 +108,24 @@ def _parsed_json(text: str, source: str) -> Any:
     except json.JSONDecodeError as error:
         _refuse(Origin(source, error.lineno, error.colno), f"this is no JSON: {_plain(error.msg)}")
     except ValueError as error:  # a constant, or a number with thousands of digits
-        _refuse(Origin(source), f"this is no JSON: {_plain(str(error))}")
+        _refuse(Origin(source, _line_of(_NO_NUMBERS, text)), f"this is no JSON: {_plain(str(error))}")
+
+
+def _line_of(what: re.Pattern[str], text: str) -> int | None:
+    """Where the parsers do not say: more likely than not there."""
+    found = what.search(text)
+    return text.count("\n", 0, found.end()) + 1 if found is not None else None
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"there is no number {name}")
 
 
 def _plain(said: str) -> str:
+    """Without a capital at the beginning; what Python says of its limits is nothing to a person."""
     if said.startswith("Exceeds the limit"):
         return "it holds a number with thousands of digits"
-    return said[:1].lower() + said[1:]
+    return said if said[1:2].isupper() else said[:1].lower() + said[1:]
 
 
 def _lines_of_json(text: str, source: str) -> Lines:

@@ -81,7 +81,7 @@ def _is_section(given: Any) -> bool:
 
 
 def _name(name: str) -> str:
-    return name if _BARE.fullmatch(name) else json.dumps(name)
+    return name if _BARE.fullmatch(name) else _quoted(name)
 
 
 def _written(given: Any) -> str:
@@ -91,4 +91,9 @@ def _written(given: Any) -> str:
         return str(int(given))
     if isinstance(given, bool | int | float):
         return json.dumps(given)
-    return json.dumps(given, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return _quoted(given)
+
+
+def _quoted(text: str) -> str:
+    """JSON's form is TOML's, but for one character; and JSON escapes half characters where TOML has the whole."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -23,13 +23,15 @@ class Doomed:
     """What is to be deleted: everything below `uid` at `level` (study, series or image).
 
     `study` narrows a series down to one study: senders that use one Series Instance UID in two studies exist. `unless_newer` leaves
-    all as it is if an object came after that time (microseconds since 1970): whoever decided did not know of it.
+    all as it is if an object came after that time (microseconds since 1970): whoever decided did not know of it. `lost` is for an
+    object that is not there any more: protection cannot keep it.
     """
 
     level: Level
     uid: str
     study: str = ""
     unless_newer: int | None = None
+    lost: bool = False
 
 
 @value()
@@ -38,6 +40,7 @@ class Deleted:
 
     study_instance_uid: str
     patient_id: str
+    patient_name: str
     """Of the study's patient, for the audit trail; never for a log."""
 
     series: int
@@ -46,6 +49,8 @@ class Deleted:
     """Of files."""
 
     is_whole_study: bool
+    sop_classes: tuple[tuple[str, int], ...] = ()
+    """How many instances of which SOP classes."""
 
 
 @value()
@@ -66,10 +71,14 @@ _BELOW: Final[Mapping[Level, str]] = {
     Level.IMAGE: "instances.sop_instance_uid = :uid",
 }
 _WHAT: Final = (
-    "SELECT studies.study_key, studies.study_instance_uid, studies.patient_key, patients.patient_id,"
+    "SELECT studies.study_key, studies.study_instance_uid, studies.patient_key, patients.patient_id, patients.patient_name,"
     " count(DISTINCT series.series_key), count(*), sum(header_size + data_set_size), max(received_at)"
     f" FROM {_OBJECTS} JOIN patients ON patients.patient_key = studies.patient_key WHERE {{below}}"
-    " GROUP BY studies.study_key, studies.study_instance_uid, studies.patient_key, patients.patient_id"
+    " GROUP BY studies.study_key, studies.study_instance_uid, studies.patient_key, patients.patient_id, patients.patient_name"
+)
+_CLASSES: Final = (
+    f"SELECT studies.study_key, sop_class_uid, count(*) FROM {_OBJECTS} WHERE {{below}}"
+    " GROUP BY studies.study_key, sop_class_uid"
 )
 _PROTECTED: Final = "SELECT 1 FROM protected_studies WHERE study_instance_uid = :study"
 _REMEMBER: Final = (
@@ -98,6 +107,18 @@ _EMPTY_PATIENT: Final = (
 )
 _IS_THERE: Final = "SELECT 1 FROM studies WHERE study_key = :study_key"
 
+_LONELY: Final = tuple(
+    f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM {other} WHERE {other}.{key} = {table}.{key})"
+    for table, other, key in (
+        ("studies", "patients", "patient_key"),
+        ("series", "studies", "study_key"),
+        ("instances", "series", "series_key"),
+        ("series", "instances", "series_key"),
+        ("studies", "series", "study_key"),
+        ("patients", "studies", "patient_key"),
+    )
+)
+
 ADD_REMOVAL: Final = (
     "INSERT INTO removals (study_instance_uid, series_instance_uid, sop_instance_uid, generation)"
     " VALUES (:study, :series, :instance, :generation)"
@@ -116,14 +137,15 @@ def delete(execute: Execute, doomed: Doomed) -> list[Deleted]:
     """
     names = {"uid": doomed.uid, "study": doomed.study} if doomed.level is Level.SERIES else {"uid": doomed.uid}
     found = execute(_WHAT.format(below=_BELOW[doomed.level]), names)
-    if doomed.unless_newer is not None and any(row[7] > doomed.unless_newer for row in found):
+    if doomed.unless_newer is not None and any(row[8] > doomed.unless_newer for row in found):
         return []
-    for row in found:
+    for row in () if doomed.lost else found:
         if execute(_PROTECTED, {"study": row[1]}):
             raise StudyProtected(f"the study {row[1]} is protected: end its protection first")
+    classes = execute(_CLASSES.format(below=_BELOW[doomed.level]), names) if found else ()
     if found:
         execute(_REMEMBER.format(below=_BELOW[doomed.level]), names)
-    return [_delete_from_study(execute, doomed, row) for row in found]
+    return [_delete_from_study(execute, doomed, row, classes) for row in found]
 
 
 def removals(execute: Execute, after: int, limit: int) -> list[Removal]:
@@ -149,8 +171,17 @@ def forget(execute: Execute, keys: Sequence[int]) -> None:
         execute(_FORGET, {"key": key})
 
 
-def _delete_from_study(execute: Execute, doomed: Doomed, row: Sequence[Any]) -> Deleted:
-    study_key, study, patient_key, patient_id, series, instances, size, _ = row
+def delete_lonely(execute: Execute) -> None:
+    """Delete rows without a row above them, with all below them, and rows without one below them. No file is forgotten by it: one
+    whose row goes is found not to be indexed."""
+    for statement in _LONELY:
+        execute(statement, {})
+
+
+def _delete_from_study(
+    execute: Execute, doomed: Doomed, row: Sequence[Any], classes: Sequence[Sequence[Any]]
+) -> Deleted:
+    study_key, study, patient_key, patient_id, patient_name, series, instances, size, _ = row
     keys = {"study_key": study_key}
     values = {Level.STUDY: keys, Level.SERIES: {**keys, "uid": doomed.uid}, Level.IMAGE: {"uid": doomed.uid}}
     execute(f"DELETE FROM instances WHERE {_INSTANCES[doomed.level]}", values[doomed.level])
@@ -158,4 +189,5 @@ def _delete_from_study(execute: Execute, doomed: Doomed, row: Sequence[Any]) -> 
     execute(_EMPTY_STUDY, keys)
     execute(_EMPTY_PATIENT, {"patient_key": patient_key})
     is_whole = not execute(_IS_THERE, keys)
-    return Deleted(study, patient_id, series, instances, int(size), is_whole)
+    of_study = tuple((uid, count) for key, uid, count in classes if key == study_key)
+    return Deleted(study, patient_id, patient_name, series, instances, int(size), is_whole, of_study)

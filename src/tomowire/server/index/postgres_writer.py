@@ -85,6 +85,9 @@ class PostgresWriter:
     def delete(self, doomed: Doomed) -> list[Deleted]:
         return self._transact(lambda execute: deleting.delete(execute, doomed))
 
+    def delete_lonely(self) -> None:
+        self._transact(deleting.delete_lonely)
+
     def removals(self, after: int, limit: int) -> list[Removal]:
         return self._transact(lambda execute: deleting.removals(execute, after, limit))
 

@@ -75,6 +75,9 @@ class IndexWriter(Protocol):
         nothing. Raises `StudyProtected`. `last_batch` stays as it is.
         """
 
+    def delete_lonely(self) -> None:
+        """Delete rows without a row above them, and what is below those, and rows without one below them."""
+
     def removals(self, after: int, limit: int) -> list[Removal]:
         """Up to `limit` of the files that are still to be removed, with keys greater than `after`, in the order of those."""
 

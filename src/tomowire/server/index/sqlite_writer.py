@@ -86,6 +86,11 @@ class SqliteWriter:
         with self._transaction():
             return deleting.delete(self._execute, doomed)
 
+    def delete_lonely(self) -> None:
+        self._known_series.clear()
+        with self._transaction():
+            deleting.delete_lonely(self._execute)
+
     def removals(self, after: int, limit: int) -> list[Removal]:
         with sqlite_errors():
             return deleting.removals(self._execute, after, limit)

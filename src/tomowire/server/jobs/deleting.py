@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from tomowire.errors import IndexUnavailable, TomowireError
@@ -25,16 +26,17 @@ class Deleting:
         if (deletion := self._parts.deletion) is None:
             raise JobFailed("this archive cannot delete")
         level = Level(work.job.parameters["level"])
-        async for item in work.items():
-            try:
-                await _delete(deletion, level, item.uid, work.job.created_by)
-            except IndexUnavailable:
-                raise
-            except (TomowireError, OSError) as error:
-                settled = Settled(item.position, ItemState.FAILED, comment=str(error))
-            else:
-                settled = Settled(item.position, ItemState.DONE)
-            await work.settling.add(settled)
+        async with aclosing(work.items()) as items:
+            async for item in items:
+                try:
+                    await _delete(deletion, level, item.uid, work.job.created_by)
+                except IndexUnavailable:
+                    raise
+                except (TomowireError, OSError) as error:
+                    settled = Settled(item.position, ItemState.FAILED, comment=str(error))
+                else:
+                    settled = Settled(item.position, ItemState.DONE)
+                await work.settling.add(settled)
 
 
 async def _delete(deletion: Deletes, level: Level, uid: str, by: str) -> None:

@@ -5,8 +5,10 @@ Whoever is killed in between leaves a job that nobody begins, and that is given 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final, Self
+from uuid import uuid4
 
 from tomowire.errors import UsageError
 from tomowire.server.lazily import Lazily
@@ -30,19 +32,33 @@ _SHOWN: Final = 3
 
 
 class Making:
-    """A job that is being made: `add` what it is about, then `begin`; `forget` it if that cannot be done."""
+    """`async with Making(records, new) as making`: `add` what it is about, then `begin`.
 
-    def __init__(self, records: Records, job_key: int, parameters: Mapping[str, Any]) -> None:
-        self.parameters = dict(parameters)
+    What was not begun is not there afterwards, even when this is cancelled.
+    """
+
+    def __init__(self, records: Records, new: NewJob) -> None:
+        self.parameters = dict(new.parameters)
         self.count = 0
         self.size: int | None = None
         self._records = records
-        self._key = job_key
+        self._new = new
+        self._id = str(uuid4())
+        self._key = 0
 
-    @classmethod
-    async def start(cls, records: Records, new: NewJob) -> Making:
-        key, _ = await records.write(lambda connection: table.make(connection, new, lease=_LEASE))
-        return cls(records, key, new.parameters)
+    async def __aenter__(self) -> Self:
+        try:
+            self._key = await self._records.write(
+                lambda connection: table.make(connection, self._id, self._new, lease=_LEASE)
+            )
+        except BaseException:  # cancelled, it may have been made all the same
+            await self._forget()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            await self._forget()
 
     async def add(self, uids: Sequence[str]) -> None:
         """So much more. Raises `UsageError` when somebody has cancelled the job meanwhile."""
@@ -65,20 +81,16 @@ class Making:
             raise UsageError("the job was cancelled while it was being made")
         return job
 
-    async def forget(self) -> None:
-        await self._records.write(lambda connection: table.forget(connection, self._key))
+    async def _forget(self) -> None:
+        await self._records.write(lambda connection: table.forget_unmade(connection, self._id))
 
 
 async def make(records: Records, new: NewJob, uids: Sequence[str]) -> Job:
     """A job about `uids`."""
-    making = await Making.start(records, new)
-    try:
+    async with Making(records, new) as making:
         for start in range(0, len(uids), _PAGE):
             await making.add(uids[start : start + _PAGE])
         return await making.begin()
-    except BaseException:
-        await making.forget()
-        raise
 
 
 async def make_of_objects(records: Records, new: NewJob, level: Level, uids: Sequence[str]) -> Job:
@@ -86,19 +98,18 @@ async def make_of_objects(records: Records, new: NewJob, level: Level, uids: Seq
 
     Raises `UsageError` for what the archive does not have.
     """
-    making = await Making.start(records, new)
     kinds: dict[tuple[str, str], None] = {}
-    making.size = 0
-    try:
-        async for found in _selected(records, level, uids):
-            await making.add([each.uid for each in found])
-            making.size += sum(each.size for each in found)
-            kinds.update(dict.fromkeys((each.sop_class_uid, each.transfer_syntax_uid) for each in found))
+    async with Making(records, new) as making:
+        making.size = 0
+        async with aclosing(_selected(records, level, uids)) as pages:
+            async for found in pages:
+                await making.add([each.uid for each in found])
+                making.size += sum(each.size for each in found)
+                kinds.update(dict.fromkeys((each.sop_class_uid, each.transfer_syntax_uid) for each in found))
+        if not making.count:  # it was deleted just now
+            raise UsageError("the archive has nothing of it any more")
         making.parameters["kinds"] = [list(kind) for kind in kinds]
         return await making.begin()
-    except BaseException:
-        await making.forget()
-        raise
 
 
 async def require_all(records: Records, level: Level, uids: Sequence[str]) -> None:
@@ -110,7 +121,7 @@ async def require_all(records: Records, level: Level, uids: Sequence[str]) -> No
         raise UsageError(f"the archive has no {_NAMES[level]} {shown}{more}")
 
 
-async def _selected(records: Records, level: Level, uids: Sequence[str]) -> AsyncIterator[list[SelectedObject]]:
+async def _selected(records: Records, level: Level, uids: Sequence[str]) -> AsyncGenerator[list[SelectedObject], None]:
     def of_uids(some: Sequence[str]) -> Callable[[Connection], list[SelectedObject]]:
         return lambda connection: selection.of_uids(connection, some)
 

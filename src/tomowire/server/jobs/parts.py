@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient
     from tomowire.protocol.status import Status
     from tomowire.server.archive import ArchiveStorage
-    from tomowire.server.audit.exports import Account
+    from tomowire.server.jobs.model import Job
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
     from tomowire.services.storage_scp import StoreRequest
@@ -26,6 +26,19 @@ class Deletes(Protocol):
     async def instance(self, uid: str, *, by: str = "") -> object: ...
 
 
+class Account(Protocol):
+    """Told what leaves the archive in one attempt at a job: for the audit trail."""
+
+    def expect(self, sop_instance_uid: str, study_uid: str, sop_class_uid: str) -> None:
+        """An object's turn is about to come."""
+
+    def settle(self, sop_instance_uid: str, is_there: bool) -> None:
+        """The destination has acknowledged it, or never will."""
+
+    def end(self, reason: str = "") -> None:
+        """The attempt is over; what was expected and is not settled was not sent, by this reason."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Of one archive. What takes long to import is a function that is called when it is needed."""
@@ -38,8 +51,8 @@ class Parts:
     """How objects of the archive are found and sent."""
     keep: Callable[[StoreRequest], Awaitable[Status]]
     """The way in."""
+    account_of: Callable[[Job, Node], Account]
+    """Keeps account of what a job sends to a node."""
     tls: Callable[[], TlsClient | None] = lambda: None
-    """How nodes with TLS are called, as it is configured now."""
+    """How nodes with TLS are called now."""
     deletion: Deletes | None = None
-    account: Callable[[Node, str], Account] | None = None
-    """Keeps account, for the audit, of what is sent to a node on whose behalf."""

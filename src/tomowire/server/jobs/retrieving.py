@@ -5,10 +5,11 @@ What an attempt that was cut off has brought is there; it comes again with the n
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from tomowire.errors import AssociationError, OperationTimeout, QueryFailed, RetrieveFailed, UsageError
+from tomowire.errors import AssociationError, OperationTimeout, QueryFailed, RetrieveFailed, TomowireError, UsageError
 from tomowire.server.jobs.blame import unknown_node, without_association
 from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
@@ -18,12 +19,10 @@ from tomowire.services.query import Query
 from tomowire.services.retrieval import Retrieved
 
 if TYPE_CHECKING:
-    from tomowire.protocol.status import Status
     from tomowire.server.jobs.model import JobItem
     from tomowire.server.jobs.parts import Parts
     from tomowire.server.jobs.work import Work
     from tomowire.server.nodes import Node
-    from tomowire.services.storage_scp import StoreRequest
 
 
 class Retrieving:
@@ -36,8 +35,8 @@ class Retrieving:
         node = self._parts.node(work.job.node)
         if node is None:
             raise unknown_node(work.job.node)
-        async with peer_at(node, self._parts) as peer:
-            async for item in work.items():
+        async with peer_at(node, self._parts) as peer, aclosing(work.items()) as items:
+            async for item in items:
                 await work.settling.add(await work.unless_stopped(self._settled(work, node, peer, item)))
 
     async def _settled(self, work: Work, node: Node, peer: Peer, item: JobItem) -> Settled:
@@ -45,39 +44,41 @@ class Retrieving:
         try:
             return await self._retrieve(work, peer, item)
         except (QueryFailed, RetrieveFailed) as error:
-            may_pass = 0xA700 <= error.status <= 0xA7FF
-            state = ItemState.WAITING if may_pass else ItemState.FAILED
-            return Settled(item.position, state, error.status, str(error))
+            return Settled(item.position, _state_after(error.status), error.status, str(error))
         except (AssociationError, OperationTimeout) as error:
             raise without_association(node, error) from error
+        except TomowireError as error:  # such as no context for a retrieval, or answers that do not fit what was asked
+            return Settled(item.position, ItemState.FAILED, comment=str(error))
         except ExceptionGroup as failures:
             lost = failures.subgroup((AssociationError, OperationTimeout))
             state = ItemState.FAILED if lost is None else ItemState.WAITING
             return Settled(item.position, state, comment=_said(failures))
 
     async def _retrieve(self, work: Work, peer: Peer, item: JobItem) -> Settled:
-        query = _query(work, item.uid)
-        count, failed = 0, ""
-
-        async def keep(request: StoreRequest) -> Status:
-            return await self._parts.keep(request)
-
+        query = await asyncio.to_thread(_query, work, item.uid)
+        count, refused = 0, None
         if work.job.parameters["method"] == "move":
             async with aclosing(peer.move(query, self._parts.ae_title)) as progress:
                 async for each in progress:
                     count = each.completed + each.warning + each.failed
         else:
-            async with aclosing(peer.get(query, keep)) as news:
+            async with aclosing(peer.get(query, self._parts.keep)) as news:
                 async for one in news:
                     if isinstance(one, Retrieved):
                         count += 1
                         work.settling.received(0 if one.is_failure else one.size)
-                        failed = failed or (f"{one.sop_instance_uid}: {one.status}" if one.is_failure else "")
-        if failed:
-            return Settled(item.position, ItemState.FAILED, comment=failed)
+                        refused = one if one.is_failure else refused
+        if refused is not None:
+            comment = f"{refused.sop_instance_uid} could not be kept here: {refused.error_comment or refused.status}"
+            return Settled(item.position, _state_after(refused.status), refused.status, comment)
         if not count:
             return Settled(item.position, ItemState.FAILED, comment="the node has nothing of it")
         return Settled(item.position, ItemState.DONE, 0, f"{count} objects")
+
+
+def _state_after(status: int) -> ItemState:
+    """Of what failed with this status: A7xx, out of resources, may pass."""
+    return ItemState.WAITING if 0xA700 <= status <= 0xA7FF else ItemState.FAILED
 
 
 def peer_at(node: Node, parts: Parts) -> Peer:
@@ -106,6 +107,5 @@ def _query(work: Work, uid: str) -> Query:
 
 def _said(failures: BaseExceptionGroup[BaseException]) -> str:
     """The first of them, and how many there are."""
-    first = failures.exceptions[0]
-    count = len(failures.exceptions)
-    return f"{first}" if count == 1 else f"{count} failures: {first}"
+    first, count = failures.exceptions[0], len(failures.exceptions)
+    return str(first) if count == 1 else f"{count} failures: {first}"

@@ -16,7 +16,7 @@ from tomowire.services.retrying import is_out_of_resources, retry_waits
 from tomowire.services.sending import send_feed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from tomowire.server.jobs.parts import Parts
     from tomowire.server.jobs.work import Work
@@ -52,8 +52,8 @@ class _OneJob:
         self._work = work
         self._node = node
         self._retrieve = parts.retrieve()
+        self._account = parts.account_of(work.job, node)
         self._positions: dict[str, int] = {}  # of the objects that are on their way
-        self._account = parts.account(node, work.job.created_by) if parts.account is not None else None
         self._stop = asyncio.Event()
         self._last_error: Exception | None = None
         self._broken: Exception | None = None
@@ -64,10 +64,9 @@ class _OneJob:
             async with Feed(self._files(), _AHEAD) as feed:
                 await self._send(feed)
         finally:
+            self._account.end(f"see job {self._work.job.job_id}" if self._broken is None else str(self._broken))
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
-            if self._account is not None:
-                self._account.end(str(self._broken or self._last_error or "the job was stopped"))
         if self._work.stop.is_set():
             raise Stopped
         if self._broken is not None:
@@ -96,9 +95,6 @@ class _OneJob:
     async def _settle(self, sent: Sent) -> None:
         """Write down what has become of an object. What no association could be opened for has not been tried."""
         position = self._positions.pop(sent.sop_instance_uid)
-        if self._account is not None:
-            response = sent.response
-            self._account.settle(sent.sop_instance_uid, response is not None and not response.is_failure)
         error, last = sent.error, self._last_error
         if error is not None:
             self._last_error = error
@@ -107,26 +103,30 @@ class _OneJob:
                 self._broken = error
                 self._stop.set()
                 return
+        self._account.settle(sent.sop_instance_uid, not sent.is_failure)
         await self._work.settling.add(_settled(position, sent))
 
     async def _stop_with_job(self) -> None:
         await self._work.stop.wait()
         self._stop.set()
 
-    async def _files(self) -> AsyncIterator[Sequence[DicomFile]]:
+    async def _files(self) -> AsyncGenerator[Sequence[DicomFile], None]:
         """What is not acknowledged yet, page by page. What the archive cannot send any more has failed."""
-        async for page in self._work.pages():
-            positions = {item.uid: item.position for item in page}
-            files = await self._retrieve.locate(list(positions))
-            for file in files:
-                if not file.sop_class_uid:
-                    position = positions.pop(file.sop_instance_uid)
-                    await self._work.settling.add(Settled(position, ItemState.FAILED, comment=_GONE))
-            self._positions |= positions
-            there = [file for file in files if file.sop_class_uid]
-            if self._account is not None:
-                self._account.expect_files(there)
-            yield there
+        async with aclosing(self._work.pages()) as pages:
+            async for page in pages:
+                yield await self._located({item.uid: item.position for item in page})
+
+    async def _located(self, positions: dict[str, int]) -> Sequence[DicomFile]:
+        found: list[DicomFile] = []
+        for file in await self._retrieve.locate(list(positions)):
+            uid = file.sop_instance_uid
+            if file.sop_class_uid:
+                self._positions[uid] = positions[uid]
+                self._account.expect(uid, file.path.parts[-3], file.sop_class_uid)
+                found.append(file)
+            else:
+                await self._work.settling.add(Settled(positions[uid], ItemState.FAILED, comment=_GONE))
+        return found
 
 
 def _settled(position: int, sent: Sent) -> Settled:

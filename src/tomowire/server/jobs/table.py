@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from sqlalchemy import delete, func, insert, select, text, update
 
@@ -33,10 +32,9 @@ def now(connection: Connection) -> int:
     return time.time_ns() // 1000
 
 
-def make(connection: Connection, new: NewJob, *, lease: float) -> tuple[int, str]:
-    """A job about nothing yet; gives its key and its id. Whoever makes it has `lease` seconds to `add_items`, and again."""
+def make(connection: Connection, job_id: str, new: NewJob, *, lease: float) -> int:
+    """A job about nothing yet; gives its key. Whoever makes it has `lease` seconds to `add_items`, and again."""
     moment = now(connection)
-    job_id = str(uuid4())
     values = {
         "job_id": job_id,
         "kind": new.kind.value,
@@ -63,7 +61,7 @@ def make(connection: Connection, new: NewJob, *, lease: float) -> tuple[int, str
     }
     made = connection.execute(insert(jobs).values(values))
     assert made.inserted_primary_key is not None
-    return int(made.inserted_primary_key[0]), job_id
+    return int(made.inserted_primary_key[0])
 
 
 def add_items(connection: Connection, job_key: int, first: int, uids: Sequence[str], *, lease: float) -> bool:
@@ -96,6 +94,14 @@ def begin(
     }
     changed = connection.execute(update(jobs).where(is_made).values(values)).rowcount
     return job_at(connection, job_key) if changed else None
+
+
+def forget_unmade(connection: Connection, job_id: str) -> None:
+    """Remove a job, unless it was begun."""
+    was_cancelled = (jobs.c.state == JobState.CANCELLED.value) & (jobs.c.items_total == 0)
+    unmade = (jobs.c.job_id == job_id) & ((jobs.c.state == JobState.MAKING.value) | was_cancelled)
+    for key in connection.execute(select(jobs.c.job_key).where(unmade)).scalars().all():
+        forget(connection, key)
 
 
 def forget(connection: Connection, job_key: int) -> None:

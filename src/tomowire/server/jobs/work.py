@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from tomowire.errors import TomowireError
@@ -64,20 +65,21 @@ class Work:
     def state_when_stopped(self) -> JobState:
         return JobState.CANCELLED if self.is_cancelled else JobState.WAITING
 
-    async def pages(self) -> AsyncIterator[list[JobItem]]:
+    async def pages(self) -> AsyncGenerator[list[JobItem], None]:
         """The items that are not done yet, a few at first, as they are asked for."""
         after, size = -1, _FIRST_PAGE
         while page := await self._waiting(after, size):
             yield page
             after, size = page[-1].position, _PAGE
 
-    async def items(self) -> AsyncIterator[JobItem]:
+    async def items(self) -> AsyncGenerator[JobItem, None]:
         """The items that are not done yet, one by one, until it is to stop. Raises `Stopped` then."""
-        async for page in self.pages():
-            for item in page:
-                if self.stop.is_set():
-                    raise Stopped
-                yield item
+        async with aclosing(self.pages()) as pages:
+            async for page in pages:
+                for item in page:
+                    if self.stop.is_set():
+                        raise Stopped
+                    yield item
 
     async def unless_stopped(self, doing: Coroutine[Any, Any, T]) -> T:
         """Do it; when the job is to stop, cancel it, wait until it has ended, and raise `Stopped`."""

@@ -1,0 +1,132 @@
+"""`tomowire jobs`: made, shown, cancelled and retried from the command line, with and without an archive that runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.filled import fill
+from support.network import LOOPBACK, free_port
+from support.objects import Sample
+from support.programs import Program, run_tomowire, serving
+from support.stored import files_below
+
+SAMPLES = [Sample(number, number % 2) for number in range(1, 6)]
+STUDY = SAMPLES[0].study_uid
+JOB_ID = r"[0-9a-f]{8}-[0-9a-f-]{27}"
+
+
+async def filled(folder: Path, index_url: str | None = None) -> list[str]:
+    await fill(folder / "data", SAMPLES, index_url=index_url)
+    return ["--data-dir", str(folder / "data"), *(["--index-url", index_url] if index_url is not None else [])]
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> list[str]:
+    """Options that name an archive with five objects."""
+    return await filled(tmp_path)
+
+
+@pytest.fixture
+async def each_place(tmp_path: Path, index_url: str | None) -> list[str]:
+    """The same, with each kind of index."""
+    return await filled(tmp_path, index_url)
+
+
+@contextmanager
+def archive(place: list[str], *options: str) -> Iterator[Program]:
+    with serving("serve", *place, "--no-http", *options) as program:
+        yield program
+
+
+def jobs(command: str, place: list[str], *arguments: str, code: int = 0) -> str:
+    done = run_tomowire("jobs", command, *place, *arguments)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def until_over(place: list[str], job_id: str) -> dict[str, object]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        job = json.loads(jobs("show", place, job_id, "--json"))
+        if job["state"] in ("done", "failed", "cancelled"):
+            return job
+    pytest.fail(f"not over in 60 s: {job}")
+
+
+def test_an_archive_that_runs_is_told_of_a_new_job_and_does_it(each_place: list[str], tmp_path: Path) -> None:
+    place = each_place
+    with serving("listen", "-o", tmp_path / "received") as destination:
+        node = f"DEST@{LOOPBACK}:{destination.port}"
+        with archive(place, "--node", node) as program:
+            program.stderr.wait_for("end with Ctrl-C")
+            done = run_tomowire("jobs", "send", *place, "DEST", "--study-uid", STUDY)
+            assert (done.returncode, done.stderr) == (0, "")
+            job = until_over(place, done.stdout.strip())
+    assert (job["state"], job["progress"]["done"], job["items"]) == ("done", 5, [])
+    assert files_below(tmp_path, "received") == {f"received/{sample.uid}.dcm" for sample in SAMPLES}
+
+
+def test_jobs_are_listed_shown_cancelled_and_retried_while_no_archive_runs(place: list[str]) -> None:
+    made = run_tomowire("jobs", "send", *place, "DEST", "--series-uid", SAMPLES[0].series_uid, "--json")
+    assert "no archive runs on this data directory now" in made.stderr
+    job = json.loads(made.stdout)
+    assert (job["state"], job["node"], job["progress"]["total"]) == ("waiting", "DEST", 3)
+    job_id = job["job_id"]
+
+    title, line = jobs("list", place).splitlines()
+    assert title.split() == ["Job", "Kind", "Node", "State", "Done", "Failed", "Left", "Made", "Error"]
+    assert line.split()[:5] == [job_id, "send", "DEST", "waiting", "0/3"]
+    assert json.loads(jobs("list", place, "--kind", "send", "--state", "done", "--json")) == {"jobs": []}
+
+    shown = jobs("show", place, job_id, "--items")
+    assert "0 of 3, 0 with a warning, 0 failed" in shown
+    assert all(f"waiting  {sample.uid}" in shown for sample in SAMPLES if sample.series == SAMPLES[0].series)
+
+    assert json.loads(jobs("cancel", place, job_id, "--json"))["state"] == "cancelled"
+    assert json.loads(jobs("retry", place, job_id, "--json"))["state"] == "waiting"
+
+
+def test_what_fails_is_shown_with_the_reason(place: list[str]) -> None:
+    job_id = jobs("send", place, "DEST", "--instance-uid", SAMPLES[0].uid).strip()
+    with archive(place):  # it knows no node
+        job = until_over(place, job_id)
+    assert job["state"] == "failed"
+    shown = jobs("show", place, job_id)
+    assert "the archive knows no node DEST: add it to the configuration, then retry this job" in shown
+    assert f"failed   {SAMPLES[0].uid}" in shown
+    assert jobs("cancel", place, job_id, code=1).strip() == job_id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["send", "DEST"], "say what to send"),
+        (["send", "DEST", "--study-uid", "1.2.3"], "the archive has no study 1.2.3"),
+        (["show", "nonsense"], "there is no job nonsense"),
+    ],
+)
+def test_mistakes_are_told(place: list[str], arguments: list[str], said: str) -> None:
+    done = run_tomowire("jobs", arguments[0], *place, *arguments[1:])
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_where_there_is_no_archive_that_is_said(tmp_path: Path) -> None:
+    done = run_tomowire("jobs", "list", "--data-dir", tmp_path / "nothing")
+    assert done.returncode != 0
+    assert "index.sqlite" in done.stderr
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_postgresql_server_that_is_away_is_told_of_without_the_password(tmp_path: Path) -> None:
+    url = f"postgresql://me:secret@{LOOPBACK}:{free_port()}/db"
+    done = run_tomowire("jobs", "list", "--data-dir", tmp_path, "--index-url", url)
+    assert done.returncode == 1
+    assert "secret" not in done.stderr

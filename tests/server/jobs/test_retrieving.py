@@ -1,0 +1,124 @@
+"""Jobs that ask another archive: remote retrieve and remote query; and delete. On both backends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.filled import fill, small_hospital
+from support.network import LOOPBACK, free_port
+from support.objects import ROOT
+from tomowire.server.app import Archive
+from tomowire.server.jobs.jobs import Job, JobState
+from tomowire.server.nodes import Node
+from tomowire.server.settings import JobSettings, Settings
+
+SAMPLES = small_hospital()
+STUDY, OTHER_STUDY = f"{ROOT}.1.1", f"{ROOT}.1.3"
+ONCE = JobSettings(attempts=1)
+
+
+@pytest.fixture
+async def local(tmp_path: Path, index_url: str | None) -> AsyncIterator[Archive]:
+    """An empty archive that knows one that is full, and is known there."""
+    port, own_port = free_port(), free_port()
+    node = Node("REMOTE", LOOPBACK, port)
+    settings = Settings(tmp_path / "local", port=own_port, ae_title="LOCAL", index_url=index_url, jobs=ONCE)
+    await fill(tmp_path / "remote", SAMPLES)
+    remote = Settings(tmp_path / "remote", port=port, ae_title="REMOTE", nodes=(Node("LOCAL", LOOPBACK, own_port),))
+    async with Archive(remote), Archive(replace(settings, nodes=(node,))) as archive:
+        yield archive
+
+
+async def ended(archive: Archive, making: Awaitable[Job]) -> Job:
+    future = asyncio.get_running_loop().create_future()
+    archive.jobs.on_end = future.set_result
+    job = await making
+    async with asyncio.timeout(30):
+        assert (await future).job_id == job.job_id
+    found = await archive.jobs.get(job.job_id)
+    assert found is not None
+    return found
+
+
+async def stored(archive: Archive) -> set[str]:
+    return {found.name.sop_instance_uid async for found in archive.storage.index.objects()}
+
+
+@pytest.mark.parametrize("method", ["get", "move"])
+async def test_studies_are_retrieved_into_the_archive(local: Archive, method: str) -> None:
+    asking = local.jobs.retrieve("STUDY", [STUDY, OTHER_STUDY], "REMOTE", by="me", method=method)
+    job = await ended(local, asking)
+    [item, other] = await local.jobs.items(job.job_id)
+    assert (job.state, job.progress.done, job.error) == (JobState.DONE, 2, "")
+    assert (item.comment, other.comment) == ("5 objects", "3 objects")
+    assert await stored(local) == {sample.uid for sample in SAMPLES if sample.study in (1, 3)}
+    if method == "get":
+        assert job.progress.bytes_done == sum(len(each.data_set) for each in SAMPLES if each.study in (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("level", "uid", "above", "count"),
+    [
+        ("PATIENT", "JANE", {}, 6),
+        ("SERIES", f"{ROOT}.2.1.2", {"study_uid": STUDY}, 2),
+        ("IMAGE", f"{ROOT}.3.4", {"study_uid": STUDY, "series_uid": f"{ROOT}.2.1.2"}, 1),
+    ],
+)
+async def test_what_is_retrieved_can_be_named_at_any_level(
+    local: Archive, level: str, uid: str, above: dict[str, str], count: int
+) -> None:
+    job = await ended(local, local.jobs.retrieve(level, [uid], "REMOTE", by="me", **above))
+    assert (job.state, len(await stored(local))) == (JobState.DONE, count)
+
+
+async def test_what_the_node_has_not_fails_and_the_others_come(local: Archive) -> None:
+    job = await ended(local, local.jobs.retrieve("STUDY", ["1.2.3", STUDY], "REMOTE", by="me"))
+    [item, other] = await local.jobs.items(job.job_id)
+    assert (job.state, item.state, other.state) == ("failed", "failed", "done")
+    assert item.comment == "the node has nothing of it"
+    assert len(await stored(local)) == 5
+
+
+async def test_a_node_that_does_not_know_us_as_a_destination_is_told_of(local: Archive) -> None:
+    object.__setattr__(local.jobs._parts, "ae_title", "STRANGER")  # it is frozen
+    job = await ended(local, local.jobs.retrieve("STUDY", [STUDY], "REMOTE", by="me", method="move"))
+    [item] = await local.jobs.items(job.job_id)
+    assert (job.state, item.status) == (JobState.FAILED, 0xA801)
+
+
+async def test_answers_to_a_query_are_kept_with_the_job(local: Archive) -> None:
+    keys = {"PatientName": "doe^jane*", "StudyDate": "20240101-20241231"}
+    job = await ended(local, local.jobs.query("STUDY", keys, "REMOTE", by="me"))
+    [item] = await local.jobs.items(job.job_id)
+    assert (job.state, item.comment) == (JobState.DONE, "1 answers")
+    [answer] = job.result
+    assert answer["0020000D"] == {"vr": "UI", "Value": [STUDY]}
+    [listed] = await local.jobs.list(kind="query")
+    assert listed.result is None
+
+
+async def test_answers_beyond_the_limit_are_left_out_and_that_is_said(local: Archive) -> None:
+    job = await ended(local, local.jobs.query("STUDY", {}, "REMOTE", by="me", most=3))
+    [item] = await local.jobs.items(job.job_id)
+    assert (len(job.result), item.comment) == (3, "the first 3 answers: there are more")
+
+
+async def test_a_query_that_makes_no_sense_fails_and_says_why(local: Archive) -> None:
+    job = await ended(local, local.jobs.query("STUDY", {"NoSuchKeyword": "x"}, "REMOTE", by="me"))
+    assert job.state is JobState.FAILED
+    assert "NoSuchKeyword" in job.error
+
+
+async def test_studies_are_deleted_one_by_one_and_protected_ones_stay(local: Archive) -> None:
+    await ended(local, local.jobs.retrieve("STUDY", [STUDY, OTHER_STUDY], "REMOTE", by="me"))
+    await local.protection.protect(STUDY, by="me", reason="a trial")
+    job = await ended(local, local.jobs.delete("STUDY", [STUDY, OTHER_STUDY], by="me"))
+    [item, other] = await local.jobs.items(job.job_id)
+    assert (job.state, item.state, other.state) == ("failed", "failed", "done")
+    assert "protected" in item.comment
+    assert await stored(local) == {sample.uid for sample in SAMPLES if sample.study == 1}
