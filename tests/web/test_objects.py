@@ -24,8 +24,8 @@ async def get(running: Web, path: str, **parameters: object) -> dict[str, object
     return answer.json()  # type: ignore[no-any-return]
 
 
-async def test_a_list_in_pages_has_everything_once(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_a_list_in_pages_has_everything_once(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         for what, count, key in (
             ("studies", 4, "study_instance_uid"),
             ("series", 6, "series_instance_uid"),
@@ -42,8 +42,8 @@ async def test_a_list_in_pages_has_everything_once(tmp_path: Path) -> None:
             assert len(found) == len(set(found)) == count
 
 
-async def test_filters_match_as_a_c_find_does(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_filters_match_as_a_c_find_does(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         studies = await get(running, "/api/studies", PatientName="*müller*")
         assert [each["patient_id"] for each in studies["studies"]] == ["JOERG"]
         studies = await get(running, "/api/studies", StudyDate="20250101-20251231")
@@ -56,8 +56,8 @@ async def test_filters_match_as_a_c_find_does(tmp_path: Path) -> None:
             assert (await running.nobody.get("/api/studies", params=wrong)).status_code == 422, wrong
 
 
-async def test_a_study_a_series_and_an_instance(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_a_study_a_series_and_an_instance(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         study = await get(running, f"/api/studies/{STUDY}")
         assert (study["patient_name"], study["modalities"], study["series"], study["instances"]) == (
             "Doe^Jane",
@@ -168,8 +168,8 @@ async def test_tags_are_the_dicom_json_model_without_bulk_data(tmp_path: Path) -
         assert expected == tags["00100010"]
 
 
-async def test_deleting_and_protecting(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_deleting_and_protecting(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         client = running.nobody
         made = await client.put(f"/api/studies/{STUDY}/protection", json={"reason": "legal hold"})
         assert (made.status_code, made.json()["reason"], made.json()["protected_by"]) == (200, "legal hold", "anybody")
