@@ -126,6 +126,8 @@ async def test_a_browsers_own_page_and_a_name_that_was_given(tmp_path: Path) -> 
         assert (await running.nobody.get("/api/status", headers=own)).status_code == 200
         named = {"Host": "archive.hospital.example:1234", "Origin": "http://archive.hospital.example:1234"}
         assert (await running.nobody.get("/api/status", headers=named)).status_code == 200
+        behind_a_proxy = {"Host": "archive.hospital.example", "Origin": "https://archive.hospital.example"}
+        assert (await running.nobody.get("/api/status", headers=behind_a_proxy)).status_code == 200
         localhost = {"Host": f"localhost:{running.http.port}"}
         assert (await running.nobody.get("/api/status", headers=localhost)).status_code == 200
 

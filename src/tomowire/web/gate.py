@@ -80,8 +80,12 @@ class Gate:
         return host_allowed(host, bind=self.settings.bind, names=self.settings.hosts)
 
     def knows_origin(self, origin: str | None, host: str | None, scheme: str) -> bool:
-        """Whether a page of `origin` may ask, where the server was called `host`."""
-        return origin_allowed(origin, host=host, scheme=scheme)
+        """Whether a page of `origin` may ask, where the server was called `host`. Of the names that a person has given it, behind
+        a proxy with TLS, only the default ports are ours."""
+        if origin_allowed(origin, host=host, scheme=scheme):
+            return True
+        its_scheme, _, name = (origin or "").lower().partition("://")
+        return its_scheme in ("http", "https") and name in {each.lower() for each in self.settings.hosts}
 
     async def log_in(self, address: str, name: str, secret: str) -> Principal:
         """Who that is; of a token, `name` is empty. Raises `LoginFailed`, `TooManyLogins`, `IndexUnavailable`."""
@@ -92,7 +96,8 @@ class Gate:
                 principal = await self._logins.by_token(secret, address)
         except LoginFailed as error:
             outcome = Outcome.SERIOUS_FAILURE if isinstance(error, TooManyLogins) else Outcome.MINOR_FAILURE
-            user = Party(name[:_LONGEST_NAME] or "a token", address)
+            shown = "".join(each if each.isprintable() else "?" for each in name[:_LONGEST_NAME])
+            user = Party(shown or "a token", address)
             self.tell(LoginEvent(user=user, outcome=outcome, reason=str(error)), once_in=_FAILURES_ONCE_IN)
             raise
         self.tell(LoginEvent(user=Party(principal.name, address)), once_in=_ONCE_IN)
