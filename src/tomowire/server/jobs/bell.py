@@ -55,6 +55,8 @@ def heard(data_dir: Path, on_ring: Callable[[], None]) -> Iterator[None]:
     finally:
         loop.remove_reader(pipe)
         os.close(pipe)
+        with suppress(OSError):  # who copies a data directory may not know what to do with a pipe
+            (data_dir / _NAME).unlink()
 
 
 def _open(path: Path) -> int:
