@@ -94,6 +94,7 @@ class PostgresReader:
         self.close()
 
     def start(self, statement: Statement) -> None:
+        self._first = None
         with postgres_errors(), self.connection.pipeline():  # one way there and back for all three
             self.connection.execute(_BEGIN)
             self.connection.execute((_DECLARE + statement.sql).encode(), statement.parameters)
