@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ def directory_of_nobody() -> Iterator[Path]:
     try:
         if user == 0:
             os.chown(path, _NOBODY, -1)
+            codecs.lookup("ascii")  # nobody may not be able to read Python, and Python remembers what it has not found
             os.seteuid(_NOBODY)
         yield path
     finally:

@@ -55,6 +55,7 @@ class PostgresReader:
         self.connection = connection
         self._interrupting = Lock()
         self._interruption: Thread | None = None
+        self._first: list[Row] | None = None
         self._prepare()
 
     def _prepare(self) -> None:
@@ -93,13 +94,20 @@ class PostgresReader:
         self.close()
 
     def start(self, statement: Statement) -> None:
-        with postgres_errors():
+        self._first = None
+        with postgres_errors(), self.connection.pipeline():  # one way there and back for all three
             self.connection.execute(_BEGIN)
             self.connection.execute((_DECLARE + statement.sql).encode(), statement.parameters)
+            first = self.connection.execute(_FETCH.format(1).encode())
+        self._first = first.fetchall()
 
     def read(self, size: int) -> list[Row]:
+        first, self._first = self._first, None
+        if first is not None and (size == 1 or not first):
+            return first
         with postgres_errors():
-            return self.connection.execute(_FETCH.format(size).encode()).fetchall()
+            found = self.connection.execute(_FETCH.format(size - len(first or ())).encode()).fetchall()
+        return [*first, *found] if first else found
 
     def stop(self) -> None:
         with suppress(psycopg.Error):

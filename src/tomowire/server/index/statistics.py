@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tomowire.server.index.reader import IndexReader
     from tomowire.server.index.readers import IndexReaders
 
-_QUICK: Final = 0.1
+_QUICK: Final = 0.5
 """Seconds. What took no longer is counted anew each time."""
 
 _SHARE: Final = 20
