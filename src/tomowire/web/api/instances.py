@@ -87,14 +87,14 @@ async def get_instance(here: Here, sop_instance_uid: UidPath) -> Instance:
 @router.get(
     "/instances/{sop_instance_uid}/tags",
     response_model_exclude_unset=True,
-    **operation("getInstanceTags", Role.READER, 404, 422),
+    **operation("getInstanceTags", Role.READER, 404, 409, 422),
 )
 async def get_instance_tags(here: Here, sop_instance_uid: UidPath) -> Tags:
     """What is in an instance, without pixels and other binary values."""
     found = await _find(here, sop_instance_uid)
     path = here.archive.storage.root / found.path
     try:
-        tags = await asyncio.to_thread(tags_of, path)
+        tags = await asyncio.to_thread(tags_of, path, found.header_size, found.transfer_syntax_uid)
     except FileNotFoundError:
         raise Problem(404, f"instance {sop_instance_uid} has just been deleted, or its file is lost") from None
     here.archive.witness.read(here.party, found.study_instance_uid, found.sop_class_uid)
