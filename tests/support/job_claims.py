@@ -1,4 +1,4 @@
-"""A process that claims up to 20 jobs, one after the other: `python -m support.job_claims URL-OR-EMPTY DATA-DIR`. Prints their ids."""
+"""`python -m support.job_claims URL-OR-EMPTY DATA-DIR`: a process that claims up to 20 jobs, one by one, and prints their ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uuid import uuid4
 from tomowire.server.index.backend import backend_for
 from tomowire.server.jobs import claims
 from tomowire.server.records import Records
-
 
 _MOST = 20
 
