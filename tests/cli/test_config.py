@@ -123,6 +123,8 @@ def test_a_name_that_nobody_has(file: Path) -> None:
     done = run_tomowire("echo", "mian", "--config", file)
     assert done.returncode == 2
     assert f"no node is named 'mian' in {file}: did you mean 'main'?" in done.stderr
+    here = {"TOMOWIRE_NODES__main__HOST": LOOPBACK, "TOMOWIRE_NODES__main__PORT": "1"}
+    assert run_tomowire("echo", "main", **here).returncode == 3
     done = run_tomowire("echo", "main")
     assert done.returncode == 2
     assert "or is the name of a node in a configuration (--config, $TOMOWIRE_CONFIG)" in done.stderr

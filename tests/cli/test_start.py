@@ -63,6 +63,8 @@ def imported_by(*arguments: str) -> set[str]:
         ("listen", "--help"),
         ("serve", "--help"),
         ("db", "--help"),
+        ("config", "--help"),
+        ("config", "check", "--help"),
     ],
 )
 def test_quick_commands_import_nothing_heavy(arguments: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from base64 import b64decode
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.certificates import Authority
+from support.filled import fill, small_hospital
 from support.network import LOOPBACK
 from tomowire import associate
 from tomowire.aio.tls import TlsClient, TlsServer
@@ -150,10 +152,17 @@ async def test_the_audit_hears_who_changed_what_and_that_it_is_silenced(archive:
     assert changes == [("changed: dicom.aliases", True), ("changed: audit", False)]
 
 
-async def test_quotas_are_those_of_now(archive: Archive) -> None:
-    for quota in (QuotaSettings(bytes=1 << 40), QuotaSettings(bytes=1 << 41), QuotaSettings(), QuotaSettings(age=1e9)):
-        await archive.reconfigure(replace(archive.settings, quota=quota))
-        assert len(archive.deletion.listeners) == (quota != QuotaSettings())
+async def test_quotas_are_those_of_now(tmp_path: Path) -> None:
+    await fill(tmp_path, small_hospital())
+    async with Archive(Settings(tmp_path, port=0, quota=QuotaSettings(bytes=1 << 40))) as archive:
+        listening = len(archive.deletion.listeners)
+        for quota in (QuotaSettings(bytes=1 << 41), QuotaSettings(), QuotaSettings(bytes=1, every=0.05)):
+            assert (await archive.storage.index.counts()).instances > 0
+            await archive.reconfigure(replace(archive.settings, quota=quota))
+            assert len(archive.deletion.listeners) == listening - (quota == QuotaSettings())
+        async with asyncio.timeout(30):
+            while (await archive.storage.index.counts()).instances:  # noqa: ASYNC110 - a deletion is heard of in the index only
+                await asyncio.sleep(0.02)
 
 
 def other(settings: Settings, name: str) -> Any:

@@ -54,7 +54,6 @@ class HttpPort:
 
     async def _open(self) -> None:
         try:
-            await self._let_somebody_in()
             from tomowire.web.server import HttpServer
 
             server = HttpServer(self._archive, self._settings, shut_down=self._stop, reload=self._reload)
@@ -70,12 +69,3 @@ class HttpPort:
             self._stop()
         else:
             complain(f"there is no HTTP port, and the archive goes on without it: {explain(error)}")
-
-    async def _let_somebody_in(self) -> None:
-        """Where there is a login, and nobody who could log in, there has to be a first one."""
-        from tomowire.server.first_administrator import first_administrator, needs_login
-
-        if needs_login(self._archive.settings):
-            path = await first_administrator(self._archive.users, self._archive.settings.data_dir)
-            if path is not None:
-                complain(f"the token of a first administrator, for HTTP, is in {path}")

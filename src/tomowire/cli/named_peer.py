@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tomowire.server.nodes import Node
 
 
-def find_node(name: str, file: Path) -> tuple[Node, TlsClient | None]:
+def find_node(name: str, file: Path | None) -> tuple[Node, TlsClient | None]:
     """The node of that name, and how it is called if that is with TLS.
 
     Raises `UsageError` if there is none, `ConfigurationInvalid` for mistakes in the configuration.
@@ -27,6 +27,6 @@ def find_node(name: str, file: Path) -> tuple[Node, TlsClient | None]:
     if node is None:
         meant = nearest(name, nodes)
         hint = f"did you mean {meant!r}?" if meant is not None else f"there are {', '.join(nodes) or 'none'}"
-        raise UsageError(f"no node is named {name!r} in {file}: {hint}")
+        raise UsageError(f"no node is named {name!r} in {file or 'the environment'}: {hint}")
     tls = settings_of(configuration).node_tls
     return node, node.way(tls) if tls is not None else None

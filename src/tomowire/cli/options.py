@@ -12,7 +12,7 @@ import click
 
 from tomowire.aio.address import PeerAddress, check_ae_title
 from tomowire.aio.connect import DEFAULT_AE_TITLE, DEFAULT_ASSOCIATION_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
-from tomowire.cli.configured import CONFIG, nodes_option
+from tomowire.cli.configured import CONFIG, is_configured, nodes_option
 from tomowire.cli.identity import identity_options, warn_of_secrets
 from tomowire.cli.running import set_up_logging
 from tomowire.cli.tls import tls_client_options
@@ -61,7 +61,8 @@ class Peer(click.ParamType[PeerAddress]):
     def _node(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> PeerAddress:
         """Where the node of that name is. How it is called, with TLS or not, is left for `requestor_options`."""
         config = ctx.params.get("config") if ctx is not None else None
-        if not isinstance(config, Path):  # None, or click's mark for what is not there
+        file = config if isinstance(config, Path) else None  # or click's mark for what is not there
+        if not is_configured(file):
             self.fail(
                 f"{name!r} has no AE title: a peer is written AET@host:port or pacs://host:port, or is the name of a node in a "
                 f"configuration (--config, ${CONFIG})",
@@ -71,7 +72,7 @@ class Peer(click.ParamType[PeerAddress]):
         from tomowire.cli.named_peer import find_node  # reads the configuration
 
         try:
-            node, tls = find_node(name, config)
+            node, tls = find_node(name, file)
             address = PeerAddress(check_ae_title(node.ae_title), node.host, node.port)
         except UsageError as error:
             self.fail(str(error), param, ctx)

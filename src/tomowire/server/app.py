@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
-from tomowire.aio.opening import certificate_host
 from tomowire.aio.threads import finished
-from tomowire.errors import IndexUnavailable, StoreFailed
+from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
-from tomowire.server.audit.events import Change, ConfigurationChanged, Party
+from tomowire.server.audit.events import Party
 from tomowire.server.audit.specific import teller_of
-from tomowire.server.changes import Reconfigured, compare
+from tomowire.server.changes import Reconfigured
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
@@ -27,11 +26,12 @@ from tomowire.server.index.text import load_character_sets
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
-from tomowire.server.logs import LogTail, set_level
+from tomowire.server.logs import LogTail
 from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.quotas import Quotas
+from tomowire.server.reconfiguring import load_certificates, reconfigure
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
 from tomowire.server.users import Users
@@ -72,6 +72,8 @@ class Archive:
     quotas: Quotas
     audit: Audit
     """What happens is told to it; there from the start on."""
+    witness: Witness
+    """Puts together what belongs together before it tells the audit."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -105,14 +107,14 @@ class Archive:
                 Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
             )
             witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
-            self._witness = witness
+            self.witness = witness
             stack.callback(witness.close)
             self._measure(storage)
             self.deletion = storage.deletion
             self.deletion.listeners.append(witness.deleted)
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
-            await _load_certificates(settings)
+            await load_certificates(settings)
             self._users = await stack.enter_async_context(Users(storage.records))
             await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
@@ -181,39 +183,14 @@ class Archive:
         Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
         `UsageError` when something cannot be used: then all is as it was.
         """
-        assert self._server is not None
         async with self._reconfiguring:
-            taken, report = compare(self.settings, settings)
-            await _load_certificates(taken)
-            Access.of(taken)  # what it would refuse: nothing is done by halves
-            if taken.tls is not None:
-                await self._server.reload_tls(taken.tls)
-            for each in self.on_reload:
-                await each()
-            await self.access.apply(taken)
-            await self.quotas.apply(taken.quota)
-            await self._tell_audit(taken, report, by)
-            if taken.logs.level != self.settings.logs.level:
-                set_level(taken.logs.level)
-            before, self.settings = self.settings, taken
-            with suppress(IndexUnavailable):  # then jobs wait for their time
-                for node in set(taken.nodes) - set(before.nodes):
-                    await self.jobs.node_changed(node.ae_title)
-            if "_retrieve" in self.__dict__ and taken.node_tls is not None:  # nobody may have retrieved yet
-                self._retrieve.tls = taken.node_tls
-        if report.needs_restart:
-            logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
-        logger.info("reconfigured: %s", report)
-        return report
+            return await reconfigure(self, settings, by)
 
-    async def _tell_audit(self, taken: Settings, report: Reconfigured, by: Party | None) -> None:
-        """Also that there will be none from now on: that is the last it hears of."""
-        event = ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report))
-        if report.changed and not taken.audit.enabled:
-            self.audit.record(event)
-        await self.audit.apply(taken.audit)
-        if report.changed and taken.audit.enabled:
-            self.audit.record(event)
+    def put_in_force(self, settings: Settings) -> None:
+        """Go by these settings from now on; what they say has been applied to the parts (`reconfiguring`)."""
+        self.settings = settings
+        if "_retrieve" in self.__dict__ and settings.node_tls is not None:  # nobody may have retrieved yet
+            self._retrieve.tls = settings.node_tls
 
     @property
     def associations(self) -> int:
@@ -260,7 +237,7 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            account_of=lambda job, node: self._witness.sending(node, job.created_by),
+            account_of=lambda job, node: self.witness.sending(node, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
@@ -300,7 +277,7 @@ class Archive:
         retrieve = ArchiveRetrieve(
             self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
-        retrieve.watch = self._witness.exports.watch
+        retrieve.watch = self.witness.exports.watch
         return retrieve
 
     async def _keep(self, request: StoreRequest) -> Status:
@@ -317,9 +294,9 @@ class Archive:
         try:
             stored = await self._storage.ingest.receive(incoming, request.data)
         except StoreFailed:
-            self._witness.refused(request)
+            self.witness.refused(request)
             raise
-        self._witness.stored(request, stored)
+        self.witness.stored(request, stored)
         if stored.is_new:
             self.quotas.grew(request.data.received)
         return SUCCESS
@@ -337,19 +314,6 @@ class Archive:
         """Where the node with this title is; nothing if there is none."""
         node = self.nodes.get(ae_title)
         return f"{node.host}:{node.port}" if node is not None else ""
-
-
-async def _load_certificates(settings: Settings) -> None:
-    """For the nodes with TLS: what cannot be used is better known now than when a C-MOVE comes."""
-    if not any(node.tls for node in settings.nodes):
-        return
-    from tomowire.aio.tls import TlsClient
-    from tomowire.aio.tls_context import context_of_client
-
-    for node in settings.nodes:
-        if (tls := node.way(settings.node_tls or TlsClient())) is not None:
-            certificate_host(tls.server_hostname or node.host)
-            await context_of_client(tls)
 
 
 def _load_retrievals() -> None:

@@ -78,19 +78,26 @@ def load_for_serving(
     Raises `ConfigurationInvalid`. Files are read: not for the event loop.
     """
     loaded = load(file, environment, options)
-    found = check(loaded)
-    if mistakes := [each for each in found if not each.is_warning]:
-        raise ConfigurationInvalid(mistakes)
-    return loaded, found
+    return loaded, _refuse_mistakes(loaded)
 
 
 def settings_from(tree: Mapping[str, Any], source: str, folder: FilePath | None = None) -> Settings:
     """The settings that a `tree` of sections says, as a request of the API has it; `source` is its name in errors.
 
-    Raises `ConfigurationInvalid`.
+    Raises `ConfigurationInvalid`, for what does not fit together too. Files are read: not for the event loop.
     """
     layer = Layer(tree, {(): Origin(source)})
-    return _validated([layer if folder is None else relative_to(folder, layer), Layer({}, {})], []).settings
+    loaded = _validated([layer if folder is None else relative_to(folder, layer), Layer({}, {})], [])
+    _refuse_mistakes(loaded)
+    return loaded.settings
+
+
+def _refuse_mistakes(loaded: Loaded) -> list[Problem]:
+    """The warnings."""
+    found = check(loaded)
+    if mistakes := [each for each in found if not each.is_warning]:
+        raise ConfigurationInvalid(mistakes)
+    return found
 
 
 def _validated(layers: list[Layer], problems: list[Problem]) -> Loaded:
