@@ -345,3 +345,13 @@ async def test_what_the_database_does_not_take_ends_the_attempt_and_nobody_waits
         job = await until(jobs, await jobs.query("STUDY", {}, "DEST", by="me"))
     assert job.state is JobState.FAILED
     assert "could not be written down: ValueError" in job.error
+
+
+async def test_a_job_that_was_done_when_it_was_cancelled_is_done(records: Records) -> None:
+    async def kind(work: Work) -> None:
+        await settle(work)
+        work.cancel()
+
+    async with working(records, kind) as jobs:
+        job = await until(jobs, await jobs.query("STUDY", {}, "DEST", by="me"))
+    assert (job.state, job.progress.done) == (JobState.DONE, 1)
