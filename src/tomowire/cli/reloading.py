@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
+def ignore_sighup() -> None:
+    """While the program begins there is nothing to be read again, and it must not end."""
+    if _SIGHUP is not None:
+        signal.signal(_SIGHUP, signal.SIG_IGN)
+
+
 class Reloads:
     """`with Reloads() as reloads`: a signal that comes while the archive begins is acted on when it has begun, and one that comes
     while it ends is nothing. Several that come while one is acted on are one more."""
@@ -35,7 +41,7 @@ class Reloads:
     def __exit__(self, *_: object) -> None:
         if _SIGHUP is not None:
             asyncio.get_running_loop().remove_signal_handler(_SIGHUP)
-            signal.signal(_SIGHUP, signal.SIG_IGN)  # one that comes late must not end what is being finished
+            ignore_sighup()  # one that comes late must not end what is being finished
 
     @contextlib.asynccontextmanager
     async def served(self, reload: Reload) -> AsyncIterator[None]:
