@@ -13,7 +13,7 @@ _PROJECT: Final = Path(__file__).parents[2] / "pyproject.toml"
 _MEANING: Final[Mapping[str, str]] = {
     "cli": "one thin file per command",
     "testing": "peers that misbehave, for tests",
-    "web": "DICOMweb, API, page (to come)",
+    "web": "the REST API, health, metrics",
     "server": "the archive; app.py puts the parts together",
     "services": "one file per service class of PS3.4, SCU and SCP side by side",
     "aio": "transports, buffers, backpressure, connect, listen; takes no protocol decision",

@@ -33,6 +33,29 @@ def _page(api: Mapping[str, Any]) -> Iterator[str]:
             for method in _METHODS:
                 if method in methods and tag["name"] in methods[method]["tags"]:
                     yield from _operation(f"{method.upper()} /api{path}", methods[method], schemas)
+    yield "## Parts of bodies and answers"
+    for name in sorted(_parts(schemas)):
+        yield f"### {name}"
+        yield _one_line(schemas[name].get("description", ""))
+        yield _fields(schemas[name], schemas)
+
+
+def _parts(schemas: Mapping[str, Any]) -> set[str]:
+    """The schemas that fields of others have."""
+    found: set[str] = set()
+
+    def look(schema: Any) -> None:
+        if isinstance(schema, Mapping):
+            name = str(schema.get("$ref", "")).rpartition("/")[2]
+            if "properties" in schemas.get(name, {}):
+                found.add(name)
+            schema = list(schema.values())
+        if isinstance(schema, list):
+            for each in schema:
+                look(each)
+
+    look(dict(schemas))
+    return found
 
 
 def _operation(title: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
@@ -78,7 +101,7 @@ def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
 def _kind(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         found = _followed(schema, schemas)
-        return _kind(found, schemas) if "enum" in found else str(found["title"])
+        return _kind(found, schemas) if "enum" in found else f"[{found['title']}](#{found['title'].lower()})"
     if "anyOf" in schema:
         return " or ".join(_kind(each, schemas) for each in schema["anyOf"])
     if "enum" in schema:

@@ -119,6 +119,7 @@ async def test_it_is_asked_last_and_knows_all_that_is_known() -> None:
     def offers(request: AssociationRequest, services: Sequence[ServiceProvider]) -> Sequence[ServiceProvider]:
         asked.append("offers")
         assert (request.called_ae_title, request.peer_address.rpartition(":")[0]) == ("ANY", LOOPBACK)
+        assert request.association.user == "somebody"
         return services
 
     identity = {"identity": UserIdentity.name("jo")}

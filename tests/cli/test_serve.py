@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -188,13 +189,21 @@ def test_the_log_says_how_many_objects_came_and_with_vv_which(verbose: str, tmp_
         assert run_tomowire("echo", peer, "--aet", "ECHOER").returncode == 0
         assert archive.end() == 0
     log = archive.stderr.text
-    ends = re.findall(r"INFO tomowire\.archive: (\w+) -> TOMOWIRE \(127\.0\.0\.1:\d+\): ended, (.*)\n", log)
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]  # the log is read by a program
+    text = "".join(f"{line['level']} {line['logger']}: {line['message']}\n" for line in lines)
+    ends = re.findall(r"info tomowire\.archive: (\w+) -> TOMOWIRE \(127\.0\.0\.1:\d+\): ended, (.*)\n", text)
     assert ends == [
         ("MODALITY", "2 objects stored, 1 refused"),
         ("AGAIN", "0 objects stored, 1 there before"),
         ("ECHOER", "0 objects stored"),
     ]
-    objects = re.findall(r"DEBUG tomowire\.server\.ingest: (\w+) \(127\.0\.0\.1:\d+\): (\w+) (.*)\n", log)
+    objects = re.findall(r"debug tomowire\.server\.ingest: (\w+) \(127\.0\.0\.1:\d+\): (\w+) (.*)\n", text)
+    assert {line["calling"] for line in lines if line["logger"] == "tomowire.archive"} == {
+        "MODALITY",
+        "AGAIN",
+        "ECHOER",
+    }
+    assert all(re.fullmatch(r"\d+\.\d+", line["request"]) for line in lines if "ingest" in line["logger"])
     each = [("AGAIN", "identical", small.uid), ("MODALITY", "stored", small.uid), ("MODALITY", "stored", large.uid)]
     assert sorted(objects) == (each if verbose == "-vv" else [])
     assert not re.search("SECRET|Doe", log)

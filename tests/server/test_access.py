@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -411,3 +412,21 @@ async def test_a_title_that_is_not_the_caller_s_is_rejected_and_cannot_write_the
         (line,) = said
         assert "is not one of the callers that are let in" in line
         assert line.partition("rejected")[2].isprintable()
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "access.md"
+
+
+def test_the_configurations_of_the_guide_are_ones(tmp_path: Path) -> None:
+    """Rules, nodes and aliases, as they come to `Access`."""
+    from tomowire.server.access import Access
+    from tomowire.server.config import load_settings
+
+    said = []
+    for text in re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL):
+        file = tmp_path / "archive.toml"
+        file.write_text(text, encoding="utf-8")
+        settings = load_settings(file)
+        Access.of(settings)
+        said.append((len(settings.callers), sorted(node.ae_title for node in settings.nodes), settings.aliases))
+    assert said == [(2, ["TELERADIOLOGY", "VIEWER"], ("PACS", "OLDPACS")), (2, [], ()), (1, [], ())]

@@ -18,7 +18,7 @@ from tomowire.errors import UsageError
 from tomowire.server import backup as backup_module
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder, Point, Problem
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, points_of
 from tomowire.server.backup_upkeep import prune, verify
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
@@ -376,3 +376,32 @@ async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder:
     with BackupFolder.open(folder, create=True), pytest.raises(UsageError, match="in use by another process"):
         backup(root, folder, index)
     assert backup(root, folder, index).problem_count == 0
+
+
+async def test_a_backup_is_listed_while_one_is_made_and_not_restored_from(root: Path, folder: Path) -> None:
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    new = folder.parent / "new"
+    with BackupFolder.open(folder, create=False):
+        assert points_of(folder) == [point]
+        with pytest.raises(UsageError, match="in use by another process"):
+            restore(folder, new, backend_for(None, new))
+    assert not new.exists()
+
+
+async def test_a_backup_can_be_made_by_another_user(root: Path, folder: Path) -> None:
+    """Whoever runs the archive has to be able to open what the other one has made."""
+    await fill(root)
+    backup(root, folder, backend_for(None, root))
+    found, owner = os.stat(root / "hold"), os.stat(root)
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (owner.st_uid, owner.st_gid, 0o660)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_root_leaves_no_file_that_the_archive_cannot_open(root: Path, folder: Path) -> None:
+    await fill(root)
+    everything = [os.path.join(at, name) for at, folders, names in os.walk(root) for name in (*folders, *names)]
+    for path in (root, *everything):
+        os.chown(path, 65534, 65534)
+    backup(root, folder, backend_for(None, root))
+    assert {os.stat(os.path.join(at, name)).st_uid for at, _, names in os.walk(root) for name in names} == {65534}

@@ -165,7 +165,6 @@ async def test_a_running_archive_is_not_accused(tmp_path: Path) -> None:
     assert checks > 1
 
 
-@on_both
 def test_what_a_killed_process_left_is_named_as_such(tmp_path: Path) -> None:
     with CrashServer() as server:
         batches = [[(ONE, False)], [(TWO, True), (Sample(3), False)]]

@@ -54,7 +54,7 @@ def test_ended_at_each_step(
     steps = server.store(directory / "all", BATCHES, policy=policy, links=links).steps
     assert steps > 50
     # A database for each step takes its time. Most steps are not about the database.
-    for step in range(1, steps + 1, 1 if each_index == "sqlite" else 5):
+    for step in range(1, steps + 1, 1 if each_index == "sqlite" else 10):
         root = directory / str(step)
         run = server.store(root, BATCHES, policy=policy, step=step, event=event, links=links)
         assert run.killed

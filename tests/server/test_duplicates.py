@@ -24,7 +24,12 @@ pytestmark = pytest.mark.usefixtures("each_index")
 KEEP, REPLACE, REJECT = DuplicatePolicy.KEEP, DuplicatePolicy.REPLACE, DuplicatePolicy.REJECT
 
 policies = pytest.mark.parametrize("policy", DuplicatePolicy, ids=lambda policy: policy.value)
-sizes = pytest.mark.parametrize("size", [64, 2 * SMALL], ids=["small", "large"])
+sizes = pytest.mark.parametrize(
+    ("size", "each_index"),
+    [(64, "sqlite"), (64, "postgresql"), (2 * SMALL, "sqlite")],
+    ids=["small", "small in postgresql", "large"],
+    indirect=["each_index"],
+)
 
 
 async def receive(storage: ArchiveStorage, sample: Sample) -> Stored | int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.objects import Sample, chunks_of, stream
+from support.places import open_storage
 from support.stored import contents
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.index import ages
@@ -53,8 +54,8 @@ async def keep(storage: ArchiveStorage, *samples: Sample) -> None:
 
 
 @pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[ArchiveStorage]:
-    async with ArchiveStorage(tmp_path, fsync=False) as storage:
+async def storage(tmp_path: Path, each_index: str) -> AsyncIterator[ArchiveStorage]:
+    async with open_storage(tmp_path, fsync=False) as storage:
         await keep(storage, *STUDIES)
         yield storage
 

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from support.postgres import Cluster
 from tomowire.errors import IndexUnavailable
 from tomowire.server.index.administration import protected_studies, tokens
-from tomowire.server.index.sqlite_writer import SqliteWriter
-from tomowire.server.records import Records, sqlite_engine
+from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.records import Records
 
 STUDY = {"study_instance_uid": "1.2.3", "protected_at": 1, "protected_by": "somebody", "reason": "a trial"}
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Path:
-    path = tmp_path / "index.sqlite"
-    SqliteWriter.open(path).close()
-    return path
+def backend(index_url: str | None, tmp_path: Path) -> IndexBackend:
+    backend = backend_for(index_url, tmp_path, busy_timeout=0.2)
+    backend.open_writer().close()
+    return backend
 
 
 @pytest.fixture
-async def records(index: Path) -> AsyncIterator[Records]:
-    async with Records(lambda: sqlite_engine(index, busy_timeout=0.2)) as records:
+async def records(backend: IndexBackend) -> AsyncIterator[Records]:
+    async with Records(backend.engine) as records:
         yield records
+
+
+@contextmanager
+def held(backend: IndexBackend) -> Iterator[None]:
+    """Another process is at work on what we want."""
+    engine = backend.engine()
+    with engine.connect().execution_options(tomowire_writes=True) as holder, holder.begin():
+        if backend.dialect == "postgresql":
+            holder.exec_driver_sql("LOCK TABLE protected_studies IN SHARE MODE")
+        yield
+    engine.dispose()
 
 
 async def count(records: Records) -> int:
@@ -68,17 +80,20 @@ async def test_work_goes_on_when_its_task_is_cancelled(records: Records) -> None
     assert await count(records) == 1
 
 
-async def test_a_database_that_another_process_holds_is_unavailable(records: Records, index: Path) -> None:
-    holder = sqlite3.connect(index, isolation_level=None)
-    try:
-        holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(IndexUnavailable, match="locked"):
+async def test_a_database_that_another_process_holds_is_unavailable(records: Records, backend: IndexBackend) -> None:
+    with held(backend):
+        with pytest.raises(IndexUnavailable, match="lock"):
             await records.write(lambda connection: connection.execute(insert(protected_studies), STUDY))
         assert await count(records) == 0
-    finally:
-        holder.close()
     await records.write(lambda connection: connection.execute(insert(protected_studies), STUDY))
     assert await count(records) == 1
+
+
+async def test_a_connection_that_was_lost_is_replaced(postgres: Cluster, postgres_url: str, tmp_path: Path) -> None:
+    async with Records(backend_for(postgres_url, tmp_path).engine) as records:
+        assert await count(records) == 0
+        postgres.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname LIKE 'test_%'")
+        assert await count(records) == 0
 
 
 async def test_a_row_that_cannot_be_is_an_error_of_the_caller(records: Records) -> None:

@@ -16,7 +16,7 @@ import pytest
 from support.crashes import CrashServer
 from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
-from support.places import columns, lose_index, open_storage, reindex, select, upgrade
+from support.places import change_index, columns, lose_index, open_storage, reindex, select, upgrade
 from support.stored import contents, findings
 from tomowire.errors import UsageError
 from tomowire.server.files import DataDirectory, ObjectName
@@ -285,3 +285,73 @@ def test_upgrading_nothing(root: Path) -> None:
     (root / "index.sqlite").unlink()
     with pytest.raises(UsageError, match="no index"):
         upgrade(root)
+
+
+@on_both
+def test_what_no_file_says_is_kept(root: Path) -> None:
+    change_index(root, "INSERT INTO users VALUES ('ann', 'hash', 'administrator', 7)")
+    change_index(root, f"INSERT INTO protected_studies VALUES ('{SAMPLES[0].study_uid}', 7, 'ann', 'teaching')")
+    kept = ("users", "tokens", "protected_studies", "jobs", "job_items", "audit_events")
+    before = [select(root, f"SELECT * FROM {table}") for table in kept]
+    for _ in range(2):
+        found: list[Finding] = []
+        assert reindex(root, report=found.append) == len(SAMPLES)
+        assert found == []
+        assert [select(root, f"SELECT * FROM {table}") for table in kept] == before
+    assert len(before[0]) == len(before[2]) == 1
+
+
+def test_what_no_file_says_is_kept_of_a_damaged_index_too(root: Path) -> None:
+    change_index(root, "INSERT INTO users VALUES ('ann', 'hash', 'administrator', 7)")
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'instances'")
+        [(other,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'protected_studies'")
+    with (root / "index.sqlite").open("r+b") as file:
+        for number in (page, other):
+            file.seek((number - 1) * 4096)
+            file.write(bytes([0xFF]) * 64)
+    found: list[Finding] = []
+    assert reindex(root, report=found.append) == len(SAMPLES)
+    assert [finding.kind for finding in found] == [FindingKind.INDEX_DAMAGED]
+    assert "protected_studies" in found[0].explanation
+    assert select(root, "SELECT user_name FROM users") == [("ann",)]
+
+
+@pytest.mark.parametrize("each_index", ["postgresql"], indirect=True)
+def test_a_rebuilt_index_has_the_same_tables(each_index: str, root: Path) -> None:
+    public = " WHERE table_schema = 'public'"
+
+    def structure() -> list[list[tuple[object, ...]]]:
+        return [
+            select(root, f"SELECT {what} ORDER BY 1, 2")
+            for what in (
+                "tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+                "conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
+                "table_name, column_name, column_default, collation_name FROM information_schema.columns" + public,
+                "nspname, nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg%'",
+                "tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+            )
+        ]
+
+    before = structure()
+    assert reindex(root) == len(SAMPLES)
+    assert structure() == before
+    assert all(len(part) > 0 for part in before)
+
+
+@pytest.mark.parametrize("each_index", ["postgresql"], indirect=True)
+def test_a_rebuild_that_is_killed_is_cleared_away(each_index: str, root: Path) -> None:
+    before, held = rows(root), contents(root)
+    with CrashServer() as server:
+        server.reindex(root)
+        steps = server.reindex(root).steps  # from now on each takes as many, more or less
+        killed = 0
+        for step in range(steps // 2, steps, steps // 10):
+            killed += server.reindex(root, step=step).killed
+            assert rows(root) == before
+            assert contents(root) == held
+        assert killed > 2
+        server.store(root, [])
+    assert select(root, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%building'") == []
+    assert findings(root) == []

@@ -96,7 +96,7 @@ async def surroundings(at: Path, data: Path) -> AsyncIterator[Surroundings]:
     work = at / "work"
     write(work / "scans", {"ct.dcm": image(CT, "1.2.6.1.1"), "mr.dcm": image(MR, "1.2.7.1.1")})
     write(work / "more", {"image.dcm": image(CT, "1.2.8.1.1")})
-    await asyncio.to_thread(shutil.copytree, data, at / "data")
+    await asyncio.to_thread(shutil.copytree, data, at / "data", ignore=shutil.ignore_patterns("*.bell"))  # a pipe
     received = at / "received"
     keep = Folder(received)
     services = [Verification(), Storage(keep.keep)]

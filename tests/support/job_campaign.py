@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from pydicom import dcmread
@@ -31,9 +30,10 @@ from support.network import LOOPBACK, free_port, listening_process
 from support.objects import Sample
 from support.programs import Program, serving, start
 from support.requirements import system_program
+from tomowire.server.index.backend import backend_for
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.model import Job, JobItem, JobState
-from tomowire.server.records import Records, sqlite_engine
+from tomowire.server.records import Records
 
 SECONDS = 120.0
 _LOOK_EVERY = 0.005
@@ -80,18 +80,22 @@ def destination(kind: str, folder: Path) -> Iterator[Destination]:
 class Campaign:
     """The archive in `folder`, its job, and the destination."""
 
-    def __init__(self, folder: Path, place: Destination, *, seed: int, objects: int, rounds: int) -> None:
+    def __init__(
+        self, folder: Path, place: Destination, *, seed: int, objects: int, rounds: int, index_url: str | None
+    ) -> None:
         self._random = random.Random(seed)
         self._data_dir = folder / "data"
+        self._index_url = index_url
         self._place = place
         self._rounds = rounds
         self._samples = [Sample(number, series=number % 7, size=2000) for number in range(1, objects + 1)]
         self._archive: Program | None = None
+        self._first = self._random.randrange(2)
 
     async def run(self) -> list[str]:
         """Lines that say what happened, one for each round."""
-        await fill(self._data_dir, self._samples)
-        async with Records(partial(sqlite_engine, self._data_dir / "index.sqlite")) as records:
+        await fill(self._data_dir, self._samples, index_url=self._index_url)
+        async with Records(backend_for(self._index_url, self._data_dir).engine) as records:
             jobs = Jobs(records)
             job = await jobs.send("STUDY", [self._samples[0].study_uid], "DEST", by="the campaign")
             try:
@@ -106,7 +110,7 @@ class Campaign:
         archive = await self._started()
         part = len(self._samples) * (number + self._random.uniform(0.1, 0.9)) / (self._rounds + 0.5)
         await self._until(jobs, job_id, part)
-        kill = self._random.random() < 0.5
+        kill = (number + self._first) % 2 == 0
         if kill:
             archive.process.kill()
             archive.process.wait()
@@ -136,7 +140,10 @@ class Campaign:
 
     async def _started(self) -> Program:
         node = f"DEST@{LOOPBACK}:{self._place.port}"
-        self._archive = start(["serve", "--data-dir", self._data_dir, "--port", "0", "--node", node])
+        index = ["--index-url", self._index_url] if self._index_url is not None else []
+        self._archive = start(
+            ["serve", "--data-dir", self._data_dir, *index, "--port", "0", "--no-http", "--node", node]
+        )
         await asyncio.to_thread(self._archive.wait_until_listening)
         return self._archive
 
@@ -187,11 +194,20 @@ async def _all_items(jobs: Jobs, job_id: str) -> list[JobItem]:
     return found
 
 
-def run(folder: Path, *, rounds: int, objects: int, seed: int, kind: str = "storescp") -> list[str]:
+def run(
+    folder: Path, *, rounds: int, objects: int, seed: int, kind: str = "storescp", index_url: str | None = None
+) -> list[str]:
     """Do it; gives a line for each round. Raises `CampaignFailed`."""
-    with ExitStack() as stack:
-        place = stack.enter_context(destination(kind, folder))
-        return asyncio.run(Campaign(folder, place, seed=seed, objects=objects, rounds=rounds).run())
+    with destination(kind, folder) as place:
+        campaign = Campaign(folder, place, seed=seed, objects=objects, rounds=rounds, index_url=index_url)
+        return asyncio.run(campaign.run())
+
+
+def _postgres_url(stack: ExitStack) -> str:
+    from support.postgres import cluster
+
+    server = stack.enter_context(cluster())
+    return server.url(server.create())
 
 
 def main() -> int:
@@ -200,10 +216,13 @@ def main() -> int:
     parser.add_argument("--objects", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--destination", choices=("storescp", "listen"), default="storescp")
+    parser.add_argument("--postgres", action="store_true", help="the index is in a PostgreSQL server of its own")
     arguments = parser.parse_args()
     say(f"seed {arguments.seed}")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        url = _postgres_url(stack) if arguments.postgres else None
         try:
             for line in run(
                 Path(folder),
@@ -211,6 +230,7 @@ def main() -> int:
                 objects=arguments.objects,
                 seed=arguments.seed,
                 kind=arguments.destination,
+                index_url=url,
             ):
                 say(line)
         except CampaignFailed as failure:

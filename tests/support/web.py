@@ -41,13 +41,19 @@ class Web:
 
 @asynccontextmanager
 async def web(
-    root: Path, *, users: bool = True, filled: bool = True, settings: dict[str, Any] | None = None, **http: Any
+    root: Path,
+    *,
+    users: bool = True,
+    filled: bool = True,
+    index_url: str | None = None,
+    settings: dict[str, Any] | None = None,
+    **http: Any,
 ) -> AsyncIterator[Web]:
     """An archive in `root` with the small hospital in it. Without `users` nobody has to log in."""
     if filled:
-        await fill(root, small_hospital())
+        await fill(root, small_hospital(), index_url=index_url)
     events: list[str] = []
-    given = Settings(root, port=0, **(settings or {}))
+    given = Settings(root, port=0, index_url=index_url, **(settings or {}))
     async with AsyncExitStack() as stack:
         archive = await stack.enter_async_context(Archive(given))
         tokens = await add_users(archive) if users else {}

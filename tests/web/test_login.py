@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from support.objects import ROOT
 from support.web import PASSWORD, web
 from tomowire.server.users import Role
 
@@ -125,6 +126,8 @@ async def test_a_browsers_own_page_and_a_name_that_was_given(tmp_path: Path) -> 
         assert (await running.nobody.get("/api/status", headers=own)).status_code == 200
         named = {"Host": "archive.hospital.example:1234", "Origin": "http://archive.hospital.example:1234"}
         assert (await running.nobody.get("/api/status", headers=named)).status_code == 200
+        behind_a_proxy = {"Host": "archive.hospital.example", "Origin": "https://archive.hospital.example"}
+        assert (await running.nobody.get("/api/status", headers=behind_a_proxy)).status_code == 200
         localhost = {"Host": f"localhost:{running.http.port}"}
         assert (await running.nobody.get("/api/status", headers=localhost)).status_code == 200
 
@@ -161,3 +164,17 @@ async def test_when_the_index_cannot_be_used_nobody_is_let_in(tmp_path: Path, mo
         assert answer.status_code == 503
         assert answer.headers["Retry-After"]
         assert "secret" not in answer.text
+
+
+async def test_who_looks_at_objects_or_wants_too_much_is_in_the_audit_trail(tmp_path: Path) -> None:
+    async with web(tmp_path) as running:
+        reader = running.clients[Role.READER]
+        for _ in range(2):
+            for number in (1, 2, 3):
+                assert (await reader.get(f"/api/instances/{ROOT}.3.{number}/file")).status_code == 200
+            assert (await reader.get("/api/users")).status_code == 403
+        assert await running.archive.audit.flush(10)
+        entries = [each for each in await running.archive.audit.list() if each.actor == "reader"]
+        assert [each.event for each in entries] == ["login", "instances-accessed", "access-refused"], "once each"
+        assert f"{ROOT}.1.1" in entries[1].message
+        assert base64.b64encode(b"listUsers, over HTTP").decode() in entries[2].message

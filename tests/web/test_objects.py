@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
+import zlib
 from pathlib import Path
 
 import pydicom
 import pytest
 
 from support.filled import fill
-from support.objects import ROOT, Sample
+from support.objects import ROOT, Sample, chunks_of, stream
 from support.web import Web, web
+from tomowire.server.archive import ArchiveStorage
+from tomowire.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
 STUDY, SERIES, INSTANCE = f"{ROOT}.1.1", f"{ROOT}.2.1.1", f"{ROOT}.3.1"
 
@@ -24,8 +27,8 @@ async def get(running: Web, path: str, **parameters: object) -> dict[str, object
     return answer.json()  # type: ignore[no-any-return]
 
 
-async def test_a_list_in_pages_has_everything_once(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_a_list_in_pages_has_everything_once(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         for what, count, key in (
             ("studies", 4, "study_instance_uid"),
             ("series", 6, "series_instance_uid"),
@@ -42,8 +45,8 @@ async def test_a_list_in_pages_has_everything_once(tmp_path: Path) -> None:
             assert len(found) == len(set(found)) == count
 
 
-async def test_filters_match_as_a_c_find_does(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_filters_match_as_a_c_find_does(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         studies = await get(running, "/api/studies", PatientName="*müller*")
         assert [each["patient_id"] for each in studies["studies"]] == ["JOERG"]
         studies = await get(running, "/api/studies", StudyDate="20250101-20251231")
@@ -56,8 +59,8 @@ async def test_filters_match_as_a_c_find_does(tmp_path: Path) -> None:
             assert (await running.nobody.get("/api/studies", params=wrong)).status_code == 422, wrong
 
 
-async def test_a_study_a_series_and_an_instance(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_a_study_a_series_and_an_instance(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         study = await get(running, f"/api/studies/{STUDY}")
         assert (study["patient_name"], study["modalities"], study["series"], study["instances"]) == (
             "Doe^Jane",
@@ -168,8 +171,8 @@ async def test_tags_are_the_dicom_json_model_without_bulk_data(tmp_path: Path) -
         assert expected == tags["00100010"]
 
 
-async def test_deleting_and_protecting(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False) as running:
+async def test_deleting_and_protecting(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
         client = running.nobody
         made = await client.put(f"/api/studies/{STUDY}/protection", json={"reason": "legal hold"})
         assert (made.status_code, made.json()["reason"], made.json()["protected_by"]) == (200, "legal hold", "anybody")
@@ -229,3 +232,37 @@ async def test_ids_that_are_none(tmp_path: Path) -> None:
                     assert answer.status_code != 200 or (what == "users" and hostile == ""), (method, what, hostile)
                     assert "X-Evil" not in answer.headers
         assert (await get(running, "/api/statistics"))["counts"]["instances"] == 11
+
+
+async def test_a_data_set_that_inflates_to_a_gigabyte_does_not_take_it(tmp_path: Path) -> None:
+    """PS3.5 A.5 allows deflated data sets, and a file of one megabyte can hold a thousand."""
+    small = Sample(1, transfer_syntax_uid=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    bomb = Sample(2, transfer_syntax_uid=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, size=64 << 20)
+    private = Sample(3, overrides={0x00091010: ("LO", "x" * 60)})
+    await store_deflated(tmp_path, small, bomb)
+    await fill(tmp_path, [private])
+    async with web(tmp_path, users=False, filled=False) as running:
+        tags = (await get(running, f"/api/instances/{small.uid}/tags"))["tags"]
+        assert tags["0020000D"] == {"vr": "UI", "Value": [small.study_uid]}
+        answer = await running.nobody.get(f"/api/instances/{bomb.uid}/tags")
+        assert (answer.status_code, "look at its file" in answer.json()["detail"]) == (409, True)
+        assert (await running.nobody.get(f"/api/instances/{private.uid}/tags")).status_code == 200
+
+
+async def store_deflated(root: Path, *samples: Sample) -> None:
+    async with ArchiveStorage(root, fsync=False) as storage:
+        for sample in samples:
+            deflating = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            data = deflating.compress(sample.data_set) + deflating.flush()
+            await storage.ingest.receive(sample.incoming(), stream(chunks_of(data)))
+
+
+async def test_a_data_set_with_much_in_it_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomowire.web.api.tags.MOST", 100_000)
+    many = {0x00091000 + number: ("LO", "x" * 60) for number in range(0x10, 0x800)}
+    await fill(tmp_path, [Sample(1, overrides=many), Sample(2, size=1 << 20)])
+    async with web(tmp_path, users=False, filled=False) as running:
+        assert (await running.nobody.get(f"/api/instances/{Sample(1).uid}/tags")).status_code == 409
+        assert (await running.nobody.get(f"/api/instances/{Sample(2).uid}/tags")).status_code == 200, (
+            "pixels do not count"
+        )

@@ -101,7 +101,7 @@ async def test_an_echo_from_here(tmp_path: Path) -> None:
             assert "refused" in away["error"]
 
 
-async def test_a_study_is_sent_and_the_job_tells(tmp_path: Path) -> None:
+async def test_a_study_is_sent_and_the_job_tells(tmp_path: Path, index_url: str | None) -> None:
     received: list[str] = []
 
     async def keep(request: Any) -> int:
@@ -112,7 +112,7 @@ async def test_a_study_is_sent_and_the_job_tells(tmp_path: Path) -> None:
 
     async with listen(port=0, services=[Storage(keep)]) as peer:
         settings = {"nodes": (Node("THERE", "127.0.0.1", peer.port),)}
-        async with web(tmp_path, users=False, settings=settings) as running:
+        async with web(tmp_path, index_url=index_url, users=False, settings=settings) as running:
             answer = await running.nobody.post("/api/send", json={"node": "THERE", "uids": [f"{ROOT}.1.1"]})
             assert answer.status_code == 202
             job = answer.json()
@@ -239,8 +239,8 @@ async def test_only_so_many_follow_the_log(tmp_path: Path, monkeypatch: pytest.M
             await anext(events)
 
 
-async def test_the_audit_trail_is_looked_through_exported_and_verified(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False, filled=False) as running:
+async def test_the_audit_trail_is_looked_through_exported_and_verified(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False, filled=False) as running:
         await result(
             running, "POST", "/api/users", 201, json={"name": "jane", "password": PASSWORD, "role": "administrator"}
         )
@@ -308,8 +308,8 @@ async def test_secrets_of_the_configuration_are_not_shown(tmp_path: Path, monkey
         assert "hunter2" not in text
 
 
-async def test_users_and_tokens(tmp_path: Path) -> None:
-    async with web(tmp_path, filled=False) as running:
+async def test_users_and_tokens(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, filled=False) as running:
         client = running.administrator
         made = await client.post("/api/users", json={"name": "jane", "role": "operator", "password": PASSWORD})
         assert (made.status_code, made.json()["has_password"]) == (201, True)

@@ -99,8 +99,8 @@ async def answer(running: Web, row: Row, role: Role | None) -> int:
     return int(response.status_code)
 
 
-async def test_what_each_role_may_do(tmp_path: Path) -> None:
-    async with web(tmp_path) as running:
+async def test_what_each_role_may_do(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url) as running:
         document = (await running.administrator.get("/api/openapi.json")).json()
         documented = {
             operation["operationId"]: (operation["x-role"], method.upper(), path)

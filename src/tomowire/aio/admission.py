@@ -130,20 +130,19 @@ class Admission:
         self._pending.pop(association, None)
 
     def accept(self, asked: AssociationRequest, identified: Identified | None) -> None:
-        """Answer A-ASSOCIATE-AC, which confirms the user only if it was `identified`, unless there is nothing to offer."""
+        """Answer A-ASSOCIATE-AC, unless `offers` objects; it confirms the user only if it was `identified`."""
         association, request = asked.association, asked.pdu
+        if identified is not None:
+            association.user = identified.user
         try:
             providers = Providers(self._offered(asked), request.user_information.common_extended_negotiations)
             response = acceptance(request, self._policy(providers))
             if identified is not None:
-                association.user = identified.user
                 response = confirm_identity(request, response, identified.response)
             association.accept(request, response, providers)
         except AssociationRejected as refusal:  # of `offers`
             reject(association, refusal)
-        except (
-            Exception
-        ) as error:  # of `offers` or a provider; or the response of `identify` does not fit, or is not one
+        except Exception as error:  # of `offers` or a provider; or the response of `identify` does not fit
             if not association.awaits_answer:
                 raise
             _fail(association, error)

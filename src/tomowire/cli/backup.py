@@ -94,13 +94,9 @@ def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_
 
 
 def _list(folder: Path, *, as_json: bool) -> None:
-    from tomowire.server.backup_folder import BackupFolder
+    from tomowire.server.backup_folder import points_of
 
-    def work() -> list[Point]:
-        with BackupFolder.open(folder, create=False, shared=True) as opened:
-            return opened.points()
-
-    points = guarded(work)
+    points = guarded(lambda: points_of(folder))
     if as_json:
         click.echo(json.dumps({"folder": readable(folder), "points": [_facts(point) for point in points]}))
     else:

@@ -71,6 +71,9 @@ async def _import(
     paths: Sequence[Path], settings: Settings, how: How, resume: Path | None, at_once: int, rows: _Rows
 ) -> int:
     from tomowire.server.archive import ArchiveStorage
+    from tomowire.server.audit.audit import Audit
+    from tomowire.server.audit.counted import Imports
+    from tomowire.server.audit.specific import person, teller_of
     from tomowire.server.import_state import Taken
     from tomowire.server.importing import Importer
     from tomowire.server.incoming import DuplicatePolicy
@@ -95,7 +98,15 @@ async def _import(
             hint = ": stop the archive first, or send the files to it" if "in use" in str(error) else ""
             raise UsageError(f"{error}{hint}") from error
         try:
-            await Importer(storage, how=how, at_once=at_once, taken=taken).run(paths, report)
+            audit = Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=0)
+            async with audit:
+                imports = Imports(audit, person(), ", ".join(path.absolute().as_uri() for path in paths))
+                try:
+                    await Importer(storage, how=how, at_once=at_once, taken=taken, account=imports.add).run(
+                        paths, report
+                    )
+                finally:
+                    imports.end()
         finally:
             await storage.__aexit__(None, None, None)
     complain(rows.summary())

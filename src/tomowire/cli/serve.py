@@ -138,8 +138,10 @@ def command(
     What --config and the environment say (TOMOWIRE_DICOM__PORT) is overridden by options; --node and --allow add to it.
     SIGHUP has nodes, callers and certificates read again.
     """
+    from tomowire.server.logs import write_json
     from tomowire.server.settings import Settings
 
+    write_json()  # not on a terminal
     settings = Settings(
         data_dir=data_dir,
         ae_title=aet,

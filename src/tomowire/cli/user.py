@@ -28,7 +28,7 @@ def command() -> None:
     \b
     Roles, each of which may do all that those before it may:
       reader         look at what is stored, and at how the archive is
-      operator       send, retrieve and delete, and look after jobs
+      operator       send, retrieve and delete, and look after jobs and the log
       administrator  users, nodes, configuration, audit trail, shutdown
     """
 

@@ -222,8 +222,8 @@ class _Force:
         if near:
             return f"{applicant.ae_title!r} {'; it '.join(why for why in near if why is not None)}"
         return (
-            f"{applicant} is not one of the callers that are let in: add it to the callers (or --allow {applicant.ae_title}), or "
-            "make it a node"
+            f"{applicant} is not one of the callers that are let in: add it to the callers (or {applicant.allowing}), or make it a "
+            "node"
         )
 
 

@@ -20,9 +20,9 @@ class Role(Enum):
     READER = "reader"
     """Look at all there is, objects included."""
     OPERATOR = "operator"
-    """Send, retrieve, import and delete besides, and look after jobs."""
+    """Send, retrieve and delete besides, and look after jobs, associations and the log."""
     ADMINISTRATOR = "administrator"
-    """Look after users, tokens, nodes and the configuration besides, and see the audit trail."""
+    """Look after users, tokens, nodes and the configuration besides, see the audit trail, and end the archive."""
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, Role):

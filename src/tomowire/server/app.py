@@ -72,6 +72,8 @@ class Archive:
     quotas: Quotas
     audit: Audit
     """What happens is told to it; there from the start on."""
+    witness: Witness
+    """Puts together what belongs together before it tells the audit."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -105,7 +107,7 @@ class Archive:
                 Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
             )
             witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
-            self._witness = witness
+            self.witness = witness
             stack.callback(witness.close)
             self._measure(storage)
             self.deletion = storage.deletion
@@ -235,7 +237,7 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            account_of=lambda job, node: self._witness.sending(node, job.created_by),
+            account_of=lambda job, node: self.witness.sending(node, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
@@ -275,7 +277,7 @@ class Archive:
         retrieve = ArchiveRetrieve(
             self._storage.index, self._storage.root, self.nodes, self.settings.ae_title, self.settings.node_tls
         )
-        retrieve.watch = self._witness.exports.watch
+        retrieve.watch = self.witness.exports.watch
         return retrieve
 
     async def _keep(self, request: StoreRequest) -> Status:
@@ -292,9 +294,9 @@ class Archive:
         try:
             stored = await self._storage.ingest.receive(incoming, request.data)
         except StoreFailed:
-            self._witness.refused(request)
+            self.witness.refused(request)
             raise
-        self._witness.stored(request, stored)
+        self.witness.stored(request, stored)
         if stored.is_new:
             self.quotas.grew(request.data.received)
         return SUCCESS

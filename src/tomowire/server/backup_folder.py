@@ -18,6 +18,7 @@ copied once, however many points hold them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -31,7 +32,7 @@ from typing import Any, Final, Self
 from tomowire.errors import UsageError
 from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, ObjectName
 from tomowire.server.index.rows import IndexedObject
-from tomowire.server.posix import lock, lock_shared, require_posix, sync_directory, sync_file
+from tomowire.server.posix import lock, require_posix, sync_directory, sync_file, try_lock_shared
 from tomowire.wire.value import value
 
 FORMAT: Final = 1
@@ -107,13 +108,7 @@ class BackupFolder:
         _require_known(root)
         for folder in (root, root / OBJECTS, root / _POINTS, root / _INCOMING) if create else ():
             folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        held = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        if shared:
-            lock_shared(held)
-        elif not lock(held):
-            os.close(held)
-            raise UsageError(f"the backup {root} is in use by another process")
-        opened = cls(root, held)
+        opened = cls(root, _locked(root / _LOCK, shared=shared))
         if create and not (root / _ABOUT).exists():
             opened.write_whole(root / _ABOUT, json.dumps({"format": FORMAT}).encode("ascii"))
         return opened
@@ -124,7 +119,8 @@ class BackupFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._held)
+        if self._held >= 0:
+            os.close(self._held)
 
     def points(self) -> list[Point]:
         """All complete points, the oldest first."""
@@ -215,6 +211,31 @@ def remove_tree(folder: Path) -> None:
         for name in folders:
             os.rmdir(os.path.join(above, name))
     os.rmdir(folder)
+
+
+def _locked(path: Path, *, shared: bool) -> int:
+    """The descriptor that keeps the folder locked; -1 for one on a disk that is read-only, which nobody changes."""
+    try:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        if shared and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return -1
+        raise
+    if not (try_lock_shared(held) if shared else lock(held)):
+        os.close(held)
+        raise UsageError(
+            f"the backup {path.parent} is in use by another process: a backup, or somebody who verifies it"
+        )
+    return held
+
+
+def points_of(root: Path | str) -> list[Point]:
+    """All complete points in a folder, the oldest first, also while it is in use. Raises `UsageError` if it holds no backup."""
+    root = Path(root).absolute()
+    if not (root / _ABOUT).exists():
+        raise UsageError(f"{root} holds no backup")
+    _require_known(root)
+    return BackupFolder(root, -1).points()
 
 
 def _require_empty(root: Path, *, create: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tomowire.aio.address import check_ae_title
@@ -58,6 +59,11 @@ class Applicant:
     def certificate(self) -> PeerCertificate | None:
         """The certificate that it has shown, if any."""
         return self._association.peer_certificate
+
+    @property
+    def allowing(self) -> str:
+        """The option that would let it in, for who types it; what a peer calls itself must not write the log."""
+        return f"--allow {shlex.quote(self.ae_title)}" if self.ae_title.isprintable() else "--allow"
 
     def __str__(self) -> str:
         return f"{self.ae_title!r} from {self.host or 'a local socket'}"
@@ -147,8 +153,8 @@ class NodeRule:
         if self._hosts.is_at(self._node.host, applicant.host):
             return None
         return (
-            f"calls from {applicant.host or 'a local socket'}, and is a node at {self._node.host} (--allow "
-            f"{applicant.ae_title} lets it in from anywhere)"
+            f"calls from {applicant.host or 'a local socket'}, and is a node at {self._node.host} ({applicant.allowing} lets it in "
+            "from anywhere)"
         )
 
     def __str__(self) -> str:

@@ -40,7 +40,7 @@ def check(
 
     `index_url` is where the index is, if not in `root`. `content=False` looks at names and sizes only; otherwise every byte is
     read, in `threads` threads.
-    Raises `UsageError` if there is no archive, or one of another version; `OSError`.
+    Raises `UsageError` if there is no archive, or one of another version; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory:
         backend = backend_for(index_url, directory.root)
@@ -51,6 +51,8 @@ def check(
                 yield from check_files(directory, reader)
                 yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
+            if not error.is_damage:
+                raise IndexUnavailable(f"{backend.name}: {error}") from error
             yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, str(error))
 
 

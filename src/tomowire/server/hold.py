@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-from tomowire.server.files import FILE_MODE
 from tomowire.server.posix import lock, lock_shared, unlock
+
+_MODE: Final = 0o660
+"""Nothing is in it; the archive and who makes its backups may be two users of one group."""
 
 
 @contextmanager
@@ -21,12 +24,23 @@ def files_held(path: Path) -> Iterator[None]:
 
     `path` is `DataDirectory.hold_path`. Raises `OSError`.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
+        _give_to_owner(descriptor, path)
         lock_shared(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _give_to_owner(descriptor: int, path: Path) -> None:
+    """Whoever makes backups may be another user (root), and the archive has to open the file as well."""
+    owner, found = path.parent.stat(), os.fstat(descriptor)
+    with suppress(PermissionError):  # it is somebody else's already
+        if found.st_uid != owner.st_uid and os.geteuid() == 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        if found.st_mode & _MODE != _MODE:
+            os.fchmod(descriptor, _MODE)
 
 
 class Hold:

@@ -79,11 +79,18 @@ class Imported:
 
 
 class Importer:
-    """Takes files into an open archive; `at_once` of them at a time."""
+    """Takes files into an open archive; `at_once` of them at a time. `account` is told study and SOP class of what was stored."""
 
     def __init__(
-        self, storage: ArchiveStorage, *, how: How = How.COPY, at_once: int = AT_ONCE, taken: Taken | None = None
+        self,
+        storage: ArchiveStorage,
+        *,
+        how: How = How.COPY,
+        at_once: int = AT_ONCE,
+        taken: Taken | None = None,
+        account: Callable[[str, str], object] | None = None,
     ) -> None:
+        self._account = account
         self._storage = storage
         self._how = how
         self._at_once = at_once
@@ -184,6 +191,8 @@ class Importer:
         if stored is None:
             async with aclosing(chunks_of(file)) as chunks:
                 stored = await self._storage.ingest.receive(incoming, chunks)
+        if stored.is_new and self._account is not None:
+            self._account(stored.path.split("/", 3)[2], file.sop_class_uid)  # objects/ab/<study>/...
         result = {Outcome.IDENTICAL: Result.KNOWN, Outcome.KEPT_FIRST: Result.CONFLICT}.get(
             stored.outcome, Result.STORED
         )

@@ -43,7 +43,7 @@ _LOGGER: Final = "tomowire"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What a line says, in the order in which it is written: see docs/reference/logs.md."""
+    """What a line says, in the order in which it is written: see docs/reference/log.md."""
     moment = datetime.fromtimestamp(record.created, UTC)
     fields: dict[str, Any] = {
         "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire._version import __version__
 from tomowire.aio.ending import Ending
-from tomowire.protocol.status import Status
+from tomowire.protocol.status import SUCCESS, Status
 from tomowire.server.incoming import Outcome
 from tomowire.server.measures import OBJECTS, SECONDS, Counter, Histogram, Labels, Measure, Watched
 
@@ -305,7 +305,7 @@ def _status_of(request: IncomingRequest) -> str:
     """The class of the final status (PS3.7 Annex C); without one, whether there is still somebody to be told of the failure."""
     if request.final is None:
         return "failure" if request.association.can_answer else "aborted"
-    status = Status(request.final.status)
-    if status == 0:
+    if request.final.status == SUCCESS:
         return "success"
+    status = Status(request.final.status)
     return "cancel" if status.is_cancel else "warning" if status.is_warning else "failure"

@@ -18,7 +18,7 @@ import re
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -155,4 +155,5 @@ def _first_files(folder: Path) -> Iterator[Path]:
     """The files in the first place where attachments would be."""
     for first in sorted(folder.glob("[0-9a-f][0-9a-f]"))[:16]:
         for second in sorted(first.glob("[0-9a-f][0-9a-f]"))[:4]:
-            yield from sorted(path for path in second.iterdir() if is_attachment(path))[:4]
+            with suppress(OSError):
+                yield from sorted(path for path in second.iterdir() if is_attachment(path))[:4]

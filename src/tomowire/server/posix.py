@@ -36,6 +36,15 @@ def lock_shared(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
+def try_lock_shared(descriptor: int) -> bool:
+    """Lock a file together with others who share it; False if one has it alone. Raises `OSError`."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def unlock(descriptor: int) -> None:
     """Let go of a lock, and keep the file open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -62,9 +62,14 @@ async def load_certificates(settings: Settings) -> None:
 
 async def _tell_audit(archive: Archive, taken: Settings, report: Reconfigured, by: Party | None) -> None:
     """Also that there will be none from now on: that is the last it hears of."""
-    event = ConfigurationChanged(by=by, change=Change.SECURITY, what=str(report))
+    event = ConfigurationChanged(by=by, change=_kind_of(report), what=str(report))
     if report.changed and not taken.audit.enabled:
         archive.audit.record(event)
     await archive.audit.apply(taken.audit)
     if report.changed and taken.audit.enabled:
         archive.audit.record(event)
+
+
+def _kind_of(report: Reconfigured) -> Change:
+    """Who may do what is more than where somebody is."""
+    return Change.NETWORK if set(report.changed) <= {"nodes", "nodes_tls"} else Change.SECURITY

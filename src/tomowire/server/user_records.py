@@ -91,7 +91,10 @@ def add_token(
         "created_at": now,
         "expires_at": expires_at,
     }
-    connection.execute(insert(tokens), row)
+    try:
+        connection.execute(insert(tokens), row)
+    except IntegrityError as error:  # somebody has removed the user at this moment
+        raise _unknown(name) from error
 
 
 def tokens_of(connection: Connection, name: str | None) -> Sequence[Row[Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
+from tomowire.server.audit.counted import Readings
 from tomowire.server.audit.events import (
     AccessRefused,
     ApplicationStarted,
@@ -49,6 +50,7 @@ class Witness:
         self._tally = tally
         self._transfers = Transfers(audit)
         self._refusals = Refusals(audit)
+        self._readings = Readings(audit)
         self._is_open = False
         self.exports = Exports(audit, address_of)
 
@@ -116,6 +118,10 @@ class Witness:
         self._metrics.on_served(request, seconds)
         self.exports.end(request)
 
+    def read(self, by: Party, study_uid: str, sop_class_uid: str) -> None:
+        """Somebody has read an object over HTTP."""
+        self._readings.read(by, study_uid, sop_class_uid)
+
     def deleted(self, deleted: Deleted, by: str) -> None:
         """Objects were deleted."""
         study = Study(deleted.study_instance_uid, (), Patient(deleted.patient_id))
@@ -168,6 +174,7 @@ class Witness:
     def close(self) -> None:
         """It is not any more, or never was. What has come and was not told yet is told."""
         self._transfers.tell_all()
+        self._readings.tell_all()
         self._refusals.close()
         if self._is_open:
             self._audit.record(ApplicationStopped())

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tomowire.server.app import Archive
+    from tomowire.server.audit.events import AuditEvent
     from tomowire.server.changes import Reconfigured
     from tomowire.server.settings import HttpSettings
 
 ANYBODY: Final = Principal("anybody", Role.ADMINISTRATOR)
 """Who asks where nobody has to log in."""
 
-_LOGIN_LASTS: Final = 600.0
-"""Seconds in which who logs in with each request is written down once."""
+_ONCE_IN: Final = 600.0
+_FAILURES_ONCE_IN: Final = 1.0
+"""Seconds in which the audit trail gets the same event once: many programs log in with each request."""
+
+_LONGEST_NAME: Final = 64
 
 _MOST_REMEMBERED: Final = 1000
 
@@ -57,7 +61,7 @@ class Gate:
         self._logins = Logins(archive.users, FailedLogins(settings.failed_logins, settings.failed_login_window))
         self._is_loopback = is_loopback(settings.bind)
         self._has_users = False
-        self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._told: OrderedDict[AuditEvent, float] = OrderedDict()
 
     @property
     def seconds(self) -> float:
@@ -76,8 +80,12 @@ class Gate:
         return host_allowed(host, bind=self.settings.bind, names=self.settings.hosts)
 
     def knows_origin(self, origin: str | None, host: str | None, scheme: str) -> bool:
-        """Whether a page of `origin` may ask, where the server was called `host`."""
-        return origin_allowed(origin, host=host, scheme=scheme)
+        """Whether a page of `origin` may ask, where the server was called `host`. Of the names that a person has given it, behind
+        a proxy with TLS, only the default ports are ours."""
+        if origin_allowed(origin, host=host, scheme=scheme):
+            return True
+        its_scheme, _, name = (origin or "").lower().partition("://")
+        return its_scheme in ("http", "https") and name in {each.lower() for each in self.settings.hosts}
 
     async def log_in(self, address: str, name: str, secret: str) -> Principal:
         """Who that is; of a token, `name` is empty. Raises `LoginFailed`, `TooManyLogins`, `IndexUnavailable`."""
@@ -88,23 +96,20 @@ class Gate:
                 principal = await self._logins.by_token(secret, address)
         except LoginFailed as error:
             outcome = Outcome.SERIOUS_FAILURE if isinstance(error, TooManyLogins) else Outcome.MINOR_FAILURE
-            if self._is_news(name or "a token", f"{address} {outcome}", 1.0):
-                self._record(LoginEvent(user=Party(name or "a token", address), outcome=outcome, reason=str(error)))
+            shown = "".join(each if each.isprintable() else "?" for each in name[:_LONGEST_NAME])
+            user = Party(shown or "a token", address)
+            self.tell(LoginEvent(user=user, outcome=outcome, reason=str(error)), once_in=_FAILURES_ONCE_IN)
             raise
-        if self._is_news(principal.name, address, _LOGIN_LASTS):
-            self._record(LoginEvent(user=Party(principal.name, address)))
+        self.tell(LoginEvent(user=Party(principal.name, address)), once_in=_ONCE_IN)
         return principal
 
-    def _record(self, event: LoginEvent) -> None:
+    def tell(self, event: AuditEvent, *, once_in: float = _ONCE_IN) -> None:
+        """Have an event in the audit trail; the same one once in so many seconds: nobody is to fill it by asking often."""
+        now = time.monotonic()
+        if now - self._told.get(event, float("-inf")) < once_in:
+            return
+        self._told[event] = now
+        self._told.move_to_end(event)
+        if len(self._told) > _MOST_REMEMBERED:
+            self._told.popitem(last=False)
         self._archive.audit.record(event)
-
-    def _is_news(self, name: str, address: str, seconds: float) -> bool:
-        """Whether the trail has it not yet: nobody is to fill it by asking often."""
-        now, key = time.monotonic(), (name, address)
-        if now - self._seen.get(key, float("-inf")) < seconds:
-            return False
-        self._seen[key] = now
-        self._seen.move_to_end(key)
-        if len(self._seen) > _MOST_REMEMBERED:
-            self._seen.popitem(last=False)
-        return True

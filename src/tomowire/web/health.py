@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse, Response
@@ -25,6 +26,9 @@ LEAST_FREE: Final = 64 << 20
 PATIENCE: Final = 5.0
 """Seconds that a part may take to answer."""
 
+FRESH: Final = 0.5
+"""Seconds for which an answer is as good as another."""
+
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _NEVER: Final = "2.25.0"
 """A UID that no object has: asking for it is the least that an index can be asked."""
@@ -40,6 +44,9 @@ class Health:
             "storage": self._storage,
             "dicom": self._dicom,
         }
+        self._looking = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._answers: list[str] = []
 
     async def alive(self, _: Request) -> Response:
         """200 as long as the event loop answers."""
@@ -47,7 +54,11 @@ class Health:
 
     async def ready(self, _: Request) -> Response:
         """200 when objects can be stored and found; 503 says what is wrong, part by part."""
-        answers = await asyncio.gather(*(self._checked(check) for check in self._checks.values()))
+        async with self._looking:  # who asks meanwhile gets the same answer: everybody may ask
+            if time.monotonic() - self._looked_at > FRESH:
+                self._answers = await asyncio.gather(*(self._checked(check) for check in self._checks.values()))
+                self._looked_at = time.monotonic()
+        answers = self._answers
         checks = dict(zip(self._checks, (answer or "ok" for answer in answers), strict=True))
         is_ready = not any(answers)
         return JSONResponse(
@@ -56,10 +67,7 @@ class Health:
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
-        metrics = getattr(self._archive, "metrics", None)
-        if metrics is None:
-            return Response("", 404, media_type="text/plain")
-        return Response(await asyncio.to_thread(metrics.exposition), media_type=_EXPOSITION)
+        return Response(await asyncio.to_thread(self._archive.metrics.exposition), media_type=_EXPOSITION)
 
     async def _checked(self, check: Callable[[], Awaitable[str]]) -> str:
         try:

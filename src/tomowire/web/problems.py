@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from tomowire.errors import ConnectFailed, IndexUnavailable, TomowireError, UsageError
+from tomowire.errors import IndexUnavailable, TomowireError, TooManyLogins, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -145,8 +146,10 @@ async def _on_ours(request: Request, error: Exception) -> Response:
         return problem_response(
             503, "the index cannot be used now", request_id=request_id, headers={"Retry-After": "5"}
         )
+    if isinstance(error, TooManyLogins):  # passwords are hashed one after the other
+        headers = {"Retry-After": str(max(1, math.ceil(error.seconds)))}
+        return problem_response(429, str(error), request_id=request_id, headers=headers)
     if isinstance(error, UsageError):
         return problem_response(400, str(error), request_id=request_id)
-    if isinstance(error, ConnectFailed):
-        return problem_response(502, str(error), request_id=request_id)
-    return problem_response(502, str(error), request_id=request_id)
+    logger.error("request %s: %s failed: %s", request_id, request.method, type(error).__name__)
+    return await _on_mistake(request, error)

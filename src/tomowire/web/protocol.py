@@ -39,9 +39,15 @@ KEEP_ALIVE: Final = 15
 """Seconds between two requests."""
 
 
-# uvicorn warns of each request that is none, and does not say from whom: see `send_400_response`.
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """uvicorn warns of each request that is none, and does not say from whom: see `send_400_response`. And it calls a mistake what
+    was cancelled at the end."""
+    failure = record.exc_info[1] if record.exc_info else None
+    return record.levelno != logging.WARNING and not isinstance(failure, asyncio.CancelledError)
+
+
 _uvicorn_logger: Final = logging.getLogger("tomowire.http.protocol")
-_uvicorn_logger.addFilter(lambda record: record.levelno != logging.WARNING)
+_uvicorn_logger.addFilter(_is_worth_a_line)
 
 
 class Connections:

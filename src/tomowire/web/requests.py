@@ -59,9 +59,7 @@ class EveryRequest:
             # In full only for who asks for it: the text of an exception may quote what was sent.
             logger.error("request %s: %s failed: %s", exchange.request_id, scope["method"], type(error).__name__)
             logger.debug("request %s failed", exchange.request_id, exc_info=True)
-            await exchange.fail(
-                500, MISTAKE
-            )  # where the answer has begun, the connection is closed in the middle of it
+            await exchange.fail(500, MISTAKE)
         finally:
             exchange.log()
 
@@ -125,7 +123,7 @@ class _Exchange:
         await self._send(message)
 
     async def fail(self, status: int, detail: str) -> None:
-        """Answer with a problem, unless the answer has begun."""
+        """Answer with a problem. Where the answer has begun, the connection is closed in the middle of it."""
         if not self._status:
             response = problem_response(status, detail, request_id=self.request_id, headers=_CLOSE)
             await response(self._scope, self.receive, self.send)

@@ -175,7 +175,11 @@ async def test_events_wait_while_the_database_is_away(
         assert await audit.flush(10)
         assert await names(audit) == ["alice", "bob"]
         assert audit.lost == 0
-    assert "audit events wait, 2 so far: the database cannot be used: gone fishing" in caplog.text
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == [
+        "audit events wait, 2 so far: the database cannot be used: gone fishing",
+        "audit events are written again",
+    ], "once, however often it was tried"
 
 
 async def test_more_than_there_is_room_for_is_lost_and_the_loss_is_an_event(
@@ -233,7 +237,7 @@ async def test_the_end_does_not_wait_for_ever(
 
 
 async def test_an_event_that_cannot_be_written_does_not_keep_the_others_from_it(
-    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    records: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(records, tmp_path) as audit:
         audit.record(login("alice"))
@@ -244,6 +248,8 @@ async def test_an_event_that_cannot_be_written_does_not_keep_the_others_from_it(
         assert await audit.flush(10)
         assert await names(audit) == ["alice", "bob", "carol", "tomowire"]
         assert audit.lost == 1
+    assert "AttributeError" in caplog.text
+    assert "alice" not in caplog.text, "what cannot be written may name patients"
 
 
 # What somebody does to it meanwhile
@@ -280,6 +286,34 @@ async def test_a_damaged_anchor_keeps_nobody_from_recording(records: Records, tm
         audit.record(login("alice"))
         assert await audit.flush(10)
         assert await names(audit) == ["alice"]
+
+
+async def test_a_missing_anchor_is_told_at_the_next_start(records: Records, tmp_path: Path) -> None:
+    async with opened(records, tmp_path) as audit:
+        audit.record(login("alice"))
+    (tmp_path / ANCHOR).unlink()
+    async with opened(records, tmp_path) as audit:
+        audit.record(login("bob"))
+        assert await audit.flush(10)
+        assert await audit.flush(10)
+        assert [entry.event for entry in await audit.list()] == ["login", "login", "events-lost"]
+        assert (await audit.list())[2].message.count("audit.anchor is missing") == 1
+
+
+async def test_there_is_an_anchor_before_there_is_an_event(records: Interrupted, tmp_path: Path) -> None:
+    """Killed right after the first transaction, the archive leaves nothing that looks like tampering."""
+    kept = asyncio.Event()
+    async with opened(records, tmp_path) as audit:
+
+        async def never(_: object) -> None:
+            kept.set()
+
+        audit._anchor = never  # type: ignore[method-assign]
+        audit.record(login("alice"))
+        assert await audit.flush(10)
+        assert kept.is_set()
+        assert read_anchor(tmp_path) == (0, bytes(32))
+        assert await audit.verify() == []
 
 
 async def test_a_full_disk_keeps_nobody_from_recording(

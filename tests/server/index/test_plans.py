@@ -111,6 +111,8 @@ def walks(steps: str, tables: str = "patients|studies|series|instances") -> list
         ({PATIENT_NAME: ("PN", "777*")}, "ix_patients_patient_name_normalized"),
         ({PATIENT_NAME: ("PN", "777^name^777")}, "ix_patients_patient_name_normalized"),
         ({PATIENT_NAME: ("PN", "*ame 777*")}, "ix_patients_patient_name_trigrams"),
+        ({PATIENT_NAME: ("PN", "山田太郎*")}, "ix_patients_patient_name_trigrams"),
+        ({PATIENT_NAME: ("PN", "=山田太郎")}, "ix_patients_patient_name_trigrams"),
         ({PATIENT_NAME: ("PN", "777*"), STUDY_DATE: ("DA", "20200101-")}, "ix_patients_patient_name_normalized"),
         ({STUDY_DATE: ("DA", "20200101-20200110")}, "ix_studies_study_date_study_time"),
         ({STUDY_DATE: ("DA", "20200101")}, "ix_studies_study_date_study_time"),

@@ -237,6 +237,22 @@ async def test_after_many_at_once_few_connections_are_kept(source: Source, reade
     assert sum(map(is_open, source.opened)) <= 8
 
 
+async def test_one_more_than_there_are_connections_for_waits_its_turn(
+    no_leaks: None, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomowire.server.index.readers._MOST_STREAMS", {source.dialect: 2})
+    monkeypatch.setattr("tomowire.server.index.readers._PATIENCE", 0.05)
+    readers = IndexReaders(source)
+    one, other = (readers.stream(source.counting(100), numbers) for _ in range(2))
+    assert [await anext(one), await anext(other)] == [[1], [1]]
+    with pytest.raises(IndexUnavailable, match="too many questions"):
+        await anext(readers.stream(source.counting(1), numbers))
+    await one.aclose()
+    assert [each async for each in readers.stream(source.counting(1), numbers)] == [[1]]
+    await other.aclose()
+    await readers.close()
+
+
 def is_open(reader: Any) -> bool:
     try:
         reader.connection.execute("SELECT 1")

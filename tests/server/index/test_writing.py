@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
 from tomowire.server.index.attributes import CodedConcept, InstanceRecord
 from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.postgres_connect import connect
+from tomowire.server.index.postgres_series import SeriesKeys
 from tomowire.server.index.reader import Counts, IndexReader
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 
@@ -218,3 +221,50 @@ def test_objects_come_in_pages_while_others_are_stored(writer: IndexWriter, read
     writer.insert(2, [new_row(Sample(2500))])
     seen += objects
     assert [found.name.sop_instance_uid for found in seen] == [Sample(n).uid for n in range(2501)]
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["inserted", "copied"])
+def test_text_that_a_sender_may_think_of(writer: IndexWriter, root: Path, count: int) -> None:
+    """What would be a mark, an end or an escape for a database is text, and what its text cannot hold does not come so far."""
+    comment = "tab\t cr\r lf\n quote' \" {brace},\\.\\N \\x41 % %s :key $1 😀 " + "x" * 60_000
+    samples = [
+        Sample(
+            number,
+            overrides={
+                0x00080005: ("CS", "ISO_IR 192"),
+                0x00081030: ("LO", "a\0b\\N\\\\c\t"),
+                0x00104000: ("LT", comment),
+                0x00700081: ("LO", f"{number}\t\\N\n\r\\."),
+            },
+        )
+        for number in range(1, count + 1)
+    ]
+    writer.insert(1, [new_row(sample) for sample in samples])
+    records = [sample.record for sample in samples]
+    assert select(root, "SELECT content_description FROM instances ORDER BY instance_key") == [
+        (record.instance.content_description,) for record in records
+    ]
+    assert select(root, "SELECT study_description FROM studies") == [(records[0].study.study_description,)]
+    assert "\0" not in records[0].study.study_description
+
+
+def test_values_longer_than_a_page_of_an_index(writer: IndexWriter, reader: IndexReader) -> None:
+    """PostgreSQL refuses more than 2700 bytes in what it looks things up by."""
+    long = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(3000))  # nothing that could be compressed
+    tags = (0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00080020, 0x00080030, 0x00080050, 0x00200010, 0x00080060)
+    overrides = dict.fromkeys(tags, ("LO", long)) | {0x00080005: ("CS", "ISO_IR 192"), 0x00400244: ("LO", long)}
+    writer.insert(1, [new_row(Sample(overrides=overrides))])
+    assert reader.counts() == Counts(1, 1, 1, 1)
+
+
+def test_who_makes_the_same_series_second_gets_the_first(postgres_url: str) -> None:
+    """Two programs at once: the one that is second waits for the other's transaction, and makes nothing."""
+    records = [Sample(number, series=number % 3, study=number % 2).record for number in range(6)]
+    with connect(postgres_url) as one, connect(postgres_url) as other, ThreadPoolExecutor(1) as thread:
+        one.execute("BEGIN")
+        made = SeriesKeys().of(one, records)
+        waiting = thread.submit(SeriesKeys().of, other, records[::-1])
+        assert not wait([waiting], timeout=0.3).done
+        one.execute("COMMIT")
+        assert waiting.result(timeout=30) == made[::-1]
+    assert len(set(made)) == 6

@@ -21,10 +21,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.errors import IndexUnavailable, UsageError
-from tomowire.server.audit.anchor import read_anchor, write_anchor
+from tomowire.server.audit.anchor import ANCHOR, read_anchor, write_anchor
 from tomowire.server.audit.events import AuditEvent, EventsLost, Query
 from tomowire.server.audit.specific import Teller
-from tomowire.server.audit.trail import EVERYTHING, End, Entry, Filter, append, last_entry, problems, read
+from tomowire.server.audit.trail import EVERYTHING, START, End, Entry, Filter, append, last_entry, problems, read
 from tomowire.server.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Audit:
         self._hurried = asyncio.Event()
         self._changed = asyncio.Condition()
         self._unreported = 0
+        self._is_away = False
         self._has_begun = False
         self._end: End | None = None
         self._complained_at = -_BETWEEN_COMPLAINTS
@@ -207,15 +208,26 @@ class Audit:
             await self._pause()
             try:
                 await self._write_some()
-                wait = self._first_wait
-                self._not_before = self._loop.time() + self._interval
-            except IndexUnavailable as error:
-                logger.warning("audit events wait, %d so far: the database cannot be used: %s", self.waiting, error)
+            except Exception as error:
+                self._wait_for_database(error)
                 self._not_before = self._loop.time() + wait
                 wait = min(2 * wait, _LONGEST_WAIT)
                 self._hurried.clear()
+            else:
+                if self._is_away:
+                    logger.warning("audit events are written again")
+                    self._is_away = False
+                wait = self._first_wait
+                self._not_before = self._loop.time() + self._interval
             async with self._changed:
                 self._changed.notify_all()
+
+    def _wait_for_database(self, error: Exception) -> None:
+        """Told once, until it is there again."""
+        why = str(error) if isinstance(error, IndexUnavailable) else type(error).__name__
+        level = logging.DEBUG if self._is_away else logging.WARNING
+        logger.log(level, "audit events wait, %d so far: the database cannot be used: %s", self.waiting, why)
+        self._is_away = True
 
     async def _pause(self) -> None:
         delay = self._not_before - self._loop.time()
@@ -231,8 +243,9 @@ class Audit:
             added = await self._append(batch)
         except IndexUnavailable:
             raise
-        except Exception:
-            logger.exception("%d audit events cannot be written together", len(batch))
+        except Exception as error:
+            # Only of what kind it is: the text of a database's error may quote a message, and that names patients.
+            logger.error("%d audit events cannot be written together: %s", len(batch), type(error).__name__)
             added = await self._append_one_by_one(batch)
         for _ in batch:
             _, event = self._queue.popleft()
@@ -282,12 +295,19 @@ class Audit:
 
     def _begin(self, connection: Connection) -> None:
         """See whether the trail still has the end that it had when the archive was stopped."""
+        unknown = f"{ANCHOR} is missing"
         try:
             self._end = read_anchor(self._root)
         except UsageError as error:
-            logger.error("whether audit events are missing cannot be told: %s", error)
+            unknown = str(error)
         last = last_entry(connection)
         number = 0 if last is None else last.number
+        if self._end is None and last is None:
+            with suppress(OSError):  # which is told when there is an event
+                write_anchor(self._root, 0, START)  # before the first event: killed after it, the file would be missed
+        elif self._end is None:
+            logger.error("%s: whether audit events were removed from the end of the trail cannot be told", unknown)
+            self.record(EventsLost(count=0, reason=f"{unknown}: whether events were removed cannot be told"))
         if self._end is not None and self._end[0] > number:
             missing = self._end[0] - number
             logger.error(

@@ -239,7 +239,7 @@ class AccessRefused(_Event):
 
 @value(kw_only=True)
 class EventsLost(_Event):
-    """`count` events could not be recorded; `reason` says why and when. Recorded by the audit itself."""
+    """`count` events could not be recorded, or are not there any more; 0: nobody knows. Recorded by the audit itself."""
 
     count: int
     outcome: Outcome = Outcome.SERIOUS_FAILURE

@@ -8,6 +8,7 @@ nodes are within an archive's own security domain it cannot know, and what has l
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import socket
@@ -50,6 +51,15 @@ def teller_of(settings: Settings) -> Teller:
     address = host if settings.bind in ("", "0.0.0.0", "::") else settings.bind
     titles = (settings.ae_title, *getattr(settings, "aliases", ()))
     return Teller(f"{settings.ae_title}@{host}", titles, address, settings.data_dir.absolute().as_uri())
+
+
+def person() -> Party:
+    """Who runs this command: the login name (A.5.2.1)."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user that nobody has named
+        name = str(os.getuid())
+    return Party(f"{name}@{socket.gethostname()}")
 
 
 def kind_of(event: AuditEvent) -> str:
@@ -249,7 +259,7 @@ def _access_refused(event: events.AccessRefused, teller: Teller) -> AuditMessage
 
 def _events_lost(event: events.EventsLost, teller: Teller) -> AuditMessage:
     """A.5.3.11"""
-    text = f"{event.count} audit events were not recorded: {event.reason}"
+    text = f"{event.count} audit events were not recorded: {event.reason}" if event.count else event.reason
     return _security_alert(event, teller, codes.RECORDING_STOPPED, None, text)
 
 

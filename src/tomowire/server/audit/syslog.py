@@ -16,7 +16,6 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from tomowire.errors import TomowireError
 from tomowire.server.audit.messages import date_time
 from tomowire.server.audit.syslog_ways import TlsWay, UdpWay
 
@@ -127,7 +126,7 @@ class Syslog:
                 await self._way.connect()
                 wait = self._first_wait
                 await self._send_all()
-            except (OSError, TomowireError) as error:
+            except Exception as error:  # a name that no host can have is no `OSError`
                 await self._way.close()
                 self._complain(error)
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))

@@ -74,16 +74,14 @@ def load_tables(path: Path, engine: Engine) -> None:
 
 
 def copy_tables(source: Connection, target: Connection) -> None:
-    """All rows of all tables, in an order that foreign keys allow; what the target had is gone."""
+    """All rows of all tables, in an order that foreign keys allow, to tables that are empty but for what names the index."""
     from sqlalchemy import delete, insert, select
 
     from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
     from tomowire.server.index.metadata import metadata
 
-    tables = metadata.sorted_tables
-    for table in reversed(tables):
-        target.execute(delete(table))
-    for table in tables:
+    target.execute(delete(schema.archive))
+    for table in metadata.sorted_tables:
         rows = source.execution_options(stream_results=True, yield_per=_ROWS_AT_ONCE).execute(select(table))
         for part in rows.mappings().partitions(_ROWS_AT_ONCE):
             target.execute(insert(table), [dict(row) for row in part])

@@ -58,12 +58,12 @@ def postgres_engine(make: Callable[[], postgres_connect.Connection]) -> Engine:
 @contextmanager
 def database_errors() -> Iterator[None]:
     """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
-    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
     from sqlalchemy.exc import TimeoutError as NoConnection
 
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, InternalError) as error:  # the last: a standby that only reads
         raise IndexUnavailable(str(error.orig)) from error
     except NoConnection as error:
         raise IndexUnavailable("no connection to the index is free") from error

@@ -170,8 +170,8 @@ def _name(text: str) -> Predicate | None:
     if len(groups) == 1 and groups[0].isascii():
         return partial(_first_group, patterns=list(_open_components(groups[0])))
     anywhere = len(groups) == 1
-    tests = [partial(_group, place=None if anywhere else n, patterns=list(_open_components(g))) for n, g in wanted]
-    return lambda column: and_(*(test(column) for test in tests))
+    tests = [(None if anywhere else place, list(_open_components(group))) for place, group in wanted]
+    return lambda column: and_(*(and_(somewhere(column, each), _group(column, place, each)) for place, each in tests))
 
 
 def _first_group(column: Value, patterns: Sequence[str]) -> Condition:

@@ -91,7 +91,7 @@ class PostgresBackend:
     def engine(self) -> Engine:
         from tomowire.server.index.engines import postgres_engine
 
-        return postgres_engine(self._connect)
+        return postgres_engine(self._connect_for_records)
 
     def upgrade(self) -> tuple[str | None, str | None]:
         from tomowire.server.index import postgres_versions
@@ -141,6 +141,20 @@ class PostgresBackend:
 
         self.upgrade()
         return rebuild_postgres(self.name, self._connect, busy_timeout=self._busy_timeout)
+
+    def _connect_for_records(self) -> Connection:
+        """One that says in time, and by itself, that others are in the way or that a statement takes for ever."""
+        from tomowire.server.index.postgres_connect import postgres_errors
+
+        connection = self._connect()
+        lock, statement = max(1, int(self._busy_timeout * 1000)), int(connection.patience * 800)
+        try:
+            with postgres_errors():
+                connection.execute(f"SET lock_timeout = {lock}; SET statement_timeout = {statement}".encode())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _connect(self) -> Connection:
         from tomowire.server.index.postgres_connect import connect

@@ -35,8 +35,9 @@ class PostgresRebuild:
         self._building = sql.Identifier(building)
 
     def finish(self, directory: DataDirectory) -> Sequence[str]:
-        directory.journal_path.unlink(missing_ok=True)  # it is about the old index
-        sync_directory(directory.journal_path.parent)
+        if directory.journal_path.exists():  # it is about the old index
+            directory.journal_path.unlink()
+            sync_directory(directory.journal_path.parent)
         with self._session.working() as connection:
             for table in statements.OBJECT_TABLES:  # or the first queries would be planned for empty ones
                 connection.execute(self._compose("ANALYZE {building}.{table}", table))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
 from queue import Empty, SimpleQueue
@@ -20,6 +20,11 @@ T = TypeVar("T")
 
 _THREADS: Final = 4
 _MOST_IDLE: Final = 8  # connections: each keeps up to 2 MB of pages, and one is made in a millisecond
+_MOST_STREAMS: Final[dict[Dialect, int]] = {"sqlite": 256, "postgresql": 32}
+"""Answers that are being streamed. Each has a connection of its own, of which a PostgreSQL server has a hundred for all its users,
+and a peer takes them as slowly as it likes."""
+_PATIENCE: Final = 20.0
+"""Seconds that one more waits for its turn."""
 _BATCH: Final = 200
 # The first answers are not to wait for more of their kind.
 _FIRST_BATCHES: Final = (1, 50)
@@ -38,6 +43,7 @@ class IndexReaders:
         # Not one of those: they may all be busy, and what nobody wants any more is not to wait for them.
         self._stopping = ThreadPoolExecutor(1, thread_name_prefix="tomowire-read-stop")
         self._idle: SimpleQueue[IndexReader] = SimpleQueue()
+        self._streams = asyncio.Semaphore(_MOST_STREAMS[source.dialect])
         self._closed = False
 
     @property
@@ -83,6 +89,13 @@ class IndexReaders:
         moment, for which the index is held for `longest` seconds at most. A statement that is being worked on is interrupted then,
         and when this is cancelled. Raises `IndexUnavailable`, and `TimeoutError` when there may be rows left after that time.
         """
+        async with self._turn(), aclosing(self._stream(statement, convert, batch, longest)) as batches:
+            async for found in batches:
+                yield found
+
+    async def _stream(
+        self, statement: Statement, convert: Callable[[list[Row]], list[T]], batch: int, longest: float
+    ) -> AsyncGenerator[list[T], None]:
         rows = _Rows(self, statement, longest)
         expiry = asyncio.get_running_loop().call_later(longest, rows.expire)
         try:
@@ -101,6 +114,18 @@ class IndexReaders:
             expiry.cancel()
             if (closing := rows.close()) is not None:
                 await finished(asyncio.wrap_future(closing))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._streams.acquire()
+        except TimeoutError:
+            raise IndexUnavailable("too many questions are being answered at once") from None
+        try:
+            yield
+        finally:
+            self._streams.release()
 
     async def close(self) -> None:
         """Wait for questions that are being answered, and close the connections."""

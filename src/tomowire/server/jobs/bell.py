@@ -55,6 +55,8 @@ def heard(data_dir: Path, on_ring: Callable[[], None]) -> Iterator[None]:
     finally:
         loop.remove_reader(pipe)
         os.close(pipe)
+        with suppress(OSError):  # who copies the directory wants no pipe in it
+            os.unlink(data_dir / _NAME)
 
 
 def _open(path: Path) -> int:

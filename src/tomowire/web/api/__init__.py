@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from tomowire._version import __version__
 from tomowire.server.app import Archive
@@ -55,6 +59,7 @@ def make_api(archive: Archive, gate: Gate, closing: asyncio.Event) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        openapi_url=None,  # `_document` is it, made in a thread
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -62,9 +67,16 @@ def make_api(archive: Archive, gate: Gate, closing: asyncio.Event) -> FastAPI:
     )
     for each in TOPICS:
         api.include_router(each.router)
+    api.router.routes.append(Route("/openapi.json", _document))
     api.state.operations = [*api.router.routes, *(route for each in TOPICS for route in each.router.routes)]
     api.state.archive, api.state.gate, api.state.closing = archive, gate, closing
     return api
+
+
+async def _document(request: Request) -> Response:
+    """Making it takes longer than associations may be kept waiting for."""
+    api: Api = request.app
+    return Response(await asyncio.to_thread(api.document), media_type="application/json")
 
 
 class Api(FastAPI):
@@ -87,3 +99,7 @@ class Api(FastAPI):
             made["security"] = SECURITY
             self.openapi_schema = made
         return self.openapi_schema
+
+    def document(self) -> bytes:
+        """The document as it is sent."""
+        return json.dumps(self.openapi(), separators=(",", ":")).encode("ascii")

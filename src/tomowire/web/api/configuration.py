@@ -87,7 +87,7 @@ async def apply_configuration(here: Here, request: Configuration) -> Applied:
     """
     try:
         settings: Settings = await asyncio.to_thread(settings_from, request.configuration, _SOURCE)
-        account = await here.archive.reconfigure(settings)
+        account = await here.archive.reconfigure(settings, by=here.party)
     except ConfigurationInvalid as error:
         raise _refused(error) from None
     except UsageError as error:

@@ -57,13 +57,17 @@ class FileResponse(Response):
         self._shown = shown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(_gone(receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async with aclosing(self._blocks()) as blocks:
                 async for block in blocks:
+                    if gone.done():  # nobody would say so: what is sent to nobody is passed over
+                        return
                     await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
+            gone.cancel()
             os.close(self._descriptor)
 
     async def _blocks(self) -> AsyncGenerator[bytes, None]:
@@ -74,6 +78,11 @@ class FileResponse(Response):
                 raise OSError("the file has become shorter")
             at += len(block)
             yield block
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:

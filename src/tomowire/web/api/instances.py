@@ -87,15 +87,17 @@ async def get_instance(here: Here, sop_instance_uid: UidPath) -> Instance:
 @router.get(
     "/instances/{sop_instance_uid}/tags",
     response_model_exclude_unset=True,
-    **operation("getInstanceTags", Role.READER, 404, 422),
+    **operation("getInstanceTags", Role.READER, 404, 409, 422),
 )
 async def get_instance_tags(here: Here, sop_instance_uid: UidPath) -> Tags:
     """What is in an instance, without pixels and other binary values."""
-    path = here.archive.storage.root / (await _find(here, sop_instance_uid)).path
+    found = await _find(here, sop_instance_uid)
+    path = here.archive.storage.root / found.path
     try:
-        tags = await asyncio.to_thread(tags_of, path)
+        tags = await asyncio.to_thread(tags_of, path, found.header_size, found.transfer_syntax_uid)
     except FileNotFoundError:
         raise Problem(404, f"instance {sop_instance_uid} has just been deleted, or its file is lost") from None
+    here.archive.witness.read(here.party, found.study_instance_uid, found.sop_class_uid)
     return Tags(sop_instance_uid=sop_instance_uid, tags={tag: Element(**each) for tag, each in tags.items()})
 
 
@@ -108,7 +110,9 @@ async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
     """The file (PS3.10) as it is stored. A `Range` of bytes is understood, so what was broken off can be continued."""
     found = await _find(here, sop_instance_uid)
     path = here.archive.storage.root / found.path
-    return await file_response(path, here.request, etag=f'"{found.checksum.hex()}-{found.generation}"')
+    response = await file_response(path, here.request, etag=f'"{found.checksum.hex()}-{found.generation}"')
+    here.archive.witness.read(here.party, found.study_instance_uid, found.sop_class_uid)
+    return response
 
 
 @router.delete("/instances/{sop_instance_uid}", **operation("deleteInstance", Role.OPERATOR, 404, 409, 422))

@@ -144,7 +144,8 @@ async def _change(here: Asked, ae_title: str, node: Node | None) -> None:
     async with _changing.setdefault(archive, asyncio.Lock()):
         others = tuple(each for title, each in archive.nodes.items() if title != ae_title)
         try:
-            await archive.reconfigure(replace(archive.settings, nodes=others if node is None else (*others, node)))
+            nodes = others if node is None else (*others, node)
+            await archive.reconfigure(replace(archive.settings, nodes=nodes), by=here.party)
         except UsageError as error:
             raise Problem(409, str(error)) from None
     logger.warning("node %s was %s by %s", ae_title, "removed" if node is None else "set", here.principal.name)

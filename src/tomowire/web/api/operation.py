@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tomowire.server.app import Archive
-from tomowire.server.audit.events import Party
+from tomowire.server.audit.events import AccessRefused, Party
 from tomowire.server.users import Principal, Role
 from tomowire.web.gate import Gate
 from tomowire.web.problems import PROBLEM, Problem
@@ -80,6 +80,8 @@ class Operation(APIRoute):
         async def checked(request: Request) -> Response:
             principal: Principal = request.scope["state"]["principal"]
             if principal.role < role:
+                asked = _asked(request)
+                asked.gate.tell(AccessRefused(by=asked.party, what=f"{self.operation_id}, over HTTP"))
                 raise Problem(403, f"this takes the role {role.value}, and {principal.name} is {principal.role.value}")
             if has_body and not _is_json(request):
                 raise Problem(415, "the body is to be JSON, and Content-Type to say application/json")

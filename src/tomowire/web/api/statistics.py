@@ -22,6 +22,9 @@ router = topic("statistics")
 _FRESH: Final = 5.0
 """Seconds in which who asks again gets the same answer: counting walks over all instances."""
 
+_REST: Final = 10.0
+"""Times as long as counting took: who asks all the time has the index count for a tenth of it."""
+
 
 class Counts(Model):
     """How many there are."""
@@ -74,14 +77,16 @@ class _Remembered:
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._at = float("-inf")
+        self._fresh_until = float("-inf")
         self._last: Statistics | None = None
 
     async def get(self, archive: Archive) -> Statistics:
         async with self._turn:
-            if self._last is None or time.monotonic() - self._at > _FRESH:
+            if self._last is None or time.monotonic() > self._fresh_until:
+                began = time.monotonic()
                 self._last = await _statistics(archive)
-                self._at = time.monotonic()
+                now = time.monotonic()
+                self._fresh_until = now + max(_FRESH, (now - began) * _REST)
             return self._last
 
 
@@ -90,7 +95,7 @@ _remembered: Final[WeakKeyDictionary[Archive, _Remembered]] = WeakKeyDictionary(
 
 @router.get("/statistics", **operation("getStatistics", Role.READER))
 async def get_statistics(here: Here) -> Statistics:
-    """Counts, bytes, and how much came lately. An answer may be five seconds old."""
+    """Counts, bytes, and how much came lately. An answer may be five seconds old, or more if counting takes long."""
     return await _remembered.setdefault(here.archive, _Remembered()).get(here.archive)
 
 

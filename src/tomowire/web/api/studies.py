@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 from pydantic import Field
 
+from tomowire.server.audit.events import Change, ConfigurationChanged
 from tomowire.server.index.listing import Listing, StudyEntry
 from tomowire.server.protection import ProtectedStudy
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
 from tomowire.web.api.models import Filter, Model, Next, Paging, Text, UidPath, filters_of, link_next, moment
-from tomowire.web.api.operation import Here, operation, topic
+from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.problems import Problem
 
 router = topic("studies")
@@ -121,6 +122,7 @@ async def protect_study(here: Here, study_instance_uid: UidPath, request: Protec
     if await Listing(here.archive.storage.index).study(study_instance_uid) is None:
         raise Problem(404, f"there is no study {study_instance_uid}")
     made = await here.archive.protection.protect(study_instance_uid, by=here.principal.name, reason=request.reason)
+    _tell_protection(here, f"study {study_instance_uid} is protected")
     return _protection(made)
 
 
@@ -133,6 +135,11 @@ async def unprotect_study(here: Here, study_instance_uid: UidPath) -> None:
     """Take the protection of a study back."""
     if not await here.archive.protection.unprotect(study_instance_uid):
         raise Problem(404, f"study {study_instance_uid} is not protected")
+    _tell_protection(here, f"study {study_instance_uid} is not protected any more")
+
+
+def _tell_protection(here: Asked, what: str) -> None:
+    here.archive.audit.record(ConfigurationChanged(by=here.party, change=Change.OBJECT, what=what))
 
 
 def _fields(entry: StudyEntry) -> dict[str, Any]:

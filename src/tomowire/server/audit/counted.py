@@ -1,0 +1,99 @@
+"""Objects that one party reads or brings, one by one: counted by study, and told some at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from tomowire.server.audit.events import Import, InstancesAccessed, Party, Study
+from tomowire.server.audit.exports import MOST_STUDIES
+
+if TYPE_CHECKING:
+    from tomowire.server.audit.audit import Audit
+
+LONGEST: Final = 30.0
+"""Seconds after which it is told what somebody has read."""
+_MOST_OBJECTS: Final = 1000
+_MOST_STUDIES_KEPT: Final = 200
+
+
+class Counted:
+    """Counts by study and SOP class. `tell` gets the studies."""
+
+    def __init__(self, tell: Callable[[list[Study]], object]) -> None:
+        self._tell = tell
+        self._counts: dict[str, dict[str, int]] = {}
+        self.total = 0
+
+    def add(self, study_uid: str, sop_class_uid: str) -> None:
+        counts = self._counts.setdefault(study_uid, {})
+        counts[sop_class_uid] = counts.get(sop_class_uid, 0) + 1
+        self.total += 1
+        if len(self._counts) >= _MOST_STUDIES_KEPT:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell of what was counted, and begin anew."""
+        studies = [Study(uid, tuple(counts.items())) for uid, counts in self._counts.items()]
+        self._counts.clear()
+        self.total = 0
+        if studies:
+            self._tell(studies)
+
+
+class Readings:
+    """What parties read over HTTP. For the event loop's thread."""
+
+    def __init__(self, audit: Audit, *, longest: float = LONGEST) -> None:
+        self._audit = audit
+        self._longest = longest
+        self._loop = asyncio.get_running_loop()
+        self._counted: dict[Party, tuple[Counted, asyncio.TimerHandle]] = {}
+
+    def read(self, by: Party, study_uid: str, sop_class_uid: str) -> None:
+        """`by` has got an object, or what is in it."""
+        found = self._counted.get(by)
+        if found is None:
+            counted = Counted(lambda studies: self._record(by, studies))
+            found = self._counted[by] = counted, self._loop.call_later(self._longest, self._tell, by)
+        found[0].add(study_uid, sop_class_uid)
+        if found[0].total >= _MOST_OBJECTS:
+            self._tell(by)
+
+    def tell_all(self) -> None:
+        """Tell of what was not told yet."""
+        for by in list(self._counted):
+            self._tell(by)
+
+    def _tell(self, by: Party) -> None:
+        counted, timer = self._counted.pop(by)
+        timer.cancel()
+        counted.tell()
+
+    def _record(self, by: Party, studies: list[Study]) -> None:
+        for study in studies:
+            self._audit.record(InstancesAccessed(by=by, study=study))
+
+
+class Imports:
+    """What one run of an import brings, from `uri`."""
+
+    def __init__(self, audit: Audit, by: Party, uri: str) -> None:
+        self._audit = audit
+        self._by = by
+        self._uri = uri
+        self._counted = Counted(self._record)
+
+    def add(self, study_uid: str, sop_class_uid: str) -> None:
+        """The archive has taken an object that it had not."""
+        self._counted.add(study_uid, sop_class_uid)
+
+    def end(self) -> None:
+        """It is over."""
+        self._counted.tell()
+
+    def _record(self, studies: list[Study]) -> None:
+        for start in range(0, len(studies), MOST_STUDIES):
+            some = tuple(studies[start : start + MOST_STUDIES])
+            self._audit.record(Import(by=self._by, uri=self._uri, studies=some))

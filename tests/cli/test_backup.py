@@ -1,0 +1,123 @@
+"""`tomowire backup`, `restore` and `import` as a person runs them, beside an archive that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.objects import Sample
+from support.programs import command_line, run_tomowire, serving, start
+from support.stored import contents, findings
+from support.subprocesses import python_environment
+
+
+def write_samples(folder: Path, samples: list[Sample]) -> Path:
+    folder.mkdir(parents=True)
+    for sample in samples:
+        (folder / f"{sample.number}.dcm").write_bytes(sample.header + sample.data_set)
+    return folder
+
+
+def test_a_backup_while_four_senders_run_restores_to_a_consistent_archive(tmp_path: Path) -> None:
+    data, backups, restored = tmp_path / "data", tmp_path / "backups", tmp_path / "restored"
+    folders = [
+        write_samples(
+            tmp_path / f"sender{sender}", [Sample(1000 * sender + n, series=n % 5, study=sender) for n in range(300)]
+        )
+        for sender in range(1, 5)
+    ]
+    with serving("serve", "--data-dir", data) as archive:
+        peer = f"TOMOWIRE@localhost:{archive.port}"
+        senders = [start(["send", peer, folder, "-j", "1"]) for folder in folders]
+        points = []
+        while any(sender.process.poll() is None for sender in senders) or not points:
+            done = run_tomowire("backup", backups, "--data-dir", data, "--json")
+            assert done.returncode == 0, done.stderr
+            points.append(json.loads(done.stdout))
+        for sender in senders:
+            sender.process.communicate()
+    assert len(contents(data)) == 1200
+    assert run_tomowire("backup", backups, "--verify").returncode == 0
+    shutil.rmtree(data)
+    for point in points[-2:]:
+        shutil.rmtree(restored, ignore_errors=True)
+        done = run_tomowire("restore", backups, "--data-dir", restored, "--point", point["point"])
+        assert done.returncode == 0, done.stderr
+        assert len(contents(restored)) == point["objects"]
+        assert findings(restored) == []
+
+
+def test_a_backup_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
+    data, backups = tmp_path / "data", tmp_path / "backups"
+    samples = [Sample(number, size=20_000) for number in range(400)]
+    done = run_tomowire("import", write_samples(tmp_path / "files", samples), "--data-dir", data)
+    assert done.returncode == 0, done.stderr
+    killed = subprocess.Popen(command_line("backup", backups, "--data-dir", data), env=python_environment())
+    while killed.poll() is None and not any((backups / "objects").rglob("*.dcm")):
+        os.sched_yield()
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert json.loads(run_tomowire("backup", backups, "--list", "--json").stdout)["points"] == []
+    point = json.loads(run_tomowire("backup", backups, "--data-dir", data, "--json").stdout)
+    assert point["objects"] == 400
+    assert point["copied"] < 400
+    assert run_tomowire("backup", backups, "--verify").returncode == 0
+
+
+def test_points_are_listed_and_given_up(tmp_path: Path) -> None:
+    data, backups = tmp_path / "data", tmp_path / "backups"
+    run_tomowire("import", write_samples(tmp_path / "files", [Sample(1)]), "--data-dir", data)
+    for keep in (2, 2, 2):
+        assert run_tomowire("backup", backups, "--data-dir", data, "--keep", keep).returncode == 0
+    listed = json.loads(run_tomowire("backup", backups, "--list", "--json").stdout)["points"]
+    assert len(listed) == 2
+    shown = run_tomowire("backup", backups, "--list").stdout.splitlines()
+    assert [line.partition(" ")[0] for line in shown] == [point["point"] for point in listed]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["backup", "{}/backups", "--data-dir", "{}/nothing"], 2, "not the data directory"),
+        (["backup", "{}/backups", "--list"], 2, "holds no backup"),
+        (["backup", "{}/backups", "--list", "--verify"], 2, "exclude each other"),
+        (["restore", "{}", "--data-dir", "{}/new"], 2, "holds no backup"),
+        (["import", "{}", "--data-dir", "{}/data"], 2, "in one another"),
+        (["import", "{}/nothing", "--data-dir", "{}/data"], 2, "does not exist"),
+        (["import", "{}", "--move", "--link"], 2, "exclude each other"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run_tomowire(*(each.format(tmp_path) for each in arguments))
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_an_archive_that_runs_is_not_imported_into(tmp_path: Path) -> None:
+    files = write_samples(tmp_path / "files", [Sample(1)])
+    with serving("serve", "--data-dir", tmp_path / "data"):
+        done = await asyncio.to_thread(run_tomowire, "import", files, "--data-dir", tmp_path / "data")
+    assert done.returncode == 2
+    assert "in use by another process" in done.stderr
+    assert "send the files to it" in done.stderr
+
+
+def test_an_import_tells_what_became_of_each_file(tmp_path: Path) -> None:
+    files = write_samples(tmp_path / "files", [Sample(1), Sample(2)])
+    (files / os.fsdecode(b"no-text-\xff.txt")).write_bytes(b"notes")
+    (files / "2.dcm").write_bytes((files / "2.dcm").read_bytes()[:-50])
+    done = run_tomowire("import", files, "--data-dir", tmp_path / "data", "--json")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert answer["results"] == {"stored": 1, "failed": 1, "skipped": 1}
+    assert answer["complete"]
+    rows = {Path(row["path"]).name: row["result"] for row in answer["files"]}
+    assert rows == {"1.dcm": "stored", "2.dcm": "failed", "no-text-\\xff.txt": "skipped"}

@@ -1,0 +1,297 @@
+"""What an archive records of what is done to it over the network, and what of that survives its being killed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from support.audit_schema import violations
+from support.network import LOOPBACK
+from support.objects import SECONDARY_CAPTURE, Sample
+from support.programs import run_tomowire, serving
+from tomowire import Peer, Query, Storage, associate, listen, verification
+from tomowire.errors import AssociationRejected
+from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
+from tomowire.server.access import CallerRule, Right
+from tomowire.server.app import Archive, Settings
+from tomowire.server.audit.events import Party
+from tomowire.server.audit.trail import Entry
+from tomowire.server.check import check
+from tomowire.server.findings import FindingKind
+from tomowire.server.nodes import Node
+from tomowire.services.storage_scp import StoreRequest
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomowire.server.audit.audit._INTERVAL", 0.0)
+
+
+def write(folder: Path, *samples: Sample) -> list[Path]:
+    paths = [folder / f"{sample.number}.dcm" for sample in samples]
+    for path, sample in zip(paths, samples, strict=True):
+        path.write_bytes(sample.header + sample.data_set)
+    return paths
+
+
+@asynccontextmanager
+async def peer(archive: Archive, title: str = "MODALITY") -> AsyncIterator[Peer]:
+    async with Peer(f"TOMOWIRE@{LOOPBACK}:{archive.port}", aet=title) as opened:
+        yield opened
+
+
+async def entries(archive: Archive, *kinds: str) -> list[Entry]:
+    """Those of these kinds, once the last association is over and all is written."""
+    async with asyncio.timeout(20):
+        while archive.associations:  # noqa: ASYNC110 - nobody is told of the last one
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert await archive.audit.flush(20)
+    found = await archive.audit.list(limit=1000)
+    assert [list(violations(ElementTree.fromstring(entry.message))) for entry in found] == [[]] * len(found)
+    assert await archive.audit.verify() == []
+    return [entry for entry in found if entry.event in kinds or not kinds]
+
+
+def studies(entry: Entry) -> dict[str, dict[str, int]]:
+    """The number of instances by SOP class, for each study of a message."""
+    objects = ElementTree.fromstring(entry.message).iter("ParticipantObjectIdentification")
+    return {
+        each.attrib["ParticipantObjectID"]: {
+            kind.attrib["UID"]: int(kind.attrib["NumberOfInstances"]) for kind in each.iter("SOPClass")
+        }
+        for each in objects
+        if each.get("ParticipantObjectTypeCode") == "2"
+    }
+
+
+def patients(entry: Entry) -> list[str]:
+    objects = ElementTree.fromstring(entry.message).iter("ParticipantObjectIdentification")
+    return [each.attrib["ParticipantObjectID"] for each in objects if each.get("ParticipantObjectTypeCode") == "1"]
+
+
+async def test_what_comes_is_told_by_study_and_not_by_object(tmp_path: Path) -> None:
+    one = [Sample(number, study=1, patient_id="P1") for number in range(1, 6)]
+    other = [Sample(number, study=2, patient_id="P2") for number in range(6, 9)]
+    paths = write(tmp_path, *one, *other)
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        async with peer(archive) as sender:
+            assert len([sent async for sent in sender.send(paths)]) == 8
+        first = await entries(archive, "instances-transferred")
+        async with peer(archive) as sender:
+            assert len([sent async for sent in sender.send(paths[:2])]) == 2
+        again = (await entries(archive, "instances-transferred"))[len(first) :]
+    assert {uid: kinds for entry in first for uid, kinds in studies(entry).items()} == {
+        one[0].study_uid: {SECONDARY_CAPTURE: 5},
+        other[0].study_uid: {SECONDARY_CAPTURE: 3},
+    }
+    assert [patients(entry) for entry in first] == [["P1"], ["P2"]]
+    assert [entry.actor for entry in first] == ["MODALITY"] * 2
+    assert all('EventActionCode="C"' in entry.message for entry in first)
+    assert [studies(entry) for entry in again] == [{one[0].study_uid: {SECONDARY_CAPTURE: 2}}]
+    assert all('EventActionCode="R"' in entry.message for entry in again), "the archive had them"
+
+
+async def test_an_association_that_lasts_is_told_of_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomowire.server.audit.transfers.MOST", 3)
+    monkeypatch.setattr(
+        "tomowire.server.audit.transfers.Transfers.__init__.__kwdefaults__", {"most": 3, "longest": 0.2}
+    )
+    paths = write(tmp_path, *(Sample(number) for number in range(1, 5)))
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive, peer(archive) as sender:
+        assert len([sent async for sent in sender.send(paths)]) == 4
+        await asyncio.sleep(0.4)
+        assert await archive.audit.flush(20)
+        found = [entry for entry in await archive.audit.list(limit=100) if entry.event == "instances-transferred"]
+    assert [next(iter(studies(entry).values())) for entry in found] == [{SECONDARY_CAPTURE: 3}, {SECONDARY_CAPTURE: 1}]
+
+
+async def test_associations_begin_and_end_and_are_refused(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "data", port=0, allowed_callers=("MODALITY",))
+    async with Archive(settings) as archive:
+        address = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        async with associate(address, [verification()], aet="MODALITY"):
+            pass
+        async with associate(address, [verification()], aet="MODALITY") as aborted:
+            aborted.abort()
+        for _ in range(5):
+            with pytest.raises(AssociationRejected):
+                async with associate(address, [verification()], aet="STRANGER"):
+                    pass
+        found = await entries(archive)
+    kinds = [(entry.event, entry.actor, entry.outcome) for entry in found]
+    assert kinds.count(("association-begun", "MODALITY", 0)) == 2
+    assert kinds.count(("association-ended", "MODALITY", 0)) == 1
+    assert kinds.count(("association-ended", "MODALITY", 4)) == 1
+    assert kinds.count(("association-refused", "STRANGER", 4)) == 1, "the first; how many more there were comes later"
+    with closing(sqlite3.connect(tmp_path / "data" / "index.sqlite")) as index:
+        [(message,)] = index.execute(
+            "SELECT message FROM audit_events WHERE event = 'association-refused' ORDER BY event_key DESC LIMIT 1"
+        )
+        [last] = index.execute("SELECT event FROM audit_events ORDER BY event_key DESC LIMIT 1").fetchone()
+    assert "4 more from there within 10 s" in message
+    assert last == "application-stopped"
+
+
+async def test_queries_are_told_with_their_identifiers(tmp_path: Path) -> None:
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        async with peer(archive, "STATION") as asking:
+            assert [each async for each in asking.find(Query.studies().patient_name("Doe*"))] == []
+        [*_, found] = await entries(archive, "query")
+    assert (found.actor, found.outcome) == ("STATION", 0)
+    query = ElementTree.fromstring(found.message).findtext(".//ParticipantObjectQuery")
+    assert query is not None
+    assert b"Doe*" in base64.b64decode(query)
+
+
+async def test_what_is_got_is_an_export_to_who_got_it(tmp_path: Path) -> None:
+    samples = [Sample(number) for number in range(1, 4)]
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        async with peer(archive) as sender:
+            assert len([sent async for sent in sender.send(write(tmp_path, *samples))]) == 3
+        async with peer(archive, "STATION") as getting:
+            async for _ in getting.get(Query.study(samples[0].study_uid), into=tmp_path / "got"):
+                pass
+        begun, export = await entries(archive, "transfer-begun", "export")
+    assert [begun.event, export.event] == ["transfer-begun", "export"]
+    assert (export.actor, export.outcome) == ("STATION", 0)
+    assert studies(export) == {samples[0].study_uid: {SECONDARY_CAPTURE: 3}}
+    assert patients(begun) == patients(export) == ["P1"]
+
+
+async def test_what_is_moved_is_told_as_the_destination_acknowledged_it(tmp_path: Path) -> None:
+    """One message for what went well, and one for what did not (Table A.5.2-1)."""
+    samples = [Sample(number) for number in range(1, 6)]
+
+    async def keep(request: StoreRequest) -> Status:
+        return PROCESSING_FAILURE if request.sop_instance_uid == samples[0].uid else SUCCESS
+
+    async with listen(LOOPBACK, 0, services=[Storage(keep)], shutdown_grace=0) as destination:
+        port = destination.port
+        node = Node("STATION", LOOPBACK, port)
+        async with Archive(Settings(tmp_path / "data", port=0, nodes=(node,))) as archive:
+            async with peer(archive) as sender:
+                assert len([sent async for sent in sender.send(write(tmp_path, *samples))]) == 5
+            async with peer(archive, "READER") as asking:
+                with pytest.raises(ExceptionGroup):
+                    async for _ in asking.move(Query.study(samples[0].study_uid), destination="STATION"):
+                        pass
+            begun, sent, failed = await entries(archive, "transfer-begun", "export")
+    assert begun.event == "transfer-begun"
+    assert 'UserID="READER"' in begun.message
+    assert (sent.outcome, studies(sent)) == (0, {samples[0].study_uid: {SECONDARY_CAPTURE: 4}})
+    assert (failed.outcome, studies(failed)) == (4, {samples[0].study_uid: {SECONDARY_CAPTURE: 1}})
+    assert sent.actor == failed.actor == "READER"
+    assert f'UserID="dicom://STATION@{LOOPBACK}:{port}"' in sent.message
+
+
+async def test_a_move_to_nowhere_is_told(tmp_path: Path) -> None:
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        async with peer(archive, "READER") as asking:
+            with pytest.raises(Exception, match="A801H"):
+                async for _ in asking.move(Query.study("1.2.3"), destination="NOWHERE"):
+                    pass
+        [export] = await entries(archive, "export")
+    assert export.outcome == 4
+    assert "A801H" in export.message
+    assert 'UserID="NOWHERE"' in export.message
+
+
+async def test_what_is_deleted_is_told_with_who_did_it(tmp_path: Path) -> None:
+    samples = [Sample(number) for number in range(1, 4)]
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        async with peer(archive) as sender:
+            assert len([sent async for sent in sender.send(write(tmp_path, *samples))]) == 3
+        await archive.deletion.instance(samples[0].uid, by="alice")
+        await archive.deletion.study(samples[0].study_uid, by="bob")
+        part, whole = await entries(archive, "instances-accessed", "study-deleted")
+    assert (part.event, part.actor, list(studies(part))) == ("instances-accessed", "alice", [samples[0].study_uid])
+    assert (whole.event, whole.actor, list(studies(whole))) == ("study-deleted", "bob", [samples[0].study_uid])
+    assert patients(part) == patients(whole) == ["P1"], "though the index does not know it any more"
+
+
+async def test_a_changed_configuration_and_what_is_not_allowed_are_told(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "data", port=0)
+    async with Archive(settings) as archive:
+        rule = CallerRule("MODALITY", may=frozenset({Right.ECHO}))
+        await archive.reconfigure(replace(settings, callers=(rule,)))
+        async with peer(archive) as caller:
+            await caller.echo()
+            with pytest.raises(Exception):  # noqa: B017, PT011 - by which status or rejection is for others to test
+                assert [each async for each in caller.find(Query.studies())]
+        changed, *_ = await entries(archive, "configuration-changed")
+    assert changed.actor == "tomowire"
+    assert "Security Configuration" in changed.message
+
+
+def test_what_was_recorded_survives_being_killed(tmp_path: Path) -> None:
+    data, paths = tmp_path / "data", write(tmp_path, Sample(1), Sample(2))
+    with serving("serve", "--data-dir", data) as archive:
+        assert run_tomowire("send", f"TOMOWIRE@{LOOPBACK}:{archive.port}", *paths).returncode == 0
+        wait_for(lambda: "instances-transferred" in recorded(data))
+        archive.process.send_signal(signal.SIGKILL)
+        archive.process.wait(20)
+    before = recorded(data)
+    assert [finding for finding in check(data) if finding.kind is FindingKind.AUDIT_BROKEN] == []
+    with serving("serve", "--data-dir", data) as archive:
+        assert archive.end() == 0
+    after = recorded(data)
+    assert after[: len(before)] == before
+    assert after[len(before) :] == ["application-started", "application-stopped"]
+    assert "application-stopped" not in before
+    assert [finding for finding in check(data) if finding.kind is FindingKind.AUDIT_BROKEN] == []
+
+
+def recorded(data: Path) -> list[str]:
+    with closing(sqlite3.connect(data / "index.sqlite")) as index:
+        return [event for (event,) in index.execute("SELECT event FROM audit_events ORDER BY event_key")]
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_what_is_read_over_http_is_told_by_study(tmp_path: Path) -> None:
+    """However many objects a viewer asks for."""
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        for number in range(5):
+            archive.witness.read(Party("alice", "192.0.2.1"), f"1.2.{number % 2}", SECONDARY_CAPTURE)
+        archive.witness.read(Party("bob", "192.0.2.2"), "1.2.0", SECONDARY_CAPTURE)
+    with closing(sqlite3.connect(tmp_path / "data" / "index.sqlite")) as index:
+        rows = index.execute(
+            "SELECT actor, source, message FROM audit_events WHERE event = 'instances-accessed'"
+        ).fetchall()
+    assert [(actor, source) for actor, source, _ in rows] == [
+        ("alice", "192.0.2.1"),
+        ("alice", "192.0.2.1"),
+        ("bob", "192.0.2.2"),
+    ]
+    assert [re.findall(r'NumberOfInstances="(\d+)"', message) for *_, message in rows] == [["3"], ["2"], ["1"]]
+    assert all('EventActionCode="R"' in message for *_, message in rows)
+
+
+def test_what_is_imported_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "cd"
+    folder.mkdir()
+    write(folder, Sample(1, study=1), Sample(2, study=1), Sample(3, study=2))
+    assert run_tomowire("import", folder, "--data-dir", tmp_path / "data").returncode == 0
+    with closing(sqlite3.connect(tmp_path / "data" / "index.sqlite")) as index:
+        [(message,)] = index.execute("SELECT message FROM audit_events WHERE event = 'import'").fetchall()
+    assert re.findall(r'NumberOfInstances="(\d+)"', message) == ["2", "1"]
+    assert f'UserID="{folder.as_uri()}"' in message
+    assert list(violations(ElementTree.fromstring(message))) == []
+    assert list(check(tmp_path / "data")) == []
