@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from typing import TYPE_CHECKING, Final, Self
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from tomowire.cli.configured import Source
     from tomowire.server.app import Archive, Reconfigured
+
+logger: Final = logging.getLogger("tomowire.serve")
 
 _SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
 
@@ -64,6 +67,8 @@ class Reloads:
                 complain("the configuration of before remains in use")
             except (TomowireError, OSError) as error:
                 complain(f"the configuration and the TLS certificates of before remain in use: {error}")
+            except Exception:  # a mistake here: the next signal is to be heard all the same
+                logger.exception("the configuration could not be read again")
             else:
                 reload.tell(report)
 
