@@ -33,7 +33,12 @@ TOOLS: dict[str, tuple[Right, tuple[object, ...]]] = {
     "getscu": (Right.RETRIEVE, ("-S", *STUDY, "-od", ".")),
     "movescu": (Right.RETRIEVE, ("-S", *STUDY, "-aem", "VIEWER")),
 }
-REFUSED = ("No Acceptable Presentation Contexts", "No presentation context", "No adequate Presentation Contexts")
+REFUSED = (
+    "No Acceptable Presentation Contexts",
+    "No presentation context",
+    "No adequate Presentation Contexts",
+    "No valid Presentation Context ID",
+)
 
 
 async def run(program: Path, folder: Path, port: int, *options: object, aet: str = "CALLER") -> tuple[int, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from support.objects import ROOT
 from support.web import PASSWORD, web
 from tomowire.server.users import Role
 
@@ -166,15 +165,11 @@ async def test_when_the_index_cannot_be_used_nobody_is_let_in(tmp_path: Path, mo
         assert "secret" not in answer.text
 
 
-async def test_who_looks_at_objects_or_wants_too_much_is_in_the_audit_trail(tmp_path: Path) -> None:
-    async with web(tmp_path) as running:
-        reader = running.clients[Role.READER]
-        for _ in range(2):
-            for number in (1, 2, 3):
-                assert (await reader.get(f"/api/instances/{ROOT}.3.{number}/file")).status_code == 200
-            assert (await reader.get("/api/users")).status_code == 403
+async def test_who_wants_too_much_is_in_the_audit_trail_once(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False) as running:
+        for _ in range(3):
+            assert (await running.clients[Role.READER].get("/api/users")).status_code == 403
         assert await running.archive.audit.flush(10)
         entries = [each for each in await running.archive.audit.list() if each.actor == "reader"]
-        assert [each.event for each in entries] == ["login", "instances-accessed", "access-refused"], "once each"
-        assert f"{ROOT}.1.1" in entries[1].message
-        assert base64.b64encode(b"listUsers, over HTTP").decode() in entries[2].message
+        assert [each.event for each in entries] == ["login", "access-refused"]
+        assert base64.b64encode(b"listUsers, over HTTP").decode() in entries[1].message

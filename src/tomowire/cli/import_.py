@@ -73,7 +73,7 @@ async def _import(
     from tomowire.server.archive import ArchiveStorage
     from tomowire.server.audit.audit import Audit
     from tomowire.server.audit.counted import Imports
-    from tomowire.server.audit.specific import person, teller_of
+    from tomowire.server.audit.telling import person, teller_of
     from tomowire.server.import_state import Taken
     from tomowire.server.importing import Importer
     from tomowire.server.incoming import DuplicatePolicy

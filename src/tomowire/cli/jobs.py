@@ -112,10 +112,10 @@ def cancel(settings: Settings, job_id: str, as_json: bool) -> None:
         before = await _found(jobs, job_id)
         after = await jobs.cancel(before.job_id)
         assert after is not None
-        is_cancelled = after.cancel_requested and not (after.is_over and before.is_over)
-        if not is_cancelled and after.state != "cancelled":
+        is_too_late = before.is_over and before.state != "cancelled"
+        if is_too_late:
             complain(f"job {after.job_id} is {after.state} already")
-        return _told(settings, after, as_json=as_json, ok=is_cancelled or after.state == "cancelled")
+        return _told(settings, after, as_json=as_json, ok=not is_too_late)
 
     _with_jobs(settings, work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from tomowire.cli.configured import Source
     from tomowire.server.app import Archive, Reconfigured
 
+logger: Final = logging.getLogger("tomowire.serve")
+
 _SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
+
+
+def ignore_sighup() -> None:
+    """While the program begins there is nothing to be read again, and it must not end."""
+    if _SIGHUP is not None:
+        signal.signal(_SIGHUP, signal.SIG_IGN)
 
 
 class Reloads:
@@ -35,7 +44,7 @@ class Reloads:
     def __exit__(self, *_: object) -> None:
         if _SIGHUP is not None:
             asyncio.get_running_loop().remove_signal_handler(_SIGHUP)
-            signal.signal(_SIGHUP, signal.SIG_IGN)  # one that comes late must not end what is being finished
+            ignore_sighup()  # one that comes late must not end what is being finished
 
     @contextlib.asynccontextmanager
     async def served(self, reload: Reload) -> AsyncIterator[None]:
@@ -58,6 +67,8 @@ class Reloads:
                 complain("the configuration of before remains in use")
             except (TomowireError, OSError) as error:
                 complain(f"the configuration and the TLS certificates of before remain in use: {error}")
+            except Exception:  # a mistake here: the next signal is to be heard all the same
+                logger.exception("the configuration could not be read again")
             else:
                 reload.tell(report)
 

@@ -33,7 +33,7 @@ from tomowire.cli.receiving import (
     explained,
     stop_signal,
 )
-from tomowire.cli.reloading import Reload, Reloads
+from tomowire.cli.reloading import Reload, Reloads, ignore_sighup
 from tomowire.cli.running import ExitCode, complain, run, say, say_through, set_up_logging
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _or_configured(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def gathered(*, config: Path | None, **options: Any) -> None:
+        ignore_sighup()
         if not is_configured(config):
             command(**options)
             return

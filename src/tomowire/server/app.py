@@ -17,7 +17,7 @@ from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Party
-from tomowire.server.audit.specific import teller_of
+from tomowire.server.audit.telling import teller_of
 from tomowire.server.changes import Reconfigured
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.first_administrator import first_administrator, needs_login

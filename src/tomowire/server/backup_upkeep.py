@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
+from tomowire.errors import IndexUnavailable, InvalidUid
 from tomowire.server.backup import CopyFailed, check_file, file_checksum
 from tomowire.server.backup_folder import DAMAGED, BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.files import DIRECTORY_MODE, ObjectName
@@ -125,9 +125,3 @@ def _prune_folders(root: Path, folder: Path) -> None:
         except OSError:  # not empty
             return
         folder = folder.parent
-
-
-def require_keep(keep: int | None) -> None:
-    """Raises `UsageError` for a number of points that would leave none."""
-    if keep is not None and keep < 1:
-        raise UsageError("at least one point is kept")

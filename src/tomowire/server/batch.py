@@ -268,7 +268,11 @@ class BatchWriter:
             name = ObjectName.parse(path)
             if name is None:
                 continue
-            known = self._index.find([name.sop_instance_uid]).get(name.sop_instance_uid)
+            try:
+                known = self._index.find([name.sop_instance_uid]).get(name.sop_instance_uid)
+            except IndexUnavailable:  # lost again in this moment: what has just been stored is stored all the same
+                self._leftovers.append(path)
+                continue
             if known is None or known.name != name:
                 self._remove(path)
 

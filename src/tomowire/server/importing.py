@@ -98,7 +98,8 @@ class Importer:
         self._numbers = itertools.count(1)
 
     async def run(self, paths: Iterable[Path], report: Callable[[Imported], None]) -> None:
-        """Import all files below `paths`; `report` gets each. Raises `UsageError`, `IndexUnavailable`.
+        """Import all files below `paths`; `report` gets each. Raises `UsageError`, and `StoreFailed` when the archive's disk
+        or index cannot take more.
 
         The folder of an Orthanc is known by what is in it. Memory does not grow with the number of files.
         """

@@ -26,7 +26,8 @@ from tomowire.server.audit.events import (
     Study,
 )
 from tomowire.server.audit.messages import encode
-from tomowire.server.audit.specific import Teller, actor_of, kind_of, message_of
+from tomowire.server.audit.specific import actor_of, kind_of, message_of
+from tomowire.server.audit.telling import Teller
 
 TELLER = Teller("TOMOWIRE@archive", ("TOMOWIRE", "OLDNAME"), "192.0.2.1", "file:///var/lib/tomowire")
 MODALITY = Party.node("MODALITY", "192.0.2.7:51000")

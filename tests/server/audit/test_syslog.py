@@ -18,9 +18,9 @@ from support.certificates import Authority
 from support.network import LOOPBACK, free_port
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Login, Party
-from tomowire.server.audit.specific import Teller
 from tomowire.server.audit.syslog import Syslog, frame
 from tomowire.server.audit.syslog_ways import TlsWay, UdpWay
+from tomowire.server.audit.telling import Teller
 from tomowire.server.audit.trail import START, Entry
 from tomowire.server.index.backend import backend_for
 from tomowire.server.records import Records

@@ -51,7 +51,7 @@ def states(records: Records, job: Job) -> Counter[str]:
 def test_of_many_processes_each_job_goes_to_exactly_one(
     records: Records, index_url: str | None, tmp_path: Path
 ) -> None:
-    made = {make(records, uids=["1.2"]).job_id for _ in range(120)}
+    made = {make(records, uids=["1.2"]).job_id for _ in range(60)}
     command = [sys.executable, "-m", "support.job_claims", index_url or "", str(tmp_path)]
     processes = [
         subprocess.Popen(command, env=python_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -68,7 +68,7 @@ def test_of_many_processes_each_job_goes_to_exactly_one(
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
     claimed = [job_id for output in outputs for job_id in output]
     assert sorted(claimed) == sorted(made)
-    assert sum(map(bool, outputs)) > 1, "only one of them got any: they did not run at the same time"
+    assert sum(map(bool, outputs)) >= 3, "each takes 20 at most"
 
 
 def test_a_job_that_is_claimed_is_nobody_elses(records: Records) -> None:
@@ -146,6 +146,26 @@ def test_the_counts_of_a_job_are_those_of_its_items(records: Records) -> None:
     assert progress.bytes_done == 150
     assert progress.remaining == 7
     assert states(records, job) == {"done": 1, "warning": 1, "failed": 1, "waiting": 7}
+
+
+def test_what_was_written_twice_counts_once(records: Records) -> None:
+    job = make(records)
+    mine = claim(records)
+    for _ in range(2):  # as after a connection that was lost during the commit
+        assert settle(records, mine, Settled(0, ItemState.DONE, 0, "", 50), Settled(1, ItemState.FAILED, 0xC000))
+    progress = get(records, job).progress
+    assert (progress.done, progress.failed, progress.bytes_done) == (1, 1, 50)
+
+
+def test_what_a_peer_says_is_kept_whatever_it_is(records: Records) -> None:
+    job = make(records)
+    mine = claim(records)
+    assert settle(records, mine, Settled(0, ItemState.FAILED, 0xC000, "a\0b\udcff\u65e5" + "x" * 5000))
+    records.write_now(lambda connection: claims.release(connection, mine, JobState.FAILED, error="c\0d"))
+    [item, *_] = records.read_now(lambda connection: table.items(connection, job.job_id, (), -1, 1))
+    assert item.comment.startswith("a\ufffdb?\u65e5x")
+    assert len(item.comment) == 1000
+    assert get(records, job).error == "c\ufffdd"
 
 
 def test_what_a_job_did_before_it_was_killed_does_not_count_for_its_rate(records: Records) -> None:

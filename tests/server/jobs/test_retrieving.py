@@ -1,4 +1,4 @@
-"""Jobs that ask another archive: remote retrieve and remote query; and delete. On both backends."""
+"""Jobs that ask another archive: remote retrieve and remote query; and delete."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ from tomowire.server.settings import JobSettings, Settings
 SAMPLES = small_hospital()
 STUDY, OTHER_STUDY = f"{ROOT}.1.1", f"{ROOT}.1.3"
 ONCE = JobSettings(attempts=1)
+EACH_INDEX = pytest.mark.parametrize("index_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def index_url(request: pytest.FixtureRequest) -> str | None:
+    """SQLite unless a test says `EACH_INDEX`: what differs between the two is tested with the claims."""
+    is_postgresql = getattr(request, "param", "sqlite") == "postgresql"
+    return str(request.getfixturevalue("postgres_url")) if is_postgresql else None
 
 
 @pytest.fixture
@@ -49,6 +57,7 @@ async def stored(archive: Archive) -> set[str]:
     return {found.name.sop_instance_uid async for found in archive.storage.index.objects()}
 
 
+@EACH_INDEX
 @pytest.mark.parametrize("method", ["get", "move"])
 async def test_studies_are_retrieved_into_the_archive(local: Archive, method: str) -> None:
     asking = local.jobs.retrieve("STUDY", [STUDY, OTHER_STUDY], "REMOTE", by="me", method=method)

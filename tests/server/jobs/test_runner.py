@@ -1,4 +1,4 @@
-"""Working on jobs, with kinds of the tests' own: places, leases, shutdown, errors. On both backends."""
+"""Working on jobs, with kinds of the tests' own: places, leases, shutdown, errors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ from tomowire.server.records import Records
 from tomowire.server.settings import JobSettings
 
 PATIENT = JobSettings(first_wait=1000, longest_wait=1000)
+EACH_INDEX = pytest.mark.parametrize("index_url", ["sqlite", "postgresql"], indirect=True)
 
 Kind = Callable[[Work], Awaitable[None]]
+
+
+@pytest.fixture
+def index_url(request: pytest.FixtureRequest) -> str | None:
+    """SQLite unless a test says `EACH_INDEX`: what differs between the two is tested with the claims."""
+    is_postgresql = getattr(request, "param", "sqlite") == "postgresql"
+    return str(request.getfixturevalue("postgres_url")) if is_postgresql else None
 
 
 @asynccontextmanager
@@ -89,6 +97,7 @@ async def test_of_one_node_one_job_is_worked_on_at_a_time_and_others_do_not_wait
     assert sorted(order) == ["QUICK", "SLOW", "SLOW", "SLOW"]
 
 
+@EACH_INDEX
 async def test_who_loses_the_lease_stops_and_writes_nothing(records: Records) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
@@ -269,6 +278,7 @@ async def test_nothing_is_asked_of_the_database_while_nothing_is_due(records: Re
         assert asked == []
 
 
+@EACH_INDEX
 async def test_a_job_whose_making_is_cancelled_is_there_whole_or_not_at_all(records: Records) -> None:
     jobs = Jobs(records)
     async for _ in cancelled_after_each_step(lambda: jobs.retrieve("STUDY", ["1.2", "1.3"], "DEST", by="me"), growth=2):
@@ -291,3 +301,57 @@ async def test_an_archive_can_end_at_any_moment(records: Records) -> None:
     async for _ in cancelled_after_each_step(run, growth=1.7):
         left = await Jobs(records).list(state=["running", "making"])
         assert left == [], "nobody works on them"
+
+
+async def test_a_database_that_is_away_for_a_while_loses_nothing(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomowire.server.jobs.settling._WAIT_FOR_INDEX", 0.01)
+    settle_now, left = claims.settle, [3]
+    loop, written = asyncio.get_running_loop(), asyncio.Event()
+
+    def fails_at_first(*arguments: object) -> bool:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise IndexUnavailable("the connection is lost")
+        loop.call_soon_threadsafe(written.set)
+        return settle_now(*arguments)
+
+    monkeypatch.setattr(claims, "settle", fails_at_first)
+
+    async def kind(work: Work) -> None:
+        await settle(work)
+        async with asyncio.timeout(10):
+            await written.wait()
+
+    async with working(records, kind) as jobs:
+        job = await until(jobs, await jobs.retrieve("STUDY", ["1.2", "1.3"], "DEST", by="me"))
+    assert (job.state, job.progress.done, job.attempts) == (JobState.DONE, 2, 1)
+
+
+async def test_what_the_database_does_not_take_ends_the_attempt_and_nobody_waits_for_it(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bool:
+        raise ValueError("secret value")
+
+    monkeypatch.setattr(claims, "settle", fails)
+
+    async def kind(work: Work) -> None:
+        for _ in range(5000):
+            await work.settling.add(Settled(0, ItemState.DONE))
+
+    async with working(records, kind, JobSettings(attempts=1)) as jobs:
+        job = await until(jobs, await jobs.query("STUDY", {}, "DEST", by="me"))
+    assert job.state is JobState.FAILED
+    assert "could not be written down: ValueError" in job.error
+
+
+async def test_a_job_that_was_done_when_it_was_cancelled_is_done(records: Records) -> None:
+    async def kind(work: Work) -> None:
+        await settle(work)
+        work.cancel()
+
+    async with working(records, kind) as jobs:
+        job = await until(jobs, await jobs.query("STUDY", {}, "DEST", by="me"))
+    assert (job.state, job.progress.done) == (JobState.DONE, 1)

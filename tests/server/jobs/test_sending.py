@@ -1,4 +1,4 @@
-"""Send-to jobs in an archive: what becomes of each object, and of the job, with destinations of all kinds. On both backends."""
+"""Send-to jobs in an archive: what becomes of each object, and of the job, with destinations of all kinds."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ UIDS = [sample.uid for sample in SAMPLES]
 QUICK = JobSettings(first_wait=0.01, longest_wait=0.05, attempts=3, lease=5)
 PATIENT = JobSettings(first_wait=1000, longest_wait=1000)
 """Whoever waits for the next attempt waits for ever."""
+EACH_INDEX = pytest.mark.parametrize("index_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def index_url(request: pytest.FixtureRequest) -> str | None:
+    """SQLite unless a test says `EACH_INDEX`: what differs between the two is tested with the claims."""
+    is_postgresql = getattr(request, "param", "sqlite") == "postgresql"
+    return str(request.getfixturevalue("postgres_url")) if is_postgresql else None
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +77,7 @@ async def until(jobs: Jobs, job: Job, condition: Callable[[Job], bool] = lambda 
             await asyncio.sleep(0.01)
 
 
+@EACH_INDEX
 async def test_a_study_is_sent_as_it_is_stored(settings: Settings, receiver: Receiver) -> None:
     async with archive_with(settings, receiver.server.port) as jobs:
         made = await jobs.send("STUDY", [STUDY], "DEST", by="me")
@@ -105,9 +114,15 @@ async def test_what_is_not_there_makes_no_job(settings: Settings, receiver: Rece
             await jobs.send("STUDY", [STUDY], "ELSEWHERE", by="me")
         with pytest.raises(UsageError, match="as a list"):
             await jobs.send("STUDY", STUDY, "DEST", by="me")
+        with pytest.raises(UsageError, match="is not a UID"):
+            await jobs.send("STUDY", ["1.2\0.3"], "DEST", by="me")
+        with pytest.raises(UsageError, match="is not a Patient ID"):
+            await jobs.send("PATIENT", ["\udcff"], "DEST", by="me")
+        assert await jobs.get("\0") is None
         assert await jobs.list() == []
 
 
+@EACH_INDEX
 async def test_warnings_count_as_sent_and_failures_of_some_stop_no_others(
     settings: Settings, receiver: Receiver
 ) -> None:
@@ -204,6 +219,7 @@ async def test_a_node_that_does_not_keep_to_the_standard_is_given_up(settings: S
     assert job.error
 
 
+@EACH_INDEX
 async def test_a_node_that_dies_in_the_middle_is_sent_the_rest_later(settings: Settings) -> None:
     port, received = free_port(), Receiver()
     seen = asyncio.Event()
@@ -258,6 +274,7 @@ async def test_cancelling_finishes_the_object_that_is_being_sent_and_stops(
     assert (job.state, job.progress.done, len(receiver.times)) == (JobState.DONE, 30, 30)
 
 
+@EACH_INDEX
 async def test_an_archive_that_ends_stops_its_jobs_and_the_next_goes_on(settings: Settings, receiver: Receiver) -> None:
     gate, begun = asyncio.Event(), asyncio.Event()
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.errors import IndexUnavailable, UsageError
-from tomowire.server.audit.anchor import ANCHOR, read_anchor, write_anchor
+from tomowire.errors import IndexUnavailable
+from tomowire.server.audit.anchor import read_anchor
 from tomowire.server.audit.events import AuditEvent, EventsLost, Query
-from tomowire.server.audit.specific import Teller
-from tomowire.server.audit.trail import EVERYTHING, START, End, Entry, Filter, append, last_entry, problems, read
+from tomowire.server.audit.telling import Teller
+from tomowire.server.audit.trail import EVERYTHING, Entry, Filter, problems, read
+from tomowire.server.audit.writing import TrailWriter
 from tomowire.server.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ _INTERVAL: Final = 1.0
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 30.0
 _CLOSING: Final = 5.0
-_MOST_ATTEMPTS: Final = 20
 _MOST_PROBLEMS: Final = 100
 _BETWEEN_COMPLAINTS: Final = 60.0
 """All in seconds."""
@@ -74,7 +74,7 @@ class Audit:
     ) -> None:
         self._records = records
         self._root = root
-        self._teller = teller
+        self._writer = TrailWriter(records, root, teller, record=self.record, lose=partial(self._lose, 1))
         self._settings = settings
         self._syslog: Syslog | None = None
         self._room = room
@@ -90,8 +90,6 @@ class Audit:
         self._changed = asyncio.Condition()
         self._unreported = 0
         self._is_away = False
-        self._has_begun = False
-        self._end: End | None = None
         self._complained_at = -_BETWEEN_COMPLAINTS
         self._task: asyncio.Task[None] | None = None
         self._connecting = AsyncExitStack()
@@ -240,13 +238,13 @@ class Audit:
         """Write the first of the queue. Raises `IndexUnavailable`: they are still there then."""
         batch = list(islice(self._queue, _MOST_AT_ONCE))
         try:
-            added = await self._append(batch)
+            added = await self._writer.append(batch)
         except IndexUnavailable:
             raise
         except Exception as error:
             # Only of what kind it is: the text of a database's error may quote a message, and that names patients.
             logger.error("%d audit events cannot be written together: %s", len(batch), type(error).__name__)
-            added = await self._append_one_by_one(batch)
+            added = await self._writer.append_one_by_one(batch)
         for _ in batch:
             _, event = self._queue.popleft()
             self._used -= _weight(event)
@@ -254,74 +252,13 @@ class Audit:
         if not self._queue:
             self._arrived.clear()
         if added:
-            await self._anchor(added[-1])
+            await self._writer.anchor(added[-1])
         if self._syslog is not None:
             for entry in added:
                 self._syslog.send(entry)
         if self._unreported:
             count, self._unreported = self._unreported, 0
             self.record(EventsLost(count=count, reason="the database could not be used, or could not take them"))
-
-    async def _append(self, batch: Sequence[tuple[int, AuditEvent]]) -> Sequence[Entry]:
-        """Write some, as often as it takes: another process that uses the same database may have been quicker."""
-
-        def work(connection: Connection) -> Sequence[Entry]:
-            from tomowire.server.audit.drafting import drafts_of  # which imports SQLAlchemy, in this thread
-
-            if not self._has_begun:
-                self._begin(connection)
-            return append(connection, drafts_of(connection, batch, self._teller), self._end)
-
-        for _ in range(_MOST_ATTEMPTS - 1):
-            try:
-                return await self._records.write(work)
-            except Exception as error:
-                from sqlalchemy.exc import IntegrityError
-
-                if not isinstance(error, IntegrityError):
-                    raise
-        return await self._records.write(work)
-
-    async def _append_one_by_one(self, batch: Sequence[tuple[int, AuditEvent]]) -> Sequence[Entry]:
-        added = deque[Entry]()
-        for moment, event in batch:
-            try:
-                added += await self._append([(moment, event)])
-            except IndexUnavailable:
-                self._lose(1, "the database could not be used")
-            except Exception as error:
-                self._lose(1, f"{type(event).__name__} cannot be written: {type(error).__name__}")
-        return added
-
-    def _begin(self, connection: Connection) -> None:
-        """See whether the trail still has the end that it had when the archive was stopped."""
-        unknown = f"{ANCHOR} is missing"
-        try:
-            self._end = read_anchor(self._root)
-        except UsageError as error:
-            unknown = str(error)
-        last = last_entry(connection)
-        number = 0 if last is None else last.number
-        if self._end is None and last is None:
-            with suppress(OSError):  # which is told when there is an event
-                write_anchor(self._root, 0, START)  # before the first event: killed after it, the file would be missed
-        elif self._end is None:
-            logger.error("%s: whether audit events were removed from the end of the trail cannot be told", unknown)
-            self.record(EventsLost(count=0, reason=f"{unknown}: whether events were removed cannot be told"))
-        if self._end is not None and self._end[0] > number:
-            missing = self._end[0] - number
-            logger.error(
-                "%d audit events have been removed from the end of the trail, or lost with its database", missing
-            )
-            self.record(EventsLost(count=missing, reason="they are not in the trail any more"))
-        self._has_begun = True
-
-    async def _anchor(self, last: Entry) -> None:
-        try:
-            self._end = last.number, last.hash
-            await asyncio.to_thread(write_anchor, self._root, *self._end)
-        except OSError as error:
-            logger.error("the end of the audit trail cannot be noted: %s", error)
 
     def _verify(self) -> Sequence[str]:
         anchor = read_anchor(self._root)  # before the trail: it is never ahead of it

@@ -8,58 +8,28 @@ nodes are within an archive's own security domain it cannot know, and what has l
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
-import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tomowire.server.audit import codes, events
-from tomowire.server.audit.events import AuditEvent, Party, Patient, Study
+from tomowire.server.audit.events import AuditEvent, Party
 from tomowire.server.audit.messages import AuditMessage, Participant, ParticipantObject
-from tomowire.wire.value import value
+from tomowire.server.audit.telling import (
+    QUERY,
+    SECURITY_RESOURCE,
+    SYSTEM,
+    Teller,
+    alert,
+    by,
+    host_of,
+    message,
+    own,
+    participant,
+    studies_and_patients,
+)
 
-if TYPE_CHECKING:
-    from tomowire.server.settings import Settings
-
-_PERSON: Final = "1"
-_SYSTEM: Final = "2"
-_PATIENT: Final = "1"
-_REPORT: Final = "3"
-_MASTER_FILE: Final = "5"
-_SECURITY_RESOURCE: Final = "13"
-_QUERY: Final = "24"
-
-_UNKNOWN_PATIENT: Final = Patient("unknown")
 _WORDS: Final = re.compile("(?<!^)(?=[A-Z])")
-
-
-@value()
-class Teller:
-    """Who tells the events: this process, and which system it is of."""
-
-    source_id: str
-    ae_titles: tuple[str, ...] = ()
-    address: str = ""
-    trail_uri: str = ""
-
-
-def teller_of(settings: Settings) -> Teller:
-    """The teller for an archive."""
-    host = socket.gethostname()
-    address = host if settings.bind in ("", "0.0.0.0", "::") else settings.bind
-    titles = (settings.ae_title, *getattr(settings, "aliases", ()))
-    return Teller(f"{settings.ae_title}@{host}", titles, address, settings.data_dir.absolute().as_uri())
-
-
-def person() -> Party:
-    """Who runs this command: the login name (A.5.2.1)."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a user that nobody has named
-        name = str(os.getuid())
-    return Party(f"{name}@{socket.gethostname()}")
 
 
 def kind_of(event: AuditEvent) -> str:
@@ -88,35 +58,35 @@ def _application(event: events.ApplicationStarted | events.ApplicationStopped, t
     """A.5.3.1"""
     started = isinstance(event, events.ApplicationStarted)
     kind = codes.APPLICATION_START if started else codes.APPLICATION_STOP
-    return _message(event, codes.APPLICATION_ACTIVITY, "E", kind, participants=(_own(teller, codes.APPLICATION),))
+    return message(event, codes.APPLICATION_ACTIVITY, "E", kind, participants=(own(teller, codes.APPLICATION),))
 
 
 def _audit_log_used(event: events.AuditLogUsed, teller: Teller) -> AuditMessage:
     """A.5.3.2"""
     log = ParticipantObject(
-        teller.trail_uri or "tomowire:audit", codes.URI, _SYSTEM, _SECURITY_RESOURCE, "Security Audit Log"
+        teller.trail_uri or "tomowire:audit", codes.URI, SYSTEM, SECURITY_RESOURCE, "Security Audit Log"
     )
-    return _message(
+    return message(
         event,
         codes.AUDIT_LOG_USED,
         "R",
-        participants=(_party(event.by, is_requestor=True), _own(teller)),
+        participants=(participant(event.by, is_requestor=True), own(teller)),
         objects=(log,),
     )
 
 
 def _transfer_begun(event: events.TransferBegun, teller: Teller) -> AuditMessage:
     """A.5.3.3"""
-    return _message(
+    return message(
         event,
         codes.BEGIN_TRANSFERRING,
         "E",
         participants=(
-            _own(teller, codes.SOURCE),
-            _party(event.destination, codes.DESTINATION, is_requestor=event.requested_by is None),
-            *([_party(event.requested_by, is_requestor=True)] if event.requested_by is not None else []),
+            own(teller, codes.SOURCE),
+            participant(event.destination, codes.DESTINATION, is_requestor=event.requested_by is None),
+            *([participant(event.requested_by, is_requestor=True)] if event.requested_by is not None else []),
         ),
-        objects=_studies([event.study]),
+        objects=studies_and_patients([event.study]),
     )
 
 
@@ -124,62 +94,64 @@ def _export(event: events.Export, teller: Teller) -> AuditMessage:
     """A.5.3.4"""
     destination = event.destination
     uri = f"dicom://{destination.ae_title or destination.name}@{destination.address or 'unknown'}"
-    exporting = [_party(event.requested_by, codes.SOURCE, is_requestor=True)] if event.requested_by is not None else []
-    return _message(
+    exporting = (
+        [participant(event.requested_by, codes.SOURCE, is_requestor=True)] if event.requested_by is not None else []
+    )
+    return message(
         event,
         codes.EXPORT,
         "R",
         participants=(
-            _party(destination, codes.DESTINATION, is_requestor=event.requested_by is None),
-            _own(teller, codes.SOURCE),
+            participant(destination, codes.DESTINATION, is_requestor=event.requested_by is None),
+            own(teller, codes.SOURCE),
             *exporting,
-            Participant(uri, role=codes.DESTINATION_MEDIA, address=_host(destination.address), media=codes.URI_MEDIA),
+            Participant(uri, role=codes.DESTINATION_MEDIA, address=host_of(destination.address), media=codes.URI_MEDIA),
         ),
-        objects=_studies(event.studies),
+        objects=studies_and_patients(event.studies),
     )
 
 
 def _import(event: events.Import, teller: Teller) -> AuditMessage:
     """A.5.3.5"""
-    return _message(
+    return message(
         event,
         codes.IMPORT,
         "C",
         participants=(
-            _party(event.by, codes.DESTINATION, is_requestor=True),
-            _own(teller, codes.DESTINATION),
+            participant(event.by, codes.DESTINATION, is_requestor=True),
+            own(teller, codes.DESTINATION),
             Participant(event.uri, role=codes.SOURCE_MEDIA, media=codes.URI_MEDIA),
         ),
-        objects=_studies(event.studies),
+        objects=studies_and_patients(event.studies),
     )
 
 
 def _instances_accessed(event: events.InstancesAccessed, teller: Teller) -> AuditMessage:
     """A.5.3.6"""
-    return _message(
+    return message(
         event,
         codes.INSTANCES_ACCESSED,
         event.action,
-        participants=_by(event.by, teller),
-        objects=_studies([event.study]),
+        participants=by(event.by, teller),
+        objects=studies_and_patients([event.study]),
     )
 
 
 def _instances_transferred(event: events.InstancesTransferred, teller: Teller) -> AuditMessage:
     """A.5.3.7"""
-    return _message(
+    return message(
         event,
         codes.INSTANCES_TRANSFERRED,
         event.held,
-        participants=(_party(event.source, codes.SOURCE, is_requestor=True), _own(teller, codes.DESTINATION)),
-        objects=_studies([event.study]),
+        participants=(participant(event.source, codes.SOURCE, is_requestor=True), own(teller, codes.DESTINATION)),
+        objects=studies_and_patients([event.study]),
     )
 
 
 def _study_deleted(event: events.StudyDeleted, teller: Teller) -> AuditMessage:
     """A.5.3.8"""
-    return _message(
-        event, codes.STUDY_DELETED, "D", participants=_by(event.by, teller), objects=_studies([event.study])
+    return message(
+        event, codes.STUDY_DELETED, "D", participants=by(event.by, teller), objects=studies_and_patients([event.study])
     )
 
 
@@ -188,16 +160,16 @@ def _query(event: events.Query, teller: Teller) -> AuditMessage:
     asked = ParticipantObject(
         event.sop_class_uid,
         codes.SOP_CLASS_UID,
-        _SYSTEM,
-        _QUERY,
+        SYSTEM,
+        QUERY,
         query=event.identifier,
         details=(("TransferSyntax", event.transfer_syntax_uid.encode("utf-8", "replace")),),
     )
-    return _message(
+    return message(
         event,
         codes.QUERY,
         "E",
-        participants=(_party(event.by, codes.SOURCE, is_requestor=True), _own(teller, codes.DESTINATION)),
+        participants=(participant(event.by, codes.SOURCE, is_requestor=True), own(teller, codes.DESTINATION)),
         objects=(asked,),
     )
 
@@ -216,24 +188,24 @@ def _association_refused(event: events.AssociationRefused, teller: Teller) -> Au
 def _node_authentication(
     event: events.AssociationBegun | events.AssociationRefused, teller: Teller, text: str
 ) -> AuditMessage:
-    return _message(
+    return message(
         event,
         codes.SECURITY_ALERT,
         "E",
         codes.NODE_AUTHENTICATION,
-        participants=(_own(teller), _party(event.caller)),
-        objects=(_alert(_host(event.caller.address) or event.caller.name, codes.NODE_ID, text),),
+        participants=(own(teller), participant(event.caller)),
+        objects=(alert(host_of(event.caller.address) or event.caller.name, codes.NODE_ID, text),),
     )
 
 
 def _association_ended(event: events.AssociationEnded, teller: Teller) -> AuditMessage:
     text = f"{event.how}; {event.stored} objects stored, {event.refused} refused"
-    return _message(
+    return message(
         event,
         codes.ASSOCIATION_ENDED,
         "E",
-        participants=(_own(teller), _party(event.caller, is_requestor=True)),
-        objects=(_alert(_host(event.caller.address) or event.caller.name, codes.NODE_ID, text),),
+        participants=(own(teller), participant(event.caller, is_requestor=True)),
+        objects=(alert(host_of(event.caller.address) or event.caller.name, codes.NODE_ID, text),),
     )
 
 
@@ -264,16 +236,16 @@ def _events_lost(event: events.EventsLost, teller: Teller) -> AuditMessage:
 
 
 def _security_alert(event: AuditEvent, teller: Teller, kind: codes.Code, by: Party | None, text: str) -> AuditMessage:
-    reporting = [_party(by, is_requestor=True)] if by is not None else []
-    subject = _alert(teller.trail_uri or "tomowire:archive", codes.URI, text)
-    return _message(event, codes.SECURITY_ALERT, "E", kind, participants=(*reporting, _own(teller)), objects=(subject,))
+    reporting = [participant(by, is_requestor=True)] if by is not None else []
+    subject = alert(teller.trail_uri or "tomowire:archive", codes.URI, text)
+    return message(event, codes.SECURITY_ALERT, "E", kind, participants=(*reporting, own(teller)), objects=(subject,))
 
 
 def _login(event: events.Login | events.Logout, teller: Teller) -> AuditMessage:
     """A.5.3.12: where the person is must be told."""
     kind = codes.LOGIN if isinstance(event, events.Login) else codes.LOGOUT
-    person = Participant(event.user.name, is_requestor=True, address=_host(event.user.address) or "unknown")
-    return _message(event, codes.USER_AUTHENTICATION, "E", kind, participants=(person, _own(teller)))
+    person = Participant(event.user.name, is_requestor=True, address=host_of(event.user.address) or "unknown")
+    return message(event, codes.USER_AUTHENTICATION, "E", kind, participants=(person, own(teller)))
 
 
 _MAKERS: Final[dict[type, Callable[[Any, Teller], AuditMessage]]] = {
@@ -296,62 +268,3 @@ _MAKERS: Final[dict[type, Callable[[Any, Teller], AuditMessage]]] = {
     events.AccessRefused: _access_refused,
     events.EventsLost: _events_lost,
 }
-
-
-def _message(
-    event: AuditEvent,
-    code: codes.Code,
-    action: str,
-    *types: codes.Code,
-    participants: tuple[Participant, ...],
-    objects: tuple[ParticipantObject, ...] = (),
-) -> AuditMessage:
-    return AuditMessage(code, action, event.outcome, types, event.reason, participants, objects)
-
-
-def _own(teller: Teller, role: codes.Code | None = None) -> Participant:
-    """This process, by the number under which the system's logs have it (A.5.2.1)."""
-    return Participant(
-        str(os.getpid()), role=role, ae_titles=teller.ae_titles, user_name="tomowire", address=teller.address
-    )
-
-
-def _party(party: Party, role: codes.Code | None = None, *, is_requestor: bool = False) -> Participant:
-    titles = (party.ae_title,) if party.ae_title else ()
-    return Participant(party.name, is_requestor, role, titles, address=_host(party.address))
-
-
-def _by(party: Party | None, teller: Teller) -> tuple[Participant, ...]:
-    """The person or node, and the process that did it; or the process by itself."""
-    return (_own(teller),) if party is None else (_party(party, is_requestor=True), _own(teller))
-
-
-def _studies(studies: tuple[Study, ...] | list[Study]) -> tuple[ParticipantObject, ...]:
-    """The studies, and the patients whose they are."""
-    found = [
-        ParticipantObject(each.uid, codes.STUDY_INSTANCE_UID, _SYSTEM, _REPORT, each.uid, sop_classes=each.sop_classes)
-        for each in studies
-    ]
-    patients = dict.fromkeys(each.patient or _UNKNOWN_PATIENT for each in studies)
-    found += [
-        ParticipantObject(each.patient_id or "unknown", codes.PATIENT_NUMBER, _PERSON, _PATIENT, each.name)
-        for each in patients
-    ]
-    return tuple(found)
-
-
-def _alert(subject: str, kind: codes.Code, text: str) -> ParticipantObject:
-    """A.5.3.11: the subject of an alert, and what the matter is."""
-    role = _SECURITY_RESOURCE if kind == codes.NODE_ID else _MASTER_FILE
-    detail = ("Alert Description", text.encode("utf-8", "replace"))
-    return ParticipantObject(subject, kind, _SYSTEM, role, subject, details=(detail,))
-
-
-def _host(address: str) -> str:
-    """`address` without its port."""
-    if "://" in address:
-        return address
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
-        return address.strip("[]")
-    return host.strip("[]")

@@ -110,11 +110,11 @@ class Attempt:
         claim, result = self._claim, self.work.result
 
         def let_go(connection: Connection) -> Job | None:
-            if is_cancelled:
+            job = table.job_at(connection, claim.job_key)
+            if is_cancelled and (ending is not None or job.progress.remaining):  # otherwise it came too late
                 return claims.release(connection, claim, JobState.CANCELLED)
             if isinstance(ending, Stopped):
                 return claims.release(connection, claim, JobState.WAITING, counts=False)
-            job = table.job_at(connection, claim.job_key)
             if isinstance(ending, JobFailed) or (ending is None and not job.progress.remaining):
                 return self._end(connection, job, ending, result)
             why = str(ending) if ending is not None else _left(job)

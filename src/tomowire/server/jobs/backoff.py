@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import uniform
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,5 +13,7 @@ def wait_before(attempt: int, settings: JobSettings) -> float:
 
     Of many jobs that failed at the same moment, since a node went down, not all come back at the same moment.
     """
+    from random import uniform  # needed seldom, and not cheap to import
+
     bound = settings.first_wait * 2.0 ** min(attempt - 1, 62)
     return uniform(0.0, min(bound, settings.longest_wait))

@@ -23,6 +23,8 @@ from tomowire.server.jobs.table import MICROSECONDS, job_at, now
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
+_LONGEST_TEXT: Final = 1000
+_LOOKED_UP_AT_ONCE: Final = 500
 _LOST_MAKER: Final = "whoever made this job ended before all of it was written down: nothing was done; make it again"
 
 
@@ -93,38 +95,56 @@ def renew(connection: Connection, claim: Claim, *, lease: float) -> bool | None:
 def settle(connection: Connection, claim: Claim, settled: Sequence[Settled], size: int = 0) -> bool:
     """Write down what has become of items that were waiting, and that `size` bytes more have come.
 
-    False if the job is not ours any more, and then nothing is written.
+    What is written already counts once: whoever lost the connection does not know whether its transaction was committed. False if
+    the job is not ours any more, and then nothing is written.
     """
-    done = [each for each in settled if each.state in (ItemState.DONE, ItemState.WARNING)]
-    failed = [each for each in settled if each.state is ItemState.FAILED]
+    if not connection.execute(update(jobs).where(_is(claim)).values(lease_owner=claim.token)).rowcount:
+        return False
+    waiting = _waiting_among(connection, claim.job_key, [each.position for each in settled])
+    new = [each for each in settled if each.position in waiting]
+    done = [each for each in new if each.state in (ItemState.DONE, ItemState.WARNING)]
     values: dict[str, Any] = {
         "items_done": jobs.c.items_done + len(done),
         "items_warning": jobs.c.items_warning + sum(each.state is ItemState.WARNING for each in done),
-        "items_failed": jobs.c.items_failed + len(failed),
+        "items_failed": jobs.c.items_failed + sum(each.state is ItemState.FAILED for each in new),
         "bytes_done": jobs.c.bytes_done + size + sum(each.size for each in done),
     }
     if done:  # it gets on: what failed before does not count against it
         values["attempts"] = 1
-    if not connection.execute(update(jobs).where(_is(claim)).values(values)).rowcount:
-        return False
-    if settled:
-        one = and_(job_items.c.job_key == claim.job_key, job_items.c.position == bindparam("at"))
-        change = (
-            update(job_items)
-            .where(one)
-            .values(state=bindparam("new_state"), status=bindparam("new_status"), comment=bindparam("new_comment"))
-        )
-        rows = [
-            {
-                "at": each.position,
-                "new_state": each.state.value,
-                "new_status": each.status,
-                "new_comment": each.comment,
-            }
-            for each in sorted(settled, key=lambda each: each.position)
-        ]
-        connection.execute(change, rows)
+    connection.execute(update(jobs).where(_is(claim)).values(values))
+    if new:
+        _write_items(connection, claim.job_key, new)
     return True
+
+
+def _waiting_among(connection: Connection, job_key: int, positions: Sequence[int]) -> set[int]:
+    """Those of the items that nothing is written of yet."""
+    found: set[int] = set()
+    for start in range(0, len(positions), _LOOKED_UP_AT_ONCE):
+        some = positions[start : start + _LOOKED_UP_AT_ONCE]
+        these = and_(job_items.c.job_key == job_key, job_items.c.position.in_(some))
+        waiting = select(job_items.c.position).where(these, job_items.c.state == ItemState.WAITING.value)
+        found.update(connection.execute(waiting).scalars())
+    return found
+
+
+def _write_items(connection: Connection, job_key: int, settled: Sequence[Settled]) -> None:
+    one = and_(job_items.c.job_key == job_key, job_items.c.position == bindparam("at"))
+    change = (
+        update(job_items)
+        .where(one)
+        .values(state=bindparam("new_state"), status=bindparam("new_status"), comment=bindparam("new_comment"))
+    )
+    rows = [
+        {
+            "at": each.position,
+            "new_state": each.state.value,
+            "new_status": each.status,
+            "new_comment": _clean(each.comment),
+        }
+        for each in sorted(settled, key=lambda each: each.position)
+    ]
+    connection.execute(change, rows)
 
 
 def release(
@@ -145,7 +165,7 @@ def release(
     is_over = state is not JobState.WAITING
     values: dict[str, Any] = {
         "state": state.value,
-        "error": error,
+        "error": _clean(error),
         "lease_owner": None,
         "lease_until": None,
         "not_before": moment + int(wait * MICROSECONDS),
@@ -162,6 +182,7 @@ def release(
 
 def fail_rest(connection: Connection, claim: Claim, comment: str) -> bool:
     """What still waits has failed for good; False if the job is not ours any more."""
+    comment = _clean(comment)
     mine = and_(job_items.c.job_key == claim.job_key, job_items.c.state == ItemState.WAITING.value)
     if not connection.execute(update(jobs).where(_is(claim)).values(error=comment)).rowcount:
         return False
@@ -214,6 +235,11 @@ def hurry(connection: Connection, node: str) -> int:
     """Jobs of a node that wait for their next attempt are tried now: something is known to have changed. How many."""
     waits = and_(jobs.c.state == JobState.WAITING.value, jobs.c.node == node)
     return connection.execute(update(jobs).where(waits).values(not_before=now(connection))).rowcount
+
+
+def _clean(text: str) -> str:
+    """What a peer or an error says, as any database takes it."""
+    return text[:_LONGEST_TEXT].encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def _is(claim: Claim) -> ColumnElement[bool]:

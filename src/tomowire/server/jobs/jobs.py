@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -18,6 +19,7 @@ from tomowire.server.jobs.runner import Runner
 from tomowire.server.lazily import Lazily
 from tomowire.server.settings import JobSettings
 from tomowire.services.models import Level
+from tomowire.uids import is_tolerable_uid
 
 if TYPE_CHECKING:
     from tomowire.server.jobs import claims, table
@@ -32,6 +34,7 @@ __all__ = ["ItemState", "Job", "JobItem", "JobKind", "JobState", "Jobs", "Level"
 
 _FIRST_LOOK: Final = 2.0
 """Seconds: who starts an archive waits for its port, and not for what jobs import."""
+_ID: Final = re.compile(r"[0-9a-f-]{36}")
 METHODS: Final = ("get", "move")
 
 
@@ -92,7 +95,8 @@ class Jobs:
 
         Raises `UsageError` for what the archive does not have, and for a node that it does not know.
         """
-        level, named = Level(level), _distinct(uids)
+        level = Level(level)
+        named = _distinct(level, uids)
         node = self._known_node(node)
         await require_all(self._records, level, named)
         new = _new(JobKind.SEND, node, by, level=level.value, uids=_few(named))
@@ -115,7 +119,8 @@ class Jobs:
         """
         if method not in METHODS:
             raise UsageError(f"the method of a retrieval is {' or '.join(METHODS)}, and not {method!r}")
-        level, named = Level(level), _distinct(uids)
+        level = Level(level)
+        named = _distinct(level, uids)
         above = {"study_uid": study_uid, "series_uid": series_uid}
         new = _new(JobKind.RETRIEVE, self._known_node(node), by, level=level.value, method=method, **above)
         return self._made(await make(self._records, new, named))
@@ -127,7 +132,8 @@ class Jobs:
 
     async def delete(self, level: Level | str, uids: Iterable[str], *, by: str) -> Job:
         """Delete these studies, series or instances. Raises `UsageError` for what the archive does not have."""
-        level, named = Level(level), _distinct(uids)
+        level = Level(level)
+        named = _distinct(level, uids)
         if level is Level.PATIENT:
             raise UsageError("a patient is deleted study by study: name the studies")
         await require_all(self._records, level, named)
@@ -136,7 +142,7 @@ class Jobs:
 
     async def reindex(self, study_uids: Iterable[str], *, by: str) -> Job:
         """Read the files of these studies again, and mend what the index says of them. Raises `UsageError`."""
-        named = _distinct(study_uids)
+        named = _distinct(Level.STUDY, study_uids)
         await require_all(self._records, Level.STUDY, named)
         new = _new(JobKind.REINDEX, "", by, level=Level.STUDY.value)
         return self._made(await make(self._records, new, named))
@@ -152,10 +158,14 @@ class Jobs:
         """Jobs, those made last first, without results; the next page comes `after` the id of the last one."""
         states = [JobState(each).value for each in _several(state)]
         kinds = [JobKind(each).value for each in _several(kind)]
+        if after is not None and not _is_id(after):
+            return ()
         return await self._records.read(lambda connection: table.page(connection, states, kinds, after, limit))
 
     async def get(self, job_id: str) -> Job | None:
         """One job, with its result; None if there is none."""
+        if not _is_id(job_id):
+            return None
         return await self._records.read(lambda connection: table.get(connection, job_id))
 
     async def items(
@@ -168,6 +178,8 @@ class Jobs:
     ) -> Sequence[JobItem]:
         """What the job is about, in order; the next page comes `after` the position of the last one."""
         states = [ItemState(each).value for each in _several(state)]
+        if not _is_id(job_id):
+            return ()
         return await self._records.read(lambda connection: table.items(connection, job_id, states, after, limit))
 
     async def cancel(self, job_id: str) -> Job | None:
@@ -175,6 +187,8 @@ class Jobs:
 
         Gives the job as it is now; None if there is none.
         """
+        if not _is_id(job_id):
+            return None
         job = await self._records.write(lambda connection: claims.cancel(connection, job_id))
         if self._runner is not None:
             self._runner.cancel(job_id)
@@ -185,6 +199,8 @@ class Jobs:
 
         What runs or is done stays as it is. Gives the job as it is now; None if there is none.
         """
+        if not _is_id(job_id):
+            return None
         job = await self._records.write(lambda connection: claims.retry(connection, job_id))
         self.wake()
         return job
@@ -232,13 +248,26 @@ def _new(kind: JobKind, node: str, by: str, **parameters: Any) -> NewJob:
     return NewJob(kind, node, {name: value for name, value in parameters.items() if value is not None}, by)
 
 
-def _distinct(uids: Iterable[str]) -> Sequence[str]:
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def _distinct(level: Level, uids: Iterable[str]) -> Sequence[str]:
+    """Raises `UsageError` for what can be no UID, or Patient ID."""
     if isinstance(uids, str):
         raise UsageError(f"UIDs are given as a list: [{uids!r}]")
     named = list(dict.fromkeys(uids))
     if not named:
         raise UsageError("nothing is named: which UIDs?")
+    for each in named:
+        if not (_is_patient_id(each) if level is Level.PATIENT else is_tolerable_uid(each)):
+            raise UsageError(f"{each[:80]!r} is not a {'Patient ID' if level is Level.PATIENT else 'UID'}")
     return named
+
+
+def _is_patient_id(text: str) -> bool:
+    """PS3.5 6.2, LO: no control characters; and what is no text is none either."""
+    return bool(text) and text.isprintable()
 
 
 def _few(uids: Sequence[str]) -> Sequence[str]:

@@ -108,6 +108,9 @@ class Runner:
             except IndexUnavailable as error:
                 logger.warning("jobs are not worked on now: %s", error)
                 wait = _WITHOUT_INDEX
+            except Exception:
+                logger.exception("jobs are not worked on now")
+                wait = _WITHOUT_INDEX
             if not self._is_ending:
                 await self._sleep(wait)
 

@@ -8,7 +8,9 @@ by its UID.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
+from sys import maxsize
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.threads import finished
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from tomowire.server.records import Records
 else:
     claims = Lazily("tomowire.server.jobs.claims")
+
+logger: Final = logging.getLogger(__name__)
 
 _MOST_UNWRITTEN: Final = 2000
 _WAIT_FOR_INDEX: Final = 1.0
@@ -43,6 +47,8 @@ class Settling:
         self._claim = claim
         self._unwritten: list[Settled] = []
         self._bytes = 0
+        self._most_unwritten = _MOST_UNWRITTEN
+        self._failure: Exception | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -58,14 +64,22 @@ class Settling:
         self._closing.set()
         self._news.set()
         await finished(self._writing)
+        self._raise_failure()
 
     async def add(self, settled: Settled) -> None:
-        """This has become of an item. Waits only when too much is not written yet."""
+        """This has become of an item. Waits only when too much is not written yet. Raises `TryAgain` if it cannot be written."""
+        self._raise_failure()
         self._unwritten.append(settled)
         self._news.set()
-        if len(self._unwritten) >= _MOST_UNWRITTEN:
+        if len(self._unwritten) >= self._most_unwritten:
             self._room.clear()
             await self._room.wait()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            # Other errors of a database quote what was to be written.
+            why = self._failure if isinstance(self._failure, IndexUnavailable) else type(self._failure).__name__
+            raise TryAgain(f"what was done could not be written down: {why}") from self._failure
 
     def received(self, size: int) -> None:
         """So many bytes have come, and will be written with what is next."""
@@ -73,33 +87,34 @@ class Settling:
         self._news.set()
 
     async def _write(self) -> None:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            while (self._unwritten or self._bytes) and not self.is_lost:
-                batch, self._unwritten = self._unwritten, []
-                size, self._bytes = self._bytes, 0
-                self._room.set()
-                if not await self._wrote(batch, size):
-                    self._unwritten[:0] = batch
-                    self._bytes += size
-            if self._closing.is_set():
-                return
-            if self.is_lost:
-                self._unwritten.clear()
-                self._room.set()
+        try:
+            while not (self._closing.is_set() and not self._unwritten and not self._bytes) and not self.is_lost:
+                await self._news.wait()
+                self._news.clear()
+                while (self._unwritten or self._bytes) and not self.is_lost:
+                    await self._write_once()
+        except Exception as error:
+            if not isinstance(error, IndexUnavailable):
+                logger.exception("job %s: the database does not take what was done", self._claim.job.job_id)
+            self._failure = error
+        self._most_unwritten = maxsize  # nobody writes any more: nobody is to wait for it
+        self._room.set()
 
-    async def _wrote(self, batch: list[Settled], size: int) -> bool:
+    async def _write_once(self) -> None:
+        batch, self._unwritten = self._unwritten, []
+        size, self._bytes = self._bytes, 0
+        self._room.set()
         try:
             is_ours = await self._records.write(lambda connection: claims.settle(connection, self._claim, batch, size))
-        except IndexUnavailable as error:
+        except IndexUnavailable:
             if self._closing.is_set():
-                raise TryAgain(f"what was done could not be written down: {error}") from error
+                raise
+            self._unwritten[:0] = batch
+            self._bytes += size
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_FOR_INDEX):
                     await self._closing.wait()
-            return False
+            return
         if not is_ours:
             self.is_lost = True
             self.on_lost()
-        return True

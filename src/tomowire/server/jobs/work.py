@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from tomowire.errors import TomowireError
-from tomowire.server.jobs.model import JobState
 from tomowire.server.lazily import Lazily
 
 if TYPE_CHECKING:
@@ -60,10 +59,6 @@ class Work:
         """Somebody has cancelled the job."""
         self.is_cancelled = True
         self.stop.set()
-
-    @property
-    def state_when_stopped(self) -> JobState:
-        return JobState.CANCELLED if self.is_cancelled else JobState.WAITING
 
     async def pages(self) -> AsyncGenerator[list[JobItem], None]:
         """The items that are not done yet, a few at first, as they are asked for."""
