@@ -10,6 +10,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import psycopg
 from processes import LOOPBACK, ProgramFailed, free_port
 
 _USER: Final = "tomowire"
+_RAM_DISK: Final = Path("/dev/shm")
 _ORDINARY_USERS: Final = ("postgres", "nobody")
 """Of whom one runs the server if the benchmark is run by root, whom it refuses."""
 
@@ -49,9 +51,8 @@ class PostgresServer:
 @contextmanager
 def postgres_server(work_dir: Path) -> Iterator[PostgresServer]:
     """Make one, start it, and stop it at the end of the block."""
-    folder, port = work_dir / "postgres", free_port()
-    folder.mkdir()
-    identity = _identity(folder, work_dir)
+    folder, port = _folder(work_dir), free_port()
+    identity = _identity(folder)
     programs, data = postgres_programs(), folder / "data"
     _run(
         [programs / "initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-instructions", "--locale=C.UTF-8"], identity
@@ -81,14 +82,23 @@ def postgres_programs() -> Path:
     return found[-1].parent
 
 
-def _identity(folder: Path, work_dir: Path) -> dict[str, Any]:
+def _folder(work_dir: Path) -> Path:
+    """A new folder there, or elsewhere on a RAM disk if only root gets there, who is not to run the server."""
+    if os.geteuid() != 0:
+        return Path(tempfile.mkdtemp(prefix="postgres-", dir=work_dir))
+    work_dir.chmod(0o711)  # a temporary folder is its owner's alone
+    is_open = all(each.stat().st_mode & 0o001 for each in (work_dir, *work_dir.parents))
+    place = work_dir if is_open else _RAM_DISK if _RAM_DISK.is_dir() else None
+    return Path(tempfile.mkdtemp(prefix="tomowire-bench-postgres-", dir=place))
+
+
+def _identity(folder: Path) -> dict[str, Any]:
     """How `subprocess` becomes the user who is to run the server; the folder is made that user's."""
     if os.geteuid() != 0:
         return {}
     names = {each.pw_name: each for each in pwd.getpwall()}
     user = next(names[name] for name in _ORDINARY_USERS if name in names)
     os.chown(folder, user.pw_uid, user.pw_gid)
-    work_dir.chmod(0o711)  # a temporary folder is its owner's alone
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
 
 

@@ -17,6 +17,7 @@ from types import ModuleType, SimpleNamespace
 import pydicom
 import pytest
 
+from support.postgres import postgres_programs
 from support.requirements import REPOSITORY
 from support.subprocesses import python_environment
 
@@ -61,6 +62,7 @@ def run_bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_short_version(tmp_path: Path, dcmtk: Callable[[str], Path], orthanc: Path, pynetdicom: ModuleType) -> None:
     """The benchmark itself fails when an object has not arrived."""
     assert dcmtk("storescu").exists()
+    assert postgres_programs().exists()
     document = tmp_path / "benchmarks.md"
     document.write_text(PROSE, encoding="utf-8")
     work_dir = tmp_path / "work"
