@@ -1,4 +1,4 @@
-"""The commands with their options, as click knows them: what `--help` prints, as a page."""
+"""The commands with their options, as click knows them: what `--help` prints, as pages."""
 
 from __future__ import annotations
 
@@ -15,24 +15,42 @@ _CODE: Final = re.compile(r"(`[^`]+`)")
 _MARKUP: Final = re.compile(r"([*_<>\[\]])")
 
 
-def command_line() -> str:
-    """A heading, the text and a table of options for each command and each of its own commands."""
-    return "\n\n".join(_pages(main, "tomowire"))
+def programs() -> list[str]:
+    """The names of the commands, each of which has a page in `reference/programs`."""
+    return main.list_commands(click.Context(main))
 
 
-def _pages(command: click.Command, name: str) -> Iterator[str]:
+def every_program() -> str:
+    """What `tomowire --help` prints, with the exit codes that all have."""
+    context = click.Context(main, info_name="tomowire")
+    return "\n\n".join(_parts(main, context))
+
+
+def program(name: str) -> str:
+    """The text and a table of options for a command, and a heading with these for each of its own commands."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    return "\n\n".join(_pages(command, f"tomowire {name}", is_first=True))
+
+
+def _pages(command: click.Command, name: str, *, is_first: bool = False) -> Iterator[str]:
     context = click.Context(command, info_name=name)
-    yield f"## `{name}`"
-    yield f"```text\n{command.get_usage(context)}\n```"
-    yield _paragraphs(command.help or "")
-    yield _options(command, context)
-    if command.epilog:
-        yield _paragraphs(command.epilog)
+    if not is_first:
+        yield f"## `{name}`"
+    yield from _parts(command, context)
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
             found = command.get_command(context, each)
             assert found is not None
             yield from _pages(found, f"{name} {each}")
+
+
+def _parts(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield f"```text\n{command.get_usage(context)}\n```"
+    yield _paragraphs(command.help or "")
+    yield _options(command, context)
+    if command.epilog:
+        yield _paragraphs(command.epilog)
 
 
 def _paragraphs(text: str) -> str:

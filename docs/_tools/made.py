@@ -17,14 +17,15 @@ from sphinx.application import Sphinx
 from sphinx.util.logging import getLogger
 
 from automaton import action_table, state_table, transition_table
-from command_line import command_line
+from command_line import every_program, program, programs
 from names import LEVELS, entries
 from statuses import statuses
 
 logger: Final = getLogger(__name__)
 
 MAKERS: Final[Mapping[str, Callable[[], str]]] = {
-    "command line": command_line,
+    "programs": every_program,
+    **{f"program {name}": partial(program, name) for name in programs()},
     "statuses": statuses,
     "states": state_table,
     "transitions": transition_table,

@@ -58,7 +58,8 @@ def test_the_conformance_statement_names_every_class_and_syntax() -> None:
 
 
 def test_a_bar_in_an_option_ends_no_cell() -> None:
-    rows = [line for line in command_line.command_line().splitlines() if line.startswith("| `")]
+    pages = map(command_line.program, command_line.programs())
+    rows = [line for page in pages for line in page.splitlines() if line.startswith("| `")]
     assert any(r"\|" in row for row in rows)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
 
