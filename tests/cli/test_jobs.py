@@ -130,3 +130,12 @@ def test_a_postgresql_server_that_is_away_is_told_of_without_the_password(tmp_pa
     done = run_tomowire("jobs", "list", "--data-dir", tmp_path, "--index-url", url)
     assert done.returncode == 1
     assert "secret" not in done.stderr
+
+
+def test_where_there_is_no_archive_that_is_said_and_nothing_is_made(tmp_path: Path) -> None:
+    for arguments in (["list"], ["send", "VIEWER", "--study-uid", STUDY]):
+        done = run_tomowire("jobs", *arguments, "--data-dir", str(tmp_path / "data"))
+        assert done.returncode == 2
+        assert "there is no archive yet" in done.stderr
+        assert "tomowire serve" in done.stderr
+    assert not (tmp_path / "data").exists()

@@ -66,9 +66,9 @@ class TrailWriter:
             try:
                 return await self._records.write(work)
             except Exception as error:
-                from sqlalchemy.exc import IntegrityError
+                from sqlalchemy import exc  # not `sqlalchemy.exc`: see `lazily`
 
-                if not isinstance(error, IntegrityError):
+                if not isinstance(error, exc.IntegrityError):
                     raise
         return await self._records.write(work)
 

@@ -20,10 +20,10 @@ def compiled(statement: Select[Any], dialect: Dialect) -> Statement:
 @cache
 def _dialect(dialect: Dialect) -> Any:
     if dialect == "sqlite":
-        from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+        from sqlalchemy.dialects import sqlite  # not `sqlite.base`: see `lazily`
 
-        return SQLiteDialect(paramstyle="named")
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+        return sqlite.base.SQLiteDialect(paramstyle="named")
+    from sqlalchemy.dialects import postgresql
 
-    make: Any = PGDialect_psycopg  # SQLAlchemy does not say its types
+    make: Any = postgresql.psycopg.PGDialect_psycopg  # SQLAlchemy does not say its types
     return make()

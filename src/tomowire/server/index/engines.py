@@ -58,18 +58,21 @@ def postgres_engine(make: Callable[[], postgres_connect.Connection]) -> Engine:
 @contextmanager
 def database_errors() -> Iterator[None]:
     """What the database cannot do becomes `IndexUnavailable`; what is wrong with a value or a statement stays as it is."""
-    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
-    from sqlalchemy.exc import TimeoutError as NoConnection
+    from sqlalchemy import exc  # not `sqlalchemy.exc`: see `lazily`
 
     try:
         yield
-    except (OperationalError, InterfaceError, InternalError) as error:  # the last: a standby that only reads
+    except (
+        exc.OperationalError,
+        exc.InterfaceError,
+        exc.InternalError,
+    ) as error:  # the last: a standby that only reads
         raise IndexUnavailable(str(error.orig)) from error
-    except NoConnection as error:
+    except exc.TimeoutError as error:
         raise IndexUnavailable("no connection to the index is free") from error
-    except IntegrityError:
+    except exc.IntegrityError:
         raise
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         if not error.connection_invalidated:
             raise
         raise IndexUnavailable(str(error.orig)) from error

@@ -23,9 +23,13 @@ def open_jobs(settings: Settings) -> Iterator[Jobs]:
     """
     backend = backend_for(settings.index_url, settings.data_dir)
     try:
-        backend.open_reader().close()
+        is_empty = backend.is_empty()
+        if not is_empty:
+            backend.open_reader().close()
     except (UsageError, IndexUnavailable) as error:
         raise type(error)(f"{backend.name}: {error}") from error
+    if is_empty:
+        raise UsageError(f"there is no archive yet at {backend.name}: 'tomowire serve' makes one")
     records = Records(backend.engine)
     try:
         yield Jobs(records, settings.jobs)
