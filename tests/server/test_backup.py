@@ -330,6 +330,34 @@ async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, 
     assert point.objects == 13
 
 
+BAD_SPOT = Path("/proc/self/mem")
+"""Reading its beginning is an input/output error."""
+
+
+@pytest.mark.skipif(not BAD_SPOT.exists(), reason="a bad spot of the disk is made of Linux' /proc")
+async def test_a_bad_spot_of_the_disk_costs_one_object(root: Path, folder: Path, tmp_path: Path) -> None:
+    await fill(root)
+    paths = {path.rpartition("/")[2].removesuffix(".dcm"): root / path for path in files_below(root)}
+    paths[SAMPLES[0].uid].unlink()
+    paths[SAMPLES[0].uid].symlink_to(BAD_SPOT)
+    told: list[Problem] = []
+    point = backup(root, folder, backend_for(None, root), report=told.append)
+    assert [each.explanation for each in told] == ["not copied: it cannot be read: Input/output error"]
+    assert (point.objects, point.copied) == (13, 12)
+
+    [blob] = (folder / "objects").rglob(f"{SAMPLES[1].uid}.*")
+    blob.unlink()
+    blob.symlink_to(BAD_SPOT)
+    new_root, missing = tmp_path / "new", []
+    new_index = backend_for(None, new_root)
+    restore(folder, new_root, new_index, report=missing.append)
+    assert {each.path for each in missing} == {SAMPLES[0].uid, SAMPLES[1].uid}
+    assert len(files_below(new_root)) == 11
+    verify(folder, report=told.append)
+    assert not blob.is_symlink()  # it was put aside, and the next backup copies it again
+    assert backup(root, folder, backend_for(None, root)).copied == 1
+
+
 def occupied(path: Path) -> Path:
     path.mkdir()
     (path / "notes.txt").touch()

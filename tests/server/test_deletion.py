@@ -14,12 +14,14 @@ from support.objects import Sample, chunks_of, stream
 from support.places import open_storage
 from support.stored import contents, files_below, findings
 from tomowire.errors import IndexUnavailable, StudyProtected
+from tomowire.server import deletion
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.findings import FindingKind
 from tomowire.server.hold import files_held
 from tomowire.server.incoming import DuplicatePolicy, Stored
-from tomowire.server.index.deleting import Deleted
+from tomowire.server.index.deleting import Deleted, Doomed
 from tomowire.server.protection import Protection
+from tomowire.server.removal import Removing
 
 ONE, TWO, THREE = Sample(1), Sample(2, series=2), Sample(3, study=2, patient_id="P2")
 
@@ -152,6 +154,37 @@ async def test_files_that_are_held_stay_until_they_are_let_go(storage: ArchiveSt
         await keep(storage, ONE)
     await storage.deletion.swept()
     assert held_by(storage) == {ONE.uid, THREE.uid}
+
+
+async def test_what_was_replaced_while_it_was_held_goes_by_itself(
+    storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "_LOOK_AGAIN", 0.01)
+    with files_held(storage.root / "hold"):
+        await keep(storage, Sample(3, study=2, patient_id="P2", content="second"))
+        assert len(files_below(storage.root)) == 4
+    async with asyncio.timeout(10):
+        while len(files_below(storage.root)) > 3:
+            await storage.commit.perform(lambda writer: None)
+    assert len(held_by(storage)) == 3
+
+
+async def test_files_go_when_an_answer_to_the_deletion_was_lost(
+    storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Removing.delete
+
+    def committed_and_not_told(self: Removing, doomed: Doomed) -> list[Deleted]:
+        real(self, doomed)
+        raise IndexUnavailable("the connection is lost", in_doubt=True)
+
+    monkeypatch.setattr(Removing, "delete", committed_and_not_told)
+    with pytest.raises(IndexUnavailable):
+        await storage.deletion.study(ONE.study_uid)
+    async with asyncio.timeout(10):
+        while len(files_below(storage.root)) > 1:
+            await storage.commit.perform(lambda writer: None)
+    assert held_by(storage) == {THREE.uid}
 
 
 async def test_what_waits_to_be_removed_goes_after_the_next_start(tmp_path: Path) -> None:

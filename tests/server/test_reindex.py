@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
 from support.places import change_index, columns, lose_index, open_storage, reindex, select, upgrade
 from support.stored import contents, findings
-from tomowire.errors import UsageError
+from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.server import reindex as reindexing
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind
+from tomowire.server.hold import files_held
 from tomowire.server.incoming import DuplicatePolicy
+from tomowire.server.index.backend import backend_for
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 on_both = pytest.mark.usefixtures("each_index")
@@ -227,6 +231,23 @@ def test_what_was_not_stored_when_the_process_was_killed_is_not_indexed(tmp_path
             assert reindex(root) in {len(answered), 1, 3}
             assert reindex(root) >= (committed if answered else 0)
             assert findings(root) == []
+
+
+async def test_what_was_deleted_does_not_come_back_because_the_index_is_busy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_storage(root) as storage:
+        with files_held(root / "hold"):
+            await storage.deletion.study(SAMPLES[0].study_uid)
+            await storage.__aexit__(None, None, None)
+    left = {sample.uid for sample in SAMPLES if sample.study_uid != SAMPLES[0].study_uid}
+    monkeypatch.setattr(reindexing, "backend_for", partial(backend_for, busy_timeout=0.01))
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        with pytest.raises(IndexUnavailable, match="locked"):
+            reindex(root)
+    assert reindex(root) == len(left)
+    assert set(contents(root)) == left
 
 
 def test_killed_at_each_step(root: Path) -> None:

@@ -138,6 +138,22 @@ async def test_what_was_lost_can_be_stored_again(root: Path, index_url: str | No
     assert list(check(root, index_url=index_url)) == []
 
 
+async def test_files_that_were_away_come_back_whenever_it_is_ended(root: Path, index_url: str | None) -> None:
+    """Their disk was not mounted. Somebody sees what is being said, interrupts it, and mounts the disk."""
+    (root / "objects").rename(root / "mounted later")
+    (root / "objects").mkdir()
+    with closing(repair(root, index_url=index_url)) as mended:
+        assert "is lost" in next(mended).what
+        assert "is lost" in next(mended).what
+    (root / "objects").rmdir()
+    (root / "mounted later").rename(root / "objects")
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage:
+        await storage.deletion.swept()
+    assert len(files_below(root)) == 3
+    assert {each.what for each in repair(root, index_url=index_url)} == {"indexed"}
+    assert held(root, index_url) == {ONE.uid, TWO.uid, THREE.uid}
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -79,6 +79,7 @@ class ArchiveStorage:
             stack.push_async_callback(self.index.close)
             self.records = await stack.enter_async_context(Records(self.backend.engine))
             self.deletion = await stack.enter_async_context(Deletion(commit))
+            writer.removing.on_deferred = self.deletion.look
             self.ingest = Ingest(directory, commit, workers)
             self._cleanup = stack.pop_all()
         return self

@@ -10,6 +10,7 @@ Copies, and not hard links, unless that is asked for: a link is the same bytes o
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -40,6 +41,8 @@ _EVERY: Final = 100
 _MOST_PROBLEMS: Final = 1000
 """That a point remembers; all are told."""
 _FOLDERS_AT_ONCE: Final = 1000
+_OF_THE_DISK: Final = frozenset({errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO)})
+"""What is said of a file on a bad spot. That file is lost, and must not keep all others from being copied."""
 
 
 class CopyFailed(Exception):
@@ -125,29 +128,36 @@ def file_checksum(path: Path) -> str:
 def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
     """Copy the file of an object to the new file `target`, which is durable then, and what the index says.
 
-    Raises `CopyFailed` if it is not what was received, `OSError`; then `target` is to be removed.
+    Raises `CopyFailed` if it is not what was received, or the disk does not give it, `OSError`; then `target` is to be removed.
     """
-    checksum, size = new_checksum(), 0
-    with source.open("rb", buffering=0) as file:
-        into = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-        try:
-            while block := file.read(_BLOCK):
-                checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
-                write_all(into, (block,))
-                size += len(block)
-            sync_file(into)
-        finally:
-            os.close(into)
-    _require(row, size, checksum.digest())
+    into = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        for block in _checked_blocks(source, row):
+            write_all(into, (block,))
+        sync_file(into)
+    finally:
+        os.close(into)
 
 
 def check_file(path: Path, row: IndexedObject) -> None:
-    """Read the file of an object. Raises `CopyFailed` if it is not what was received, `OSError`."""
+    """Read the file of an object. Raises `CopyFailed` as `copy_checked` does, `OSError`."""
+    for _ in _checked_blocks(path, row):
+        pass
+
+
+def _checked_blocks(path: Path, row: IndexedObject) -> Iterator[bytes]:
+    """The file of an object in blocks. Raises `CopyFailed`, at the end too, and `OSError`."""
     checksum, size = new_checksum(), 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
-            size += len(block)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
+                size += len(block)
+                yield block
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise CopyFailed(f"it cannot be read: {error.strerror}") from error
     _require(row, size, checksum.digest())
 
 

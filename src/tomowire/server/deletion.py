@@ -61,6 +61,10 @@ class Deletion:
         while await self._commit.perform(_sweep) is Swept.MORE:
             pass
 
+    def look(self) -> None:
+        """There may be files to be removed; for any thread."""
+        self._commit.loop.call_soon_threadsafe(self._wake.set)
+
     async def __aenter__(self) -> Self:
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="tomowire-removal")
         return self
@@ -71,9 +75,10 @@ class Deletion:
             await asyncio.wait([self._sweeping])
 
     async def _delete(self, doomed: Doomed, by: str) -> tuple[Deleted, ...]:
-        deleted = tuple(await self._commit.perform(lambda writer: self._delete_now(writer, doomed, by)))
-        self._wake.set()
-        return deleted
+        try:
+            return tuple(await self._commit.perform(lambda writer: self._delete_now(writer, doomed, by)))
+        finally:  # after a failure too: it may have been committed
+            self._wake.set()
 
     def _delete_now(self, writer: BatchWriter, doomed: Doomed, by: str) -> list[Deleted]:
         """In the thread that stores. Listeners are told from here: whoever asked may have been cancelled by now."""

@@ -6,6 +6,7 @@ The new index is built beside the old one and takes its place in one step: kille
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -81,7 +82,10 @@ def reindex(
 
 
 def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
-    """What was being stored when the archive was killed must not be indexed. Only the old index knows what that is."""
+    """What was deleted, or being stored when the archive was killed, must not be indexed. Only the old index knows what that is.
+
+    Raises `IndexUnavailable` if it could say so another time.
+    """
     try:
         if backend.is_empty():
             return
@@ -91,7 +95,14 @@ def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
     except FilesHeld:
         raise
     except (IndexUnavailable, UsageError) as error:  # that is why it is to be rebuilt
+        if isinstance(error, IndexUnavailable) and not error.is_damage and not _is_of_the_disk(error):
+            raise
         logger.info("the old index cannot be asked what was unfinished: %s", error)
+
+
+def _is_of_the_disk(error: IndexUnavailable) -> bool:
+    """Whether SQLite could not read its file (SQLITE_IOERR, with more in the higher bits)."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 class _Builder:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Final
@@ -89,6 +89,8 @@ class Removing:
         self._hold = Hold(directory.hold_path)
         self._after = 0
         """Files with keys up to this could not be removed when their turn was."""
+        self.on_deferred: Callable[[], object] = lambda: None
+        """Called when there is something to be removed that nobody has asked to delete."""
 
     def delete(self, doomed: Doomed) -> list[Deleted]:
         """Take objects out of the archive; what is left of their files goes with `sweep`. See `IndexWriter.delete`."""
@@ -102,6 +104,7 @@ class Removing:
                     self._folders.remove(name.path)
                 return
         self._index.defer(names)
+        self.on_deferred()
 
     def sweep(self) -> Swept:
         """Remove a slice of what is to be removed. Raises `IndexUnavailable`, `OSError`."""

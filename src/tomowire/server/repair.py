@@ -15,7 +15,7 @@ A damaged database is not mended here (`db reindex`), and the audit trail neithe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
@@ -60,7 +60,7 @@ def repair(
     content: bool = True,
     threads: int = _THREADS,
     progress: Progress | None = None,
-) -> Iterator[Mended]:
+) -> Generator[Mended, None, None]:
     """Mend the archive in `root`, which nobody uses; gives what was wrong, each when it is mended. May be killed and begun again.
 
     `content=False` looks at names and sizes only. Memory does not grow with the number of objects.
@@ -107,11 +107,14 @@ def repair(
 def _settle(directory: DataDirectory, writer: IndexWriter, *, has_lost_rows: bool) -> None:
     """Finish what a killed process has begun. Raises `OSError`, `IndexUnavailable`, `FilesHeld`.
 
-    The journal says which files go if the index does not know them. An index that has lost rows is not asked.
+    The journal says which files go if the index does not know them. An index that has lost rows is not asked, and one that is
+    about to give up rows is not asked again by the next start: their files may come back.
     """
     if has_lost_rows:
         directory.journal_path.unlink(missing_ok=True)
     recover(directory, writer)
+    directory.journal_path.unlink(missing_ok=True)
+    sync_directory(directory.journal_path.parent)
     finish_removals(directory, writer)
 
 

@@ -24,7 +24,8 @@ class Doomed:
 
     `study` narrows a series down to one study: senders that use one Series Instance UID in two studies exist. `unless_newer` leaves
     all as it is if an object came after that time (microseconds since 1970): whoever decided did not know of it. `lost` is for an
-    object that is not there any more: protection cannot keep it.
+    object that is not there any more: protection cannot keep it, and no file is to be removed. (One that comes back, with a disk
+    that was not mounted, is all that is left of the object.)
     """
 
     level: Level
@@ -143,7 +144,7 @@ def delete(execute: Execute, doomed: Doomed) -> list[Deleted]:
         if execute(_PROTECTED, {"study": row[1]}):
             raise StudyProtected(f"the study {row[1]} is protected: end its protection first")
     classes = execute(_CLASSES.format(below=_BELOW[doomed.level]), names) if found else ()
-    if found:
+    if found and not doomed.lost:
         execute(_REMEMBER.format(below=_BELOW[doomed.level]), names)
     return [_delete_from_study(execute, doomed, row, classes) for row in found]
 
