@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from support.objects import ROOT
 from support.web import PASSWORD, Web, web
 from tomowire import Peer, Storage, Verification, associate, listen, verification
 from tomowire.errors import AssociationAborted, AssociationRejected
+from tomowire.server.access import CallerRule
 from tomowire.server.nodes import Node
 from tomowire.server.users import Role
 
@@ -88,6 +90,35 @@ async def test_nodes_are_added_changed_and_removed_while_associations_go_on(tmp_
         ):
             await result(running, "PUT", url, 422, json=wrong)
         await result(running, "PUT", f"/api/nodes/{'X' * 17}", 422, json={"host": "x", "port": 1})
+
+
+async def test_a_node_undoes_nothing_that_is_changed_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        archive = running.archive
+        begun, asked, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        reconfigure = archive.reconfigure
+
+        async def wait() -> None:
+            begun.set()
+            await goes_on.wait()
+
+        async def told(*given: Any, **options: Any) -> Any:
+            asked.set()
+            return await reconfigure(*given, **options)
+
+        archive.on_reload.append(wait)
+        first = asyncio.create_task(reconfigure(replace(archive.settings, callers=(CallerRule("CT1"),))))
+        await begun.wait()
+        monkeypatch.setattr(archive, "reconfigure", told)
+        url = "/api/nodes/CT2"
+        second = asyncio.create_task(result(running, "PUT", url, json={"host": "127.0.0.1", "port": 104}))
+        await asked.wait()
+        goes_on.set()
+        await asyncio.gather(first, second)
+        assert archive.settings.callers == (CallerRule("CT1"),)
+        assert set(archive.nodes) == {"CT2"}
 
 
 async def test_an_echo_from_here(tmp_path: Path) -> None:

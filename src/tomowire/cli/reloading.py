@@ -85,9 +85,10 @@ class Reload:
         self._source = source
 
     async def __call__(self) -> Reconfigured:
-        archive, source = self._archive, self._source
-        settings = archive.settings if source is None else (await asyncio.to_thread(source.load_for_serving)).settings
-        return await archive.reconfigure(settings)
+        if self._source is None:
+            return await self._archive.reconfigure(lambda settings: settings)
+        loaded = await asyncio.to_thread(self._source.load_for_serving)
+        return await self._archive.reconfigure(loaded.settings)
 
     def tell(self, report: Reconfigured) -> None:
         """Say on stderr what has been read again."""
