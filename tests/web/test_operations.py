@@ -19,8 +19,11 @@ from support.web import PASSWORD, Web, web
 from tomowire import Peer, Storage, Verification, associate, listen, verification
 from tomowire.errors import AssociationAborted, AssociationRejected
 from tomowire.server.access import CallerRule
+from tomowire.server.audit.trail import Filter
 from tomowire.server.nodes import Node
+from tomowire.server.settings import HttpSettings
 from tomowire.server.users import Role
+from tomowire.web.server import HttpServer
 
 
 async def result(running: Web, method: str, path: str, expected: int = 200, **options: Any) -> Any:
@@ -281,6 +284,7 @@ async def test_the_audit_trail_is_looked_through_exported_and_verified(tmp_path:
         await running.archive.audit.flush(10)
         found = await result(running, "GET", "/api/audit", params={"event": "configuration-changed"})
         assert [each["actor"] for each in found["entries"]] == ["anybody"]
+        assert "User Security Attributes Changed" in found["entries"][0]["message"]
         assert "<AuditMessage" in found["entries"][0]["message"]
         numbers: list[int] = []
         parameters: dict[str, Any] = {"limit": 2, "newest_first": False}
@@ -325,6 +329,24 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         problem = await result(running, "PUT", "/api/configuration", 422, json={"configuration": wrong})
         assert problem["errors"][0]["name"] == "dicom.prot"
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1", "all is as it was"
+
+
+async def test_the_file_is_read_again_and_the_audit_trail_says_who_wanted_it(tmp_path: Path) -> None:
+    from tomowire.cli.configured import Source
+    from tomowire.cli.reloading import Reload
+
+    file = tmp_path / "tomowire.toml"
+    file.write_text(f'storage.data_dir = "{tmp_path / "data"}"\nnodes.CT1 = {{ host = "127.0.0.1", port = 104 }}\n')
+    async with web(tmp_path / "data", filled=False) as running:
+        archive = running.archive
+        reload = Reload(archive, Source(file, {}))
+        async with HttpServer(archive, HttpSettings(port=0), reload=reload) as http:
+            answer = await running.administrator.post(f"{http.url}/api/configuration/reload")
+        assert (answer.status_code, answer.json()["changed"]) == (200, ["nodes"])
+        assert set(archive.nodes) == {"CT1"}
+        await archive.audit.flush(10)
+        [entry] = await archive.audit.list(Filter(event="configuration-changed"))
+        assert (entry.actor, entry.source) == ("administrator", "127.0.0.1")
 
 
 async def test_secrets_of_the_configuration_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

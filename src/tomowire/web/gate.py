@@ -43,8 +43,8 @@ class Process:
     shut_down: Callable[[], object] | None = None
     """Begins the end of the archive, and returns at once."""
 
-    reload: Callable[[], Awaitable[Reconfigured]] | None = None
-    """Reads the configuration again and applies it. Raises `ConfigurationInvalid`, `UsageError`."""
+    reload: Callable[[Party], Awaitable[Reconfigured]] | None = None
+    """Reads the configuration again and applies it, for who asks for it. Raises `ConfigurationInvalid`, `UsageError`."""
 
 
 class Gate:
