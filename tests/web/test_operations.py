@@ -331,6 +331,17 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1", "all is as it was"
 
 
+async def test_a_user_named_like_a_part_of_the_archive_deletes_in_its_own_name(tmp_path: Path) -> None:
+    async with web(tmp_path) as running:
+        await running.archive.users.add("quota", Role.OPERATOR, PASSWORD)
+        running.nobody.auth = ("quota", PASSWORD)
+        [study, *_] = (await result(running, "GET", "/api/studies"))["studies"]
+        await result(running, "DELETE", f"/api/studies/{study['study_instance_uid']}")
+        await running.archive.audit.flush(10)
+        [entry] = await running.archive.audit.list(Filter(event="study-deleted"))
+        assert entry.actor == "quota"
+
+
 async def test_the_file_is_read_again_and_the_audit_trail_says_who_wanted_it(tmp_path: Path) -> None:
     from tomowire.cli.configured import Source
     from tomowire.cli.reloading import Reload
