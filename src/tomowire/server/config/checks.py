@@ -121,7 +121,8 @@ def _certificates(configuration: Configuration) -> Iterator[Found]:
     settings = settings_of(configuration)
     if settings.tls is not None and (text := _failure(try_server, settings.tls)):
         yield Found(("dicom", "tls"), f"cannot be used: {text}")
-    if settings.node_tls is not None and (text := _failure(try_client, settings.node_tls)):
+    calls_with_tls = any(node.tls for node in settings.nodes)
+    if settings.node_tls is not None and calls_with_tls and (text := _failure(try_client, settings.node_tls)):
         yield Found(("nodes_tls",), f"cannot be used: {text}")
     audit, http = settings.audit, configuration.http
     if audit.syslog_host is not None and audit.syslog_tls:
