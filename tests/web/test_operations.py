@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -358,6 +360,13 @@ async def test_the_file_is_read_again_and_the_audit_trail_says_who_wanted_it(tmp
         await archive.audit.flush(10)
         [entry] = await archive.audit.list(Filter(event="configuration-changed"))
         assert (entry.actor, entry.source) == ("administrator", "127.0.0.1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+async def test_a_folder_whose_name_is_no_text_is_shown_all_the_same(tmp_path: Path) -> None:
+    async with web(tmp_path / os.fsdecode(b"\xff"), users=False, filled=False) as running:
+        shown = (await result(running, "GET", "/api/configuration"))["configuration"]
+        assert shown["storage"]["data_dir"] == str(tmp_path / "\ufffd")
 
 
 async def test_secrets_of_the_configuration_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

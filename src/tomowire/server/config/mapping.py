@@ -94,7 +94,10 @@ def _said(tree: Any) -> Any:
         return {name: _said(each) for name, each in tree.items() if each is not None and each != {}}
     if isinstance(tree, list | tuple):
         return [_said(each) for each in tree]
-    return os.fspath(tree) if isinstance(tree, os.PathLike) else tree
+    if not isinstance(tree, os.PathLike):
+        return tree
+    # A file system takes bytes that are no text (of an option), and what is shown is text.
+    return os.fsencode(tree).decode("utf-8", "replace")
 
 
 def nodes_of(configuration: models.Configuration) -> Mapping[str, Node]:
