@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,6 +65,21 @@ async def test_work_that_raises_is_undone(records: Records) -> None:
     with pytest.raises(LookupError):
         await records.write(work)
     assert await count(records) == 0
+
+
+async def test_as_many_threads_as_there_are_may_ask(records: Records) -> None:
+    """Metrics and the audit trail are read in threads of their own: nobody is to lose a connection to them."""
+    threads = 8
+    met = threading.Barrier(threads)
+    asked = select(func.count()).select_from(protected_studies)
+
+    def work(connection):
+        connection.execute(asked)
+        met.wait(20)
+        return connection.execute(asked).scalar_one()
+
+    with ThreadPoolExecutor(threads) as executor:
+        assert list(executor.map(records.read_now, [work] * threads)) == [0] * threads
 
 
 async def test_work_goes_on_when_its_task_is_cancelled(records: Records) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -389,6 +389,7 @@ async def test_what_cannot_be_said_of_a_token(users: Users, clock: Clock) -> Non
     for options, words in (
         ({"expires_at": datetime.fromtimestamp(clock.now, UTC)}, "cannot have expired"),
         ({"expires_at": datetime(2099, 1, 1)}, "has no time zone"),  # noqa: DTZ001
+        ({"expires_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "in the year 10000"),
         ({"description": "x" * 201}, "up to 200 characters"),
         ({"description": "two\nlines"}, "no control characters"),
         ({"description": "\ud800"}, "no control characters"),

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from support.web import PASSWORD, web
+from tomowire.server.audit.trail import Filter
 from tomowire.server.users import Role
 
 
@@ -74,6 +75,15 @@ async def test_too_many_that_fail(tmp_path: Path) -> None:
         assert answer.status_code == 429, "who tries passwords does not hear that one was right"
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
         assert (await running.administrator.get("/api/me")).status_code == 200, "a token is not guessed"
+
+
+async def test_who_is_closed_out_does_not_fill_the_audit_trail(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False, failed_logins=2) as running:
+        for number in range(8):
+            await running.nobody.get("/api/me", headers=basic(f"user{number}", "wrong"))
+        await running.archive.audit.flush(10)
+        tried = await running.archive.audit.list(Filter(event="login"))
+        assert [(each.actor, each.outcome) for each in tried] == [("user0", 4), ("user1", 4), ("user2", 8)]
 
 
 async def test_without_users_on_this_machine_nobody_has_to(tmp_path: Path) -> None:

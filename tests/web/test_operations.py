@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,12 @@ from support.objects import ROOT
 from support.web import PASSWORD, Web, web
 from tomowire import Peer, Storage, Verification, associate, listen, verification
 from tomowire.errors import AssociationAborted, AssociationRejected
+from tomowire.server.access import CallerRule
+from tomowire.server.audit.trail import Filter
 from tomowire.server.nodes import Node
+from tomowire.server.settings import HttpSettings
 from tomowire.server.users import Role
+from tomowire.web.server import HttpServer
 
 
 async def result(running: Web, method: str, path: str, expected: int = 200, **options: Any) -> Any:
@@ -88,6 +95,35 @@ async def test_nodes_are_added_changed_and_removed_while_associations_go_on(tmp_
         ):
             await result(running, "PUT", url, 422, json=wrong)
         await result(running, "PUT", f"/api/nodes/{'X' * 17}", 422, json={"host": "x", "port": 1})
+
+
+async def test_a_node_undoes_nothing_that_is_changed_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        archive = running.archive
+        begun, asked, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        reconfigure = archive.reconfigure
+
+        async def wait() -> None:
+            begun.set()
+            await goes_on.wait()
+
+        async def told(*given: Any, **options: Any) -> Any:
+            asked.set()
+            return await reconfigure(*given, **options)
+
+        archive.on_reload.append(wait)
+        first = asyncio.create_task(reconfigure(replace(archive.settings, callers=(CallerRule("CT1"),))))
+        await begun.wait()
+        monkeypatch.setattr(archive, "reconfigure", told)
+        url = "/api/nodes/CT2"
+        second = asyncio.create_task(result(running, "PUT", url, json={"host": "127.0.0.1", "port": 104}))
+        await asked.wait()
+        goes_on.set()
+        await asyncio.gather(first, second)
+        assert archive.settings.callers == (CallerRule("CT1"),)
+        assert set(archive.nodes) == {"CT2"}
 
 
 async def test_an_echo_from_here(tmp_path: Path) -> None:
@@ -250,6 +286,7 @@ async def test_the_audit_trail_is_looked_through_exported_and_verified(tmp_path:
         await running.archive.audit.flush(10)
         found = await result(running, "GET", "/api/audit", params={"event": "configuration-changed"})
         assert [each["actor"] for each in found["entries"]] == ["anybody"]
+        assert "User Security Attributes Changed" in found["entries"][0]["message"]
         assert "<AuditMessage" in found["entries"][0]["message"]
         numbers: list[int] = []
         parameters: dict[str, Any] = {"limit": 2, "newest_first": False}
@@ -294,6 +331,42 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         problem = await result(running, "PUT", "/api/configuration", 422, json={"configuration": wrong})
         assert problem["errors"][0]["name"] == "dicom.prot"
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1", "all is as it was"
+
+
+async def test_a_user_named_like_a_part_of_the_archive_deletes_in_its_own_name(tmp_path: Path) -> None:
+    async with web(tmp_path) as running:
+        await running.archive.users.add("quota", Role.OPERATOR, PASSWORD)
+        running.nobody.auth = ("quota", PASSWORD)
+        [study, *_] = (await result(running, "GET", "/api/studies"))["studies"]
+        await result(running, "DELETE", f"/api/studies/{study['study_instance_uid']}")
+        await running.archive.audit.flush(10)
+        [entry] = await running.archive.audit.list(Filter(event="study-deleted"))
+        assert entry.actor == "quota"
+
+
+async def test_the_file_is_read_again_and_the_audit_trail_says_who_wanted_it(tmp_path: Path) -> None:
+    from tomowire.cli.configured import Source
+    from tomowire.cli.reloading import Reload
+
+    file = tmp_path / "tomowire.toml"
+    file.write_text(f'storage.data_dir = "{tmp_path / "data"}"\nnodes.CT1 = {{ host = "127.0.0.1", port = 104 }}\n')
+    async with web(tmp_path / "data", filled=False) as running:
+        archive = running.archive
+        reload = Reload(archive, Source(file, {}))
+        async with HttpServer(archive, HttpSettings(port=0), reload=reload) as http:
+            answer = await running.administrator.post(f"{http.url}/api/configuration/reload")
+        assert (answer.status_code, answer.json()["changed"]) == (200, ["nodes"])
+        assert set(archive.nodes) == {"CT1"}
+        await archive.audit.flush(10)
+        [entry] = await archive.audit.list(Filter(event="configuration-changed"))
+        assert (entry.actor, entry.source) == ("administrator", "127.0.0.1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+async def test_a_folder_whose_name_is_no_text_is_shown_all_the_same(tmp_path: Path) -> None:
+    async with web(tmp_path / os.fsdecode(b"\xff"), users=False, filled=False) as running:
+        shown = (await result(running, "GET", "/api/configuration"))["configuration"]
+        assert shown["storage"]["data_dir"] == str(tmp_path / "\ufffd")
 
 
 async def test_secrets_of_the_configuration_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

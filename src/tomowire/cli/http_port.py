@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tomowire.server.app import Archive, Reconfigured
+    from tomowire.server.audit.events import Party
     from tomowire.server.settings import HttpSettings
 
 
@@ -31,7 +32,7 @@ class HttpPort:
         *,
         is_wanted: bool,
         stop: Callable[[], object],
-        reload: Callable[[], Awaitable[Reconfigured]] | None,
+        reload: Callable[[Party], Awaitable[Reconfigured]] | None,
     ) -> None:
         self._archive = archive
         self._settings = settings

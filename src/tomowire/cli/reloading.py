@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tomowire.cli.configured import Source
     from tomowire.server.app import Archive, Reconfigured
+    from tomowire.server.audit.events import Party
 
 logger: Final = logging.getLogger("tomowire.serve")
 
@@ -75,7 +76,7 @@ class Reloads:
 
 class Reload:
     """`await reload()` has `archive` reconfigured as `source` says now; without one it is the same again, with what the
-    certificates hold now.
+    certificates hold now. `by` whom, for the audit; None is a signal.
 
     Raises `ConfigurationInvalid` and `UsageError`: then all is as it was.
     """
@@ -84,10 +85,11 @@ class Reload:
         self._archive = archive
         self._source = source
 
-    async def __call__(self) -> Reconfigured:
-        archive, source = self._archive, self._source
-        settings = archive.settings if source is None else (await asyncio.to_thread(source.load_for_serving)).settings
-        return await archive.reconfigure(settings)
+    async def __call__(self, by: Party | None = None) -> Reconfigured:
+        if self._source is None:
+            return await self._archive.reconfigure(lambda settings: settings, by=by)
+        loaded = await asyncio.to_thread(self._source.load_for_serving)
+        return await self._archive.reconfigure(loaded.settings, by=by)
 
     def tell(self, report: Reconfigured) -> None:
         """Say on stderr what has been read again."""

@@ -177,14 +177,17 @@ class Archive:
         assert self._storage is not None
         return self._storage
 
-    async def reconfigure(self, settings: Settings, *, by: Party | None = None) -> Reconfigured:
+    async def reconfigure(
+        self, settings: Settings | Callable[[Settings], Settings], *, by: Party | None = None
+    ) -> Reconfigured:
         """Take of `settings` what can be taken while associations go on, and say what needs a restart; `by` whom, for the audit.
 
+        A function makes them of those in force, when it is its turn: nothing is undone that somebody else has changed meanwhile.
         Nodes and callers are those of `settings` from now on, and certificates are read again, for whoever connects. Raises
         `UsageError` when something cannot be used: then all is as it was.
         """
         async with self._reconfiguring:
-            return await reconfigure(self, settings, by)
+            return await reconfigure(self, settings(self.settings) if callable(settings) else settings, by)
 
     def put_in_force(self, settings: Settings) -> None:
         """Go by these settings from now on; what they say has been applied to the parts (`reconfiguring`)."""

@@ -33,7 +33,7 @@ _LOOK_AGAIN: Final = 5.0
 class Deletion:
     """`async with Deletion(commit) as deletion`; what an earlier process has left to be removed is removed too.
 
-    `by` is on whose behalf: a user, an AE title, "quota". Each method gives what went from each study; nothing if there was
+    `by` is on whose behalf: a user, or the quota (`quotas.BY`). Each method gives what went from each study; nothing if there was
     nothing. All raise `StudyProtected`, and `IndexUnavailable` when the index cannot be used now: then nothing was deleted, unless
     `in_doubt` is set. What has begun is finished even when the call is cancelled.
     """

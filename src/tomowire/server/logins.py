@@ -50,7 +50,7 @@ class FailedLogins:
     def seconds_to_wait(self, address: str, user: str | None = None) -> float:
         """How long until this address may try again, as this user; 0 if it may."""
         now = self._clock()
-        network = _network(address)
+        network = network_of(address)
         waits = [self._addresses.seconds_to_wait(network, now)]
         if user is not None and (user, network) not in self._at_home:
             waits.append(self._users.seconds_to_wait(user, now))
@@ -59,19 +59,19 @@ class FailedLogins:
     def failed(self, address: str, user: str | None = None) -> None:
         """A login has failed."""
         now = self._clock()
-        self._addresses.add(_network(address), now)
+        self._addresses.add(network_of(address), now)
         if user is not None:
             self._users.add(user, now)
 
     def not_failed(self, address: str, user: str | None = None) -> None:
         """Take back what `failed` was told last: nobody could say whether the login is right."""
-        self._addresses.take_back(_network(address))
+        self._addresses.take_back(network_of(address))
         if user is not None:
             self._users.take_back(user)
 
     def succeeded(self, address: str, user: str | None = None) -> None:
         """A login was right: what went before it is forgotten."""
-        network = _network(address)
+        network = network_of(address)
         self._addresses.forget(network)
         if user is not None:
             self._users.forget(user)
@@ -172,7 +172,8 @@ class Logins:
             raise TooManyLogins("too many logins have failed", seconds=seconds)
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """Whose failures are counted together: an IPv4 address, or the network of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

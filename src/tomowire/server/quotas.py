@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-BY: Final = "quota"
-"""On whose behalf studies are deleted."""
+BY: Final = "the quota"
+"""On whose behalf studies are deleted; no user has a name with a blank."""
 
 _FIRST_LOOK: Final = 2.0
 """Seconds: an archive that starts has other things to do than to import what this takes."""

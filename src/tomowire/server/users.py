@@ -122,18 +122,22 @@ class Users:
         await self._records.write(lambda connection: _rows().remove(connection, name))
 
     async def make_token(self, name: str, *, description: str = "", expires_at: datetime | None = None) -> NewToken:
-        """A token for a user. Raises `UnknownUser`, and `UsageError` for a time that is over already or has no time zone."""
+        """A token for a user. Raises `UnknownUser`, and `UsageError` for a time that is over already, has no time zone, or has left
+        the calendar."""
         _check_description(description)
         now = self._now()
         until = _microseconds(expires_at) if expires_at is not None else None
         if until is not None and until <= now:
             raise UsageError("a token cannot have expired before it is made")
+        try:
+            expires = _time(until) if until is not None else None
+        except OverflowError:
+            raise UsageError(f"the time {expires_at} is in the year 10000 in UTC") from None
         secret = self.new_secret()
         token_id, digest = _id_of(secret), _digest(secret)
         await self._records.write(
             lambda connection: _rows().add_token(connection, token_id, digest, name, description, now, until)
         )
-        expires = _time(until) if until is not None else None
         return NewToken(Token(token_id, name, description, _time(now), expires), secret)
 
     async def tokens(self, name: str | None = None) -> Sequence[Token]:

@@ -12,12 +12,12 @@ from tomowire.server.access_settings import is_loopback
 from tomowire.server.audit.events import Login as LoginEvent
 from tomowire.server.audit.events import Outcome, Party
 from tomowire.server.hosts_allowed import host_allowed, origin_allowed
-from tomowire.server.logins import FailedLogins, Logins
+from tomowire.server.logins import FailedLogins, Logins, network_of
 from tomowire.server.users import Principal, Role
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Hashable
 
     from tomowire.server.app import Archive
     from tomowire.server.audit.events import AuditEvent
@@ -29,6 +29,7 @@ ANYBODY: Final = Principal("anybody", Role.ADMINISTRATOR)
 
 _ONCE_IN: Final = 600.0
 _FAILURES_ONCE_IN: Final = 1.0
+_LOCKED_OUT_ONCE_IN: Final = 10.0
 """Seconds in which the audit trail gets the same event once: many programs log in with each request."""
 
 _LONGEST_NAME: Final = 64
@@ -43,8 +44,8 @@ class Process:
     shut_down: Callable[[], object] | None = None
     """Begins the end of the archive, and returns at once."""
 
-    reload: Callable[[], Awaitable[Reconfigured]] | None = None
-    """Reads the configuration again and applies it. Raises `ConfigurationInvalid`, `UsageError`."""
+    reload: Callable[[Party], Awaitable[Reconfigured]] | None = None
+    """Reads the configuration again and applies it, for who asks for it. Raises `ConfigurationInvalid`, `UsageError`."""
 
 
 class Gate:
@@ -61,7 +62,7 @@ class Gate:
         self._logins = Logins(archive.users, FailedLogins(settings.failed_logins, settings.failed_login_window))
         self._is_loopback = is_loopback(settings.bind)
         self._has_users = False
-        self._told: OrderedDict[AuditEvent, float] = OrderedDict()
+        self._told: OrderedDict[Hashable, float] = OrderedDict()
 
     @property
     def seconds(self) -> float:
@@ -95,21 +96,27 @@ class Gate:
             else:
                 principal = await self._logins.by_token(secret, address)
         except LoginFailed as error:
-            outcome = Outcome.SERIOUS_FAILURE if isinstance(error, TooManyLogins) else Outcome.MINOR_FAILURE
             shown = "".join(each if each.isprintable() else "?" for each in name[:_LONGEST_NAME])
             user = Party(shown or "a token", address)
-            self.tell(LoginEvent(user=user, outcome=outcome, reason=str(error)), once_in=_FAILURES_ONCE_IN)
+            if isinstance(error, TooManyLogins):
+                # Whatever the name: there are as many as somebody thinks of, and nothing bounds how often they are tried.
+                event = LoginEvent(user=user, outcome=Outcome.SERIOUS_FAILURE, reason=str(error))
+                self.tell(event, once_in=_LOCKED_OUT_ONCE_IN, key=network_of(address))
+            else:
+                event = LoginEvent(user=user, outcome=Outcome.MINOR_FAILURE, reason=str(error))
+                self.tell(event, once_in=_FAILURES_ONCE_IN)
             raise
         self.tell(LoginEvent(user=Party(principal.name, address)), once_in=_ONCE_IN)
         return principal
 
-    def tell(self, event: AuditEvent, *, once_in: float = _ONCE_IN) -> None:
-        """Have an event in the audit trail; the same one once in so many seconds: nobody is to fill it by asking often."""
-        now = time.monotonic()
-        if now - self._told.get(event, float("-inf")) < once_in:
+    def tell(self, event: AuditEvent, *, once_in: float = _ONCE_IN, key: Hashable = None) -> None:
+        """Have an event in the audit trail; the same one, or one of the same `key`, once in so many seconds: nobody is to fill it
+        by asking often."""
+        now, key = time.monotonic(), event if key is None else key
+        if now - self._told.get(key, float("-inf")) < once_in:
             return
-        self._told[event] = now
-        self._told.move_to_end(event)
+        self._told[key] = now
+        self._told.move_to_end(key)
         if len(self._told) > _MOST_REMEMBERED:
             self._told.popitem(last=False)
         self._archive.audit.record(event)

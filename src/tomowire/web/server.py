@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tomowire.aio.connection import Connection
     from tomowire.aio.tls_acceptor import TlsAcceptor
     from tomowire.server.app import Archive
+    from tomowire.server.audit.events import Party
     from tomowire.server.changes import Reconfigured
     from tomowire.server.settings import HttpSettings
     from tomowire.web.app import WebApp
@@ -48,7 +49,7 @@ class HttpServer:
         *,
         grace: float = _DEFAULT_GRACE,
         shut_down: Callable[[], object] | None = None,
-        reload: Callable[[], Awaitable[Reconfigured]] | None = None,
+        reload: Callable[[Party], Awaitable[Reconfigured]] | None = None,
     ) -> None:
         self._archive = archive
         self._shut_down = shut_down

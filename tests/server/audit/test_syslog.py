@@ -302,6 +302,26 @@ async def test_what_is_in_the_trail_is_sent_and_settings_can_change(tmp_path: Pa
         assert [each["xml"].decode() for each in sent if each is not None] == [entry.message for entry in entries]
 
 
+async def test_what_is_recorded_while_a_server_is_left_goes_to_the_next(tmp_path: Path, authority: Authority) -> None:
+    backend = backend_for(None, tmp_path, fsync=False)
+    backend.open_writer().close()
+    async with over_udp() as (server, port), Records(backend.engine) as records:
+        with socket.create_server((LOOPBACK, 0)) as silent:
+            first = settings(silent.getsockname()[1], syslog_tls=True, syslog_authorities=authority.file)
+            options: dict[str, Any] = {"first_write": 0, "interval": 0}
+            async with Audit(records, tmp_path, Teller("TOMOWIRE@archive"), settings=first, **options) as audit:
+                audit.record(Login(user=Party("alice", "192.0.2.1")))
+                assert await audit.flush(20)
+                leaving = asyncio.create_task(audit.apply(settings(port)))  # which waits some time for the silent one
+                await asyncio.sleep(0)
+                audit.record(Login(user=Party("bob", "192.0.2.1")))
+                assert await audit.flush(20)
+                assert not leaving.done()
+                [message] = await server.came(1)
+                assert b"bob" in message
+                await leaving
+
+
 async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not happened():  # noqa: ASYNC110 - what the log says sets no event

@@ -105,6 +105,10 @@ NODE = '[nodes.V]\nhost = "h"\nport = 1\n'
             ],
         ),
         ("[jobs]\nlongest_wait = 1\n", ["2: jobs.longest_wait is shorter than jobs.first_wait (2 s)"]),
+        (
+            '[audit]\nsyslog_host = "s"\nsyslog_tls = true\nsyslog_authorities = "key.pem"\n',
+            ["1: audit cannot be used: the authorities in {folder}/key.pem cannot be used: "],
+        ),
         ('[storage]\ndata_dir = "ca.pem/data"\n', ["2: storage.data_dir cannot be used: {folder}/ca.pem is no folder"]),
     ],
 )

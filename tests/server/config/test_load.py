@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tomowire.aio.tls import TlsClient
 from tomowire.errors import ConfigurationInvalid
 from tomowire.server import settings
 from tomowire.server.caller_rules import CallerRule
@@ -425,6 +426,14 @@ def test_json_of_another_shape(file: Path) -> None:
         "1: nodes must be a section with keys of its own, and not a list",
         "1: callers must be a list, written [[callers]], and not a section",
     ]
+
+
+def test_nodes_that_come_later_are_called_as_it_is_said(file: Path) -> None:
+    """Over HTTP a node with TLS can be added where there was none."""
+    file.write_text('[nodes_tls]\nauthorities = "ca.pem"\n')
+    assert load_settings(file).node_tls == TlsClient(file.parent / "ca.pem")
+    file.write_text('[dicom.tls]\ncertificate = "cert.pem"\nauthorities = "ca.pem"\n')
+    assert load_settings(file).node_tls == TlsClient(file.parent / "ca.pem", file.parent / "cert.pem")
 
 
 def test_a_secret_is_not_quoted(file: Path) -> None:

@@ -171,8 +171,9 @@ class Audit:
         """Have other settings in force from now on. What waits for a syslog server that is not used any more is lost."""
         if settings != self._settings:
             self._settings = settings
-            await self._connecting.aclose()
-            await self._connect()
+            before, self._connecting = self._connecting, AsyncExitStack()
+            await self._connect()  # first: what is recorded while the one of before is left goes to the new one
+            await before.aclose()
 
     async def _connect(self) -> None:
         """Begin to send to the syslog server, if there is one; whether it is there is seen later."""

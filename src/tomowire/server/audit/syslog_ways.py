@@ -19,6 +19,11 @@ _TIMEOUT: Final = 20.0
 """Seconds for a connection, and in which something must move on it."""
 
 
+def tls_of(settings: AuditSettings) -> TlsClient:
+    """How a server is called over TLS."""
+    return TlsClient(settings.syslog_authorities, settings.syslog_certificate, settings.syslog_key)
+
+
 class UdpWay:
     """Datagrams to one address. That nobody takes them is told by the one before, if at all."""
 
@@ -86,12 +91,7 @@ class TlsWay:
     def to(cls, settings: AuditSettings) -> Self:
         """The server that the settings name."""
         assert settings.syslog_host is not None
-        tls = TlsClient(
-            authorities=settings.syslog_authorities,
-            certificate=settings.syslog_certificate,
-            key=settings.syslog_key,
-        )
-        return cls(settings.syslog_host, settings.syslog_port, tls)
+        return cls(settings.syslog_host, settings.syslog_port, tls_of(settings))
 
     async def connect(self) -> None:
         if self._reader is not None and self._writer is not None:

@@ -121,9 +121,15 @@ def _certificates(configuration: Configuration) -> Iterator[Found]:
     settings = settings_of(configuration)
     if settings.tls is not None and (text := _failure(try_server, settings.tls)):
         yield Found(("dicom", "tls"), f"cannot be used: {text}")
-    if settings.node_tls is not None and (text := _failure(try_client, settings.node_tls)):
+    calls_with_tls = any(node.tls for node in settings.nodes)
+    if settings.node_tls is not None and calls_with_tls and (text := _failure(try_client, settings.node_tls)):
         yield Found(("nodes_tls",), f"cannot be used: {text}")
-    http = configuration.http
+    audit, http = settings.audit, configuration.http
+    if audit.syslog_host is not None and audit.syslog_tls:
+        from tomowire.server.audit.syslog_ways import tls_of
+
+        if text := _failure(try_client, tls_of(audit)):
+            yield Found(("audit",), f"cannot be used: {text}")
     if http.certificate is not None:
         from tomowire.aio.tls import TlsServer
 

@@ -22,6 +22,8 @@ def settings_of(configuration: models.Configuration) -> Settings:
     dicom = configuration.dicom
     tls = _port_with_tls(dicom.tls) if dicom.tls is not None else None
     nodes = tuple(nodes_of(configuration).values())
+    # Without a node that needs it too: there may be one later, over HTTP.
+    wants_tls = configuration.nodes_tls is not None or tls is not None or any(node.tls for node in nodes)
     return Settings(
         data_dir=configuration.storage.data_dir,
         ae_title=dicom.ae_title,
@@ -37,7 +39,7 @@ def settings_of(configuration: models.Configuration) -> Settings:
         memory=dicom.memory,
         shutdown_grace=dicom.shutdown_grace,
         tls=tls,
-        node_tls=way_to_nodes(configuration.nodes_tls, tls) if any(node.tls for node in nodes) else None,
+        node_tls=way_to_nodes(configuration.nodes_tls, tls) if wants_tls else None,
         index_url=configuration.index.url,
         http=HttpSettings(**_values(configuration.http, leave_out=("enabled",)))
         if configuration.http.enabled
@@ -92,7 +94,10 @@ def _said(tree: Any) -> Any:
         return {name: _said(each) for name, each in tree.items() if each is not None and each != {}}
     if isinstance(tree, list | tuple):
         return [_said(each) for each in tree]
-    return os.fspath(tree) if isinstance(tree, os.PathLike) else tree
+    if not isinstance(tree, os.PathLike):
+        return tree
+    # A file system takes bytes that are no text (of an option), and what is shown is text.
+    return os.fsencode(tree).decode("utf-8", "replace")
 
 
 def nodes_of(configuration: models.Configuration) -> Mapping[str, Node]:

@@ -25,10 +25,17 @@ _CONNECTIONS: Final = 4
 
 def sqlite_engine(path: Path, *, fsync: bool = True, busy_timeout: float | None = None) -> Engine:
     """An engine for `Records` on the SQLite index at `path`, whose schema is current."""
-    from sqlalchemy import create_engine, event
+    from sqlalchemy import QueuePool, create_engine, event
 
     timeout = BUSY_TIMEOUT if busy_timeout is None else busy_timeout
-    engine = create_engine("sqlite://", creator=lambda: connect_writer(path, fsync=fsync, busy_timeout=timeout))
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: connect_writer(path, fsync=fsync, busy_timeout=timeout),
+        # This URL alone would be a database in memory, with a connection for each of five threads: a sixth one has one of the
+        # others closed, in the middle of what it is asked.
+        poolclass=QueuePool,
+        pool_size=_CONNECTIONS,
+    )
 
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get(WRITES, False)

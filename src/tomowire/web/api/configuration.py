@@ -101,7 +101,7 @@ async def reload_configuration(here: Here) -> Applied:
     if here.gate.process.reload is None:
         raise Problem(409, "this archive was started without a file for its configuration")
     try:
-        account = await here.gate.process.reload()
+        account = await here.gate.process.reload(here.party)
     except ConfigurationInvalid as error:
         raise _refused(error) from None
     except UsageError as error:

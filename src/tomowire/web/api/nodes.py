@@ -7,7 +7,6 @@ import logging
 import time
 from dataclasses import replace
 from typing import Annotated, Final
-from weakref import WeakKeyDictionary
 
 from fastapi import Path
 from pydantic import Field, StringConstraints
@@ -16,7 +15,6 @@ from tomowire.aio.connect import associate
 from tomowire.aio.tls import TlsClient
 from tomowire.errors import TomowireError, UsageError
 from tomowire.protocol.status import Status
-from tomowire.server.app import Archive
 from tomowire.server.nodes import MOST_ASSOCIATIONS, Node
 from tomowire.server.rights import Right
 from tomowire.server.settings import Settings
@@ -135,19 +133,17 @@ async def _echo(node: Node, settings: Settings) -> Status:
         return await CEchoScu(association).echo()
 
 
-_changing: Final = WeakKeyDictionary[Archive, asyncio.Lock]()
-
-
 async def _change(here: Asked, ae_title: str, node: Node | None) -> None:
-    """One after the other: each begins with what the one before has made."""
     archive = here.archive
-    async with _changing.setdefault(archive, asyncio.Lock()):
+
+    def changed(settings: Settings) -> Settings:
         others = tuple(each for title, each in archive.nodes.items() if title != ae_title)
-        try:
-            nodes = others if node is None else (*others, node)
-            await archive.reconfigure(replace(archive.settings, nodes=nodes), by=here.party)
-        except UsageError as error:
-            raise Problem(409, str(error)) from None
+        return replace(settings, nodes=others if node is None else (*others, node))
+
+    try:
+        await archive.reconfigure(changed, by=here.party)
+    except UsageError as error:
+        raise Problem(409, str(error)) from None
     logger.warning("node %s was %s by %s", ae_title, "removed" if node is None else "set", here.principal.name)
 
 

@@ -177,7 +177,7 @@ async def _changing(here: Asked, what: str) -> AsyncIterator[None]:
     async with _explained():
         yield
     logger.warning("%s, by %s", what, here.principal.name)
-    here.archive.audit.record(ConfigurationChanged(by=here.party, change=Change.SECURITY, what=what))
+    here.archive.audit.record(ConfigurationChanged(by=here.party, change=Change.USER, what=what))
 
 
 def _revealed(password: SecretStr | None) -> str | None:
