@@ -8,8 +8,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.cli.configured import complain_of
-from tomowire.cli.running import complain
+from tomowire.cli.running import complain, printable
 from tomowire.errors import ConfigurationInvalid, TomowireError
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from tomowire.server.app import Archive, Reconfigured
     from tomowire.server.audit.events import Party
 
+# Whoever watches the log, or follows it over the API, hears of what was refused.
 logger: Final = logging.getLogger("tomowire.serve")
 
 _SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -64,10 +64,12 @@ class Reloads:
             try:
                 report = await reload()
             except ConfigurationInvalid as invalid:
-                complain_of(invalid)
-                complain("the configuration of before remains in use")
+                for problem in invalid.problems:
+                    logger.error("%s", printable(str(problem)))
+                logger.error("the configuration of before remains in use")
             except (TomowireError, OSError) as error:
-                complain(f"the configuration and the TLS certificates of before remain in use: {error}")
+                text = printable(str(error))
+                logger.error("the configuration and the TLS certificates of before remain in use: %s", text)
             except Exception:  # a mistake here: the next signal is to be heard all the same
                 logger.exception("the configuration could not be read again")
             else:
