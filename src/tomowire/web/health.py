@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import JSONResponse, Response
 
 from tomowire.errors import IndexUnavailable
+from tomowire.server.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,7 +30,6 @@ PATIENCE: Final = 5.0
 FRESH: Final = 0.5
 """Seconds for which an answer is as good as another."""
 
-_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _NEVER: Final = "2.25.0"
 """A UID that no object has: asking for it is the least that an index can be asked."""
 
@@ -67,7 +67,7 @@ class Health:
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
-        return Response(await asyncio.to_thread(self._archive.metrics.exposition), media_type=_EXPOSITION)
+        return Response(await asyncio.to_thread(self._archive.metrics.exposition), media_type=Metrics.CONTENT_TYPE)
 
     async def _checked(self, check: Callable[[], Awaitable[str]]) -> str:
         try:
