@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tomowire.server.index import administration, schema  # noqa: F401 - they de
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.metadata import metadata
 from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.reindex import reindex
 from tomowire.server.restore import restore
 
 SAMPLES = [Sample(number, series=number % 3, study=number % 4 + 1, size=100 + 400 * number) for number in range(1, 13)]
@@ -260,6 +263,17 @@ async def test_a_changed_manifest_or_index_is_found(root: Path, folder: Path, na
     assert f"{point.name}/{name}" in {problem.path for problem in problems}
 
 
+async def test_a_changed_index_is_told_when_it_is_restored(root: Path, folder: Path, tmp_path: Path) -> None:
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    with closing(sqlite3.connect(point.index)) as connection:
+        connection.execute("UPDATE patients SET patient_id = 'somebody else'")
+        connection.commit()
+    told: list[Problem] = []
+    restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"), report=told.append)
+    assert [each.path for each in told] == [f"{point.name}/index.sqlite"]
+
+
 async def test_old_points_are_given_up_and_what_only_they_had(root: Path, folder: Path) -> None:
     index = backend_for(None, root)
     await fill(root)
@@ -320,6 +334,9 @@ async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, 
     with pytest.raises(IsADirectoryError):
         restore(folder, new_root, backend_for(None, new_root), threads=1)
     assert not (new_root / "index.sqlite").exists()
+    for attempt in (lambda: reindex(new_root), lambda: asyncio.run(opened(new_root, None).__aenter__())):
+        with pytest.raises(UsageError, match="run 'tomowire restore' again"):
+            await asyncio.to_thread(attempt)
     blob.rmdir()
     (tmp_path / "blob").rename(blob)
     with pytest.raises(UsageError, match="finish that one"):

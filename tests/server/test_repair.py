@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -243,6 +244,26 @@ def test_a_file_that_cannot_be_moved_is_told_and_the_rest_goes_on(root: Path, mo
     mended = {each.finding.path: each.is_mended for each in repair(root)}
     assert mended == {path_of(ONE): False, path_of(TWO): True}
     assert held(root, None) == {ONE.uid, THREE.uid}
+
+
+@pytest.mark.parametrize("index_url", [None], ids=["sqlite"])
+def test_a_file_that_is_not_shown_to_us_is_not_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restore by root."""
+    real = Path.open
+
+    def refuse(path: Path, *rest: Any, **more: Any) -> Any:
+        if ONE.uid in path.name or NEW.uid in path.name:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, **more)
+
+    write(root / path_of(NEW), AS_NEW)
+    monkeypatch.setattr(Path, "open", refuse)
+    mended = {each.finding.path: each for each in repair(root)}
+    assert {path: each.is_mended for path, each in mended.items()} == {path_of(ONE): False, path_of(NEW): False}
+    assert all("Permission denied" in each.what for each in mended.values())
+    monkeypatch.undo()
+    assert held(root, None) == {ONE.uid, TWO.uid, THREE.uid}
+    assert files_below(root, "lost+found") == set()
 
 
 @pytest.mark.parametrize("index_url", [None], ids=["sqlite"])

@@ -96,6 +96,8 @@ class ArchiveStorage:
         with _told_of(backend):
             backend.settle(directory)
             has_index = not backend.is_empty()
+        if not has_index:
+            directory.require_restored()
         if not has_index and next(directory.object_files(), None) is not None:
             raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
         with _told_of(backend):

@@ -31,6 +31,8 @@ from tomowire.wire.value import value
 
 OBJECTS: Final = "objects"
 INCOMING: Final = "incoming"
+RESTORING: Final = "restoring"
+"""A file that says which point of a backup is being restored; there until that is done."""
 
 DIRECTORY_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
@@ -186,6 +188,11 @@ class DataDirectory:
     @property
     def hold_path(self) -> Path:
         return self.root / _HOLD
+
+    def require_restored(self) -> None:
+        """Raises `UsageError` if a restore was interrupted: what there is is not the archive, and no index is made of it."""
+        if (self.root / RESTORING).exists():
+            raise UsageError(f"a restore to {self.root} was interrupted: run 'tomowire restore' again")
 
     @property
     def journal_path(self) -> Path:

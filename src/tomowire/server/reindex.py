@@ -84,20 +84,23 @@ def reindex(
 def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
     """What was deleted, or being stored when the archive was killed, must not be indexed. Only the old index knows what that is.
 
-    Raises `IndexUnavailable` if it could say so another time.
+    Raises `IndexUnavailable` if it could say so another time, `UsageError` if it is still to be restored.
     """
     try:
-        if backend.is_empty():
-            return
-        with closing(backend.open_writer()) as index:
-            recover(directory, index)
-            finish_removals(directory, index)
+        is_empty = backend.is_empty()
+        if not is_empty:
+            with closing(backend.open_writer()) as index:
+                recover(directory, index)
+                finish_removals(directory, index)
     except FilesHeld:
         raise
     except (IndexUnavailable, UsageError) as error:  # that is why it is to be rebuilt
         if isinstance(error, IndexUnavailable) and not error.is_damage and not _is_of_the_disk(error):
             raise
         logger.info("the old index cannot be asked what was unfinished: %s", error)
+    else:
+        if is_empty:
+            directory.require_restored()
 
 
 def _is_of_the_disk(error: IndexUnavailable) -> bool:

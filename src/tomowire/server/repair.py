@@ -149,6 +149,8 @@ class _Mender:
 
     def _give_up(self, name: ObjectName, finding: Finding) -> str:
         """Raises `OSError`, `IndexUnavailable`."""
+        if finding.kind is not FindingKind.FILE_MISSING:
+            _require_readable(self._root / finding.path)
         aside = None if finding.kind is FindingKind.FILE_MISSING else self._put_aside(finding.path)
         self._writer.delete(Doomed(Level.IMAGE, name.sop_instance_uid, lost=True))
         lost = f"{name.sop_instance_uid} is lost: not in the index any more"
@@ -160,6 +162,7 @@ class _Mender:
             (self._root / finding.path).unlink(missing_ok=True)
             return "removed"
         if finding.kind is FindingKind.NOT_INDEXED:
+            _require_readable(self._root / finding.path)
             found = examine(self._root, finding.path)
             why = found.explanation if isinstance(found, Finding) else self._index(found)
             if not why:
@@ -203,3 +206,13 @@ class _Mender:
             if os.access(folder, os.W_OK | os.X_OK):
                 return place
         raise PermissionError(13, "cannot write to it", str(self._root / _PLACES[-1]))
+
+
+def _require_readable(path: Path) -> None:
+    """Raises `PermissionError`: a file that is not shown to us is not damaged by that. What the disk does not give back is."""
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        raise
+    except OSError:
+        pass

@@ -13,9 +13,9 @@ from threading import Lock
 from typing import Final
 
 from tomowire.errors import InvalidUid, UsageError
-from tomowire.server.backup import CopyFailed, check_file, copy_checked, keep_anchor
+from tomowire.server.backup import CopyFailed, check_file, copy_checked, file_checksum, keep_anchor
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
-from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, DataDirectory
+from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, RESTORING, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.index.backend import IndexBackend
 from tomowire.server.index.dumping import current_copy
@@ -26,7 +26,6 @@ from tomowire.server.posix import sync_directory
 
 _THREADS: Final = 4
 _EVERY: Final = 100
-_MARKER: Final = "restoring"
 _NO_OBSTACLES: Final = frozenset({"lost+found"})
 
 
@@ -44,7 +43,8 @@ def restore(
     `backend`, which must be empty too. Each object is checked against its checksum while it is copied.
 
     `report` gets the objects that the backup does not have, or not as they were received: the index has them all the same, as it
-    had them then, so that `db check` names them and a sender may send them again.
+    had them then, so that `db check` names them and a sender may send them again. It is told too when the index is not what was
+    written: then it is restored as far as it can be read.
     Raises `UsageError`, `IndexUnavailable`, `OSError`.
     """
     with BackupFolder.open(folder, create=False, shared=True) as source:
@@ -52,8 +52,11 @@ def restore(
         target = Path(root).absolute()
         _require_new(target, found)
         target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        (target / _MARKER).write_text(found.name, encoding="ascii")
+        (target / RESTORING).write_text(found.name, encoding="ascii")
         with DataDirectory.open_empty(target) as directory:
+            name = found.index.name
+            if file_checksum(found.index) != found.checksums.get(name):
+                report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
             if not backend.is_empty():
                 raise UsageError(f"{backend.name} holds an index already: name an empty database")
             dump = target / INCOMING / "index.restoring"
@@ -63,7 +66,7 @@ def restore(
             keep_anchor(found.folder, target)
             backend.load(dump, directory)
             dump.unlink()
-            (target / _MARKER).unlink()
+            (target / RESTORING).unlink()
             sync_directory(target)
         return found
 
@@ -76,8 +79,8 @@ def _require_new(root: Path, point: Point) -> None:
     others = set(os.listdir(root)) - _NO_OBSTACLES
     if not others:
         return
-    if _MARKER in others:
-        begun = (root / _MARKER).read_text("ascii", "replace")
+    if RESTORING in others:
+        begun = (root / RESTORING).read_text("ascii", "replace")
         if begun in (point.name, ""):
             return
         raise UsageError(f"{root} holds what a restore of {begun!r} has begun: finish that one, or name another folder")
