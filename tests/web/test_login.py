@@ -160,6 +160,19 @@ async def test_logins_are_in_the_audit_trail(tmp_path: Path) -> None:
         assert [(each.actor, each.outcome) for each in found] == [("mallory", 4), ("administrator", 0)]
 
 
+@pytest.mark.parametrize(
+    "path", ["/api/studies?PatientName=Smith*", "/api/series?Modality=CT", "/api/instances?limit=1"]
+)
+async def test_who_asks_what_there_is_is_in_the_audit_trail(tmp_path: Path, path: str) -> None:
+    async with web(tmp_path, filled=False) as running:
+        for _ in range(2):
+            assert (await running.clients[Role.READER].get(path)).status_code == 200
+        assert await running.archive.audit.flush(10)
+        (asked,) = await running.archive.audit.list(Filter(event="query"))
+        assert (asked.actor, asked.outcome) == ("reader", 0)
+        assert base64.b64encode(path.encode()).decode() in asked.message
+
+
 async def test_when_the_index_cannot_be_used_nobody_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tomowire.errors import IndexUnavailable
 

@@ -154,12 +154,12 @@ class StudyDeleted(_Event):
 
 @value(kw_only=True)
 class Query(_Event):
-    """`by` has asked for what fits `identifier`, a data set encoded in `transfer_syntax_uid`."""
+    """`by` has asked for what fits `identifier`, a data set encoded in `transfer_syntax_uid`; without one, it was over HTTP."""
 
     by: Party
     sop_class_uid: str
     identifier: bytes
-    transfer_syntax_uid: str
+    transfer_syntax_uid: str = ""
 
 
 @value(kw_only=True)

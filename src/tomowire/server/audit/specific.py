@@ -157,13 +157,14 @@ def _study_deleted(event: events.StudyDeleted, teller: Teller) -> AuditMessage:
 
 def _query(event: events.Query, teller: Teller) -> AuditMessage:
     """A.5.3.10"""
+    syntax = event.transfer_syntax_uid.encode("utf-8", "replace")
     asked = ParticipantObject(
         event.sop_class_uid,
         codes.SOP_CLASS_UID,
         SYSTEM,
         QUERY,
         query=event.identifier,
-        details=(("TransferSyntax", event.transfer_syntax_uid.encode("utf-8", "replace")),),
+        details=(("TransferSyntax", syntax),) if syntax else (),
     )
     return message(
         event,

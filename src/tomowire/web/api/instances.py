@@ -13,7 +13,7 @@ from tomowire.server.index.listing import InstanceEntry, Listing
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
 from tomowire.web.api.file_response import file_response
-from tomowire.web.api.models import Filter, Model, Next, Paging, UidPath, filters_of, link_next, moment
+from tomowire.web.api.models import Filter, Model, Next, Paging, UidPath, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.api.tags import tags_of
 from tomowire.web.problems import Problem
@@ -74,6 +74,7 @@ class Tags(Model):
 async def list_instances(here: Here, response: Response, query: Annotated[InstanceQuery, Query()]) -> Instances:
     """Instances that match all filters, in the order in which they came."""
     page = await Listing(here.archive.storage.index).instances(filters_of(query), after=query.after, limit=query.limit)
+    tell_query(here)
     link_next(here, response, page.after)
     return Instances(instances=[_shown(each) for each in page.entries], next=page.after)
 

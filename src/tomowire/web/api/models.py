@@ -10,6 +10,8 @@ from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
 from starlette.responses import Response
 
+from tomowire.server.audit.events import Query as QueryEvent
+from tomowire.services import models
 from tomowire.web.api.operation import Asked
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,6 +88,13 @@ def link_next(here: Asked, response: Response, after: str | None) -> None:
     if after is not None:
         url = here.request.url.include_query_params(after=after)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+
+
+def tell_query(here: Asked) -> None:
+    """What was found has been shown: the audit trail hears of it as of a C-FIND, once in a while for the same question."""
+    url = here.request.url
+    asked = f"{url.path}?{url.query}".encode("utf-8", "replace")
+    here.gate.tell(QueryEvent(by=here.party, sop_class_uid=models.Model.STUDY_ROOT.find, identifier=asked))
 
 
 def filters_of(query: BaseModel, *own: str) -> dict[str, str]:

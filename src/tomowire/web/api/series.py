@@ -11,7 +11,7 @@ from pydantic import Field
 from tomowire.server.index.listing import Listing, SeriesEntry
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
-from tomowire.web.api.models import Filter, Model, Next, Paging, Uid, UidPath, filters_of, link_next, moment
+from tomowire.web.api.models import Filter, Model, Next, Paging, Uid, UidPath, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.problems import Problem
 
@@ -70,6 +70,7 @@ class StudyUidQuery(Model):
 async def list_series(here: Here, response: Response, query: Annotated[SeriesQuery, Query()]) -> SeriesList:
     """Series that match all filters, in the order in which they came."""
     page = await Listing(here.archive.storage.index).series(filters_of(query), after=query.after, limit=query.limit)
+    tell_query(here)
     link_next(here, response, page.after)
     return SeriesList(series=[_shown(each) for each in page.entries], next=page.after)
 

@@ -13,7 +13,18 @@ from tomowire.server.index.listing import Listing, StudyEntry
 from tomowire.server.protection import ProtectedStudy
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
-from tomowire.web.api.models import Filter, Model, Next, Paging, Text, UidPath, filters_of, link_next, moment
+from tomowire.web.api.models import (
+    Filter,
+    Model,
+    Next,
+    Paging,
+    Text,
+    UidPath,
+    filters_of,
+    link_next,
+    moment,
+    tell_query,
+)
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.problems import Problem
 
@@ -94,6 +105,7 @@ async def list_studies(here: Here, response: Response, query: Annotated[StudyQue
     page = await Listing(here.archive.storage.index).studies(
         filters_of(query, "newest_first"), after=query.after, limit=query.limit, newest_first=query.newest_first
     )
+    tell_query(here)
     link_next(here, response, page.after)
     return Studies(studies=[Study(**_fields(each)) for each in page.entries], next=page.after)
 
