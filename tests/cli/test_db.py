@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -143,11 +144,19 @@ def test_reindex_brings_the_index_back(damage: str, data_dir: Path) -> None:
     elif damage == "garbage":
         index.write_bytes(b"this is not a database" * 1000)
     done = run_tomowire("db", "reindex", "--data-dir", data_dir)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "tomowire: 10 objects indexed\n")
+    if damage == "nothing":
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "tomowire: 10 objects indexed\n")
+    else:  # no file says what was in the audit trail
+        assert done.returncode == 1
+        assert "10 objects indexed" in done.stderr
+        assert re.search(
+            r"audit trail broken: audit\.anchor\.lost-\d+: events 1 to \d+ went with the old index", done.stdout
+        )
     assert contents(data_dir) == {sample.uid: sample.data_set for sample in SAMPLES}
     assert run_tomowire("db", "check", "--data-dir", data_dir).returncode == 0
     with serving("serve", "--data-dir", data_dir):
         pass
+    assert run_tomowire("db", "check", "--data-dir", data_dir).returncode == 0
 
 
 def test_reindex_names_what_it_cannot_index_and_leaves_it(data_dir: Path) -> None:
@@ -160,6 +169,17 @@ def test_reindex_names_what_it_cannot_index_and_leaves_it(data_dir: Path) -> Non
     assert foreign.exists()
     assert broken.exists()
     assert len(contents(data_dir)) == len(SAMPLES) - 1
+
+
+def test_an_archive_whose_objects_are_all_gone_does_not_take_others(data_dir: Path) -> None:
+    for folder in (data_dir / "objects").iterdir():
+        shutil.rmtree(folder)
+    done = run_tomowire("serve", "--data-dir", data_dir, "--port", "0", "--no-http")
+    assert done.returncode == 2
+    assert "is the disk mounted?" in done.stderr
+    assert run_tomowire("db", "reindex", "--data-dir", data_dir).returncode == 1
+    with serving("serve", "--data-dir", data_dir):
+        pass
 
 
 def test_an_archive_without_its_index_does_not_begin_a_new_one(data_dir: Path) -> None:

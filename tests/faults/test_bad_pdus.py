@@ -97,7 +97,7 @@ async def test_the_log_says_who_and_which_byte(victim: RunningArchive, sent: byt
         await peer.send(sent)
         await peer.expect_abort()
     victim.program.stderr.wait_for(
-        rf"CULPRIT -> TOMOWIRE \({address}\): .*{said} \(at byte {len(encode_pdu(request)) + offset}\)\n", timeout=5
+        rf'CULPRIT -> TOMOWIRE \({address}\): .*{said} \(at byte {len(encode_pdu(request)) + offset}\)["\n]', timeout=5
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError, WireError
+from tomowire.server.audit.checking import begin_anew
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.former import FormerIndex
@@ -78,6 +79,9 @@ def reindex(
                     report(finding)
             for problem in building.finish(directory):
                 report(Finding(FindingKind.INDEX_DAMAGED, backend.short_name, problem))
+        with closing(backend.open_reader()) as reader:
+            for finding in begin_anew(reader, directory.root):
+                report(finding)
     return count
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import UsageError
-from tomowire.server.audit.anchor import ANCHOR, read_anchor
+from tomowire.server.audit.anchor import ANCHOR, read_anchor, write_anchor
 from tomowire.server.audit.trail import Entry, problems
 from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.index.reader import Statement
@@ -35,6 +35,31 @@ def check_audit(reader: IndexReader, root: Path) -> Iterator[Finding]:
             yield Finding(FindingKind.AUDIT_BROKEN, ANCHOR, text)
     for problem in problems(_entries(reader), anchor):
         yield Finding(FindingKind.AUDIT_BROKEN, "", problem)
+
+
+def begin_anew(reader: IndexReader, root: Path) -> Iterator[Finding]:
+    """After the index was made again: what was lost of the trail with the old one is said, and the trail goes on behind it.
+
+    The anchor of the trail that was lost stays beside the new one, as `audit.anchor.lost-NUMBER`: it is what the archive's last
+    event was, and with the messages at a syslog server all that tells of them.
+    """
+    try:
+        anchor = read_anchor(root)
+    except UsageError as error:
+        yield Finding(FindingKind.AUDIT_BROKEN, ANCHOR, str(error))
+        return
+    last: Entry | None = None
+    for entry in _entries(reader):
+        last = entry
+    number = last.number if last is not None else 0
+    if anchor is None or anchor[0] <= number:
+        return
+    kept = f"{ANCHOR}.lost-{anchor[0]}"
+    (root / ANCHOR).rename(root / kept)
+    if last is not None:
+        write_anchor(root, last.number, last.hash)
+    lost = f"events {number + 1} to {anchor[0]} went with the old index: the trail goes on without them"
+    yield Finding(FindingKind.AUDIT_BROKEN, kept, lost)
 
 
 def _entries(reader: IndexReader) -> Iterator[Entry]:
