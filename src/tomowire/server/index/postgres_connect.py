@@ -58,9 +58,12 @@ def connect(url: str, *, patience: float | None = None) -> Connection:
     except psycopg.ProgrammingError as error:
         raise UsageError(f"the index URL {shown(url)} cannot be understood") from error
     except psycopg.Error as error:
-        raise IndexUnavailable(without_password(first_line(error), url)) from error
-    connection.patience = ANSWER_TIMEOUT if patience is None else patience
-    return connection
+        # An attempt that took too long has its socket open as long as the frames live that the traceback holds.
+        failed = error.with_traceback(None)
+    else:
+        connection.patience = ANSWER_TIMEOUT if patience is None else patience
+        return connection
+    raise IndexUnavailable(without_password(first_line(failed), url)) from failed
 
 
 def is_lost(connection: psycopg.Connection[Any]) -> bool:
