@@ -171,17 +171,6 @@ def test_reindex_names_what_it_cannot_index_and_leaves_it(data_dir: Path) -> Non
     assert len(contents(data_dir)) == len(SAMPLES) - 1
 
 
-def test_an_archive_whose_objects_are_all_gone_does_not_take_others(data_dir: Path) -> None:
-    for folder in (data_dir / "objects").iterdir():
-        shutil.rmtree(folder)
-    done = run_tomowire("serve", "--data-dir", data_dir, "--port", "0", "--no-http")
-    assert done.returncode == 2
-    assert "is the disk mounted?" in done.stderr
-    assert run_tomowire("db", "reindex", "--data-dir", data_dir).returncode == 1
-    with serving("serve", "--data-dir", data_dir):
-        pass
-
-
 def test_an_archive_without_its_index_does_not_begin_a_new_one(data_dir: Path) -> None:
     (data_dir / "index.sqlite").unlink()
     done = run_tomowire("serve", "--data-dir", data_dir, "--port", "0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -15,7 +15,7 @@ from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
 from tomowire.server.deletion import Deletion
-from tomowire.server.files import OBJECTS, DataDirectory
+from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.connect import BUSY_TIMEOUT
@@ -96,30 +96,17 @@ class ArchiveStorage:
         with _told_of(backend):
             backend.settle(directory)
             has_index = not backend.is_empty()
-        has_objects = next(directory.object_files(), None) is not None
         if not has_index:
             directory.require_restored()
-            if has_objects:
-                raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
+        if not has_index and next(directory.object_files(), None) is not None:
+            raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
         with _told_of(backend):
             index = backend.open_writer()
             opened.callback(index.close)
-            if has_index and not has_objects:
-                _require_no_objects(backend, directory)
             recover(directory, index)
         writer = BatchWriter(directory, index, policy=self._policy)
         opened.callback(writer.close)
         return directory, writer
-
-
-def _require_no_objects(backend: IndexBackend, directory: DataDirectory) -> None:
-    """Where the index is elsewhere the disk of the objects may be missing, and new ones would come to lie below its mount point."""
-    with closing(backend.open_reader()) as reader:
-        if reader.page(size=1):
-            raise UsageError(
-                f"the index has objects, and there is no file below {directory.root / OBJECTS}: is the disk mounted? "
-                "If they are lost, 'tomowire restore' brings them from a backup, and 'tomowire db reindex' begins without them"
-            )
 
 
 @contextmanager
