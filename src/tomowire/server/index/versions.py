@@ -78,7 +78,10 @@ def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, s
         if not is_of_the_database(error):
             raise
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise IndexUnavailable(f"the index cannot be upgraded, and is as it was: {reason}") from error
+        # Of a version that no migration begins at it can only be made again.
+        is_damage = any(kind.__module__.startswith("alembic") for kind in type(error).__mro__)
+        text = f"the index cannot be upgraded, and is as it was: {reason}"
+        raise IndexUnavailable(text, is_damage=is_damage) from error
 
 
 def is_of_the_database(error: Exception) -> bool:
