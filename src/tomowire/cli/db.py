@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from tomowire.cli.configured import settings_options
+from tomowire.cli.guarded import guarded
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, explain, leave, printable, readable, set_up_logging
-from tomowire.errors import TomowireError, UsageError
+from tomowire.cli.running import ExitCode, complain, leave, printable, readable, set_up_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tomowire.server.findings import Finding
     from tomowire.server.settings import Settings
-
-
-T = TypeVar("T")
 
 
 @click.group
@@ -65,7 +59,7 @@ def check(settings: Settings, quick: bool, repair: bool, as_json: bool, verbose:
                 left += finding.kind is FindingKind.UNFINISHED
         return left
 
-    left = _guarded(work)
+    left = guarded(work)
     wrong = findings.count - left
     findings.end(ok=not wrong)
     parts = [f"{wrong} finding{'' if wrong == 1 else 's'}"] if wrong else ["nothing wrong"]
@@ -92,7 +86,7 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
         with findings, open_counter("indexing") as progress:
             return rebuild(settings.data_dir, index_url=settings.index_url, report=findings.show, progress=progress)
 
-    count = _guarded(work)
+    count = guarded(work)
     findings.end(indexed=count)
     complain(f"{count} objects indexed" + (f", {findings.count} findings" if findings.count else ""))
     leave(ExitCode.FAILED if findings.count else ExitCode.OK)
@@ -106,7 +100,7 @@ def upgrade(settings: Settings, verbose: int) -> None:
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-    before, after = _guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url))
+    before, after = guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url))
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 
@@ -122,7 +116,7 @@ def _repair(settings: Settings, findings: _Findings, *, content: bool) -> NoRetu
                 left += not mended.is_mended
         return left
 
-    left = _guarded(work)
+    left = guarded(work)
     findings.end(ok=not left)
     complain(f"{findings.count - left} mended, {left} left" if findings.count else "nothing wrong")
     leave(ExitCode.FAILED if left else ExitCode.OK)
@@ -168,15 +162,3 @@ def _line(finding: Finding, became: str) -> bytes:
     """As bytes: the name of a foreign file need not be text in any encoding."""
     text = f"{finding.kind.value}: {finding.path}: {finding.explanation}"
     return os.fsencode(printable(f"{text}; {became}" if became else text))
-
-
-def _guarded(work: Callable[[], T]) -> T:
-    """Do blocking work; a known error becomes one line on stderr and its exit code."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(ExitCode.INTERRUPTED)
-    except (TomowireError, OSError) as error:
-        complain(explain(error))
-        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
