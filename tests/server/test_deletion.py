@@ -14,14 +14,16 @@ from support.objects import Sample, chunks_of, stream
 from support.places import open_storage
 from support.stored import contents, files_below, findings
 from tomowire.errors import IndexUnavailable, StudyProtected
-from tomowire.server import deletion
+from tomowire.server import deletion, setbacks
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.batch import BatchWriter
 from tomowire.server.findings import FindingKind
 from tomowire.server.hold import files_held
 from tomowire.server.incoming import DuplicatePolicy, Stored
 from tomowire.server.index.deleting import Deleted, Doomed
 from tomowire.server.protection import Protection
-from tomowire.server.removal import Removing
+from tomowire.server.removal import Removing, Round, Swept
+from tomowire.services.models import Level
 
 ONE, TWO, THREE = Sample(1), Sample(2, series=2), Sample(3, study=2, patient_id="P2")
 
@@ -47,6 +49,30 @@ def held_by(storage: ArchiveStorage) -> set[str]:
     held = set(contents(storage.root))
     assert len(files_below(storage.root)) == len(held)
     return held
+
+
+async def test_what_nobody_has_foreseen_does_not_keep_files_for_ever(
+    storage: ArchiveStorage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setbacks, "_FIRST_WAIT", 0.01)
+    sweep, failures = deletion._sweep, iter([ZeroDivisionError, ZeroDivisionError])
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def surprised(this_round: Round, writer: BatchWriter) -> Swept:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        swept = sweep(this_round, writer)
+        if swept is Swept.NOTHING:
+            loop.call_soon_threadsafe(done.set)
+        return swept
+
+    monkeypatch.setattr(deletion, "_sweep", surprised)
+    await storage.deletion.study(ONE.study_uid)
+    async with asyncio.timeout(30):
+        await done.wait()
+    assert held_by(storage) == {THREE.uid}
+    assert caplog.text.count("removing the files of deleted objects has failed, and is tried again") == 2
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_a_study_goes_with_its_files_and_its_patient(storage: ArchiveStorage) -> None:
@@ -209,6 +235,25 @@ async def test_a_file_that_cannot_be_removed_does_not_stop_the_others(storage: A
     path.rmdir()
     await storage.deletion.swept()
     assert held_by(storage) == {THREE.uid}
+
+
+async def test_a_file_that_was_passed_over_by_one_round_is_removed_by_another(tmp_path: Path, each_index: str) -> None:
+    async with open_storage(tmp_path, fsync=False) as storage:
+        await keep(storage, ONE, TWO, THREE)
+        path = storage.root / next(path for path in files_below(storage.root) if ONE.uid in path)
+        path.unlink()
+        path.mkdir()
+
+        def interleaved(writer: BatchWriter) -> list[Swept]:
+            writer.removing.delete(Doomed(Level.STUDY, ONE.study_uid))
+            first, second = Round(), Round()
+            swept = [writer.removing.sweep(first)]
+            path.rmdir()
+            return [*swept, *(writer.removing.sweep(second) for _ in range(2)), writer.removing.sweep(first)]
+
+        # In the thread that stores, so that the archive's own round cannot come in between.
+        assert await storage.commit.perform(interleaved) == [Swept.MORE, Swept.MORE, Swept.NOTHING, Swept.HELD]
+        assert held_by(storage) == {THREE.uid}
 
 
 async def test_deleting_while_the_study_grows(storage: ArchiveStorage) -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Self
 
 from tomowire.errors import IndexUnavailable
 from tomowire.server.batch import BatchWriter
 from tomowire.server.commit import GroupCommit
 from tomowire.server.index.deleting import Deleted, Doomed
-from tomowire.server.removal import Swept
+from tomowire.server.removal import Round, Swept
+from tomowire.server.setbacks import Setbacks
 from tomowire.services.models import Level
 
 __all__ = ["Deleted", "Deletion", "Listener"]
@@ -43,6 +45,7 @@ class Deletion:
         self._wake = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
         self.listeners: list[Listener] = []
+        self.setbacks: Final = Setbacks("removing the files of deleted objects")
 
     async def study(self, uid: str, *, by: str = "", unless_newer: int | None = None) -> tuple[Deleted, ...]:
         """Delete a study; not one of which an object came after `unless_newer` (microseconds since 1970)."""
@@ -58,7 +61,8 @@ class Deletion:
 
     async def swept(self) -> None:
         """Returns when the files of all that was deleted so far are gone, or held by a backup, or cannot be removed now."""
-        while await self._commit.perform(_sweep) is Swept.MORE:
+        this_round = Round()
+        while await self._commit.perform(partial(_sweep, this_round)) is Swept.MORE:
             pass
 
     def look(self) -> None:
@@ -97,13 +101,18 @@ class Deletion:
 
     async def _sweep(self) -> None:
         """Remove files whenever there are some to be removed."""
+        this_round = Round()
         while True:
             self._wake.clear()
             try:
-                swept = await self._commit.perform(_sweep)
+                swept = await self._commit.perform(partial(_sweep, this_round))
             except (IndexUnavailable, OSError) as error:
                 logger.warning("files of deleted objects are not removed now: %s", error)
                 swept = Swept.HELD
+            except Exception as error:
+                await asyncio.sleep(self.setbacks.failed(error))
+                continue
+            self.setbacks.went_well()
             if swept is Swept.MORE:
                 continue
             try:
@@ -113,5 +122,5 @@ class Deletion:
                 pass
 
 
-def _sweep(writer: BatchWriter) -> Swept:
-    return writer.removing.sweep()
+def _sweep(this_round: Round, writer: BatchWriter) -> Swept:
+    return writer.removing.sweep(this_round)

@@ -24,6 +24,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -50,6 +51,14 @@ class Swept(Enum):
     """Somebody holds the files, or some cannot be removed now."""
 
 
+@dataclass(slots=True)
+class Round:
+    """One going through what is to be removed: whoever sweeps has a round of his own, however many sweep at the same time."""
+
+    after: int = 0
+    """Files with keys up to this could not be removed when their turn was; 0 when none has failed."""
+
+
 @contextmanager
 def removing(directory: DataDirectory, index: IndexWriter) -> Iterator[Removing]:
     """For who has the directory and its index to himself, and stores nothing."""
@@ -72,8 +81,7 @@ def finish_removals(directory: DataDirectory, index: IndexWriter) -> None:
     Raises `FilesHeld`, `IndexUnavailable`, `OSError`.
     """
     with removing(directory, index) as remover:
-        while (swept := remover.sweep()) is Swept.MORE:
-            pass
+        swept = remover.sweep_all()
     if swept is Swept.HELD:
         raise FilesHeld(
             "files of objects that were deleted are held by a backup, or cannot be removed: wait for it to end"
@@ -87,8 +95,6 @@ class Removing:
         self._index = index
         self._folders = folders
         self._hold = Hold(directory.hold_path)
-        self._after = 0
-        """Files with keys up to this could not be removed when their turn was."""
         self.on_deferred: Callable[[], object] = lambda: None
         """Called when there is something to be removed that nobody has asked to delete."""
 
@@ -106,28 +112,30 @@ class Removing:
         self._index.defer(names)
         self.on_deferred()
 
-    def sweep(self) -> Swept:
+    def sweep(self, this_round: Round) -> Swept:
         """Remove a slice of what is to be removed. Raises `IndexUnavailable`, `OSError`."""
         with self._hold.let_go() as free:
             if not free:
                 return Swept.HELD
-            waiting = self._index.removals(self._after, _SLICE)
+            waiting = self._index.removals(this_round.after, _SLICE)
             if not waiting:
-                has_failed, self._after = self._after > 0, 0
+                has_failed, this_round.after = this_round.after > 0, 0
                 return Swept.HELD if has_failed else Swept.NOTHING
-            gone = self._remove(waiting)
+            gone = self._remove(waiting, this_round)
         self._index.forget(gone)
         return Swept.MORE
 
-    def sweep_all(self) -> None:
+    def sweep_all(self) -> Swept:
         """Remove everything that is to be removed and can be. Raises `IndexUnavailable`, `OSError`."""
-        while self.sweep() is Swept.MORE:
+        this_round = Round()
+        while (swept := self.sweep(this_round)) is Swept.MORE:
             pass
+        return swept
 
     def close(self) -> None:
         self._hold.close()
 
-    def _remove(self, waiting: Sequence[Removal]) -> list[Removal]:
+    def _remove(self, waiting: Sequence[Removal], this_round: Round) -> list[Removal]:
         """Gives those that are durably gone; stops after a while."""
         known = self._index.find([removal.name.sop_instance_uid for removal in waiting])
         deadline = time.monotonic() + _QUICKLY
@@ -144,7 +152,7 @@ class Removing:
                 pass
             except OSError as error:
                 logger.warning("a file of an object that was deleted cannot be removed now: %s", error)
-                self._after = removal.key
+                this_round.after = removal.key
                 continue
             gone.append(removal)
             if time.monotonic() > deadline:
