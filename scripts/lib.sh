@@ -5,6 +5,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
+lists_are_new=no
 
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -38,7 +39,10 @@ debian_packages() {
         return 1
     fi
     say "installing ${missing[*]}"
-    as_root apt-get update -qq || say "the package lists could not be brought up to date; trying with the old ones"
+    if [ "$lists_are_new" = no ]; then
+        as_root apt-get update -qq || say "the package lists could not be brought up to date; trying with the old ones"
+        lists_are_new=yes
+    fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 

@@ -20,6 +20,7 @@ from support.foreign_sockets import close_what_is_left
 from support.leaks import Resources, leaks_since, open_descriptors
 from support.network import free_port as any_free_port
 from support.requirements import missing, shared_data_directory, system_program
+from support.syntax_trees import parse_without_interruption
 
 if TYPE_CHECKING:
     from support.postgres import Cluster
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has it so for what it starts in the background, and the programs under test would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+parse_without_interruption()
 
 # A busy machine must not make a property test fail: how long an example takes is not what these tests are about.
 settings.register_profile("tomowire", deadline=None)
@@ -123,6 +126,12 @@ def uses_postgres(request: pytest.FixtureRequest) -> bool:
     return "postgres" in request.fixturenames or (
         callspec is not None and "postgresql" in (callspec.params.get("index_url"), callspec.params.get("each_index"))
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long goes first: begun last, it would be waited for alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:

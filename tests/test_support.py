@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import gc
+import os
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +20,10 @@ import pytest
 from support import leaks, requirements
 from support.leaks import Resources, leaks_since
 from support.network import free_port, listening_process
+from support.programs import command_line
 from support.requirements import REPOSITORY
 from support.subprocesses import python_environment
+from support.warm_commands import warm_commands
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +115,55 @@ def test_a_process_that_ends_before_it_listens_says_why(tmp_path: Path) -> None:
     ):
         pass
     assert "no licence" in caught.value.__notes__[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="commands are not forked on this system")
+def test_a_command_that_starts_warm_does_what_one_does_that_starts_cold(tmp_path: Path) -> None:
+    environment = python_environment()
+    with warm_commands() as warm:
+        assert warm is not None
+        for command in (
+            ["--version"],
+            ["echo", "nonsense"],
+            ["echo", f"ANY@127.0.0.1:{free_port()}"],
+            ["db", "check", "--data-dir", "nothing"],
+        ):
+            cold = subprocess.run(
+                command_line(*command), cwd=tmp_path, env=environment, capture_output=True, check=False
+            )
+            expected = (cold.returncode, cold.stdout, cold.stderr)
+            for _ in range(2):  # the second finds imported what the first imported
+                assert warm.run(command, cwd=tmp_path, environment=environment, timeout=60) == expected
+        assert not warm.suit({**environment, "LC_ALL": "C", "PYTHONUTF8": "0"})
+        with pytest.raises(subprocess.TimeoutExpired):
+            warm.run(["listen", "--port", "0", "-o", "here"], cwd=tmp_path, environment=environment, timeout=1)
+
+
+def test_two_threads_may_make_syntax_trees_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"[{','.join(f'f({number}, a.b[c])' for number in range(300))}]"
+    failed: list[BaseException] = []
+
+    def parse() -> None:
+        try:
+            for _ in range(10):
+                ast.parse(source)
+        except SystemError as error:
+            failed.append(error)
+
+    def told(phase: str, information: dict[str, int]) -> None:
+        time.sleep(0)  # another thread gets its turn
+
+    threads = [threading.Thread(target=parse) for _ in range(4)]
+    gc.callbacks.append(told)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.callbacks.remove(told)
+    assert failed == []
+    assert gc.isenabled()
 
 
 LEAVING = """

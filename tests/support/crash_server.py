@@ -1,12 +1,13 @@
 """A process that stores objects, and is killed while it does, or has its disk fail: at any step that is asked for.
 
 `CrashServer` (in `support.crashes`) talks to it: a line of JSON in, one out. For each job it forks, so that nothing but the disk
-remembers what happened; a job takes some ten milliseconds. Run as a script.
+remembers what happened. What a job imports is imported here before the next: a job takes some ten milliseconds. Run as a script.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tomowire.server.index.backend import backend_for
 from tomowire.server.index.deleting import Doomed
 from tomowire.server.recovery import recover
 from tomowire.server.reindex import reindex
+from tomowire.server.restore import restore
 from tomowire.services.models import Level
 
 STEPS = (
@@ -47,6 +49,8 @@ STEPS = (
     "mkdir",
     "replace",
 )
+
+LAZILY_IMPORTED = ("alembic", "psycopg", "pydicom", "sqlalchemy", "tomowire")
 
 ENDED, STOPPED_BY_ERROR, NOT_FORESEEN = range(3)
 
@@ -153,17 +157,20 @@ def _path_of(descriptor: int) -> str | None:
 def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
     """Open the archive as a start does, and store the batches; what became of each is told as soon as it is known.
 
-    Without batches the index is rebuilt instead.
+    Without batches the index is rebuilt instead, or a backup is restored.
     """
     disk = Disk(job["step"], job["event"], links=job["links"])
     if job["index_url"] is not None:
         disk.watch_postgres()
-    if job["batches"] is None:
+    if "restored_from" in job:
+        backend = backend_for(job["index_url"], job["root"])
+        restore(Path(job["restored_from"]), Path(job["root"]), backend, threads=1)
+    elif job["batches"] is None:
         reindex(Path(job["root"]), index_url=job["index_url"], threads=1)
     else:
         with DataDirectory.open(Path(job["root"])) as directory:
             store(directory, job, tell)
-    tell({"steps": disk.steps})
+    tell({"steps": disk.steps, "modules": [name for name in sys.modules if name.startswith(LAZILY_IMPORTED)]})
 
 
 def store(directory: DataDirectory, job: dict[str, Any], tell: Callable[[Any], None]) -> None:
@@ -227,6 +234,9 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     with open(reader) as answers:
         told = [json.loads(line) for line in answers]
     _, status = os.waitpid(child, 0)
+    for name in told[-1].pop("modules", ()) if told else ():
+        with suppress(ImportError):  # a migration, which Alembic loads by its path
+            importlib.import_module(name)
     return {"told": told, "killed": os.WIFSIGNALED(status), "status": os.waitstatus_to_exitcode(status)}
 
 

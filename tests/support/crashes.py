@@ -86,6 +86,11 @@ class CrashServer:
         """Rebuild the index; or be killed just before `step` (from 1)."""
         return self._run(root, step, "kill", {"batches": None, "links": True})
 
+    def restore(self, folder: Path, root: Path, index_url: str | None, *, step: int = NEVER) -> Run:
+        """Restore the newest point of the backups in `folder`; or be killed just before `step` (from 1)."""
+        job = {"batches": None, "links": True, "restored_from": str(folder), "index_url": index_url}
+        return self._run(root, step, "kill", job)
+
     def _run(self, root: Path, step: int, event: str, job: dict[str, object]) -> Run:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -27,6 +27,6 @@ def build_site(docs: Path, site: Path) -> subprocess.CompletedProcess[str]:
         env=python_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )

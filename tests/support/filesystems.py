@@ -57,11 +57,19 @@ def directory_of_nobody() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
+def ram_disk(free: int = 0) -> Path | None:
+    """A RAM disk that can be written to and has `free` bytes, if there is one."""
+    path = Path("/dev/shm")
+    if not os.access(path, os.W_OK):
+        return None
+    found = os.statvfs(path)
+    return path if found.f_bavail * found.f_frsize >= free else None
+
+
 @contextmanager
 def quick_directory() -> Iterator[Path]:
     """A directory for tests that sync thousands of times, on a RAM disk if there is one: what is synced is noted all the same."""
-    ram = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(dir=ram if os.access(ram, os.W_OK) else None))
+    path = Path(tempfile.mkdtemp(dir=ram_disk()))
     try:
         yield path
     finally:

@@ -1,6 +1,6 @@
 """An archive killed with SIGKILL at random moments while four senders run, again and again.
 
-    PYTHONPATH=src:tests python -m support.kill_campaign --rounds 50
+    PYTHONPATH=src:tests python -m support.kill_campaign --rounds 50 [--postgres]
 
 Each round sends new objects, and those that were not acknowledged before; kills the archive in the middle of it; starts it again;
 and looks: every object that got Success is in the index, its file can be read and holds what was sent; whatever else is there
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from pydicom import dcmread
 from support.dcmtk import NO_DELAY, read_answers, write_profile
 from support.network import LOOPBACK
 from support.objects import SECONDARY_CAPTURE, Sample
+from support.places import databases, index_url_of
+from support.postgres import cluster
 from support.programs import Program, command_line, start
 from support.requirements import system_program
 from support.stored import contents, findings
@@ -81,6 +83,9 @@ class Campaign:
         self._random = random.Random(seed)
         self._objects = objects
         self._data_dir = folder / "data"
+        self._serve = ["serve", "--data-dir", self._data_dir, "--port", "0"]
+        if (url := index_url_of(self._data_dir)) is not None:
+            self._serve += ["--index-url", url]
         self._profile = write_profile(
             folder / "scu.cfg", [(SECONDARY_CAPTURE, EXPLICIT_VR_LITTLE_ENDIAN)], together=True
         )
@@ -123,7 +128,7 @@ class Campaign:
         )
 
     def _start(self) -> Program:
-        archive = start(["serve", "--data-dir", self._data_dir, "--port", "0"])
+        archive = start(self._serve)
         try:
             archive.wait_until_listening()
         except BaseException:
@@ -134,7 +139,7 @@ class Campaign:
     def _restart(self, number: int) -> str:
         said = ""
         if number % 4 == 3:  # kill the recovery as well
-            archive = start(["serve", "--data-dir", self._data_dir, "--port", "0"])
+            archive = start(self._serve)
             time.sleep(self._random.uniform(0.05, 0.4))
             archive.process.kill()
             archive.process.wait()
@@ -245,11 +250,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--objects", type=int, default=150, help="new objects for each sender in each round")
+    parser.add_argument(
+        "--postgres", action="store_true", help="with the index in a PostgreSQL server, which goes on running"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     arguments = parser.parse_args()
     say(f"seed {arguments.seed}")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        if arguments.postgres:
+            stack.enter_context(databases(stack.enter_context(cluster())))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         try:
             for line in run(Path(folder), rounds=arguments.rounds, seed=arguments.seed, objects=arguments.objects):
                 say(line)

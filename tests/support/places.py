@@ -57,6 +57,13 @@ def index_url_of(root: Path | str) -> str | None:
     return _urls[root]
 
 
+def share_index(root: Path, other: Path) -> None:
+    """The data directory `other` is to have the database of `root`."""
+    url = index_url_of(root)
+    assert url is not None
+    _urls[other.absolute()] = url
+
+
 def lose_index(root: Path) -> None:
     """As if there had never been one."""
     if (url := index_url_of(root)) is None:

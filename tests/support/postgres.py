@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from support.filesystems import ram_disk
 from support.network import LOOPBACK, free_port
 from support.requirements import missing
 from tomowire.server.index import postgres_versions
@@ -29,12 +30,16 @@ _ORDINARY_USERS = ("postgres", "nobody")
 """Of whom one runs the server if the tests are run by root, whom it refuses."""
 
 _TEMPLATE = "template_index"
+_ROOM = 4 << 30
+"""Bytes that a RAM disk must have free, for one of several servers: much more than it takes."""
+
 # Nothing is to survive a power cut, and not many connections are needed.
 _SETTINGS = {
     "autovacuum": "off",
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": 60,
+    "max_wal_size": "128MB",
     "max_wal_senders": 0,
     "shared_buffers": "32MB",
     "wal_level": "minimal",
@@ -104,7 +109,8 @@ class Cluster:
 def cluster(**settings: object) -> Iterator[Cluster]:
     """Make and start a server, and stop it at the end of the block."""
     programs = postgres_programs()
-    folder = Path(tempfile.mkdtemp(prefix="tomowire-postgres-"))
+    # Each database is a thousand files.
+    folder = Path(tempfile.mkdtemp(prefix="tomowire-postgres-", dir=ram_disk(free=_ROOM)))
     try:
         identity = _identity(folder)
         _initialize(programs, folder, identity)

@@ -15,15 +15,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from support.subprocesses import python_environment
+from support.warm_commands import WarmCommands
 
-SECONDS_TO_START = 30.0
+SECONDS_TO_START = 60.0
 SECONDS_TO_RUN = 60.0
 
 _ADDRESS = re.compile(r"(?:listening|DICOM +\S+) on (\S+):(\d+)")
+
+
+warm: WarmCommands | None = None
+"""By which commands are run to their end, where a `conftest.py` says so."""
 
 
 def command_line(*arguments: object) -> list[str]:
@@ -35,10 +41,14 @@ def run_tomowire(
     *arguments: object, cwd: Path | None = None, timeout: float = SECONDS_TO_RUN, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end. A failure is the caller's to look at."""
+    complete = {**python_environment(), **environment}
+    if warm is not None and warm.suit(complete):
+        code, stdout, stderr = warm.run([*map(str, arguments)], cwd=cwd, environment=complete, timeout=timeout)
+        return subprocess.CompletedProcess(command_line(*arguments), code, _text(stdout), _text(stderr))
     return subprocess.run(
         command_line(*arguments),
         cwd=cwd,
-        env={**python_environment(), **environment},
+        env=complete,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -85,9 +95,14 @@ class Done:
 
 async def tomowire(*arguments: object, timeout: float = SECONDS_TO_RUN, **environment: str) -> Done:
     """Run a command to its end while the test's event loop goes on, to answer it. It is killed after `timeout` seconds."""
+    complete = {**python_environment(), **environment}
+    if warm is not None and warm.suit(complete):
+        run = partial(warm.run, [*map(str, arguments)], cwd=None, environment=complete, timeout=timeout)
+        code, *outputs = await asyncio.to_thread(run)
+        return Done(code, *map(_text, outputs))
     process = await asyncio.create_subprocess_exec(
         *command_line(*arguments),
-        env={**python_environment(), **environment},
+        env=complete,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -99,9 +114,11 @@ async def tomowire(*arguments: object, timeout: float = SECONDS_TO_RUN, **enviro
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return Done(
-        process.returncode or 0, stdout.decode(errors="surrogateescape"), stderr.decode(errors="surrogateescape")
-    )
+    return Done(process.returncode or 0, _text(stdout), _text(stderr))
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="surrogateescape")
 
 
 class Output:
@@ -167,7 +184,7 @@ class Program:
     def wait_until_listening(self) -> None:
         self.port = int(self.stderr.wait_for(_ADDRESS)[2])
 
-    def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = SECONDS_TO_RUN) -> int:
         """Send a signal, wait for the end, and give the exit code; killed after `timeout` seconds, which is an error."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -185,8 +202,6 @@ class Program:
 
 def start(arguments: Sequence[object], *, cwd: Path | None = None, **options: Any) -> Program:
     """Start a command and leave it running; `options` go to `Popen`. `serve` has an HTTP port if one is asked for."""
-    if arguments[0] == "serve" and not {"--http-port", "--config"} & set(arguments):
-        arguments = [*arguments, "--no-http"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if arguments[0] == "serve" and not {"--http-port", "--config"} & set(arguments):
         arguments = [*arguments, "--no-http"]  # many of them run at the same time

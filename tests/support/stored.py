@@ -20,8 +20,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def files_below(root: Path, folder: str = "objects") -> set[str]:
-    """All files in a folder of the data directory."""
-    return {os.path.relpath(os.path.join(at, name), root) for at, _, names in os.walk(root / folder) for name in names}
+    """All files in a folder of the data directory, but for what the archive keeps there besides objects."""
+    files = {os.path.relpath(os.path.join(at, name), root) for at, _, names in os.walk(root / folder) for name in names}
+    return files - {"incoming/committed"}
 
 
 def findings(root: Path) -> list[Finding]:
