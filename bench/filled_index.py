@@ -13,6 +13,8 @@ from typing import Final
 from workloads import ONE_OBJECT
 
 from tomowire import Query
+from tomowire.server.belonging import mark_objects
+from tomowire.server.files import DataDirectory
 from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.backend import backend_for
 from tomowire.server.index.extraction import instance_record
@@ -92,6 +94,8 @@ def _write(data_dir: Path, records: Iterable[InstanceRecord], index_url: str | N
             if not batch:
                 break
             writer.insert(number, batch)
+        with DataDirectory.open_empty(data_dir.absolute(), fsync=False) as directory:
+            mark_objects(directory, writer.archive_id)  # or an archive would ask whether the disk is mounted
     finally:
         writer.close()
 

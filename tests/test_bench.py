@@ -54,11 +54,12 @@ def rows(text: str) -> list[list[str]]:
 
 def run_bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, BENCH / "run.py", *arguments]
-    return subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=250, check=False)
+    return subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=800, check=False)
 
 
 @pytest.mark.interop
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute and a half on a quiet machine
 def test_short_version(tmp_path: Path, dcmtk: Callable[[str], Path], orthanc: Path, pynetdicom: ModuleType) -> None:
     """The benchmark itself fails when an object has not arrived."""
     assert dcmtk("storescu").exists()

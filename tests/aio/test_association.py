@@ -152,7 +152,7 @@ async def test_a_peer_that_never_answers_is_given_up_after_the_timeout() -> None
         began = asyncio.get_running_loop().time()
         with pytest.raises(OperationTimeout, match=r"C-ECHO: nothing moved for 0\.2 s; the association was aborted"):
             await CEchoScu(association).echo(timeout=0.2)
-        assert asyncio.get_running_loop().time() - began < 1
+        assert asyncio.get_running_loop().time() - began < 5
         assert isinstance(association.error, AssociationAborted)
         assert "nothing moved" in str(association.error)
         with pytest.raises(AssociationAborted):
@@ -720,6 +720,6 @@ async def test_a_peer_that_aborts_and_reads_nothing_cannot_keep_the_connection(
 
         with pytest.raises(AssociationAborted, match="the peer aborted"):
             await send()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await association.wait_closed()
         stay.set()

@@ -18,6 +18,7 @@ from support.services import Keeper, serve
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE, LEAST_BLOCKS
 from tomowire.aio.budget import LEAST_MEMORY
 from tomowire.aio.connect import associate
+from tomowire.aio.connection import Connection
 from tomowire.aio.ending import Ending
 from tomowire.errors import AssociationReleased
 from tomowire.services.dicom_file import DicomFile
@@ -45,6 +46,14 @@ async def read_status(peer: RawPeer) -> int:
     command = (await peer.read_message()).command
     assert isinstance(command, Response)
     return command.status
+
+
+def narrow(peer: RawPeer, connection: Connection) -> None:
+    """Let the kernel hold little of what is under way: else it takes some hundred thousand messages until anybody waits."""
+    assert connection._transport is not None
+    for end in (peer.socket, connection._transport.get_extra_info("socket")):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
 
 
 async def test_a_handler_that_does_not_read_makes_its_peer_wait_and_nobody_else() -> None:
@@ -219,6 +228,7 @@ async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:
     async with serve() as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
         await peer.associate()
         (association,) = server.associations
+        narrow(peer, association.connection)
         sent = await peer.send_until_held(flood, association.connection)
         assert association.connection.unsent < MB
         async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()]) as other:
@@ -237,6 +247,7 @@ async def test_a_peer_that_never_reads_its_answers_is_dropped(caplog: pytest.Log
     ):
         await peer.associate()
         (association,) = server.associations
+        narrow(peer, association.connection)
         await peer.send_until_held(flood, association.connection)
         async with asyncio.timeout(30):
             await association.wait_closed()
@@ -249,10 +260,11 @@ async def test_artim_does_not_wait_for_a_peer_that_reads_nothing() -> None:
     async with serve(artim_timeout=0.3) as server, await RawPeer.connect(server.port, receive_buffer=4096) as peer:
         await peer.associate()
         (association,) = server.associations
+        narrow(peer, association.connection)
         await peer.send_until_held(flood, association.connection)
         association.abort()
         assert association.connection.unsent
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await association.wait_closed()
 
 

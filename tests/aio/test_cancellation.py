@@ -57,7 +57,7 @@ class Reopened:
     async def check(self) -> None:
         """Whether the association can be used; if it cannot, it must be closed."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert (await CEchoScu(self.association).echo()).is_success
             self.kept += 1
         except AssociationAborted:

@@ -29,6 +29,7 @@ from support.services import Keeper, serve
 from tomowire.aio.address import PeerAddress
 from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE
 from tomowire.aio.connect import associate
+from tomowire.aio.connection import Connection
 from tomowire.aio.listen import listen
 from tomowire.errors import AssociationAborted, ConnectFailed, OperationTimeout
 from tomowire.services.sending import send_files
@@ -331,3 +332,20 @@ def test_a_large_object_is_handed_on_while_it_arrives(run: Any, tmp_path: Path) 
     run(scenario)
     assert sum(sizes) >= 64 * MB
     assert max(sizes) <= BLOCK_LIMIT * BLOCK_SIZE // 2
+
+
+def test_only_a_loop_that_reads_on_and_on_is_paused(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio's own loops read once in each turn: pausing them would cost two system calls for nothing."""
+    reads_on: list[bool] = []
+    paused: list[Connection] = []
+    end_turn = Connection._end_turn
+    monkeypatch.setattr(Connection, "_end_turn", lambda connection: (paused.append(connection), end_turn(connection)))
+    file = sparse_file(tmp_path, 1, 16 * MB)
+
+    async def scenario() -> None:
+        reads_on.append(not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop))
+        async with serve() as server, to(server.port) as association:
+            assert (await CStoreScu(association).send(file)).is_success
+
+    run(scenario)
+    assert [bool(paused)] == reads_on

@@ -66,7 +66,7 @@ async def seconds_until_dropped(peer: RawPeer) -> tuple[float, bytes]:
 async def test_a_peer_that_says_nothing_is_dropped_by_artim_without_a_word() -> None:
     async with serve(artim_timeout=0.3) as server, await RawPeer.connect(server.port) as peer:
         seconds, received = await seconds_until_dropped(peer)
-        assert 0.25 < seconds < 1.5
+        assert 0.25 < seconds < 5
         assert received == b""
 
 
@@ -78,7 +78,7 @@ async def test_a_peer_that_speaks_something_else_is_aborted_and_dropped(bytes_se
     async with serve(artim_timeout=0.3) as server, await RawPeer.connect(server.port) as peer:
         await peer.send(bytes_sent)
         seconds, received = await seconds_until_dropped(peer)
-        assert seconds < 1.5
+        assert seconds < 5
         assert received == (USER_ABORT if len(bytes_sent) >= 6 else b"")
 
 
@@ -98,7 +98,7 @@ async def test_a_byte_now_and_then_does_not_keep_artim_from_expiring(first_bytes
         seconds, received = await seconds_until_dropped(peer)
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
-        assert 0.25 < seconds < 1.5
+        assert 0.25 < seconds < 5
         assert received == b""
 
 
@@ -138,7 +138,7 @@ async def test_after_a_rejection_artim_closes_what_the_peer_leaves_open() -> Non
         assert await peer.read_pdu() == AAssociateRJ(1, 1, 7)
         await peer.send(message_pdus(1, echo_rq()))
         seconds, received = await seconds_until_dropped(peer)
-        assert seconds < 1.5
+        assert seconds < 5
         assert received == b""
 
 
@@ -262,7 +262,7 @@ async def test_a_peer_that_stays_connected_after_its_release_is_dropped_by_artim
         await peer.associate()
         await peer.release()
         seconds, received = await seconds_until_dropped(peer)
-        assert seconds < 1.5
+        assert seconds < 5
         assert received == b""
 
 
@@ -622,7 +622,7 @@ async def test_closing_waits_for_what_is_in_progress() -> None:
         assert (await peer.read_message()).command.status == 0  # type: ignore[attr-defined]
         assert not closing.done()
         await peer.release()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await closing
         await waiting
     assert list(keeper.stored) == ["1.2.3"]
@@ -638,7 +638,7 @@ async def test_after_its_grace_it_aborts_and_cancels() -> None:
         await idle.associate()
         await busy.send(WHOLE)
         await keeper.next_begun()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(8):
             closing = asyncio.create_task(server.close())
             for peer in (busy, idle):
                 assert await peer.expect_abort() == AAbort(0, 0)
@@ -652,7 +652,7 @@ async def test_a_peer_that_does_not_close_after_the_abort_does_not_hold_it_up() 
     await server.start()
     async with await RawPeer.connect(server.port) as peer:
         await peer.associate()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(8):
             await server.close()
         assert await peer.read_until_closed() == USER_ABORT
 
@@ -665,9 +665,9 @@ async def test_connections_without_an_association_do_not_hold_it_up() -> None:
         await rejected.send(HTTP)
         assert isinstance(await rejected.read_pdu(), AAbort)
         began = asyncio.get_running_loop().time()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await server.close()
-        assert asyncio.get_running_loop().time() - began < 2
+        assert asyncio.get_running_loop().time() - began < 10
         assert await silent.read_until_closed() == b""
 
 
@@ -711,7 +711,7 @@ async def test_a_handler_that_does_not_end_when_cancelled_is_named_and_left(capl
         await peer.associate(associate_rq(STORE))
         await peer.send(WHOLE)
         await begun.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await server.close()
     assert "CStoreRQ" in caplog.text
     finish.set()
@@ -835,11 +835,13 @@ async def test_small_messages_are_not_delayed() -> None:
         await peer.associate()
         (association,) = server.associations
         assert association.connection.peer_address
-        began = asyncio.get_running_loop().time()
+        times = []
         for number in range(20):
+            began = asyncio.get_running_loop().time()
             await peer.send(message_pdus(1, echo_rq(number)))
             await peer.read_message()
-        assert asyncio.get_running_loop().time() - began < 0.4
+            times.append(asyncio.get_running_loop().time() - began)
+        assert sorted(times)[10] < 0.03
 
 
 async def test_pdus_may_come_a_byte_at_a_time_or_all_at_once() -> None:

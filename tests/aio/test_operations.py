@@ -137,7 +137,7 @@ async def test_one_who_gives_up_waiting_does_not_take_a_place() -> None:
     await settle()
     assert not behind.done()
     await first.__aexit__(None, None, None)
-    await asyncio.wait_for(behind, 5)
+    await asyncio.wait_for(behind, 20)
     assert third.admitted
     await third.__aexit__(None, None, None)
 
@@ -152,7 +152,7 @@ async def test_one_who_is_cancelled_in_the_moment_of_being_admitted_gives_the_pl
     await first.__aexit__(None, None, None)  # admits the second, whose task has not run yet
     assert second.admitted
     waiting.cancel()
-    await asyncio.wait_for(behind, 5)
+    await asyncio.wait_for(behind, 20)
     assert waiting.cancelled()
     await third.__aexit__(None, None, None)
 
@@ -166,7 +166,7 @@ async def test_an_unanswered_request_keeps_its_place_until_the_final_response_co
     await settle()
     assert not waiting.done(), "the peer is still at it: a second request would be one too many"
     assert line.answer(given_up) is None
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
     assert line.answer(given_up) is not None, "its Message ID is free now"
     await following.__aexit__(None, None, None)
 
@@ -180,13 +180,13 @@ async def test_the_final_response_frees_the_place_of_who_has_not_looked_at_it() 
         await settle()
         assert not waiting.done()
         assert line.answer(first) is None
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 20)
     third = line.echo()
     behind = asyncio.ensure_future(third.__aenter__())
     await settle()
     assert not behind.done(), "the place was given back once, and not again at the end"
     await second.__aexit__(None, None, None)
-    await asyncio.wait_for(behind, 5)
+    await asyncio.wait_for(behind, 20)
     await third.__aexit__(None, None, None)
 
 
@@ -194,7 +194,7 @@ async def test_a_request_that_was_never_sent_leaves_nothing_behind() -> None:
     line = Line()
     async with line.echo() as operation:
         pass
-    async with asyncio.timeout(5), line.echo():
+    async with asyncio.timeout(20), line.echo():
         assert "not in use" in (line.answer(operation) or "")
 
 

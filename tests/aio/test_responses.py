@@ -362,7 +362,7 @@ async def test_cancelled_at_any_moment_it_leaves_the_association_usable(way: Way
     runs = 0
     async with association_to(finder, window=window) as association:
         async for _ in way(lambda: all_of(find(association))):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert (await CEchoScu(association).echo()).is_success
             runs += 1
         assert await all_of(find(association))
@@ -385,7 +385,7 @@ async def test_left_after_any_response_it_leaves_the_association_usable(left_aft
                 with pytest.raises(ZeroDivisionError):
                     await answers.athrow(ZeroDivisionError())
             del answers  # of a generator that is dropped asyncio takes care
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert (await CEchoScu(association).echo()).is_success
     assert len(finder.ends) == 3
 
@@ -482,7 +482,7 @@ async def test_a_second_cancellation_does_not_wait_for_the_grace_time() -> None:
             assert not task.done()
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 20)
         assert not association.is_established
 
 

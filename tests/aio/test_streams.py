@@ -32,7 +32,7 @@ def content(chunk: Chunk) -> bytes:
 
 async def soon(stream: DataStream) -> Chunk:
     """The next chunk, which must be there already."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return await anext(stream)
 
 

@@ -265,3 +265,15 @@ async def test_a_stop_iteration_of_the_work_is_an_error_like_others() -> None:
     async with asyncio.timeout(10):
         with pytest.raises(RuntimeError, match="StopIteration"):
             await each_in_worker(work, await anext(chunks([0], last=0)), chunks([], last=0))
+
+
+async def test_the_event_loop_is_woken_once_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    woken: list[object] = []
+    wake = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: (woken.append(call), wake(*call))[1])
+    with ThreadPoolExecutor(1) as pool:
+        rest = chunks([0, 1, 2], 2)
+        assert await each_in_worker(lambda chunk: chunk.buffers[0][0], await anext(rest), rest, pool) == 2
+    await pause()
+    assert len(woken) == 3

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from support.upper_layers import CT, EXPLICIT, IMPLICIT, JPEG, MR
+from tomowire.errors import NoAcceptedContext
 from tomowire.protocol.explain import (
     describe_agreement,
     describe_proposal,
     explain_beginning,
     explain_refusal,
     foreign_protocol,
+    is_not_permitted,
+    result_of,
 )
 from tomowire.protocol.negotiation import Agreement
 from tomowire.wire.items import PresentationContextAC, PresentationContextRQ
@@ -48,6 +51,37 @@ def test_the_result_of_the_peer_in_words(result: int, words: str) -> None:
     assert words in text
     assert "CT Image Storage" in text
     assert "JPEG" in text
+
+
+def refused(abstract: str, transfer: str | None, given: Agreement | None) -> NoAcceptedContext:
+    return NoAcceptedContext("refused", abstract_syntax=abstract, transfer_syntax=transfer, agreement=given)
+
+
+@pytest.mark.parametrize("transfer", [JPEG, None])
+@pytest.mark.parametrize("result", [1, 2, 3, 4, 77])
+def test_only_a_user_rejection_is_a_right_that_is_missing(result: int, transfer: str | None) -> None:
+    """PS3.8 Table 9-18: result 1 is the user's own, all others are about what was proposed."""
+    error = refused(CT, transfer, agreement((MR, (JPEG,), 3, ""), (CT, (JPEG,), result, "")))
+    assert result_of(error) == result
+    assert is_not_permitted(error) == (result == 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused(CT, JPEG, None),
+        refused(CT, IMPLICIT, agreement((CT, (JPEG,), 1, ""))),
+        refused(MR, JPEG, agreement((CT, (JPEG,), 1, ""))),
+    ],
+    ids=["nobody knows what was agreed", "another transfer syntax", "another SOP class"],
+)
+def test_what_the_peer_did_not_refuse_has_no_result(error: NoAcceptedContext) -> None:
+    assert result_of(error) is None
+    assert not is_not_permitted(error)
+
+
+def test_an_error_of_another_kind_is_no_missing_right() -> None:
+    assert not is_not_permitted(ValueError("1"))
 
 
 def test_what_was_not_proposed_is_our_own_fault() -> None:

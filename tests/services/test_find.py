@@ -269,7 +269,7 @@ async def test_cancelled_at_any_moment_the_association_stays_usable(way: Way) ->
     async with associated(archive) as association:
         scu = CFindScu(association)
         async for _ in way(lambda: ids(scu.find(Query.studies()))):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert (await CEchoScu(association).echo()).is_success
             runs += 1
         assert len(await ids(scu.find(Query.studies()))) == 8
@@ -623,7 +623,7 @@ async def test_a_peer_that_goes_away_ends_the_handler() -> None:
             await peer.send(find_rq())
             await read_response(peer)
             peer.reset()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await archive.ended.wait()
     assert archive.ends == [asyncio.CancelledError]
 

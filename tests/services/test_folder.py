@@ -174,7 +174,7 @@ async def test_a_cancelled_handler_leaves_nothing(folder: Folder, tmp_path: Path
     async with receiver(folder) as server, await RawPeer.connect(server.port) as peer:
         await peer.associate(associate_rq(STORAGE))
         await peer.send(pdus[:2_500_000])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not any(path.is_file() for path in folder.path.rglob("*")):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert [path for path in folder.path.rglob("*") if path.is_file()] == []

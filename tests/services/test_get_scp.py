@@ -417,7 +417,7 @@ async def test_case_72_the_requestor_goes_away(files: list[DicomFile], ends: str
                 requestor.peer.reset()
             elif ends == "abort":
                 await requestor.peer.send(AAbort(0, 0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await stock.closed.wait()
     assert server.associations == []
 
@@ -440,7 +440,7 @@ async def test_a_requestor_that_answers_no_sub_operation(files: list[DicomFile])
         await requestor.get()
         await requestor.next_store()
         await requestor.peer.expect_abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await stock.closed.wait()
 
 
@@ -485,7 +485,7 @@ async def test_the_server_closes_in_the_middle(files: list[DicomFile]) -> None:
     async with server, asking(server.port) as requestor:
         await requestor.get()
         await requestor.next_store()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(8):  # the grace of a server that says nothing about it is ten
             await server.close(grace=0)
         assert stock.closed.is_set()
 
@@ -513,7 +513,7 @@ async def test_the_requestor_goes_away_at_any_moment(files: list[DicomFile]) -> 
 
         async for _ in cancelled_after_each_step(get, growth=1.3):
             pass
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await asyncio.gather(*(each.wait_closed() for each in server.associations))
 
 

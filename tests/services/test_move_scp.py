@@ -706,7 +706,7 @@ async def test_a_cancel_while_nothing_is_sent(files: list[DicomFile], waits: str
             async with asyncio.timeout(10):
                 await reached.wait()
             await requestor.cancel()
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(20):
                 counts, failed, _ = await requestor.take_all()
     assert (counts, failed) == (Counts(0xFE00, 20, 0, 0, 0), [])
 
@@ -720,7 +720,7 @@ async def test_a_cancel_while_the_destination_is_out_of_resources(files: list[Di
             await requestor.move()
             await receiver.has_got(3)
             await requestor.cancel()
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(20):
                 counts, failed, _ = await requestor.take_all()
     assert (counts.failed or 0) + (counts.remaining or 0) == 3
     assert counts.completed == 0
@@ -766,7 +766,7 @@ async def test_the_requestor_goes_away(files: list[DicomFile]) -> None:
         await requestor.move()
         await receiver.has_got(1)
         requestor.peer.reset()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await ended.wait()
             await stock.closed.wait()
 
@@ -788,6 +788,6 @@ async def test_the_requestor_goes_away_at_any_moment(files: list[DicomFile]) -> 
 
             async for _ in cancelled_after_each_step(move, growth=1.3):
                 pass
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await asyncio.gather(*(each.wait_closed() for each in (*archive.associations, *server.associations)))
     assert len(receiver.stored) == 20

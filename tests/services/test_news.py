@@ -12,7 +12,7 @@ from tomowire.services.news import News
 
 async def all_of(told: News[str, int]) -> list[str | int]:
     found: list[str | int] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (each := await told.next()) is not None:
             found.append(each)
     return found
@@ -45,14 +45,14 @@ async def test_there_is_room_when_something_has_been_read(monkeypatch: pytest.Mo
     monkeypatch.setattr(news, "_MOST_UNREAD", 2)
     told = News[str, int]()
     for name in ("a", "b"):
-        await asyncio.wait_for(told.room(), 5)
+        await asyncio.wait_for(told.room(), 20)
         told.of_object(name)
         told.of_progress(1)
     waiting = [asyncio.create_task(told.room()) for _ in range(3)]
     await asyncio.sleep(0)
     assert not any(each.done() for each in waiting)
     assert await told.next() == "a"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*waiting)
 
 
@@ -63,7 +63,7 @@ async def test_when_nobody_reads_any_more_nobody_waits(monkeypatch: pytest.Monke
     waiting = asyncio.create_task(told.room())
     await asyncio.sleep(0)
     told.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await waiting
         told.of_object("b")
         await told.room()

@@ -482,7 +482,7 @@ async def test_a_peer_that_stops_reading_in_the_middle_is_given_up(tmp_path: Pat
         began = asyncio.get_running_loop().time()
         with pytest.raises(OperationTimeout, match=r"C-STORE of 1\.2\.1: nothing moved for 0\.3 s"):
             await scu.send(sparse_file(tmp_path, 1, 64 * MB), timeout=0.3)
-        assert 0.3 <= asyncio.get_running_loop().time() - began < 2
+        assert 0.3 <= asyncio.get_running_loop().time() - began < 10
         stay.set()
 
 

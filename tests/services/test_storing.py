@@ -63,7 +63,7 @@ async def scu_of(port: int, *syntaxes: str, **options: Any) -> AsyncIterator[CSt
 
 async def is_usable(scu: CStoreScu) -> bool:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return (await CEchoScu(scu._association).echo()).is_success
     except AssociationAborted:
         return False

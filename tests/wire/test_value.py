@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
@@ -86,6 +87,38 @@ def test_takes_and_refuses_the_arguments_that_a_dataclass_does(
         made = cls(*arguments, **keywords)
         assert asdict(made) == asdict(expected)
         assert repr(made) == repr(expected).removeprefix("Ordinary")
+
+
+@pytest.mark.parametrize(("cls", "ordinary"), [(Point, OrdinaryPoint), (Derived, OrdinaryDerived)])
+def test_its_signature_is_that_of_a_dataclass(cls: type[Any], ordinary: type[Any]) -> None:
+    shown, expected = (
+        [(each.name, each.kind, each.default) for each in inspect.signature(kind).parameters.values()]
+        for kind in (cls, ordinary)
+    )
+    assert shown == expected
+
+
+def test_a_class_made_of_it_by_hand_works_whichever_is_used_first() -> None:
+    @value()
+    class First:
+        x: int
+
+    class Second(First):
+        def __init__(self, x: int) -> None:
+            super().__init__(x + 1)
+
+    assert Second(1).x == 2
+    assert First(1).x == 1
+
+
+def test_only_a_class_that_is_used_costs_the_compiling() -> None:
+    @value()
+    class Unused:
+        x: int
+
+    assert not inspect.isfunction(vars(Unused)["__init__"])
+    assert Unused(1) == Unused(x=1)
+    assert inspect.isfunction(vars(Unused)["__init__"]), "the second value is made as fast as with a dataclass"
 
 
 def test_is_frozen_and_slotted() -> None:

@@ -35,7 +35,7 @@ _TLS_LINGER: Final = 1.0
 _TOGETHER: Final = 4
 
 # After so many bytes others are let run; see `_end_turn`.
-_TURN: Final = 1 << 19
+_TURN: Final = 1 << 20
 
 # Of a broken connection no more than this is read: an A-ABORT is short, but what came before it may not be.
 _LAST_WORDS: Final = 1 << 20
@@ -53,6 +53,8 @@ class Connection(asyncio.BufferedProtocol):
         self._pool = BlockPool(self._on_room, budget)
         self._holds: set[str] = set()  # why reading is paused
         self._in_turn = 0  # bytes received since others were last let run
+        # asyncio's own loops let others run after each read, and pausing costs them two system calls.
+        self._has_turns = not isinstance(self._loop, asyncio.BaseEventLoop)
         self._drained: asyncio.Future[None] | None = None
         self.is_writing_paused = False
         """Whether bytes wait for the kernel to take them."""
@@ -110,9 +112,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self._pool.has_room():
             self.hold_reading("memory")
             self._owner.on_no_room()
-        self._in_turn += nbytes
-        if self._in_turn >= _TURN:
-            self._end_turn()
+        if self._has_turns:
+            self._in_turn += nbytes
+            if self._in_turn >= _TURN:
+                self._end_turn()
 
     def eof_received(self) -> bool:
         # A peer may ask for release, close its sending side and still read: the answer is sent before the connection is closed.

@@ -106,7 +106,10 @@ class _Turns(Generic[T]):
     def _begin(self) -> None:
         """Ask for a thread, behind all others who have."""
         try:
-            self._loop.run_in_executor(self._executor, self._run)
+            if self._executor is None:
+                self._loop.run_in_executor(None, self._run)
+            else:  # nobody waits for the thread: asyncio's future of it would wake the loop once more for each chunk
+                self._executor.submit(self._run)
         except RuntimeError as error:  # the pool has been shut down
             self._error = error
             self._run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tomowire.errors import NoAcceptedContext
 from tomowire.uids import name_of
 from tomowire.wire.items import ContextResult
 
@@ -58,6 +59,22 @@ def explain_refusal(agreement: Agreement, abstract_syntax: str, transfer_syntax:
     if transfer_syntax is not None:
         what = f"{what} in {name_of(transfer_syntax)}"
     return f"no presentation context for {what}: {_why(agreement, abstract_syntax, transfer_syntax)}"
+
+
+def result_of(error: NoAcceptedContext) -> int | None:
+    """Why the peer refused what `error` is about (PS3.8 Table 9-18); None if it did not, or nobody knows."""
+    for refused in error.agreement.refused if error.agreement is not None else ():
+        if refused.abstract_syntax == error.abstract_syntax and error.transfer_syntax in (
+            None,
+            *refused.transfer_syntaxes,
+        ):
+            return refused.result
+    return None
+
+
+def is_not_permitted(error: Exception) -> bool:
+    """Whether the peer has the service and does not let us use it (user rejection): nothing else that could be proposed helps."""
+    return isinstance(error, NoAcceptedContext) and result_of(error) == ContextResult.USER_REJECTION
 
 
 def _why(agreement: Agreement, abstract_syntax: str, transfer_syntax: str | None) -> str:

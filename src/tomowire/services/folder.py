@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import StoreFailed
 from tomowire.protocol.status import OUT_OF_RESOURCES, SUCCESS, Status
-from tomowire.services.object_file import discard, raise_as_failure, write_object
+from tomowire.services.object_file import Disk, discard, raise_as_failure, write_object
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Folder:
     The file meta information is made from the command (PS3.10 7.1), the data set is written as it came. Files are not synced to
     the disk: a power cut can take what came in the last seconds.
 
+    Threads write what is larger than 64 KiB. While the disk keeps up, the event loop itself writes objects of up to a megabyte; if
+    that takes long it has held up others once, and threads write again.
+
     Until it is whole a file lies in a hidden folder `.incoming-*`. `close` removes that; what a killed process left there is
     removed when the next `Folder` of the same path is made.
     """
@@ -52,6 +55,7 @@ class Folder:
         self.path: Final = Path(path)
         self._name = name
         self._numbers = itertools.count()
+        self._disk = Disk()
         self.path.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self.path)
         # On the same file system as the files, so that a rename is all it takes; hidden, so that nobody picks up half a file.
@@ -69,7 +73,7 @@ class Folder:
         try:
             first = await anext(request.data)
             name = self._name(request, first)
-            await write_object(part, head, first, request.data)
+            await write_object(part, head, first, request.data, self._disk)
             return self._finish(part, name)
         except BaseException as error:
             discard(part)
