@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,15 +21,17 @@ from support.network import LOOPBACK
 from support.objects import SECONDARY_CAPTURE, Sample
 from support.programs import run_tomowire, serving
 from tomowire import Peer, Query, Storage, associate, listen, verification
-from tomowire.errors import AssociationRejected
+from tomowire.errors import AssociationLost, AssociationRejected
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.server.access import CallerRule, Right
 from tomowire.server.app import Archive, Settings
 from tomowire.server.audit.events import Party
+from tomowire.server.audit.teller import person
 from tomowire.server.audit.trail import Entry
 from tomowire.server.check import check
 from tomowire.server.findings import FindingKind
 from tomowire.server.nodes import Node
+from tomowire.server.settings import QuotaSettings
 from tomowire.services.storage_scp import StoreRequest
 
 
@@ -219,6 +221,51 @@ async def test_what_is_deleted_is_told_with_who_did_it(tmp_path: Path) -> None:
     assert (part.event, part.actor, list(studies(part))) == ("instances-accessed", "alice", [samples[0].study_uid])
     assert (whole.event, whole.actor, list(studies(whole))) == ("study-deleted", "bob", [samples[0].study_uid])
     assert patients(part) == patients(whole) == ["P1"], "though the index does not know it any more"
+    assert [sum(studies(each)[samples[0].study_uid].values()) for each in (part, whole)] == [1, 2]
+
+
+async def test_a_study_that_the_quota_takes_is_told_as_deleted_by_nobody_but_the_archive(tmp_path: Path) -> None:
+    quota = QuotaSettings(bytes=1, every=3600)
+    samples = [Sample(1, study=1), Sample(2, study=1)]
+    async with Archive(Settings(tmp_path / "data", port=0, quota=quota)) as archive:
+        async with peer(archive) as sender:
+            assert len([sent async for sent in sender.send(write(tmp_path, *samples))]) == 2
+        assert await archive.quotas.enforce() == 1
+        [gone] = await entries(archive, "study-deleted")
+    assert gone.actor == "tomowire"
+    assert list(violations(ElementTree.fromstring(gone.message))) == []
+    assert "2 objects in 1 series, for the quota" in gone.message
+    assert (sum(studies(gone)[samples[0].study_uid].values()), patients(gone)) == (2, ["P1"])
+
+
+async def test_who_aborts_an_association_or_ends_the_archive_is_told(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "data", port=0)
+    jane = Party("jane", "192.0.2.9")
+    async with Archive(settings) as archive:
+        with suppress(AssociationLost):
+            async with associate(f"{settings.ae_title}@{LOOPBACK}:{archive.port}", contexts=[verification()]):
+                [association] = archive.server.associations
+                archive.witness.aborting(association, jane)
+                association.abort()
+        [ended] = await entries(archive, "association-ended")
+        archive.witness.stopping(jane)
+    assert (ended.actor, ended.source, ended.outcome) == ("jane", "192.0.2.9", 4)
+    [stopped] = [row for row in recorded_rows(tmp_path / "data") if row[0] == "application-stopped"]
+    assert stopped[1:] == ("jane", "192.0.2.9")
+
+
+async def test_names_that_are_new_since_a_reload_are_told(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "data", port=0)
+    async with Archive(settings) as archive:
+        async with peer(archive) as caller:
+            await caller.echo()
+        [before] = await entries(archive, "association-begun")
+        await archive.reconfigure(replace(settings, aliases=("NEWNAME",)))
+        async with peer(archive) as caller:
+            await caller.echo()
+        *_, after = await entries(archive, "association-begun")
+    assert f'AlternativeUserID="AETITLES={settings.ae_title}"' in before.message
+    assert f'AlternativeUserID="AETITLES={settings.ae_title};NEWNAME"' in after.message
 
 
 async def test_a_changed_configuration_and_what_is_not_allowed_are_told(tmp_path: Path) -> None:
@@ -291,7 +338,67 @@ def test_what_is_imported_is_told(tmp_path: Path) -> None:
     assert run_tomowire("import", folder, "--data-dir", tmp_path / "data").returncode == 0
     with closing(sqlite3.connect(tmp_path / "data" / "index.sqlite")) as index:
         [(message,)] = index.execute("SELECT message FROM audit_events WHERE event = 'import'").fetchall()
-    assert re.findall(r'NumberOfInstances="(\d+)"', message) == ["2", "1"]
+    assert counts(message) == ["1", "2"]
     assert f'UserID="{folder.as_uri()}"' in message
     assert list(violations(ElementTree.fromstring(message))) == []
     assert list(check(tmp_path / "data")) == []
+
+
+def test_upkeep_is_told_of_an_archive_that_is_not_running(tmp_path: Path) -> None:
+    """A backup, a backup with nothing new, a repair of a lost file and of one that is not indexed, a new index, and a restore."""
+    folder, data, backups = tmp_path / "cd", tmp_path / "data", tmp_path / "backups"
+    folder.mkdir()
+    write(folder, Sample(1, study=1), Sample(2, study=1), Sample(3, study=2))
+    assert run_tomowire("import", folder, "--data-dir", data).returncode == 0
+    for _ in range(2):
+        assert run_tomowire("backup", backups, "--data-dir", data).returncode == 0
+    lost = next(data.glob(f"objects/*/{Sample(3, study=2).study_uid}/*/*"))
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert run_tomowire("db", "check", "--repair", "--data-dir", data).returncode == 0
+    lost.parent.mkdir(parents=True, exist_ok=True)
+    lost.write_bytes(kept)
+    assert run_tomowire("db", "check", "--repair", "--data-dir", data).returncode == 0
+    assert run_tomowire("db", "reindex", "--data-dir", data).returncode == 0
+    assert run_tomowire("restore", backups, "--data-dir", tmp_path / "again").returncode == 0
+
+    me = person().name
+    _, first, second, gone, came, made = rows = messages(data)
+    assert [(event, actor) for event, actor, _ in rows] == [
+        ("import", me),
+        ("export", me),
+        ("export", me),
+        ("study-deleted", me),
+        ("instances-accessed", me),
+        ("configuration-changed", me),
+    ]
+    assert counts(first[2]) == ["1", "2"]
+    assert f'UserID="{backups.as_uri()}"' in first[2]
+    assert counts(second[2]) == []
+    assert "none of its objects that were not there" in second[2]
+    assert (counts(gone[2]), counts(came[2])) == (["1"], ["1"])
+    assert 'ParticipantObjectID="P1"' in gone[2]
+    assert 'EventActionCode="C"' in came[2]
+    assert "Software Configuration" in made[2]
+    restored = messages(tmp_path / "again")
+    assert [(event, actor) for event, actor, _ in restored][-1] == ("import", me)
+    assert counts(restored[-1][2]) == ["1", "2"]
+    assert "restored from point" in restored[-1][2]
+    for row in (*rows, *restored):
+        assert list(violations(ElementTree.fromstring(row[2]))) == []
+    for each in (data, tmp_path / "again"):
+        assert list(check(each)) == []
+
+
+def messages(data: Path) -> list[tuple[str, str, str]]:
+    with closing(sqlite3.connect(data / "index.sqlite")) as index:
+        return index.execute("SELECT event, actor, message FROM audit_events ORDER BY event_key").fetchall()
+
+
+def recorded_rows(data: Path) -> list[tuple[str, str, str]]:
+    with closing(sqlite3.connect(data / "index.sqlite")) as index:
+        return index.execute("SELECT event, actor, source FROM audit_events ORDER BY event_key").fetchall()
+
+
+def counts(message: str) -> list[str]:
+    return sorted(re.findall(r'NumberOfInstances="(\d+)"', message))

@@ -27,7 +27,7 @@ from tomowire.server.audit.events import (
 )
 from tomowire.server.audit.messages import encode
 from tomowire.server.audit.specific import actor_of, kind_of, message_of
-from tomowire.server.audit.telling import Teller
+from tomowire.server.audit.teller import Teller, person
 
 TELLER = Teller("TOMOWIRE@archive", ("TOMOWIRE", "OLDNAME"), "192.0.2.1", "file:///var/lib/tomowire")
 MODALITY = Party.node("MODALITY", "192.0.2.7:51000")
@@ -46,10 +46,12 @@ def xml(event: AuditEvent) -> ElementTree.Element:
 EVENTS: dict[str, AuditEvent] = {
     "start": events.ApplicationStarted(),
     "stop": events.ApplicationStopped(),
+    "stopped by somebody": events.ApplicationStopped(by=PERSON),
     "log used": events.AuditLogUsed(by=PERSON),
     "begun": events.AssociationBegun(caller=MODALITY, called_ae_title="TOMOWIRE", authenticated="TLS certificate"),
     "refused": events.AssociationRefused(caller=MODALITY, called_ae_title="X", reason="calling AE title unknown"),
     "ended": events.AssociationEnded(caller=MODALITY, called_ae_title="TOMOWIRE", stored=3, refused=1),
+    "aborted": events.AssociationEnded(caller=MODALITY, by=PERSON, how="aborted", outcome=Outcome.MINOR_FAILURE),
     "sending": events.TransferBegun(destination=STATION, study=STUDY, requested_by=MODALITY),
     "sending back": events.TransferBegun(destination=STATION, study=STUDY),
     "transferred": events.InstancesTransferred(source=MODALITY, study=STUDY),
@@ -66,6 +68,7 @@ EVENTS: dict[str, AuditEvent] = {
     "moved": Export(destination=STATION, studies=(STUDY, OTHER), requested_by=MODALITY),
     "got": Export(destination=STATION, studies=(STUDY,)),
     "not sent": Export(destination=STATION, studies=(), outcome=Outcome.SERIOUS_FAILURE, reason="A801H"),
+    "backup": Export(requested_by=PERSON, uri="file:///mnt/backup", studies=(STUDY,), reason="backup"),
     "import": Import(by=PERSON, uri="file:///media/cd", studies=(STUDY, OTHER)),
     "login": Login(user=PERSON),
     "login refused": Login(user=PERSON, outcome=Outcome.MINOR_FAILURE, reason="wrong password"),
@@ -111,6 +114,13 @@ TABLES = {
     "stop": Table(
         ("110100", "DCM", "Application Activity"), "E", (("110121", "Application Stop"),), ("110150",), (False,)
     ),
+    "stopped by somebody": Table(
+        ("110100", "DCM", "Application Activity"),
+        "E",
+        (("110121", "Application Stop"),),
+        ("110150", "110151"),
+        (False, True),
+    ),
     "log used": Table(("110101", "DCM", "Audit Log Used"), "R", (), (None, None), (True, False), (("2", "13", "12"),)),
     "begun": Table(
         ("110113", "DCM", "Security Alert"),
@@ -130,6 +140,14 @@ TABLES = {
     ),
     "ended": Table(
         ("association-ended", "99TOMOWIRE", "Association Ended"), "E", (), (None, None), (False, True), (NODE_ALERT,)
+    ),
+    "aborted": Table(
+        ("association-ended", "99TOMOWIRE", "Association Ended"),
+        "E",
+        (),
+        (None, None, None),
+        (False, False, True),
+        (NODE_ALERT,),
     ),
     "sending": Table(
         ("110102", "DCM", "Begin Transferring DICOM Instances"),
@@ -195,6 +213,14 @@ TABLES = {
         (STUDY_OBJECT, PATIENT_OBJECT),
     ),
     "not sent": Table(("110106", "DCM", "Export"), "R", (), (DESTINATION, SOURCE, MEDIA), (True, False, False)),
+    "backup": Table(
+        ("110106", "DCM", "Export"),
+        "R",
+        (),
+        (SOURCE, SOURCE, MEDIA),
+        (False, True, False),
+        (STUDY_OBJECT, PATIENT_OBJECT),
+    ),
     "import": Table(
         ("110107", "DCM", "Import"),
         "C",
@@ -215,7 +241,7 @@ TABLES = {
         "E",
         (("110128", "Network Configuration"),),
         (None, None),
-        (True, False),
+        (False, False),
         (ALERT,),
     ),
     "changed by the system": Table(
@@ -226,7 +252,7 @@ TABLES = {
         "E",
         (("110132", "Use of Restricted Function"),),
         (None, None),
-        (True, False),
+        (False, False),
         (ALERT,),
     ),
     "lost": Table(
@@ -365,6 +391,7 @@ def test_kinds_have_names_and_actors_are_who_wanted_it() -> None:
     assert actor_of(EVENTS["moved"]) == MODALITY
     assert actor_of(EVENTS["got"]) == STATION
     assert actor_of(EVENTS["deleted by quota"]) is None
+    assert actor_of(EVENTS["aborted"]) == actor_of(EVENTS["stopped by somebody"]) == PERSON
 
 
 def test_the_fields_of_events_are_documented_values() -> None:
@@ -372,3 +399,12 @@ def test_the_fields_of_events_are_documented_values() -> None:
         assert kind.__doc__, kind
         names: list[Any] = [each.name for each in fields(kind)]
         assert names[:2] == ["outcome", "reason"]
+
+
+def test_a_system_without_user_numbers_names_who_runs_a_command_by_what_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows, with an index in PostgreSQL on another machine."""
+    monkeypatch.delattr("os.getuid")
+    monkeypatch.setenv("LOGNAME", "jane")
+    assert person().name.startswith("jane@")

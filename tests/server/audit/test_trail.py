@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tomowire.server.audit.checking import check_audit
 from tomowire.server.audit.trail import START, Draft, Entry, Filter, append, hash_of, last_entry, problems, read
 from tomowire.server.findings import FindingKind
 from tomowire.server.index.administration import audit_events
-from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.records import Records
 
 DRAFTS = [
@@ -144,15 +144,99 @@ def test_an_emptied_trail_is_found(trail: Records, backend: IndexBackend, tmp_pa
     assert found(backend, tmp_path) == ["events 1 to 5 are missing at the end"]
 
 
-def test_events_that_change_places_are_found(trail: Records, backend: IndexBackend, tmp_path: Path) -> None:
-    def swap(connection: Connection) -> None:
-        for before, after in ((2, 100), (3, 2), (100, 3)):
-            connection.execute(update(audit_events).where(audit_events.c.event_key == before).values(event_key=after))
+@dataclass
+class Tampering:
+    """What somebody does who owns the database, and the words of `db check`, all of them."""
 
-    without_triggers(trail, swap)
-    wrong = found(backend, tmp_path)
-    assert "event 2 was changed" in wrong
-    assert "event 3 was changed" in wrong
+    name: str
+    do: Callable[[Connection], object]
+    words: list[str]
+
+
+def statements(*texts: str) -> Callable[[Connection], object]:
+    return lambda connection: [connection.execute(text(each)) for each in texts]
+
+
+def put_in(connection: Connection) -> None:
+    """Between 3 and 4, with all that follows one further, and with the hash that belongs there."""
+    third = read(connection)[2]
+    for number in (5, 4):
+        connection.execute(update(audit_events).where(audit_events.c.event_key == number).values(event_key=number + 1))
+    forged = replace(DRAFTS[0], actor="NOBODY")
+    digest = hash_of(4, forged, third.hash)
+    connection.execute(
+        audit_events.insert().values(event_key=4, previous_hash=third.hash, hash=digest, **asdict(forged))
+    )
+
+
+def put_in_front(connection: Connection) -> None:
+    connection.execute(audit_events.insert().values(event_key=0, previous_hash=START, hash=START, **asdict(DRAFTS[0])))
+
+
+_BREAK = "does not follow the one before it: one of the two was changed or put in"
+TAMPERINGS = [
+    Tampering(
+        "changed", statements("UPDATE audit_events SET actor = 'X' WHERE event_key = 3"), ["event 3 was changed"]
+    ),
+    Tampering(
+        "taken out of the middle",
+        statements("DELETE FROM audit_events WHERE event_key = 3"),
+        ["event 3 is missing"],
+    ),
+    Tampering(
+        "taken out, and the gap closed",
+        statements(
+            "DELETE FROM audit_events WHERE event_key = 3",
+            "UPDATE audit_events SET event_key = 3 WHERE event_key = 4",
+            "UPDATE audit_events SET event_key = 4 WHERE event_key = 5",
+        ),
+        [f"event 3 {_BREAK}", "event 3 was changed", "event 4 was changed", "event 5 is missing at the end"],
+    ),
+    Tampering(
+        "cut off at the end",
+        statements("DELETE FROM audit_events WHERE event_key > 3"),
+        ["events 4 to 5 are missing at the end"],
+    ),
+    Tampering(
+        "put in",
+        put_in,
+        [
+            f"event 5 {_BREAK}",
+            "event 5 was changed",
+            "event 5 is not the one that was recorded: the trail was written anew",
+            "event 6 was changed",
+        ],
+    ),
+    Tampering("put in front", put_in_front, ["event 0 was put in: the first one is 1"]),
+    Tampering(
+        "two that change places",
+        statements(
+            "UPDATE audit_events SET event_key = 100 WHERE event_key = 2",
+            "UPDATE audit_events SET event_key = 2 WHERE event_key = 3",
+            "UPDATE audit_events SET event_key = 3 WHERE event_key = 100",
+        ),
+        [f"event 2 {_BREAK}", "event 2 was changed", f"event 3 {_BREAK}", "event 3 was changed", f"event 4 {_BREAK}"],
+    ),
+]
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS, ids=lambda each: each.name)
+def test_the_check_says_what_was_done(
+    trail: Records, backend: IndexBackend, tmp_path: Path, tampering: Tampering
+) -> None:
+    without_triggers(trail, tampering.do)
+    assert found(backend, tmp_path) == tampering.words
+
+
+def test_bytes_in_the_place_of_text_are_a_change_and_do_not_end_the_check(tmp_path: Path) -> None:
+    """SQLite takes them."""
+    backend = backend_for(None, tmp_path)
+    backend.open_writer().close()
+    with closing(Records(backend.engine)) as records:
+        added = records.write_now(lambda connection: append(connection, DRAFTS))
+        write_anchor(tmp_path, added[-1].number, added[-1].hash)
+        without_triggers(records, statements("UPDATE audit_events SET message = x'FF00' WHERE event_key = 2"))
+        assert found(backend, tmp_path) == ["event 2 was changed"]
 
 
 def test_a_trail_that_is_written_anew_is_found_by_the_anchor(

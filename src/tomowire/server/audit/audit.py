@@ -2,8 +2,8 @@
 
 Nobody waits for it: an event is put into a queue, and a transaction takes what is there. Between two transactions there is a
 second, so that recording does not get in the way of storing, which writes to the same database. What a killed process had not
-written yet is lost, then: a second of it. While the database cannot be used events wait, as many as there is room for; the rest is
-counted, logged, and recorded as a loss when that is possible again.
+written yet is lost, then: a second of it, or what came since the start. While the database cannot be used events wait, as many as
+there is room for; the rest is counted, logged, and recorded as a loss when that is possible again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final, Self
 from tomowire.errors import IndexUnavailable
 from tomowire.server.audit.anchor import read_anchor
 from tomowire.server.audit.events import AuditEvent, EventsLost, Query
-from tomowire.server.audit.telling import Teller
-from tomowire.server.audit.trail import EVERYTHING, Entry, Filter, problems, read
+from tomowire.server.audit.teller import Teller
+from tomowire.server.audit.trail import BEFORE_ALL, EVERYTHING, Entry, Filter, problems, read
 from tomowire.server.audit.writing import TrailWriter
 from tomowire.server.settings import AuditSettings
 
@@ -74,7 +74,8 @@ class Audit:
     ) -> None:
         self._records = records
         self._root = root
-        self._writer = TrailWriter(records, root, teller, record=self.record, lose=partial(self._lose, 1))
+        self._teller = teller
+        self._writer = TrailWriter(records, root, lambda: self._teller, self.record)
         self._settings = settings
         self._syslog: Syslog | None = None
         self._room = room
@@ -167,8 +168,10 @@ class Audit:
         await asyncio.wait([self._task])
         await self._connecting.aclose()
 
-    async def apply(self, settings: AuditSettings) -> None:
-        """Have other settings in force from now on. What waits for a syslog server that is not used any more is lost."""
+    async def apply(self, settings: AuditSettings, teller: Teller | None = None) -> None:
+        """Have other settings in force from now on, told by `teller`, if that is another one now. What waits for a syslog server
+        that is not used any more is lost."""
+        self._teller = teller or self._teller
         if settings != self._settings:
             self._settings = settings
             before, self._connecting = self._connecting, AsyncExitStack()
@@ -245,8 +248,31 @@ class Audit:
         except Exception as error:
             # Only of what kind it is: the text of a database's error may quote a message, and that names patients.
             logger.error("%d audit events cannot be written together: %s", len(batch), type(error).__name__)
-            added = await self._writer.append_one_by_one(batch)
-        for _ in batch:
+            await self._write_singly(len(batch))
+        else:
+            await self._settle(len(batch), added)
+        if self._unreported:
+            count, self._unreported = self._unreported, 0
+            self.record(EventsLost(count=count, reason="the database could not be used, or could not take them"))
+
+    async def _write_singly(self, count: int) -> None:
+        """Write those of the first `count` that can be written. Raises `IndexUnavailable`: those that were not tried are still
+        there then."""
+        for _ in range(count):
+            event = self._queue[0]
+            try:
+                added = await self._writer.append([event])
+            except IndexUnavailable:
+                raise
+            except Exception as error:
+                await self._settle(1, ())
+                self._lose(1, f"{type(event[1]).__name__} cannot be written: {type(error).__name__}")
+            else:
+                await self._settle(1, added)
+
+    async def _settle(self, count: int, added: Sequence[Entry]) -> None:
+        """The first `count` of the queue are over; `added` is what became of them."""
+        for _ in range(count):
             _, event = self._queue.popleft()
             self._used -= _weight(event)
         self.written += len(added)
@@ -257,16 +283,13 @@ class Audit:
         if self._syslog is not None:
             for entry in added:
                 self._syslog.send(entry)
-        if self._unreported:
-            count, self._unreported = self._unreported, 0
-            self.record(EventsLost(count=count, reason="the database could not be used, or could not take them"))
 
     def _verify(self) -> Sequence[str]:
         anchor = read_anchor(self._root)  # before the trail: it is never ahead of it
         return list(islice(problems(self._entries(), anchor), _MOST_PROBLEMS))
 
     def _entries(self) -> Iterator[Entry]:
-        after = 0
+        after = BEFORE_ALL
         while page := self._records.read_now(partial(read, after=after)):
             yield from page
             after = page[-1].number

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import UsageError
 from tomowire.server.audit.anchor import ANCHOR, read_anchor, write_anchor
-from tomowire.server.audit.trail import Entry, problems
+from tomowire.server.audit.trail import BEFORE_ALL, Entry, problems
 from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.index.reader import Statement
 
@@ -63,7 +63,7 @@ def begin_anew(reader: IndexReader, root: Path) -> Iterator[Finding]:
 
 
 def _entries(reader: IndexReader) -> Iterator[Entry]:
-    page = _page(reader, 0, _PAGE)
+    page = _page(reader, BEFORE_ALL, _PAGE)
     while page:
         yield from page
         page = _page(reader, page[-1].number, _PAGE)

@@ -49,6 +49,7 @@ USER_SECURITY_CHANGED: Final = Code("110137", "User Security Attributes Changed"
 
 # CID 402, Audit Active Participant Role ID Code
 APPLICATION: Final = Code("110150", "Application")
+APPLICATION_LAUNCHER: Final = Code("110151", "Application Launcher")
 DESTINATION: Final = Code("110152", "Destination Role ID")
 SOURCE: Final = Code("110153", "Source Role ID")
 DESTINATION_MEDIA: Final = Code("110154", "Destination Media")

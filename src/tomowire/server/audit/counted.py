@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from tomowire.server.audit.events import Import, InstancesAccessed, Party, Study
+from tomowire.server.audit.events import AuditEvent, Export, Import, InstancesAccessed, Party, Study
 from tomowire.server.audit.exports import MOST_STUDIES
 
 if TYPE_CHECKING:
@@ -76,17 +76,19 @@ class Readings:
             self._audit.record(InstancesAccessed(by=by, study=study))
 
 
-class Imports:
-    """What one run of an import brings, from `uri`."""
+class Carried:
+    """Objects that come from a medium, or go to one: `make` gives the event for some studies, and `record` gets it."""
 
-    def __init__(self, audit: Audit, by: Party, uri: str) -> None:
-        self._audit = audit
-        self._by = by
-        self._uri = uri
+    def __init__(self, record: Callable[[AuditEvent], object], make: Callable[[tuple[Study, ...]], AuditEvent]) -> None:
+        self._tell = record
+        self._make = make
         self._counted = Counted(self._record)
+        self.total = 0
+        """Objects so far."""
 
     def add(self, study_uid: str, sop_class_uid: str) -> None:
-        """The archive has taken an object that it had not."""
+        """An object was taken in, or given out."""
+        self.total += 1
         self._counted.add(study_uid, sop_class_uid)
 
     def end(self) -> None:
@@ -96,4 +98,18 @@ class Imports:
     def _record(self, studies: list[Study]) -> None:
         for start in range(0, len(studies), MOST_STUDIES):
             some = tuple(studies[start : start + MOST_STUDIES])
-            self._audit.record(Import(by=self._by, uri=self._uri, studies=some))
+            self._tell(self._make(some))
+
+
+class Imports(Carried):
+    """What one run of an import brings, from `uri`."""
+
+    def __init__(self, record: Callable[[AuditEvent], object], by: Party, uri: str, reason: str = "") -> None:
+        super().__init__(record, lambda some: Import(by=by, uri=uri, studies=some, reason=reason))
+
+
+class Exported(Carried):
+    """What one run of a backup writes to `uri`."""
+
+    def __init__(self, record: Callable[[AuditEvent], object], by: Party, uri: str, reason: str = "") -> None:
+        super().__init__(record, lambda some: Export(requested_by=by, uri=uri, studies=some, reason=reason))

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from tomowire.server.audit.events import AuditEvent, Patient, Study
 from tomowire.server.audit.messages import clean, encode
 from tomowire.server.audit.specific import actor_of, kind_of, message_of
-from tomowire.server.audit.telling import Teller
+from tomowire.server.audit.teller import Teller
 from tomowire.server.audit.trail import Draft
 from tomowire.server.index.schema import patients, studies
 

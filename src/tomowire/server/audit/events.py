@@ -74,7 +74,9 @@ class ApplicationStarted(_Event):
 
 @value(kw_only=True)
 class ApplicationStopped(_Event):
-    """The archive has been told to end."""
+    """The archive has been told to end, by `by`; None: by a signal."""
+
+    by: Party | None = None
 
 
 @value(kw_only=True)
@@ -104,9 +106,11 @@ class AssociationRefused(_Event):
 
 @value(kw_only=True)
 class AssociationEnded(_Event):
-    """It is over; `how` as in `Ending`. `stored` and `refused` are objects that it brought."""
+    """It is over; `how` as in `Ending`, `by` whom, if it was neither of its two ends. `stored` and `refused` are objects that it
+    brought."""
 
     caller: Party
+    by: Party | None = None
     called_ae_title: str = ""
     how: str = "released"
     stored: int = 0
@@ -166,11 +170,13 @@ class Query(_Event):
 class Export(_Event):
     """Objects of `studies` were sent to `destination`, as `requested_by` wanted it; None: the destination itself did (C-GET).
 
-    With another outcome than success they were not.
+    What was written to a medium, a folder of backups, has no destination but a `uri`. With another outcome than success they were
+    not.
     """
 
-    destination: Party
     studies: tuple[Study, ...]
+    destination: Party | None = None
+    uri: str = ""
     requested_by: Party | None = None
 
 

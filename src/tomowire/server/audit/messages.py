@@ -23,6 +23,7 @@ _IP_ADDRESS: Final = "2"
 _MACHINE_NAME: Final = "1"
 _URI: Final = "5"
 _APPLICATION_SERVER: Final = "4"
+_OBJECT: Final = "ParticipantObjectIdentification"
 
 
 @value()
@@ -122,15 +123,24 @@ def _participant(root: Element, participant: Participant) -> None:
         _coded(SubElement(element, "MediaIdentifier"), "MediaType", participant.media)
 
 
-def _object(root: Element, described: ParticipantObject) -> None:
-    attributes = {
+def mark_of(described: ParticipantObject) -> str:
+    """How the object of an event begins in its message: what to look for in the trail."""
+    return tostring(Element(_OBJECT, _identity(described)), encoding="unicode").removesuffix(" />")
+
+
+def _identity(described: ParticipantObject) -> dict[str, str]:
+    return {
         "ParticipantObjectID": _token(described.id),
         "ParticipantObjectTypeCode": described.type_code,
         "ParticipantObjectTypeCodeRole": described.role,
     }
+
+
+def _object(root: Element, described: ParticipantObject) -> None:
+    attributes = _identity(described)
     if described.life_cycle:
         attributes["ParticipantObjectDataLifeCycle"] = described.life_cycle
-    element = SubElement(root, "ParticipantObjectIdentification", attributes)
+    element = SubElement(root, _OBJECT, attributes)
     _coded(element, "ParticipantObjectIDTypeCode", described.id_type)
     if described.query is not None:
         SubElement(element, "ParticipantObjectQuery").text = _base64(described.query)

@@ -15,11 +15,11 @@ from typing import Any, Final
 from tomowire.server.audit import codes, events
 from tomowire.server.audit.events import AuditEvent, Party
 from tomowire.server.audit.messages import AuditMessage, Participant, ParticipantObject
+from tomowire.server.audit.teller import Teller
 from tomowire.server.audit.telling import (
     QUERY,
     SECURITY_RESOURCE,
     SYSTEM,
-    Teller,
     alert,
     by,
     host_of,
@@ -55,10 +55,14 @@ def actor_of(event: AuditEvent) -> Party | None:
 
 
 def _application(event: events.ApplicationStarted | events.ApplicationStopped, teller: Teller) -> AuditMessage:
-    """A.5.3.1"""
-    started = isinstance(event, events.ApplicationStarted)
-    kind = codes.APPLICATION_START if started else codes.APPLICATION_STOP
-    return message(event, codes.APPLICATION_ACTIVITY, "E", kind, participants=(own(teller, codes.APPLICATION),))
+    """A.5.3.1: who starts an application, or ends it, is its launcher."""
+    application = own(teller, codes.APPLICATION)
+    if isinstance(event, events.ApplicationStarted):
+        return message(event, codes.APPLICATION_ACTIVITY, "E", codes.APPLICATION_START, participants=(application,))
+    launcher = [participant(event.by, codes.APPLICATION_LAUNCHER, is_requestor=True)] if event.by is not None else []
+    return message(
+        event, codes.APPLICATION_ACTIVITY, "E", codes.APPLICATION_STOP, participants=(application, *launcher)
+    )
 
 
 def _audit_log_used(event: events.AuditLogUsed, teller: Teller) -> AuditMessage:
@@ -92,20 +96,23 @@ def _transfer_begun(event: events.TransferBegun, teller: Teller) -> AuditMessage
 
 def _export(event: events.Export, teller: Teller) -> AuditMessage:
     """A.5.3.4"""
-    destination = event.destination
-    uri = f"dicom://{destination.ae_title or destination.name}@{destination.address or 'unknown'}"
-    exporting = (
-        [participant(event.requested_by, codes.SOURCE, is_requestor=True)] if event.requested_by is not None else []
-    )
+    destination, uri, address = event.destination, event.uri, ""
+    receiving, exporting = [], []
+    if destination is not None:
+        receiving = [participant(destination, codes.DESTINATION, is_requestor=event.requested_by is None)]
+        uri = f"dicom://{destination.ae_title or destination.name}@{destination.address or 'unknown'}"
+        address = host_of(destination.address)
+    if event.requested_by is not None:
+        exporting = [participant(event.requested_by, codes.SOURCE, is_requestor=True)]
     return message(
         event,
         codes.EXPORT,
         "R",
         participants=(
-            participant(destination, codes.DESTINATION, is_requestor=event.requested_by is None),
+            *receiving,
             own(teller, codes.SOURCE),
             *exporting,
-            Participant(uri, role=codes.DESTINATION_MEDIA, address=host_of(destination.address), media=codes.URI_MEDIA),
+            Participant(uri, role=codes.DESTINATION_MEDIA, address=address, media=codes.URI_MEDIA),
         ),
         objects=studies_and_patients(event.studies),
     )
@@ -201,11 +208,12 @@ def _node_authentication(
 
 def _association_ended(event: events.AssociationEnded, teller: Teller) -> AuditMessage:
     text = f"{event.how}; {event.stored} objects stored, {event.refused} refused"
+    wanted = [participant(event.by, is_requestor=True)] if event.by is not None else []
     return message(
         event,
         codes.ASSOCIATION_ENDED,
         "E",
-        participants=(own(teller), participant(event.caller, is_requestor=True)),
+        participants=(own(teller), participant(event.caller, is_requestor=not wanted), *wanted),
         objects=(alert(host_of(event.caller.address) or event.caller.name, codes.NODE_ID, text),),
     )
 
@@ -237,9 +245,10 @@ def _events_lost(event: events.EventsLost, teller: Teller) -> AuditMessage:
 
 
 def _security_alert(event: AuditEvent, teller: Teller, kind: codes.Code, by: Party | None, text: str) -> AuditMessage:
-    reporting = [participant(by, is_requestor=True)] if by is not None else []
+    """The archive reports; who performed it is none of the message's requestors, as the table has it."""
+    performing = [participant(by)] if by is not None else []
     subject = alert(teller.trail_uri or "tomowire:archive", codes.URI, text)
-    return message(event, codes.SECURITY_ALERT, "E", kind, participants=(*reporting, own(teller)), objects=(subject,))
+    return message(event, codes.SECURITY_ALERT, "E", kind, participants=(own(teller), *performing), objects=(subject,))
 
 
 def _login(event: events.Login | events.Logout, teller: Teller) -> AuditMessage:

@@ -72,6 +72,7 @@ class Syslog:
         self._empty.set()
         self._complained_at = -_BETWEEN_COMPLAINTS
         self._is_down = False
+        self._is_sending = False
         self._task: asyncio.Task[None] | None = None
         self.sent = 0
         self.lost = 0
@@ -96,8 +97,10 @@ class Syslog:
             return
         self._queue.append(message)
         self._used += len(message)
-        while self._used > self._room:
-            self._used -= len(self._queue.popleft())
+        oldest = 1 if self._is_sending else 0  # what is being sent may arrive, so it is not lost
+        while self._used > self._room and len(self._queue) > oldest:
+            self._used -= len(self._queue[oldest])
+            del self._queue[oldest]
             self._lose(1, "it takes them too slowly, or not at all")
         self._empty.clear()
         self._news.set()
@@ -135,11 +138,12 @@ class Syslog:
     async def _send_all(self) -> None:
         """Send until nothing is left. What fails is still there then."""
         while self._queue:
-            message = self._queue[0]
-            await self._way.send(message)
-            if self._queue and self._queue[0] is message:  # it may have had to make room meanwhile
-                self._queue.popleft()
-                self._used -= len(message)
+            self._is_sending = True
+            try:
+                await self._way.send(self._queue[0])
+            finally:
+                self._is_sending = False
+            self._used -= len(self._queue.popleft())
             self.sent += 1
             if self._is_down:
                 self._is_down = False

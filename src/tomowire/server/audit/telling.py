@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from typing import TYPE_CHECKING, Final
 
 from tomowire.server.audit import codes
 from tomowire.server.audit.events import AuditEvent, Party, Patient, Study
 from tomowire.server.audit.messages import AuditMessage, Participant, ParticipantObject
-from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from tomowire.server.settings import Settings
+    from tomowire.server.audit.teller import Teller
 
 _PERSON: Final = "1"
 SYSTEM: Final = "2"
@@ -24,33 +21,6 @@ SECURITY_RESOURCE: Final = "13"
 QUERY: Final = "24"
 
 _UNKNOWN_PATIENT: Final = Patient("unknown")
-
-
-@value()
-class Teller:
-    """Who tells the events: this process, and which system it is of."""
-
-    source_id: str
-    ae_titles: tuple[str, ...] = ()
-    address: str = ""
-    trail_uri: str = ""
-
-
-def teller_of(settings: Settings) -> Teller:
-    """The teller for an archive."""
-    host = socket.gethostname()
-    address = host if settings.bind in ("", "0.0.0.0", "::") else settings.bind
-    titles = (settings.ae_title, *getattr(settings, "aliases", ()))
-    return Teller(f"{settings.ae_title}@{host}", titles, address, settings.data_dir.absolute().as_uri())
-
-
-def person() -> Party:
-    """Who runs this command: the login name (A.5.2.1)."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a user that nobody has named
-        name = str(os.getuid())
-    return Party(f"{name}@{socket.gethostname()}")
 
 
 def message(
@@ -83,16 +53,22 @@ def by(party: Party | None, teller: Teller) -> tuple[Participant, ...]:
 
 def studies_and_patients(studies: tuple[Study, ...] | list[Study]) -> tuple[ParticipantObject, ...]:
     """The studies, and the patients whose they are."""
-    found = [
-        ParticipantObject(each.uid, codes.STUDY_INSTANCE_UID, SYSTEM, _REPORT, each.uid, sop_classes=each.sop_classes)
-        for each in studies
-    ]
     patients = dict.fromkeys(each.patient or _UNKNOWN_PATIENT for each in studies)
-    found += [
-        ParticipantObject(each.patient_id or "unknown", codes.PATIENT_NUMBER, _PERSON, _PATIENT, each.name)
-        for each in patients
-    ]
-    return tuple(found)
+    return *map(study_object, studies), *map(patient_object, patients)
+
+
+def study_object(study: Study) -> ParticipantObject:
+    """A study that an event is about."""
+    return ParticipantObject(
+        study.uid, codes.STUDY_INSTANCE_UID, SYSTEM, _REPORT, study.uid, sop_classes=study.sop_classes
+    )
+
+
+def patient_object(patient: Patient) -> ParticipantObject:
+    """The patient whose objects an event is about."""
+    return ParticipantObject(
+        patient.patient_id or _UNKNOWN_PATIENT.patient_id, codes.PATIENT_NUMBER, _PERSON, _PATIENT, patient.name
+    )
 
 
 def alert(subject: str, kind: codes.Code, text: str) -> ParticipantObject:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tomowire.server.audit.events import Patient, Study
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ End: TypeAlias = tuple[int, bytes]
 
 START: Final = bytes(32)
 """What the first row has in the place of a previous hash."""
+
+BEFORE_ALL: Final = -(2**63)
+"""A number that is smaller than any: who looks for what was put in looks there too."""
 
 _PAGE: Final = 1000
 
@@ -54,12 +58,18 @@ class Entry:
 
 @value(kw_only=True)
 class Filter:
-    """Which entries are wanted; what is None does not matter. Times in microseconds since 1970, UTC; `until` is excluded."""
+    """Which entries are wanted; what is None does not matter. Times in microseconds since 1970, UTC; `until` is excluded.
+
+    `patient` is a Patient ID and `study` a Study Instance UID: what the message says that it is about. All that is left by the
+    others is looked through for them.
+    """
 
     event: str | None = None
     outcome: int | None = None
     actor: str | None = None
     source: str | None = None
+    patient: str | None = None
+    study: str | None = None
     since: int | None = None
     until: int | None = None
 
@@ -88,8 +98,8 @@ def hash_of(number: int, draft: Draft, previous_hash: bytes) -> bytes:
 def append(connection: Connection, drafts: Sequence[Draft], end: End | None = None) -> list[Entry]:
     """Add rows behind the last one; gives them as they stand there.
 
-    Where the trail ends before `end`, where it is known to have ended once, it goes on from there, and the gap can be seen. Raises
-    `IntegrityError` if another process has added some at the same moment: to be done again.
+    Where the trail does not hold `end`, which was its end once, it goes on from there, so that the gap or the break stays to be
+    seen. Raises `IntegrityError` if another process has added some at the same moment: to be done again.
     """
     from sqlalchemy import insert
 
@@ -97,8 +107,8 @@ def append(connection: Connection, drafts: Sequence[Draft], end: End | None = No
 
     last = last_entry(connection)
     number, previous = (0, START) if last is None else (last.number, last.hash)
-    if end is not None and end[0] > number:
-        number, previous = end
+    if end is not None and not holds(connection, end):
+        number, previous = max(number, end[0]), end[1]
     added: list[Entry] = []
     for draft in drafts:
         number += 1
@@ -127,6 +137,15 @@ def last_entry(connection: Connection) -> Entry | None:
     return found[0] if found else None
 
 
+def holds(connection: Connection, end: End) -> bool:
+    """Whether the event that was the last one once is in the trail, as it was."""
+    number, digest = end
+    if number == 0:
+        return True
+    found = read(connection, after=number - 1, before=number + 1, limit=1)
+    return bool(found) and found[0].hash == digest
+
+
 def read(
     connection: Connection,
     wanted: Filter = EVERYTHING,
@@ -142,7 +161,7 @@ def read(
     from tomowire.server.index.administration import audit_events
 
     columns = audit_events.c
-    statement = select(audit_events).where(columns.event_key > after, *_conditions(wanted))
+    statement = select(audit_events).where(columns.event_key > after, *_conditions(wanted, connection))
     if before is not None:
         statement = statement.where(columns.event_key < before)
     order = columns.event_key.desc() if newest_first else columns.event_key
@@ -162,12 +181,14 @@ def problems(found: Iterable[Entry], anchor: End | None = None) -> Iterator[str]
     expected, previous = 1, START
     anchored = anchor is None or anchor[0] == 0
     for entry in found:
+        if entry.number < expected:
+            yield f"event {entry.number} was put in: the first one is 1"
+            continue
         if entry.number != expected:
             yield _missing(expected, entry.number - 1)
         elif entry.previous_hash != previous:
             yield f"event {entry.number} does not follow the one before it: one of the two was changed or put in"
-        draft = Draft(entry.recorded_at, entry.event, entry.outcome, entry.actor, entry.source, entry.message)
-        if hash_of(entry.number, draft, entry.previous_hash) != entry.hash:
+        if not _has_its_hash(entry):
             yield f"event {entry.number} was changed"
         if anchor is not None and entry.number == anchor[0]:
             anchored = True
@@ -176,6 +197,14 @@ def problems(found: Iterable[Entry], anchor: End | None = None) -> Iterator[str]
         expected, previous = entry.number + 1, entry.hash
     if not anchored and anchor is not None and anchor[0] >= expected:
         yield f"{_missing(expected, anchor[0])} at the end"
+
+
+def _has_its_hash(entry: Entry) -> bool:
+    draft = Draft(entry.recorded_at, entry.event, entry.outcome, entry.actor, entry.source, entry.message)
+    try:
+        return hash_of(entry.number, draft, entry.previous_hash) == entry.hash
+    except (AttributeError, TypeError, ValueError):
+        return False  # SQLite takes bytes where text is to be: somebody has put them there
 
 
 def _missing(first: int, last: int) -> str:
@@ -196,7 +225,9 @@ def _columns(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
+def _conditions(wanted: Filter, connection: Connection) -> list[ColumnElement[bool]]:
+    from sqlalchemy import func
+
     from tomowire.server.index.administration import audit_events
 
     columns = audit_events.c
@@ -209,4 +240,18 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
         conditions.append(columns.recorded_at >= wanted.since)
     if wanted.until is not None:
         conditions.append(columns.recorded_at < wanted.until)
+    # Not LIKE: it has wildcards, and in SQLite no regard to case.
+    place_in = func.instr if connection.dialect.name == "sqlite" else func.strpos
+    conditions += [place_in(columns.message, mark) > 0 for mark in _marks(wanted)]
     return conditions
+
+
+def _marks(wanted: Filter) -> Iterator[str]:
+    """What a message has in it that is about them."""
+    from tomowire.server.audit.messages import mark_of  # messages are not made while an archive starts
+    from tomowire.server.audit.telling import patient_object, study_object
+
+    if wanted.patient is not None:
+        yield mark_of(patient_object(Patient(wanted.patient)))
+    if wanted.study is not None:
+        yield mark_of(study_object(Study(wanted.study)))
