@@ -153,7 +153,7 @@ async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
             "GET /api/../api/status HTTP/1.1",
             "GET /api/%2e%2e/status HTTP/1.1",
             "BREW /api/status HTTP/1.1",
-            "HEAD /api/status HTTP/1.1",
+            "HEAD /api/nothing HTTP/1.1",
             "TRACE /api/status HTTP/1.1",
             "GET /api HTTP/1.1",
             "GET /api/ HTTP/1.1",

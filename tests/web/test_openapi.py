@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ async def test_what_schemathesis_makes_of_the_document_finds_nothing(tmp_path: P
     assert status == 0, output[-20000:]
 
 
+async def test_many_who_ask_for_the_document_first_get_the_same(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False) as running:
+        asked = (running.administrator.get("/api/openapi.json") for _ in range(8))
+        answers = await asyncio.gather(*asked)
+    assert {each.status_code for each in answers} == {200}
+    assert len({each.content for each in answers}) == 1
+
+
 async def test_every_operation_is_described(tmp_path: Path) -> None:
     async with web(tmp_path, filled=False) as running:
         document = (await running.administrator.get("/api/openapi.json")).json()
@@ -26,9 +35,17 @@ async def test_every_operation_is_described(tmp_path: Path) -> None:
         for operation in methods.values():
             names.append(operation["operationId"])
             assert operation["description"], "what it does"
+            assert len(operation["summary"]) < 120
+            assert operation["description"].replace("\n", " ").startswith(operation["summary"])
+            assert {"401", "403", "422", "429"} <= set(operation["responses"])
+            for parameter in operation.get("parameters", ()):
+                assert parameter["description"], (operation["operationId"], parameter["name"])
+                assert "null" not in str(parameter["schema"]), "nobody can write that into an address"
             assert set(operation["tags"]) <= tags
             for status, response in operation["responses"].items():
-                assert response["description"]
+                assert response["description"] not in ("", "Successful Response")
+                if status == "202" and "transfers" in operation["tags"]:
+                    assert "Location" in response["headers"]
                 if int(status) >= 400:
                     assert list(response["content"]) == ["application/problem+json"], (operation["operationId"], status)
     assert len(names) == len(set(names))

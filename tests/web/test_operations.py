@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +52,9 @@ async def test_associations_are_shown_and_aborted(tmp_path: Path) -> None:
             assert isinstance(association.error, AssociationAborted)
         await result(running, "GET", url, 404)
         await result(running, "DELETE", url, 404)
+        assert await running.archive.audit.flush(20)
+        ended = (await result(running, "GET", "/api/audit", params={"event": "association-ended"}))["entries"]
+        assert [each["actor"] for each in ended] == ["anybody", "CT1"], "who had it aborted is told"
 
 
 async def test_nodes_are_added_changed_and_removed_while_associations_go_on(tmp_path: Path) -> None:
@@ -192,6 +192,8 @@ async def test_jobs_are_cancelled_and_retried(tmp_path: Path) -> None:
         ):
             problem = await result(running, "POST", "/api/send", 409, json=wrong)
             assert "NOBODY" in problem["detail"] or "1.2.3.4" in problem["detail"]
+        problem = await result(running, "POST", "/api/send", 409, json={"node": "AWYA", "uids": [f"{ROOT}.1.1"]})
+        assert problem["detail"] == "the archive knows no node AWYA: did you mean AWAY?"
         for wrong in ({"node": "AWAY", "uids": []}, {"node": "AWAY", "uids": ["x"]}, {"uids": ["1.2"]}):
             await result(running, "POST", "/api/send", 422, json=wrong)
 
@@ -203,76 +205,6 @@ async def over(running: Web, url: str) -> dict[str, Any]:
             return job
         await asyncio.sleep(0.05)
     pytest.fail(f"the job is not over: {job}")
-
-
-log = logging.getLogger("tomowire.test")
-
-
-@asynccontextmanager
-async def following(running: Web, **parameters: Any) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
-    async with running.nobody.stream("GET", "/api/logs/stream", params=parameters) as answer:
-        assert answer.headers["Content-Type"].startswith("text/event-stream")
-        lines = answer.aiter_lines()
-
-        async def events() -> AsyncIterator[tuple[str, Any]]:
-            name = ""
-            async for line in lines:
-                if line.startswith("event: "):
-                    name = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    yield name, json.loads(line.removeprefix("data: "))
-
-        yield events()
-
-
-async def test_the_log_is_followed(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False, filled=False) as running:
-        log.warning("before")
-        log.error("one\nof two lines")
-        lines = (await result(running, "GET", "/api/logs", params={"level": "warning", "limit": 2}))["lines"]
-        assert [(each["level"], each["message"]) for each in lines] == [
-            ("warning", "before"),
-            ("error", "one\nof two lines"),
-        ]
-        async with following(running, level="error", limit=1) as events:
-            assert (await anext(events))[1]["message"] == "one\nof two lines"
-            log.warning("not wanted")
-            log.error("wanted")
-            name, line = await anext(events)
-            assert (name, line["message"], line["logger"]) == ("log", "wanted", "tomowire.test")
-
-
-async def test_who_follows_too_slowly_is_told_what_is_missing(tmp_path: Path) -> None:
-    async with web(tmp_path, users=False, filled=False) as running:
-        async with following(running, level="error") as events:
-            log.error("first")
-            assert (await anext(events))[1]["message"] == "first"
-            for number in range(5000):  # nobody can take them in the meantime: the event loop does not run
-                log.error("line %d", number)
-            seen, dropped = 0, 0
-            async for name, line in events:
-                if name == "dropped":
-                    dropped += line["dropped"]
-                    break
-                seen += 1
-            assert dropped > 0
-            assert seen + dropped == 5000
-        assert seen <= 1100, "what waits is bounded"
-
-
-async def test_only_so_many_follow_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tomowire.web.api.logs.MOST_STREAMS", 1)
-    async with web(tmp_path, users=False, filled=False) as running:
-        log.error("something")
-        async with following(running, level="error") as events:
-            await anext(events)
-            assert (await running.nobody.get("/api/logs/stream")).status_code == 503
-        for _ in range(100):
-            if running.http._app is not None and running.http._app.gate.streams == 0:
-                break
-            await asyncio.sleep(0.05)
-        async with following(running, level="error") as events:
-            await anext(events)
 
 
 async def test_the_audit_trail_is_looked_through_exported_and_verified(tmp_path: Path, index_url: str | None) -> None:
@@ -412,6 +344,9 @@ async def test_users_and_tokens(tmp_path: Path, index_url: str | None) -> None:
             answer = await client.post("/api/users", json=wrong)
             assert answer.status_code == 422, wrong
             assert "short" not in answer.text
+        for length, said in ((7, "must have at least 8 characters"), (1025, "must have no more than 1024 characters")):
+            answer = await client.post("/api/users", json={"name": "x", "password": "\u00e4" * length})
+            assert answer.json()["errors"] == [{"in": "body", "name": "password", "detail": said}]
         assert {each["name"] for each in (await client.get("/api/users")).json()["users"]} == {
             each.value for each in Role
         }

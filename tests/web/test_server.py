@@ -41,11 +41,11 @@ async def test_ready_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monk
         answer = await running.nobody.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "ready")
         monkeypatch.setattr("tomowire.web.health.FRESH", 0.0)
-        monkeypatch.setattr("tomowire.web.health.LEAST_FREE", 1 << 80)
+        monkeypatch.setattr("tomowire.web.health.is_full", lambda root: True)
         answer = await running.nobody.get("/readyz")
         assert answer.status_code == 503
         assert answer.json()["checks"] == {"index": "ok", "storage": "the disk is full", "dicom": "ok"}
-        monkeypatch.setattr("tomowire.web.health.LEAST_FREE", 0)
+        monkeypatch.setattr("tomowire.web.health.is_full", lambda root: False)
         await running.archive.server.close(grace=0)
         answer = await running.nobody.get("/readyz")
         assert (answer.status_code, answer.json()["checks"]["dicom"]) == (503, "the DICOM port is closed")

@@ -109,6 +109,18 @@ class Gate:
         self.tell(LoginEvent(user=Party(principal.name, address)), once_in=_ONCE_IN)
         return principal
 
+    async def again(self, name: str, secret: str) -> Principal | None:
+        """Who that is by now, for an answer that goes on for ever: a login that was right is neither counted nor told again.
+
+        None for one that is not right any more. Raises `TooManyLogins`, `IndexUnavailable`.
+        """
+        users = self._archive.users
+        return await (users.by_password(name, secret) if name else users.by_token(secret))
+
+    async def anybody_again(self) -> Principal | None:
+        """The same for who did not have to log in. Raises `IndexUnavailable`."""
+        return ANYBODY if await self.is_open() else None
+
     def tell(self, event: AuditEvent, *, once_in: float = _ONCE_IN, key: Hashable = None) -> None:
         """Have an event in the audit trail; the same one, or one of the same `key`, once in so many seconds: nobody is to fill it
         by asking often."""

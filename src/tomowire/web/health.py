@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from tomowire.errors import IndexUnavailable
 from tomowire.server.metrics import Metrics
+from tomowire.server.room import is_full
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tomowire.server.app import Archive
-
-LEAST_FREE: Final = 64 << 20
-"""Bytes that must be free where objects are stored."""
 
 PATIENCE: Final = 5.0
 """Seconds that a part may take to answer."""
@@ -79,7 +76,10 @@ class Health:
             return "cannot be used now"  # why is in the log: it may name paths and hosts
 
     async def _index(self) -> str:
-        await self._archive.storage.index.instance(_NEVER)
+        storage = self._archive.storage
+        if trouble := await storage.keeping.trouble():
+            return trouble
+        await storage.index.instance(_NEVER)
         return ""
 
     async def _storage(self) -> str:
@@ -93,6 +93,6 @@ def _trouble_with(root: Path) -> str:
     """What hinders that objects are written to `root`; empty if nothing does."""
     if not os.access(root / "incoming", os.W_OK | os.X_OK):
         return "the data directory cannot be written to"
-    if shutil.disk_usage(root).free < LEAST_FREE:
+    if is_full(root):
         return "the disk is full"
     return ""

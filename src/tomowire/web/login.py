@@ -38,7 +38,7 @@ _LONGEST: Final = 1024
 
 
 class Login:
-    """Finds out who asks and puts it in `scope["state"]["principal"]`, or refuses."""
+    """Finds out who asks and puts it in `scope["state"]["principal"]`, and what asks again in `"again"`; or refuses."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class Login:
             if (foreign := self._why_foreign(scope, headers, is_open=is_open)) is not None:
                 return _refusal(scope, 403, foreign)
             if is_open or (scope["path"] == "/metrics" and not self._gate.settings.metrics_login):
-                scope["state"]["principal"] = ANYBODY
+                scope["state"] |= {"principal": ANYBODY, "again": self._gate.anybody_again}
                 return None
             return await self._log_in(scope, headers)
         except IndexUnavailable as error:
@@ -83,8 +83,14 @@ class Login:
         if given is None:
             return _refusal(scope, 401, "this needs a login: a name and password, or a token", _CHALLENGED)
         address = (scope.get("client") or ("", 0))[0]
+        credentials = _credentials(given)
+        if credentials is None:
+            return _refusal(scope, 401, _NO_CREDENTIALS, _CHALLENGED)
         try:
-            scope["state"]["principal"] = await self._gate.log_in(address, *_credentials(given))
+            name, secret = credentials
+            scope["state"]["principal"] = await self._gate.log_in(address, name, secret)
+            # No `partial`: what prints one prints the secret.
+            scope["state"]["again"] = lambda: self._gate.again(name, secret)
         except TooManyLogins as error:
             seconds = max(1, math.ceil(error.seconds))
             text = f"{error}: try again in {seconds} s"
@@ -101,20 +107,26 @@ def _refusal(scope: Scope, status: int, detail: str, headers: dict[str, str] | N
 _CHALLENGED: Final = {"WWW-Authenticate": _CHALLENGE}
 
 
-def _credentials(given: str) -> tuple[str, str]:
-    """Name and password; of a token the name is empty. Both are empty for what is neither: no token is."""
+_NO_CREDENTIALS: Final = (
+    "the login cannot be understood: 'Authorization' is to be Bearer with a token, or Basic with name:password in UTF-8 and"
+    " base64"
+)
+
+
+def _credentials(given: str) -> tuple[str, str] | None:
+    """Name and password; of a token the name is empty. None for what is neither: there is nothing in it to be guessed."""
     scheme, _, rest = given.strip().partition(" ")
     rest = rest.strip()
     if len(rest) > _LONGEST * 2:
-        return "", ""
+        return None
     if scheme.lower() == "bearer":
-        return "", rest
+        return ("", rest) if rest else None
     if scheme.lower() != "basic":
-        return "", ""
+        return None
     try:
         name, colon, password = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")
     except (binascii.Error, ValueError):
-        return "", ""
+        return None
     if not (colon and name) or len(name) + len(password) > _LONGEST or "\0" in name + password:
-        return "", ""
+        return None
     return name, password

@@ -14,11 +14,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
 from tomowire.errors import IndexUnavailable, TomowireError, TooManyLogins, UsageError
+from tomowire.server.config.problems import nearest
+from tomowire.web.forms import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,8 +33,23 @@ Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 PROBLEM: Final = "application/problem+json"
 MISTAKE: Final = "this is a mistake of the server; its log tells more"
-_MOST_ERRORS: Final = 20
+GONE: Final = 499
+"""For the log alone: the client closed the connection."""
+MOST_ERRORS: Final = 20
+"""Of what is wrong with a request as much is told, and no more of it is thought about."""
+
 _LONGEST: Final = 500
+_NO_JSON: Final = (
+    "the body is no JSON that can be read: no text in UTF-8, nested too deeply, or a number with too many digits"
+)
+_SAID: Final = {
+    "extra_forbidden": "is not known",
+    "missing": "is missing",
+}
+_LENGTHS: Final = {
+    "too_short": "must have at least %(min_length)d characters",
+    "too_long": "must have no more than %(max_length)d characters",
+}
 
 
 class Problem(HTTPException):
@@ -68,7 +85,7 @@ def problem_body(status: int, detail: str, *, request_id: str = "", errors: Iter
     body: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     body["detail"] = detail if len(detail) <= _LONGEST else detail[:_LONGEST] + "..."
     if listed := list(errors):
-        body["errors"] = listed[:_MOST_ERRORS]
+        body["errors"] = listed[:MOST_ERRORS]
     if request_id:
         body["request_id"] = request_id
     return json.dumps(body).encode("ascii")
@@ -82,6 +99,7 @@ def handlers() -> dict[int | type[Exception], Handler]:
         HTTPException: _on_http,
         RequestValidationError: _on_validation,
         TomowireError: _on_ours,
+        ClientDisconnect: _on_gone,
         Exception: _on_mistake,
     }
 
@@ -99,7 +117,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         detail = {
             404: "there is nothing at this address",
-            405: f"this address cannot be asked to {request.method}",
+            405: f"this address cannot be asked to {request.method}; 'Allow' says what it can be",
+            400: _NO_JSON,  # FastAPI has no other
         }.get(error.status_code, detail)
     errors = error.errors if isinstance(error, Problem) else ()
     if error.status_code in (204, 304):
@@ -115,24 +134,52 @@ def _allowed(request: Request) -> set[str]:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             allowed |= getattr(route, "methods", None) or set()
-    return allowed
+    return allowed | ({"HEAD"} if "GET" in allowed else set())
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     from fastapi.exceptions import RequestValidationError
 
     assert isinstance(error, RequestValidationError)
-    errors = [_place(each) for each in error.errors()[:_MOST_ERRORS]]
+    errors = [_place(each, request) for each in error.errors()[:MOST_ERRORS]]
     first = f"{errors[0].get('in', '')} {errors[0].get('name', '')}: {errors[0]['detail']}" if errors else ""
     return problem_response(
         422, f"the request cannot be understood: {first.strip()}", request_id=_request_id(request), errors=errors
     )
 
 
-def _place(error: Mapping[str, Any]) -> dict[str, str]:
+def _place(error: Mapping[str, Any], request: Request) -> dict[str, str]:
     """Where the mistake is and what it is, without the value: it may be a name, or megabytes."""
     where, *path = error["loc"]
-    return {"in": str(where), "name": ".".join(map(str, path))[:100], "detail": str(error["msg"])[:200]}
+    if error["type"] == "json_invalid":
+        return {
+            "in": "body",
+            "name": "",
+            "detail": f"this is no JSON: {error['ctx']['error']}, at character {path[0]}"[:300],
+        }
+    words = WORDS.get(error.get("ctx", {}).get("pattern", ""))
+    detail = words or _SAID.get(error["type"]) or _length(error) or str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden" and len(path) == 1:
+        near = nearest(str(path[0]), list(_known_in_body(request)))
+        detail += f"; is {near} meant?" if near is not None else ""
+    return {"in": str(where), "name": ".".join(map(str, path))[:100], "detail": detail[:300]}
+
+
+def _length(error: Mapping[str, Any]) -> str:
+    """What is wrong with the length of a secret, in which the library counts "items"; empty for anything else."""
+    about = error.get("ctx", {})
+    return _LENGTHS.get(error["type"], "") % about if about.get("field_type") == "Value" else ""
+
+
+def _known_in_body(request: Request) -> Iterable[str]:
+    """The names that the operation knows at the top of its body."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return getattr(body.field_info.annotation, "model_fields", ()) if body is not None else ()
+
+
+async def _on_gone(*_: object) -> Response:
+    """Who asked went away before all of it had come: nobody gets this answer, but the log has it."""
+    return Response(status_code=GONE)
 
 
 async def _on_mistake(request: Request, _: Exception) -> Response:

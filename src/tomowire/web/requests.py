@@ -52,7 +52,7 @@ class EveryRequest:
         http_request.set(exchange.request_id)
         try:
             exchange.check()
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(_as_get(scope), exchange.receive, exchange.send)
         except Problem as problem:  # of a body, where nobody caught it
             await exchange.fail(problem.status_code, problem.detail)
         except Exception as error:
@@ -148,6 +148,13 @@ class _Exchange:
             self._sent,
             (time.perf_counter() - self._began) * 1e3,
         )
+
+
+def _as_get(scope: Scope) -> Scope:
+    """RFC 9110 9.3.2: HEAD is answered as GET is; the protocol leaves out the content. Who follows a log wants nothing else."""
+    if scope["method"] != "HEAD" or scope["path"] == "/api/logs/stream":
+        return scope
+    return {**scope, "method": "GET"}
 
 
 _CLOSE: Final = {"Connection": "close"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ from tomowire.web.api import (
     transfers,
     users,
 )
-from tomowire.web.api.document import COMPONENTS, DESCRIPTION, SECURITY, TAGS
+from tomowire.web.api.document import COMPONENTS, DESCRIPTION, SECURITY, TAGS, tidy
 from tomowire.web.gate import Gate
 from tomowire.web.problems import handlers
 
@@ -82,23 +83,33 @@ async def _document(request: Request) -> Response:
 class Api(FastAPI):
     """Its document has the two ways to log in and the form of errors besides."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._making = threading.Lock()
+        """FastAPI's routes share parts with the document that is being made: two threads would disturb each other."""
+
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            made = get_openapi(
-                title=self.title,
-                version=self.version,
-                openapi_version="3.1.0",
-                description=self.description,
-                routes=self.routes,
-                tags=self.openapi_tags,
-                servers=[{"url": "/api"}],
-            )
-            components = made.setdefault("components", {})
-            for kind, entries in COMPONENTS.items():
-                components.setdefault(kind, {}).update(entries)
-            made["security"] = SECURITY
-            self.openapi_schema = made
-        return self.openapi_schema
+        with self._making:
+            if self.openapi_schema is None:
+                self.openapi_schema = self._made()
+            return self.openapi_schema
+
+    def _made(self) -> dict[str, Any]:
+        made = get_openapi(
+            title=self.title,
+            version=self.version,
+            openapi_version="3.1.0",
+            description=self.description,
+            routes=self.routes,
+            tags=self.openapi_tags,
+            servers=[{"url": "/api"}],
+        )
+        components = made.setdefault("components", {})
+        for kind, entries in COMPONENTS.items():
+            components.setdefault(kind, {}).update(entries)
+        made["security"] = SECURITY
+        tidy(made)
+        return made
 
     def document(self) -> bytes:
         """The document as it is sent."""

@@ -68,19 +68,18 @@ async def list_associations(here: Here) -> Associations:
     return Associations(associations=[_shown(each) for each in here.archive.server.associations])
 
 
-@router.get("/associations/{association_id}", **operation("getAssociation", Role.READER, 404, 422))
+@router.get("/associations/{association_id}", **operation("getAssociation", Role.READER, 404))
 async def get_association(here: Here, association_id: AssociationId) -> OpenAssociation:
     """One association."""
     return _shown(_find(here, association_id))
 
 
-@router.delete(
-    "/associations/{association_id}", status_code=204, **operation("abortAssociation", Role.OPERATOR, 404, 422)
-)
+@router.delete("/associations/{association_id}", status_code=204, **operation("abortAssociation", Role.OPERATOR, 404))
 async def abort_association(here: Here, association_id: AssociationId) -> None:
     """Abort an association: what it is in the middle of is not done, and its peer is told (A-ABORT)."""
     association = _find(here, association_id)
     logger.warning("%s: aborted by %s", association.title, here.principal.name)
+    here.archive.witness.aborting(association, here.party)
     association.abort()
 
 

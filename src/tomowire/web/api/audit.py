@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 from fastapi import Query, Response
@@ -15,12 +16,15 @@ from tomowire.server.app import Archive
 from tomowire.server.audit.events import AuditLogUsed
 from tomowire.server.audit.trail import Entry, Filter
 from tomowire.server.users import Role
-from tomowire.web.api.models import Model, Moment, Next, Paging, Text, link_next, moment
+from tomowire.web.api.audit_formats import FEET, HEADS, MEDIA_TYPES, messages_of, rows_of
+from tomowire.web.api.models import Model, Moment, Next, Paging, link_next, moment
 from tomowire.web.api.operation import Here, operation, topic
+from tomowire.web.forms import Text
 
 router = topic("audit")
 
 _PAGE: Final = 500
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AuditEntry(Model):
@@ -28,7 +32,7 @@ class AuditEntry(Model):
 
     number: int = Field(description="1, 2, 3, ...: a gap is a loss.")
     recorded_at: datetime
-    event: str = Field(examples=["UserAuthentication"])
+    event: str = Field(examples=["login"])
     outcome: int = Field(description="0 is success, 4, 8 and 12 are failures (PS3.15 Table A.5.2-1).", examples=[0])
     actor: str
     source: str = Field(description="Where it came from.")
@@ -53,27 +57,33 @@ class AuditVerification(Model):
 class AuditFilter(Model):
     """Which events; what is not given does not matter."""
 
-    event: Text | None = None
-    outcome: int | None = Field(None, ge=0, le=12)
-    actor: Text | None = None
-    source: Text | None = None
-    since: Moment | None = None
+    event: Text | None = Field(None, description="What kind of event.", examples=["instances-transferred"])
+    outcome: int | None = Field(None, ge=0, le=12, description="0, 4, 8 or 12 (PS3.15 Table A.5.2-1).")
+    actor: Text | None = Field(None, description="Who did it: a user, or an AE title.")
+    source: Text | None = Field(None, description="Where it came from.")
+    patient: Text | None = Field(None, description="Patient ID of somebody whose objects the event is about.")
+    study: Text | None = Field(None, description="Study Instance UID of a study that the event is about.")
+    since: Moment | None = Field(None, description="Included.")
     until: Moment | None = Field(None, description="Excluded.")
 
 
 class AuditQuery(AuditFilter, Paging):
     """Which events, in which order."""
 
-    newest_first: bool = True
+    newest_first: bool = Field(True, description="In the order in which they happened, or the other way.")
 
 
 class AuditExport(AuditFilter):
     """Which events, in which form."""
 
-    format: Literal["jsonl", "xml"] = "jsonl"
+    format: Literal["jsonl", "csv", "xml"] = Field(
+        "jsonl",
+        description="`jsonl`: the events as the list has them, one in a line. `xml`: DICOM's messages. `csv`: a table (RFC 4180)"
+        " for a spreadsheet, with patients and studies; what one would take for a formula begins with an apostrophe.",
+    )
 
 
-@router.get("/audit", **operation("listAudit", Role.ADMINISTRATOR, 422, link=True))
+@router.get("/audit", **operation("listAudit", Role.ADMINISTRATOR, link=True))
 async def list_audit(here: Here, response: Response, query: Annotated[AuditQuery, Query()]) -> AuditEntries:
     """Events of the audit trail. That somebody looked is an event itself."""
     here.archive.audit.record(AuditLogUsed(by=here.party))
@@ -94,41 +104,42 @@ async def list_audit(here: Here, response: Response, query: Annotated[AuditQuery
 @router.get(
     "/audit/export",
     response_class=Response,
-    **operation("exportAudit", Role.ADMINISTRATOR, 422, media=("application/jsonl", "application/xml")),
+    **operation("exportAudit", Role.ADMINISTRATOR, media=tuple(MEDIA_TYPES.values())),
 )
 async def export_audit(here: Here, query: Annotated[AuditExport, Query()]) -> Response:
-    """All events that match, the oldest first: a JSON object on each line, or DICOM's messages in one XML document."""
+    """All events that match, the oldest first, up to the last one there was when it was asked for.
+
+    They come as a JSON object on each line, as a table, or as DICOM's messages in one XML document.
+    """
     here.archive.audit.record(AuditLogUsed(by=here.party))
-    media_type = "application/jsonl" if query.format == "jsonl" else "application/xml"
-    name = f'attachment; filename="audit.{query.format}"'
+    newest = await here.archive.audit.list(limit=1, newest_first=True)
     return StreamingResponse(
-        _exported(here.archive, query), media_type=media_type, headers={"Content-Disposition": name}
+        _exported(here.archive, query, before=newest[0].number + 1 if newest else 1),
+        media_type=MEDIA_TYPES[query.format],
+        headers={"Content-Disposition": f'attachment; filename="audit.{query.format}"'},
     )
 
 
 @router.get("/audit/verification", **operation("verifyAudit", Role.ADMINISTRATOR))
 async def verify_audit(here: Here) -> AuditVerification:
-    """Verify the chain of hashes over all events."""
+    """Verify the chain of hashes over all events. That somebody did is an event itself."""
+    here.archive.audit.record(AuditLogUsed(by=here.party))
     problems = list(await here.archive.audit.verify())
     return AuditVerification(is_whole=not problems, problems=problems)
 
 
-async def _exported(archive: Archive, query: AuditExport) -> AsyncGenerator[str, None]:
-    if query.format == "xml":
-        yield '<?xml version="1.0" encoding="UTF-8"?>\n<AuditMessages>\n'
+async def _exported(archive: Archive, query: AuditExport, before: int) -> AsyncGenerator[str, None]:
+    if query.format in HEADS:
+        yield HEADS[query.format]
     after = 0
-    while page := await archive.audit.list(_wanted(query), after=after, limit=_PAGE):
+    while page := await archive.audit.list(_wanted(query), after=after, before=before, limit=_PAGE):
         after = page[-1].number
-        if query.format == "xml":
-            yield "".join(f"{_without_declaration(each.message)}\n" for each in page)
-        else:
+        if query.format == "jsonl":
             yield "".join(json.dumps(_shown(each).model_dump(mode="json")) + "\n" for each in page)
-    if query.format == "xml":
-        yield "</AuditMessages>\n"
-
-
-def _without_declaration(message: str) -> str:
-    return message.partition("?>")[2].lstrip() if message.startswith("<?xml") else message
+        else:
+            yield await asyncio.to_thread(rows_of if query.format == "csv" else messages_of, page)
+    if query.format in FEET:
+        yield FEET[query.format]
 
 
 def _wanted(query: AuditFilter) -> Filter:
@@ -137,13 +148,15 @@ def _wanted(query: AuditFilter) -> Filter:
         outcome=query.outcome,
         actor=query.actor,
         source=query.source,
+        patient=query.patient,
+        study=query.study,
         since=_microseconds(query.since),
         until=_microseconds(query.until),
     )
 
 
 def _microseconds(time: datetime | None) -> int | None:
-    return None if time is None else round(time.timestamp() * 1e6)
+    return None if time is None else (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def _shown(entry: Entry) -> AuditEntry:

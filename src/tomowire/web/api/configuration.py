@@ -95,7 +95,7 @@ async def apply_configuration(here: Here, request: Configuration) -> Applied:
     return _applied(here, account)
 
 
-@router.post("/configuration/reload", **operation("reloadConfiguration", Role.ADMINISTRATOR, 409, 422))
+@router.post("/configuration/reload", **operation("reloadConfiguration", Role.ADMINISTRATOR, 409))
 async def reload_configuration(here: Here) -> Applied:
     """Read the file, the environment and certificates again, as SIGHUP does. With a mistake in them all stays as it is."""
     if here.gate.process.reload is None:

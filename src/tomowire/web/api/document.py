@@ -70,3 +70,40 @@ COMPONENTS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 SECURITY: Final[list[dict[str, list[str]]]] = [{"basic": []}, {"bearer": []}]
+
+
+def tidy(document: dict[str, Any]) -> None:
+    """What FastAPI cannot know: sums an operation up with the first sentence about it, and an answer with what its schema is."""
+    schemas = document["components"]["schemas"]
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            operation["summary"] = _first_sentence(operation["description"])
+            for parameter in operation.get("parameters", ()):
+                _without_null(parameter["schema"])
+            for response in operation["responses"].values():
+                if response["description"] == _UNSAID:
+                    response["description"] = _said_of(response, schemas)
+
+
+_UNSAID: Final = "Successful Response"
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """What is not given in a query is None here, and nobody can write null into an address."""
+    kinds = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
+    if len(kinds) == 1:
+        schema.update(kinds[0])
+    elif kinds:
+        schema["anyOf"] = kinds
+
+
+def _said_of(response: dict[str, Any], schemas: dict[str, Any]) -> str:
+    content = response.get("content")
+    if content is None:
+        return "It is done."
+    name = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+    return str(schemas[name]["description"]) if name else "All of it."

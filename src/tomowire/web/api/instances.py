@@ -13,9 +13,10 @@ from tomowire.server.index.listing import InstanceEntry, Listing
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
 from tomowire.web.api.file_response import file_response
-from tomowire.web.api.models import Filter, Model, Next, Paging, UidPath, filters_of, link_next, moment, tell_query
+from tomowire.web.api.models import Model, Next, Paging, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.api.tags import tags_of
+from tomowire.web.forms import NumberFilter, UidFilter, UidPath
 from tomowire.web.problems import Problem
 
 router = topic("instances")
@@ -49,11 +50,11 @@ class Instances(Model):
 class InstanceQuery(Paging):
     """Which instances."""
 
-    StudyInstanceUID: Filter = Field(None, description="The instances of this study.")
-    SeriesInstanceUID: Filter = Field(None, description="The instances of this series.")
-    SOPInstanceUID: Filter = None
-    SOPClassUID: Filter = None
-    InstanceNumber: Filter = None
+    StudyInstanceUID: UidFilter = Field(None, description="The instances of this study.")
+    SeriesInstanceUID: UidFilter = Field(None, description="The instances of this series.")
+    SOPInstanceUID: UidFilter = None
+    SOPClassUID: UidFilter = None
+    InstanceNumber: NumberFilter = None
 
 
 class Element(Model):
@@ -70,7 +71,7 @@ class Tags(Model):
     tags: dict[str, Element] = Field(examples=[{"00100020": {"vr": "LO", "Value": ["P1"]}, "7FE00010": {"vr": "OW"}}])
 
 
-@router.get("/instances", **operation("listInstances", Role.READER, 400, 422, link=True))
+@router.get("/instances", **operation("listInstances", Role.READER, 400, link=True))
 async def list_instances(here: Here, response: Response, query: Annotated[InstanceQuery, Query()]) -> Instances:
     """Instances that match all filters, in the order in which they came."""
     page = await Listing(here.archive.storage.index).instances(filters_of(query), after=query.after, limit=query.limit)
@@ -79,7 +80,7 @@ async def list_instances(here: Here, response: Response, query: Annotated[Instan
     return Instances(instances=[_shown(each) for each in page.entries], next=page.after)
 
 
-@router.get("/instances/{sop_instance_uid}", **operation("getInstance", Role.READER, 404, 422))
+@router.get("/instances/{sop_instance_uid}", **operation("getInstance", Role.READER, 404))
 async def get_instance(here: Here, sop_instance_uid: UidPath) -> Instance:
     """One instance."""
     return _shown(await _find(here, sop_instance_uid))
@@ -88,7 +89,7 @@ async def get_instance(here: Here, sop_instance_uid: UidPath) -> Instance:
 @router.get(
     "/instances/{sop_instance_uid}/tags",
     response_model_exclude_unset=True,
-    **operation("getInstanceTags", Role.READER, 404, 409, 422),
+    **operation("getInstanceTags", Role.READER, 404, 409),
 )
 async def get_instance_tags(here: Here, sop_instance_uid: UidPath) -> Tags:
     """What is in an instance, without pixels and other binary values."""
@@ -105,7 +106,7 @@ async def get_instance_tags(here: Here, sop_instance_uid: UidPath) -> Tags:
 @router.get(
     "/instances/{sop_instance_uid}/file",
     response_class=Response,
-    **operation("getInstanceFile", Role.READER, 404, 416, 422, media="application/dicom"),
+    **operation("getInstanceFile", Role.READER, 404, 416, media="application/dicom"),
 )
 async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
     """The file (PS3.10) as it is stored. A `Range` of bytes is understood, so what was broken off can be continued."""
@@ -116,7 +117,7 @@ async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
     return response
 
 
-@router.delete("/instances/{sop_instance_uid}", **operation("deleteInstance", Role.OPERATOR, 404, 409, 422))
+@router.delete("/instances/{sop_instance_uid}", **operation("deleteInstance", Role.OPERATOR, 404, 409))
 async def delete_instance(here: Here, sop_instance_uid: UidPath) -> Deleted:
     """Delete an instance, and its series and study if nothing else is in them."""
     deleting = here.archive.deletion.instance(sop_instance_uid, by=here.principal.name)

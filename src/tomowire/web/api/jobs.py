@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Path, Query, Response
 from pydantic import Field
 
 from tomowire.server.jobs.jobs import ItemState, Job, JobKind, JobState
 from tomowire.server.users import Role
+from tomowire.services.models import Level
 from tomowire.web.api.models import Model, link_next, moment, moment_or_none
 from tomowire.web.api.operation import Here, operation, topic
+from tomowire.web.forms import JOB_ID
 from tomowire.web.problems import Problem
 
 router = topic("jobs")
 
-_JOB_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _EXAMPLE = "0b9f3c1e-5a43-4c5e-9d6b-8a3f4f1f2f60"
-JobIdPath = Annotated[str, Path(pattern=_JOB_ID, examples=[_EXAMPLE])]
+JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="`id` of a job.", examples=[_EXAMPLE])]
 
 
 class JobProgress(Model):
@@ -41,7 +42,11 @@ class JobSummary(Model):
     kind: JobKind
     state: JobState
     node: str = Field(description="AE title of the node; empty for a job without.")
-    parameters: dict[str, Any] = Field(description="What was asked for.")
+    parameters: dict[str, Any] = Field(
+        description="What was asked for, as in the request that made it; of many `uids` the first ones. `listJobItems` has each of"
+        " what it is about.",
+        examples=[{"level": "study", "uids": ["1.2.826.0.1.3680043.10.1234.1.1"]}],
+    )
     created_at: datetime
     created_by: str
     started_at: datetime | None
@@ -86,8 +91,8 @@ class JobItems(Model):
 class JobQuery(Model):
     """Which jobs."""
 
-    limit: int = Field(100, ge=1, le=1000)
-    after: str | None = Field(None, pattern=_JOB_ID, description="`next` of the page before.")
+    limit: int = Field(100, ge=1, le=1000, description="How many entries are wanted.")
+    after: str | None = Field(None, pattern=JOB_ID, description="`next` of the page before.")
     state: list[JobState] = Field([], max_length=10, description="Those in one of these states.")
     kind: list[JobKind] = Field([], max_length=10, description="Those of one of these kinds.")
 
@@ -95,12 +100,12 @@ class JobQuery(Model):
 class ItemQuery(Model):
     """Which items."""
 
-    limit: int = Field(100, ge=1, le=1000)
+    limit: int = Field(100, ge=1, le=1000, description="How many entries are wanted.")
     after: int | None = Field(None, ge=0, le=2**31 - 1, description="`next` of the page before.")
     state: list[ItemState] = Field([], max_length=10, description="Those in one of these states.")
 
 
-@router.get("/jobs", **operation("listJobs", Role.READER, 422, link=True))
+@router.get("/jobs", **operation("listJobs", Role.READER, link=True))
 async def list_jobs(here: Here, response: Response, query: Annotated[JobQuery, Query()]) -> JobList:
     """Jobs, the one made last first."""
     found = await here.archive.jobs.list(state=query.state, kind=query.kind, after=query.after, limit=query.limit + 1)
@@ -110,14 +115,14 @@ async def list_jobs(here: Here, response: Response, query: Annotated[JobQuery, Q
     return JobList(jobs=[JobSummary(**job_fields(each)) for each in shown], next=following)
 
 
-@router.get("/jobs/{job_id}", **operation("getJob", Role.READER, 404, 422))
+@router.get("/jobs/{job_id}", **operation("getJob", Role.READER, 404))
 async def get_job(here: Here, job_id: JobIdPath) -> JobDetails:
     """One job, with its result."""
     job = _found(await here.archive.jobs.get(job_id), job_id)
     return JobDetails(**job_fields(job), result=job.result)
 
 
-@router.get("/jobs/{job_id}/items", **operation("listJobItems", Role.READER, 404, 422, link=True))
+@router.get("/jobs/{job_id}/items", **operation("listJobItems", Role.READER, 404, link=True))
 async def list_job_items(
     here: Here, response: Response, job_id: JobIdPath, query: Annotated[ItemQuery, Query()]
 ) -> JobItems:
@@ -141,13 +146,13 @@ async def list_job_items(
     return JobItems(items=items, next=following)
 
 
-@router.post("/jobs/{job_id}/retry", **operation("retryJob", Role.OPERATOR, 404, 422))
+@router.post("/jobs/{job_id}/retry", **operation("retryJob", Role.OPERATOR, 404))
 async def retry_job(here: Here, job_id: JobIdPath) -> JobSummary:
     """Try again what has failed or was cancelled, and at once what waits. What is done stays done."""
     return JobSummary(**job_fields(_found(await here.archive.jobs.retry(job_id), job_id)))
 
 
-@router.post("/jobs/{job_id}/cancel", **operation("cancelJob", Role.OPERATOR, 404, 422))
+@router.post("/jobs/{job_id}/cancel", **operation("cancelJob", Role.OPERATOR, 404))
 async def cancel_job(here: Here, job_id: JobIdPath) -> JobSummary:
     """Cancel a job. What is done stays done; one that is over stays as it is."""
     return JobSummary(**job_fields(_found(await here.archive.jobs.cancel(job_id), job_id)))
@@ -166,7 +171,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "kind": job.kind,
         "state": job.state,
         "node": job.node,
-        "parameters": dict(job.parameters),
+        "parameters": _asked(job),
         "created_at": moment(job.created_at),
         "created_by": job.created_by,
         "started_at": moment_or_none(job.started_at),
@@ -177,3 +182,14 @@ def job_fields(job: Job) -> dict[str, Any]:
         "error": job.error,
         "progress": JobProgress.model_validate(job.progress),
     }
+
+
+_NAMES: Final = {"study_uid": "study_instance_uid", "series_uid": "series_instance_uid"}
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    """In the words of the requests of this API."""
+    asked = {_NAMES.get(name, name): each for name, each in job.asked.items()}
+    if (level := asked.get("level")) is not None:
+        asked["level"] = "instance" if level == Level.IMAGE else str(level).lower()
+    return asked

@@ -6,44 +6,24 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
-from fastapi import Path
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from starlette.responses import Response
 
 from tomowire.server.audit.events import Query as QueryEvent
 from tomowire.services import models
 from tomowire.web.api.operation import Asked
+from tomowire.web.forms import PageToken
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
-_UID: Final = r"^[0-9]+(\.[0-9]+)*$"
 
 
 class Model(BaseModel):
     """An answer, or the body of a request: a field that is not known is an error, and not passed over."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
-
-
-Uid = Annotated[
-    str, StringConstraints(max_length=64, pattern=_UID), Field(examples=["1.2.826.0.1.3680043.10.1234.1.1"])
-]
-"""A UID (PS3.5 9.1); leading zeros, which many devices write, are taken."""
-
-UidPath = Annotated[str, Path(max_length=64, pattern=_UID, examples=["1.2.826.0.1.3680043.10.1234.1.1"])]
-
-AeTitle = Annotated[
-    str,
-    StringConstraints(max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"),
-    Field(examples=["WORKSTATION"]),
-]
-"""An AE title (PS3.5 6.2): ASCII without a backslash; outer spaces mean nothing, and are not taken."""
-
-Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""A line of text."""
-
-Filter = Annotated[str | None, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Matched as C-FIND does (PS3.4 C.2.2.2): `*` and `?`, ranges of dates, several values with backslashes between them."""
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, from_attributes=True, field_title_generator=lambda name, _: name
+    )
 
 
 def _rfc3339(given: object) -> object:
@@ -75,7 +55,7 @@ class Paging(Model):
     """Which page of a list."""
 
     limit: int = Field(100, ge=1, le=1000, description="How many entries are wanted.")
-    after: str | None = Field(None, pattern=r"^[0-9]{1,18}$", description="`next` of the page before.")
+    after: PageToken = Field(None, description="`next` of the page before.")
 
 
 Next = Annotated[

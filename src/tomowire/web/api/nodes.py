@@ -20,8 +20,9 @@ from tomowire.server.rights import Right
 from tomowire.server.settings import Settings
 from tomowire.server.users import Role
 from tomowire.services.verification import CEchoScu, verification
-from tomowire.web.api.models import AeTitle, Flag, Model, Whole
+from tomowire.web.api.models import Flag, Model, Whole
 from tomowire.web.api.operation import Asked, Here, operation, topic
+from tomowire.web.forms import AE_TITLE, HOST, AeTitle
 from tomowire.web.problems import Problem
 
 logger: Final = logging.getLogger("tomowire.http")
@@ -32,9 +33,13 @@ _ECHO_TIMEOUT: Final = 10.0
 """Seconds, for all of it."""
 
 AeTitlePath = Annotated[
-    str, Path(max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$", examples=["WORKSTATION"])
+    str, Path(max_length=16, pattern=AE_TITLE, description="The AE title of a node.", examples=["WORKSTATION"])
 ]
-Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[0-9A-Za-z:._%-]+$")]
+Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HOST)]
+
+
+class _Named(Model):
+    ae_title: AeTitle
 
 
 class NodeSettings(Model):
@@ -48,10 +53,8 @@ class NodeSettings(Model):
     may: list[Right] = Field(list(Right), description="What it may do when it calls, and be for others.")
 
 
-class KnownNode(NodeSettings):
+class KnownNode(NodeSettings, _Named):
     """A node."""
-
-    ae_title: AeTitle
 
 
 class Nodes(Model):
@@ -77,7 +80,7 @@ async def list_nodes(here: Here) -> Nodes:
     return Nodes(nodes=[_shown(nodes[title]) for title in sorted(nodes)])
 
 
-@router.get("/nodes/{ae_title}", **operation("getNode", Role.READER, 404, 422))
+@router.get("/nodes/{ae_title}", **operation("getNode", Role.READER, 404))
 async def get_node(here: Here, ae_title: AeTitlePath) -> KnownNode:
     """One node."""
     return _shown(_find(here, ae_title))
@@ -99,14 +102,14 @@ async def put_node(here: Here, ae_title: AeTitlePath, settings: NodeSettings) ->
     return _shown(node)
 
 
-@router.delete("/nodes/{ae_title}", status_code=204, **operation("removeNode", Role.ADMINISTRATOR, 404, 409, 422))
+@router.delete("/nodes/{ae_title}", status_code=204, **operation("removeNode", Role.ADMINISTRATOR, 404, 409))
 async def remove_node(here: Here, ae_title: AeTitlePath) -> None:
     """Remove a node: it may not call any more, nor be sent to."""
     _find(here, ae_title)
     await _change(here, ae_title, None)
 
 
-@router.post("/nodes/{ae_title}/echo", **operation("echoNode", Role.OPERATOR, 404, 422))
+@router.post("/nodes/{ae_title}/echo", **operation("echoNode", Role.OPERATOR, 404))
 async def echo_node(here: Here, ae_title: AeTitlePath) -> Echo:
     """Ask a node whether it is there (C-ECHO), from the archive and as the archive. That it is not is an answer too."""
     node = _find(here, ae_title)

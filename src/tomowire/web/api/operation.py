@@ -12,9 +12,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tomowire.errors import IndexUnavailable, TooManyLogins
 from tomowire.server.app import Archive
 from tomowire.server.audit.events import AccessRefused, Party
 from tomowire.server.users import Principal, Role
+from tomowire.web.api.query_parameters import QueryParameters
 from tomowire.web.gate import Gate
 from tomowire.web.problems import PROBLEM, Problem
 
@@ -39,9 +41,13 @@ _MEANING: Final = {
     503: "The index or the storage cannot be used now.",
     504: "A peer did not answer in time.",
 }
+MOST_PARTS: Final = 20_000
+"""Commas in a body. Each part may be wrong in a way of its own, and all that is wrong is found while everybody waits."""
+
 _LINK: Final = {"description": 'The next page, with `rel="next"`.', "schema": {"type": "string"}}
-_ALWAYS: Final = (401, 403, 429, 500, 503)
-_WITH_BODY: Final = (400, 408, 413, 415, 422)
+_LOCATION: Final = {"description": "Where the job is.", "schema": {"type": "string"}}
+_ALWAYS: Final = (401, 403, 422, 429, 500, 503)
+_WITH_BODY: Final = (400, 408, 413, 415)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,17 @@ class Asked:
         """Who asks, for the audit trail."""
         return Party(self.principal.name, self.request.client.host if self.request.client is not None else "")
 
+    async def may_still(self, role: Role) -> bool:
+        """Whether who asks would be let in now, with this role: not with a token that is revoked, nor as a user who was removed.
+
+        While the index cannot be asked the answer stays what it was: the log is for who mends that.
+        """
+        try:
+            principal: Principal | None = await self.request.scope["state"]["again"]()
+        except (IndexUnavailable, TooManyLogins):
+            return True
+        return principal is not None and principal.role >= role
+
 
 def _asked(request: Request) -> Asked:
     state = request.app.state
@@ -70,12 +87,13 @@ Here = Annotated[Asked, Depends(_asked)]
 
 
 class Operation(APIRoute):
-    """Checks role and media type before anything of the request is read."""
+    """Checks role, media type and the names in the query before anything of the request is read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         role = Role((self.openapi_extra or {})[ROLE])
         has_body = self.body_field is not None
+        query = QueryParameters.of(self.dependant.query_params)
 
         async def checked(request: Request) -> Response:
             principal: Principal = request.scope["state"]["principal"]
@@ -85,6 +103,9 @@ class Operation(APIRoute):
                 raise Problem(403, f"this takes the role {role.value}, and {principal.name} is {principal.role.value}")
             if has_body and not _is_json(request):
                 raise Problem(415, "the body is to be JSON, and Content-Type to say application/json")
+            query.check(request.query_params)
+            if has_body and (await request.body()).count(b",") > MOST_PARTS:
+                raise Problem(413, f"a body has {MOST_PARTS} parts at most")
             return await handle(request)
 
         return checked
@@ -106,16 +127,25 @@ def topic(tag: str) -> APIRouter:
 
 
 def operation(
-    name: str, role: Role, *problems: int, body: bool = False, link: bool = False, media: str | tuple[str, ...] = ()
+    name: str,
+    role: Role,
+    *problems: int,
+    body: bool = False,
+    link: bool = False,
+    location: bool = False,
+    media: str | tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Keywords for the decorators of a router. `problems` are the statuses of errors besides those that each operation may have.
 
-    `body`: it takes one; `link`: the answer has a `Link` to the next page; `media`: the answer is not JSON but this.
+    `body`: it takes one; `link`: the answer has a `Link` to the next page; `location`: it says where the job is that was made;
+    `media`: the answer is not JSON but this.
     """
     statuses = sorted({*_ALWAYS, *problems, *(_WITH_BODY if body else ())})
     documented: dict[int | str, dict[str, Any]] = {status: _problem(status) for status in statuses}
     if link:
         documented[200] = {"headers": {"Link": _LINK}}
+    if location:
+        documented[202] = {"headers": {"Location": _LOCATION}}
     if media:
         kinds = (media,) if isinstance(media, str) else media
         documented[200] = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}

@@ -11,8 +11,9 @@ from pydantic import Field
 from tomowire.server.index.listing import Listing, SeriesEntry
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
-from tomowire.web.api.models import Filter, Model, Next, Paging, Uid, UidPath, filters_of, link_next, moment, tell_query
+from tomowire.web.api.models import Model, Next, Paging, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Here, operation, topic
+from tomowire.web.forms import Filter, NumberFilter, Uid, UidFilter, UidPath
 from tomowire.web.problems import Problem
 
 router = topic("series")
@@ -48,13 +49,13 @@ class SeriesList(Model):
 class SeriesQuery(Paging):
     """Which series."""
 
-    StudyInstanceUID: Filter = Field(None, description="The series of this study.")
-    SeriesInstanceUID: Filter = None
+    StudyInstanceUID: UidFilter = Field(None, description="The series of this study.")
+    SeriesInstanceUID: UidFilter = None
     PatientID: Filter = None
     PatientName: Filter = None
     AccessionNumber: Filter = None
     Modality: Filter = Field(None, examples=["CT"])
-    SeriesNumber: Filter = None
+    SeriesNumber: NumberFilter = None
     SeriesDescription: Filter = None
     BodyPartExamined: Filter = None
     StationName: Filter = None
@@ -66,7 +67,7 @@ class StudyUidQuery(Model):
     study_instance_uid: Uid | None = Field(None, description="The study, where the same UID is in several.")
 
 
-@router.get("/series", **operation("listSeries", Role.READER, 400, 422, link=True))
+@router.get("/series", **operation("listSeries", Role.READER, 400, link=True))
 async def list_series(here: Here, response: Response, query: Annotated[SeriesQuery, Query()]) -> SeriesList:
     """Series that match all filters, in the order in which they came."""
     page = await Listing(here.archive.storage.index).series(filters_of(query), after=query.after, limit=query.limit)
@@ -75,7 +76,7 @@ async def list_series(here: Here, response: Response, query: Annotated[SeriesQue
     return SeriesList(series=[_shown(each) for each in page.entries], next=page.after)
 
 
-@router.get("/series/{series_instance_uid}", **operation("getSeries", Role.READER, 404, 422))
+@router.get("/series/{series_instance_uid}", **operation("getSeries", Role.READER, 404))
 async def get_series(here: Here, series_instance_uid: UidPath, query: Annotated[StudyUidQuery, Query()]) -> Series:
     """One series."""
     listing = Listing(here.archive.storage.index)
@@ -85,7 +86,7 @@ async def get_series(here: Here, series_instance_uid: UidPath, query: Annotated[
     return _shown(found)
 
 
-@router.delete("/series/{series_instance_uid}", **operation("deleteSeries", Role.OPERATOR, 404, 409, 422))
+@router.delete("/series/{series_instance_uid}", **operation("deleteSeries", Role.OPERATOR, 404, 409))
 async def delete_series(here: Here, series_instance_uid: UidPath, query: Annotated[StudyUidQuery, Query()]) -> Deleted:
     """Delete a series, all of it or nothing, and its study if nothing else is in it."""
     deleting = here.archive.deletion.series(

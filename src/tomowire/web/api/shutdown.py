@@ -30,6 +30,7 @@ async def shut_down(here: Here) -> Ending:
     if here.gate.process.shut_down is None:
         raise Problem(409, "this archive is part of another program, which has to end it")
     logger.warning("shutting down, as %s wants it", here.principal.name)
+    here.archive.witness.stopping(here.party)
     here.gate.process.shut_down()
     return Ending(
         associations=len(here.archive.server.associations), grace_seconds=here.archive.settings.shutdown_grace

@@ -14,18 +14,16 @@ from tomowire.server.protection import ProtectedStudy
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
 from tomowire.web.api.models import (
-    Filter,
     Model,
     Next,
     Paging,
-    Text,
-    UidPath,
     filters_of,
     link_next,
     moment,
     tell_query,
 )
 from tomowire.web.api.operation import Asked, Here, operation, topic
+from tomowire.web.forms import DateFilter, Filter, Text, TimeFilter, UidFilter, UidPath
 from tomowire.web.problems import Problem
 
 router = topic("studies")
@@ -81,11 +79,11 @@ class StudyQuery(Paging):
     newest_first: bool = Field(True, description="In the order in which they came, or the other way.")
     PatientID: Filter = None
     PatientName: Filter = Field(None, examples=["Smith*"])
-    PatientBirthDate: Filter = None
+    PatientBirthDate: DateFilter = None
     PatientSex: Filter = None
-    StudyInstanceUID: Filter = None
-    StudyDate: Filter = Field(None, examples=["20260101-20260131"])
-    StudyTime: Filter = None
+    StudyInstanceUID: UidFilter = None
+    StudyDate: DateFilter = None
+    StudyTime: TimeFilter = None
     StudyID: Filter = None
     StudyDescription: Filter = None
     AccessionNumber: Filter = None
@@ -99,7 +97,7 @@ class ProtectionRequest(Model):
     reason: Text = Field("", examples=["legal hold 2026-17"])
 
 
-@router.get("/studies", **operation("listStudies", Role.READER, 400, 422, link=True))
+@router.get("/studies", **operation("listStudies", Role.READER, 400, link=True))
 async def list_studies(here: Here, response: Response, query: Annotated[StudyQuery, Query()]) -> Studies:
     """Studies that match all filters, in the order in which they came."""
     page = await Listing(here.archive.storage.index).studies(
@@ -110,7 +108,7 @@ async def list_studies(here: Here, response: Response, query: Annotated[StudyQue
     return Studies(studies=[Study(**_fields(each)) for each in page.entries], next=page.after)
 
 
-@router.get("/studies/{study_instance_uid}", **operation("getStudy", Role.READER, 404, 422))
+@router.get("/studies/{study_instance_uid}", **operation("getStudy", Role.READER, 404))
 async def get_study(here: Here, study_instance_uid: UidPath) -> StudyDetails:
     """One study."""
     found = await Listing(here.archive.storage.index).study(study_instance_uid)
@@ -120,7 +118,7 @@ async def get_study(here: Here, study_instance_uid: UidPath) -> StudyDetails:
     return StudyDetails(**_fields(found), protection=_protection(protected) if protected is not None else None)
 
 
-@router.delete("/studies/{study_instance_uid}", **operation("deleteStudy", Role.OPERATOR, 404, 409, 422))
+@router.delete("/studies/{study_instance_uid}", **operation("deleteStudy", Role.OPERATOR, 404, 409))
 async def delete_study(here: Here, study_instance_uid: UidPath) -> Deleted:
     """Delete a study, all of it or nothing: it is gone when this answers, and its files follow."""
     return await deleted(
@@ -128,7 +126,7 @@ async def delete_study(here: Here, study_instance_uid: UidPath) -> Deleted:
     )
 
 
-@router.put("/studies/{study_instance_uid}/protection", **operation("protectStudy", Role.OPERATOR, 404, 422, body=True))
+@router.put("/studies/{study_instance_uid}/protection", **operation("protectStudy", Role.OPERATOR, 404, body=True))
 async def protect_study(here: Here, study_instance_uid: UidPath, request: ProtectionRequest) -> Protection:
     """Protect a study: nobody can delete it until that is taken back. What protects it already stays as it is."""
     if await Listing(here.archive.storage.index).study(study_instance_uid) is None:
@@ -141,7 +139,7 @@ async def protect_study(here: Here, study_instance_uid: UidPath, request: Protec
 @router.delete(
     "/studies/{study_instance_uid}/protection",
     status_code=204,
-    **operation("unprotectStudy", Role.OPERATOR, 404, 422),
+    **operation("unprotectStudy", Role.OPERATOR, 404),
 )
 async def unprotect_study(here: Here, study_instance_uid: UidPath) -> None:
     """Take the protection of a study back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
@@ -11,18 +12,23 @@ from pydantic import Field, StringConstraints
 
 from tomowire.errors import UsageError
 from tomowire.server.jobs.jobs import Job
+from tomowire.server.jobs.querying import query_of
 from tomowire.server.users import Role
 from tomowire.services.models import Level
 from tomowire.web.api.jobs import JobSummary, job_fields
-from tomowire.web.api.models import AeTitle, Model, Text, Uid, Whole
+from tomowire.web.api.models import Model, Whole
 from tomowire.web.api.operation import Here, operation, topic
+from tomowire.web.forms import KEYWORD, AeTitle, Text, Uid
 from tomowire.web.problems import Problem
 
 router = topic("transfers")
 
 _MOST_UIDS = 10_000
-Uids = Annotated[list[Uid], Field(min_length=1, max_length=_MOST_UIDS)]
-Keyword = Annotated[str, StringConstraints(max_length=64, pattern=r"^([A-Za-z][A-Za-z0-9]*|[0-9A-Fa-f]{8})$")]
+Uids = Annotated[
+    list[Uid],
+    Field(min_length=1, max_length=_MOST_UIDS, examples=[["1.2.826.0.1.3680043.10.1234.1.1"]]),
+]
+Keyword = Annotated[str, StringConstraints(max_length=64, pattern=KEYWORD)]
 LevelName = Literal["study", "series", "instance"]
 
 _LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIES, "instance": Level.IMAGE}
@@ -31,16 +37,16 @@ _LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIE
 class SendRequest(Model):
     """What is to be sent, and to whom."""
 
-    node: AeTitle
-    level: LevelName = "study"
+    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
 
 
 class RetrieveRequest(Model):
     """What is to be retrieved, and from whom."""
 
-    node: AeTitle
-    level: LevelName = "study"
+    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
     method: Literal["get", "move"] = Field("get", description="C-GET, or a C-MOVE to this archive.")
     study_instance_uid: Uid | None = Field(None, description="For series and instances: the study that they are in.")
@@ -50,8 +56,8 @@ class RetrieveRequest(Model):
 class QueryRequest(Model):
     """What is to be asked, and whom."""
 
-    node: AeTitle
-    level: Literal["patient", "study", "series", "instance"] = "study"
+    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    level: Literal["patient", "study", "series", "instance"] = Field("study", description="What is to be found.")
     keys: dict[Keyword, Text] = Field(
         {},
         max_length=100,
@@ -65,7 +71,7 @@ class QueryRequest(Model):
 class DeleteRequest(Model):
     """What is to be deleted."""
 
-    level: LevelName = "study"
+    level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
 
 
@@ -75,7 +81,7 @@ class ReindexRequest(Model):
     study_instance_uids: Uids
 
 
-@router.post("/send", status_code=202, **operation("send", Role.OPERATOR, 409, body=True))
+@router.post("/send", status_code=202, **operation("send", Role.OPERATOR, 409, body=True, location=True))
 async def send(here: Here, response: Response, request: SendRequest) -> JobSummary:
     """Send all that the archive has of studies, series or instances to a node (C-STORE). The answer is the job that does it."""
     with _explained():
@@ -83,7 +89,7 @@ async def send(here: Here, response: Response, request: SendRequest) -> JobSumma
     return _accepted(response, job)
 
 
-@router.post("/retrieve", status_code=202, **operation("retrieve", Role.OPERATOR, 409, body=True))
+@router.post("/retrieve", status_code=202, **operation("retrieve", Role.OPERATOR, 409, body=True, location=True))
 async def retrieve(here: Here, response: Response, request: RetrieveRequest) -> JobSummary:
     """Retrieve studies, series or instances from a node into this archive. The answer is the job that does it."""
     with _explained():
@@ -99,9 +105,14 @@ async def retrieve(here: Here, response: Response, request: RetrieveRequest) -> 
     return _accepted(response, job)
 
 
-@router.post("/query", status_code=202, **operation("query", Role.OPERATOR, 409, body=True))
+@router.post("/query", status_code=202, **operation("query", Role.OPERATOR, 409, body=True, location=True))
 async def query(here: Here, response: Response, request: QueryRequest) -> JobSummary:
     """Ask a node (C-FIND). The answer is the job that does it; `getJob` has what was found as its `result`."""
+    try:
+        await asyncio.to_thread(query_of, _LEVELS[request.level], request.keys)
+    except UsageError as error:
+        place = {"in": "body", "name": "keys", "detail": str(error)}
+        raise Problem(422, f"the keys cannot be asked for: {error}", errors=[place]) from None
     with _explained():
         job = await here.archive.jobs.query(
             _LEVELS[request.level], request.keys, request.node, by=here.principal.name, most=request.most
@@ -109,7 +120,7 @@ async def query(here: Here, response: Response, request: QueryRequest) -> JobSum
     return _accepted(response, job)
 
 
-@router.post("/delete", status_code=202, **operation("delete", Role.OPERATOR, 409, body=True))
+@router.post("/delete", status_code=202, **operation("delete", Role.OPERATOR, 409, body=True, location=True))
 async def delete(here: Here, response: Response, request: DeleteRequest) -> JobSummary:
     """Delete studies, series or instances, each of them atomically. The answer is the job that does it."""
     with _explained():
@@ -117,7 +128,7 @@ async def delete(here: Here, response: Response, request: DeleteRequest) -> JobS
     return _accepted(response, job)
 
 
-@router.post("/reindex", status_code=202, **operation("reindex", Role.ADMINISTRATOR, 409, body=True))
+@router.post("/reindex", status_code=202, **operation("reindex", Role.ADMINISTRATOR, 409, body=True, location=True))
 async def reindex(here: Here, response: Response, request: ReindexRequest) -> JobSummary:
     """Read the files of studies again, and mend what the index says of them. The answer is the job that does it."""
     with _explained():

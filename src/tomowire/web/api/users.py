@@ -12,20 +12,21 @@ from fastapi import Path
 from pydantic import Field, SecretStr, StringConstraints
 
 from tomowire.errors import LastAdministrator, UnknownUser, UsageError, UserExists
+from tomowire.server.accounts import changed_in_words
 from tomowire.server.audit.events import Change, ConfigurationChanged
 from tomowire.server.users import Role, Token
-from tomowire.web.api.models import Model, Moment, Text
+from tomowire.web.api.models import Model, Moment
 from tomowire.web.api.operation import Asked, Here, operation, topic
+from tomowire.web.forms import TOKEN_ID, USER_NAME, Text
 from tomowire.web.problems import Problem
 
 logger: Final = logging.getLogger("tomowire.http")
 
 router = topic("users")
 
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
-UserName = Annotated[str, StringConstraints(pattern=_NAME), Field(examples=["jane"])]
-UserNamePath = Annotated[str, Path(pattern=_NAME, examples=["jane"])]
-TokenIdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$", examples=["0123456789ab"])]
+UserName = Annotated[str, StringConstraints(pattern=USER_NAME), Field(examples=["jane"])]
+UserNamePath = Annotated[str, Path(pattern=USER_NAME, description="The name of a user.", examples=["jane"])]
+TokenIdPath = Annotated[str, Path(pattern=TOKEN_ID, description="`id` of a token.", examples=["0123456789ab"])]
 Password = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
 
 
@@ -110,12 +111,12 @@ async def list_users(here: Here) -> Users:
 @router.post("/users", status_code=201, **operation("addUser", Role.ADMINISTRATOR, 409, body=True))
 async def add_user(here: Here, request: NewUser) -> KnownUser:
     """Add a user. With the first one, everybody has to log in from then on."""
-    async with _changing(here, f"user {request.name} added"):
+    async with _changing(here, f"user {request.name} added as {request.role}"):
         made = await here.archive.users.add(request.name, request.role, _revealed(request.password))
     return KnownUser.model_validate(made)
 
 
-@router.get("/users/{name}", **operation("getUser", Role.ADMINISTRATOR, 404, 422))
+@router.get("/users/{name}", **operation("getUser", Role.ADMINISTRATOR, 404))
 async def get_user(here: Here, name: UserNamePath) -> KnownUser:
     """One user."""
     async with _explained():
@@ -125,19 +126,20 @@ async def get_user(here: Here, name: UserNamePath) -> KnownUser:
 @router.patch("/users/{name}", **operation("changeUser", Role.ADMINISTRATOR, 404, 409, body=True))
 async def change_user(here: Here, name: UserNamePath, request: UserChange) -> KnownUser:
     """Another role, another password."""
-    async with _changing(here, f"user {name} changed"):
+    what = changed_in_words(name, request.role, has_new_password=request.password is not None)
+    async with _changing(here, what):
         changed = await here.archive.users.change(name, role=request.role, password=_revealed(request.password))
     return KnownUser.model_validate(changed)
 
 
-@router.delete("/users/{name}", status_code=204, **operation("removeUser", Role.ADMINISTRATOR, 404, 409, 422))
+@router.delete("/users/{name}", status_code=204, **operation("removeUser", Role.ADMINISTRATOR, 404, 409))
 async def remove_user(here: Here, name: UserNamePath) -> None:
     """Remove a user: its password and its tokens are of no use any more. The last administrator stays."""
     async with _changing(here, f"user {name} removed"):
         await here.archive.users.remove(name)
 
 
-@router.get("/users/{name}/tokens", **operation("listUserTokens", Role.ADMINISTRATOR, 404, 422))
+@router.get("/users/{name}/tokens", **operation("listUserTokens", Role.ADMINISTRATOR, 404))
 async def list_user_tokens(here: Here, name: UserNamePath) -> Tokens:
     """The tokens of a user."""
     async with _explained():
@@ -152,7 +154,7 @@ async def make_token(here: Here, name: UserNamePath, request: TokenRequest) -> N
     return NewToken(**_shown(made.token).model_dump(), token=made.secret)
 
 
-@router.delete("/tokens/{token_id}", status_code=204, **operation("revokeToken", Role.ADMINISTRATOR, 404, 422))
+@router.delete("/tokens/{token_id}", status_code=204, **operation("revokeToken", Role.ADMINISTRATOR, 404))
 async def revoke_token(here: Here, token_id: TokenIdPath) -> None:
     """Revoke a token: it is of no use any more."""
     async with _changing(here, f"token {token_id} revoked"):

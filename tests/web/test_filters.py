@@ -1,0 +1,99 @@
+"""Filters, and what is behind the `?` of an address: what is written wrong is said to be, and how it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.objects import ROOT
+from support.web import web
+
+# PS3.5 Table 6.2-1 and PS3.4 C.2.2.2: how each is written, and what is to be said where it is not.
+WRONG = [
+    ("studies", "StudyDate", ["2020-01-01", "01/31/2020", "20201301", "20200132", "2020*", "*", "-", "20200101--"], "YYYYMMDD"),
+    ("studies", "PatientBirthDate", ["31.01.1970", "19700101-1971-01-01"], "YYYYMMDD"),
+    ("studies", "StudyTime", ["10:30", "2400", "1060", "10*", "-", "103000.1234567"], "HHMM"),
+    ("studies", "StudyInstanceUID", ["1.2.*", "1..2", "abc", ".1", "1.2,1.3", "1.2\\x"], "a UID is"),
+    ("series", "SeriesInstanceUID", ["1.2.3?"], "a UID is"),
+    ("series", "SeriesNumber", ["one", "1.5", "1-3", "1e3", "٣"], "whole number"),
+    ("instances", "SOPInstanceUID", ["1.2 "], "a UID is"),
+    ("instances", "InstanceNumber", ["0x10"], "whole number"),
+]  # fmt: skip
+
+RIGHT = [
+    ("studies", "StudyDate", ["20200101", "20200101-", "-20200101", "20200101-20200131", "2020", "202001-202003", ""]),
+    ("studies", "StudyTime", ["10", "1030", "103000", "103000.5", "10-1130", "-10", "235960"]),
+    ("studies", "StudyInstanceUID", [f"{ROOT}.1.1", f"{ROOT}.1.1\\{ROOT}.1.2", "1.02.3", "\\".join(["1.2.840.10008"] * 500)]),
+    ("series", "SeriesNumber", ["1", "-1", "+1", "1\\2"]),
+    ("studies", "PatientName", ["*", "d?e*", "doe^jane\\müller*"]),
+]  # fmt: skip
+
+
+async def test_what_a_value_representation_does_not_allow_is_said_with_the_form_that_is_due(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        for what, name, values, words in WRONG:
+            for value in values:
+                answer = await running.nobody.get(f"/api/{what}", params={name: value})
+                assert answer.status_code == 422, (name, value)
+                (error,) = answer.json()["errors"]
+                assert (error["in"], error["name"]) == ("query", name)
+                assert words in error["detail"], (value, answer.text)
+                assert words in answer.json()["detail"]
+                if len(value) > 2:
+                    assert value not in answer.text, "it may be about a patient"
+
+
+async def test_what_it_allows_is_matched(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        for what, name, values in RIGHT:
+            for value in values:
+                answer = await running.nobody.get(f"/api/{what}", params={name: value})
+                assert answer.status_code == 200, (name, value, answer.text)
+        both = await running.nobody.get(
+            "/api/studies", params={"StudyInstanceUID": f"{ROOT}.1.1\\1.2.3\\{ROOT}.1.2", "newest_first": "false"}
+        )
+        assert [each["study_instance_uid"] for each in both.json()["studies"]] == [f"{ROOT}.1.1", f"{ROOT}.1.2"]
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "words"),
+    [
+        ("/api/studies?StudyDat=20200101", "StudyDat", "is StudyDate meant?"),
+        ("/api/studies?studydate=20200101", "studydate", "is StudyDate meant?"),
+        ("/api/instances?Modality=CT&limit=1", "Modality", "known are InstanceNumber, SOPClassUID"),
+        ("/api/jobs?status=done", "status", "is state meant?"),
+        ("/api/status?verbose=1", "verbose", "there are no parameters here"),
+        ("/api/studies?limit=1&limit=2", "limit", "more than once"),
+        ("/api/audit?After=1&after=", "After", "is after meant?"),
+    ],
+)
+async def test_parameters_that_are_not_known_or_given_twice(
+    tmp_path: Path, address: str, name: str, words: str
+) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.get(address)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["name"] == name
+        assert words in answer.json()["detail"]
+        assert (await running.nobody.get("/api/jobs?state=done&state=failed")).status_code == 200, "that is a list"
+
+
+async def test_ids_and_bodies_that_have_no_form(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        for method, address, words in (
+            ("GET", "/api/studies/1.2.x", "a UID is made of numbers with dots"),
+            ("DELETE", "/api/instances/..", "nothing at this address"),
+            ("GET", f"/api/series/{'1' * 65}", "at most 64 characters"),
+            ("GET", "/api/jobs/1", "the id of a job looks like"),
+            ("GET", "/api/nodes/A%5CB", "an AE title has 1 to 16 characters"),
+            ("DELETE", "/api/tokens/x", "12 hexadecimal digits"),
+            ("GET", "/api/audit?after=-1", "take 'next' of the page before"),
+        ):
+            answer = await running.nobody.request(method, address)
+            assert answer.status_code in (404, 422)
+            assert words in answer.json()["detail"], answer.text
+        body = {"host": "127.0.0.1", "prot": 104}
+        answer = await running.nobody.put("/api/nodes/CT1", json=body)
+        details = {each["name"]: each["detail"] for each in answer.json()["errors"]}
+        assert details == {"port": "is missing", "prot": "is not known; is port meant?"}

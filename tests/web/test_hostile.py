@@ -1,0 +1,107 @@
+"""What no program would send that means well: it is answered, at once, and the answer says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from pathlib import Path
+
+import pytest
+
+from support.network import LOOPBACK
+from support.objects import ROOT
+from support.web import web
+from tomowire.web.api.operation import MOST_PARTS
+
+JSON = {"Content-Type": "application/json"}
+NODE = "/api/nodes/CT1"
+
+BODIES = {
+    "nested": (b"[" * 100_000 + b"]" * 100_000, 400, "nested too deeply"),
+    "nested objects": (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, 400, "nested too deeply"),
+    "a number of many digits": (b'{"host":"a","port":1' + b"0" * 5000 + b"}", 400, "too many digits"),
+    "not UTF-8": (b'{"host":"\xff","port":104}', 400, "no text in UTF-8"),
+    "something behind it": (b'{"host":"a","port":104} x', 422, "this is no JSON: Extra data, at character 24"),
+    "NaN": (b'{"host":"a","port":NaN}', 422, "port"),
+    "infinite": (b'{"host":"a","port":1e400}', 422, "port"),
+    "true": (b'{"host":"a","port":true}', 422, "neither true nor false"),
+    "half a character": (b'{"host":"\\ud800","port":104}', 422, "host"),
+    "half a character in a name": (b'{"\\ud800":1,"host":"a","port":104}', 422, "body"),
+    "a control character": (b'{"host":"a\\u0000","port":104}', 422, "a host is a name or an address"),
+    "nothing": (b"", 422, "is missing"),
+    "a list": (b"[]", 422, "body"),
+    "a key of half a megabyte": (b'{"' + b"k" * 500_000 + b'":1}', 422, "host: is missing"),
+    "more than anybody needs": (b"{" + b",".join(b'"k%d":1' % n for n in range(MOST_PARTS + 2)) + b"}", 413, "parts"),
+}
+
+
+@pytest.mark.parametrize("what", BODIES)
+async def test_bodies_that_make_no_sense(tmp_path: Path, what: str) -> None:
+    body, status, words = BODIES[what]
+    async with web(tmp_path, users=False, filled=False) as running:
+        for method, path in (("PUT", NODE), ("POST", "/api/users")):
+            answer = await running.nobody.request(method, path, content=body, headers=JSON)
+            assert answer.status_code == status, answer.text
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.json()["title"]
+            assert method == "POST" or words in answer.json()["detail"], answer.text
+        assert (await running.nobody.get(NODE)).status_code == 404, "nothing came of it"
+
+
+async def test_no_more_mistakes_are_looked_for_than_are_told(tmp_path: Path) -> None:
+    """Everybody waits meanwhile: a body of a megabyte may hold a hundred thousand, an address thousands."""
+    body = b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}"
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.put(NODE, content=body, headers=JSON)
+        assert answer.status_code == 413
+        answer = await running.nobody.get("/api/studies?" + "&".join(f"Study{number}" for number in range(1500)))
+        assert (answer.status_code, len(answer.json()["errors"])) == (422, 20)
+
+
+async def test_what_is_no_login_is_not_called_a_token_that_is_not_known(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False, failed_logins=3) as running:
+        latin = base64.b64encode("jörg:x".encode("latin-1")).decode()
+        for given in ("Basic", "Basic !!!", f"Basic {latin}", "Bearer", "Digest username=jane", "Negotiate abc", "x"):
+            answer = await running.nobody.get("/api/me", headers={"Authorization": given})
+            assert answer.status_code == 401, "and not 429: there is nothing in it that could be guessed"
+            assert "Bearer with a token, or Basic with name:password" in answer.json()["detail"]
+
+
+async def test_head_is_answered_as_get_without_the_content(tmp_path: Path) -> None:
+    """RFC 9110 9.3.2."""
+    async with web(tmp_path, users=False) as running:
+        for path in (
+            "status",
+            "studies?limit=1",
+            "studies/1.2.3",
+            f"instances/{ROOT}.3.1/file",
+            "audit/export",
+            "logs",
+        ):
+            got, head = await running.nobody.get(f"/api/{path}"), await running.nobody.head(f"/api/{path}")
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        size = (await running.nobody.head(f"/api/instances/{ROOT}.3.1/file")).headers["Content-Length"]
+        assert int(size) == len((await running.nobody.get(f"/api/instances/{ROOT}.3.1/file")).content)
+        assert (await running.nobody.head("/api/logs/stream")).status_code == 405, "it has no end to wait for"
+        refused = await running.nobody.put("/api/status")
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_who_goes_away_before_the_body_has_come_is_no_mistake_of_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tomowire.http")
+    async with web(tmp_path, users=False, filled=False) as running:
+        _, writer = await asyncio.open_connection(LOOPBACK, running.http.port)
+        head = f"Host: {LOOPBACK}:{running.http.port}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        writer.write(f"PUT {NODE} HTTP/1.1\r\n{head}{{".encode())
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(10):
+            while not any(f"PUT {NODE}" in record.getMessage() for record in caplog.records):
+                await running.nobody.get("/healthz")
+    [line] = [record for record in caplog.records if f"PUT {NODE}" in record.getMessage()]
+    assert f"PUT {NODE}: 499, " in line.getMessage()
+    assert all(record.levelno < logging.WARNING for record in caplog.records)

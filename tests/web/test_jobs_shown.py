@@ -1,0 +1,53 @@
+"""A job as who has asked for it sees it: in the words of the request, and with an error that is said once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from support.network import LOOPBACK, free_port
+from support.objects import ROOT
+from support.web import web
+from tomowire.server.nodes import Node
+
+STUDY = f"{ROOT}.1.1"
+
+
+async def test_what_was_asked_for_is_shown_as_it_was_asked(tmp_path: Path) -> None:
+    nodes = (Node("AWAY", LOOPBACK, port := free_port()),)
+    async with web(tmp_path, users=False, settings={"nodes": nodes}) as running:
+
+        async def made(path: str, **body: object) -> dict[str, object]:
+            answer = await running.nobody.post(f"/api/{path}", json={"node": "AWAY", **body})
+            assert answer.status_code == 202, answer.text
+            job = (await running.nobody.get(answer.headers["Location"])).json()
+            return dict(job)
+
+        sent = await made("send", level="instance", uids=[f"{ROOT}.3.1"])
+        assert sent["parameters"] == {"level": "instance", "uids": [f"{ROOT}.3.1"]}
+        got = await made("retrieve", level="series", uids=["1.2.3"], study_instance_uid="1.2")
+        assert got["parameters"] == {"level": "series", "method": "get", "study_instance_uid": "1.2"}
+        asked = await made("query", keys={"PatientID": "JANE"}, most=5)
+        assert asked["parameters"] == {"level": "study", "keys": {"PatientID": "JANE"}, "most": 5}
+        async with asyncio.timeout(60):
+            while not (error := (await running.nobody.get(f"/api/jobs/{sent['id']}")).json()["error"]):
+                pass
+        assert error.count(f"AWAY@{LOOPBACK}:{port}") == 1
+        assert error.count("connect") == 1
+
+
+async def test_keys_that_cannot_be_asked_for_make_no_job(tmp_path: Path) -> None:
+    nodes = (Node("AWAY", LOOPBACK, free_port()),)
+    async with web(tmp_path, users=False, filled=False, settings={"nodes": nodes}) as running:
+        for keys, words in (
+            ({"StudyDate": "2020/01/01"}, "is not a date: YYYYMMDD"),
+            ({"PatientNam": "x"}, "near it are PatientName"),
+            ({"Rows": "many"}, "is not a number"),
+            ({"PixelData": "x"}, "no values that could be matched"),
+        ):
+            answer = await running.nobody.post("/api/query", json={"node": "AWAY", "keys": keys})
+            assert answer.status_code == 422
+            [error] = answer.json()["errors"]
+            assert (error["in"], error["name"]) == ("body", "keys")
+            assert words in error["detail"]
+        assert (await running.nobody.get("/api/jobs")).json()["jobs"] == []
