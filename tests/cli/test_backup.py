@@ -10,9 +10,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.objects import Sample
+from support.postgres import PASSWORD
 from support.programs import command_line, run_tomowire, serving, start
 from support.stored import contents, findings
 from support.subprocesses import python_environment
@@ -121,3 +123,32 @@ def test_an_import_tells_what_became_of_each_file(tmp_path: Path) -> None:
     assert answer["complete"]
     rows = {Path(row["path"]).name: row["result"] for row in answer["files"]}
     assert rows == {"1.dcm": "stored", "2.dcm": "failed", "no-text-\\xff.txt": "skipped"}
+
+
+def postgres_execute(url: str, sql: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.encode())
+
+
+def test_an_account_that_may_only_read_makes_a_backup_and_is_told_that_it_is_not_in_the_trail(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """Neither the statement nor its values are shown: they name patients."""
+    data, backups, files = tmp_path / "data", tmp_path / "backups", write_samples(tmp_path / "files", [Sample(1)])
+    assert run_tomowire("import", files, "--data-dir", data, TOMOWIRE_INDEX__URL=postgres_url).returncode == 0
+    reader = f"reader_{postgres_url.rpartition('/')[2]}"
+    postgres_execute(postgres_url, f"CREATE ROLE {reader} LOGIN PASSWORD '{PASSWORD}'")
+    postgres_execute(postgres_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}")
+    try:
+        url = postgres_url.replace("//tomowire:", f"//{reader}:")
+        done = run_tomowire("backup", backups, "--data-dir", data, TOMOWIRE_INDEX__URL=url)
+        postgres_execute(postgres_url, f"GRANT INSERT ON audit_events TO {reader}")
+        assert run_tomowire("backup", backups, "--data-dir", data, TOMOWIRE_INDEX__URL=url).returncode == 0
+    finally:
+        postgres_execute(postgres_url, f"DROP OWNED BY {reader}")
+        postgres_execute(postgres_url, f"DROP ROLE {reader}")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "is not in the audit trail" in line
+    assert "permission denied for table audit_events" in line
+    assert run_tomowire("backup", backups, "--verify").returncode == 0

@@ -136,6 +136,14 @@ def test_a_running_archive_can_be_checked_but_not_reindexed(data_dir: Path) -> N
         assert run_tomowire("db", "check", "--data-dir", data_dir).returncode == 0
 
 
+def test_the_check_says_what_was_done_to_the_audit_trail(data_dir: Path) -> None:
+    with closing(sqlite3.connect(data_dir / "index.sqlite", isolation_level=None)) as index:
+        index.execute("DROP TRIGGER audit_events_no_update")
+        index.execute("UPDATE audit_events SET actor = 'NOBODY' WHERE event_key = 2")
+    done = run_tomowire("db", "check", "--quick", "--data-dir", data_dir)
+    assert (done.returncode, done.stdout) == (1, "audit trail broken: event 2 was changed\n")
+
+
 @pytest.mark.parametrize("damage", ["gone", "garbage", "nothing"])
 def test_reindex_brings_the_index_back(damage: str, data_dir: Path) -> None:
     index = data_dir / "index.sqlite"
@@ -152,6 +160,10 @@ def test_reindex_brings_the_index_back(damage: str, data_dir: Path) -> None:
         assert re.search(
             r"audit trail broken: audit\.anchor\.lost-\d+: events 1 to \d+ went with the old index", done.stdout
         )
+    with closing(sqlite3.connect(index)) as connection:
+        told = [event for (event,) in connection.execute("SELECT event FROM audit_events ORDER BY event_key")]
+    assert told[-1] == "configuration-changed", "that the index is a new one"
+    assert damage == "nothing" or told == ["events-lost", "configuration-changed"], "and what went with the old one"
     assert contents(data_dir) == {sample.uid: sample.data_set for sample in SAMPLES}
     assert run_tomowire("db", "check", "--data-dir", data_dir).returncode == 0
     with serving("serve", "--data-dir", data_dir):

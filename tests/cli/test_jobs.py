@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +70,9 @@ def test_an_archive_that_runs_is_told_of_a_new_job_and_does_it(each_place: list[
         with archive(place, "--node", node) as program:
             program.stderr.wait_for("end with Ctrl-C")
             done = run_tomowire("jobs", "send", *place, "DEST", "--study-uid", STUDY)
-            assert (done.returncode, done.stderr) == (0, "")
+            assert done.returncode == 0
+            assert "without --config it is not known here whether the archive has a node DEST" in done.stderr
+            assert "no archive runs" not in done.stderr
             job = until_over(place, done.stdout.strip())
     assert (job["state"], job["progress"]["done"], job["items"]) == ("done", 5, [])
     assert files_below(tmp_path, "received") == {f"received/{sample.uid}.dcm" for sample in SAMPLES}
@@ -105,6 +110,30 @@ def test_what_fails_is_shown_with_the_reason(place: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (("WORKSTATION", "PACS"), "the archive knows no node WORKSTATOIN: did you mean WORKSTATION?"),
+        (("PACS", "CT"), "the archive knows no node WORKSTATOIN: add it to its configuration (it has CT, PACS)"),
+        ((), "the archive knows no node WORKSTATOIN: add it to its configuration (it has no nodes at all)"),
+    ],
+)
+def test_no_job_is_made_for_a_node_that_is_not_configured(
+    place: list[str], tmp_path: Path, nodes: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "tomowire.toml").write_text(
+        "".join(f'[nodes.{title}]\nhost = "{LOOPBACK}"\nport = 104\n' for title in nodes)
+    )
+    place = [*place, "--config", str(tmp_path / "tomowire.toml")]
+    done = run_tomowire("jobs", "send", *place, "WORKSTATOIN", "--study-uid", STUDY)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert json.loads(jobs("list", place, "--json")) == {"jobs": []}
+    if "PACS" in nodes:
+        made = run_tomowire("jobs", "send", *place, "PACS", "--study-uid", STUDY)
+        assert (made.returncode, "--config" in made.stderr) == (0, False)
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["send", "DEST"], "say what to send"),
@@ -139,3 +168,11 @@ def test_where_there_is_no_archive_that_is_said_and_nothing_is_made(tmp_path: Pa
         assert "there is no archive yet" in done.stderr
         assert "tomowire serve" in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_job_is_of_who_makes_it_and_not_of_whom_the_environment_names(place: list[str]) -> None:
+    """Whoever is in the audit trail as the one on whose behalf objects were sent."""
+    done = run_tomowire("jobs", "send", *place, "DEST", "--study-uid", STUDY, "--json", LOGNAME="boss", USER="boss")
+    assert done.returncode == 0, done.stderr
+    name = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+    assert json.loads(done.stdout)["created_by"].rpartition(" as ")[2] == name

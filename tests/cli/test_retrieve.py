@@ -298,7 +298,7 @@ async def test_what_the_peer_cannot_send_is_told_and_the_rest_comes(method: str,
 
 def spoil(data_dir: Path, sample: Sample) -> None:
     """Remove the file of an object that the index knows."""
-    files = [path for path in (data_dir / "objects").rglob("*") if path.is_file()]
+    files = list((data_dir / "objects").rglob("*.dcm"))
     (path,) = (path for path in files if read_object(path).sop_instance_uid == sample.uid)
     path.unlink()
 

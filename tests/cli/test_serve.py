@@ -79,12 +79,14 @@ def test_an_occupied_port(tmp_path: Path) -> None:
         f"tomowire: cannot listen on {LOOPBACK}, port {port}: Address already in use; "
         "another program listens there: stop it, or take another port with --port\n"
     )
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     done = run_tomowire("serve", "--data-dir", tmp_path / "data", "--bind", "192.0.2.1", "--allow", "FRIEND")
     assert done.returncode == 3
     assert "this machine has no such address: see --bind" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_data_directory_in_use(tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_a_signal_ends_it_in_order_and_at_once(number: signal.Signals, tmp_path:
     with serving("serve", "--data-dir", tmp_path / "data") as archive:
         began = time.monotonic()
         assert archive.end(number) == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
     assert "Traceback" not in archive.stderr.text
 
 
@@ -264,7 +266,7 @@ async def test_at_the_end_an_object_under_way_may_finish(size: int, quick_folder
             assert isinstance(response, CStoreRSP)
             assert response.status == 0
             await peer.release()
-        assert archive.process.wait(5) == 0
+        assert archive.process.wait(20) == 0
     assert contents(quick_folder / "data") == {sample.uid: sample.data_set}
 
 
@@ -278,7 +280,7 @@ async def test_at_the_end_one_who_does_not_finish_is_cut_off(tmp_path: Path) -> 
             assert (await peer.expect_abort()).source in (0, 2)
             with pytest.raises(Closed):
                 await peer.read_pdu()
-        assert archive.process.wait(5) == 0
+        assert archive.process.wait(20) == 0
         assert time.monotonic() - began < 9  # `docker stop` waits for ten seconds
     assert contents(tmp_path / "data") == {}
     assert files_below(tmp_path / "data") == set()
@@ -296,5 +298,5 @@ async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
             began = time.monotonic()
             archive.process.send_signal(signal.SIGINT)
             assert archive.process.wait(10) == -signal.SIGINT  # 130 to a shell
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 4.5  # the grace is five
     assert run_tomowire("db", "check", "--data-dir", tmp_path / "data").returncode == 0

@@ -138,6 +138,17 @@ def test_the_log_is_of_one_kind(file: Path) -> None:
     assert {"tomowire.serve", "tomowire.archive"} <= {line["logger"] for line in lines}
 
 
+def test_a_start_that_fails_is_an_error_in_the_log(file: Path) -> None:
+    """Whoever watches the log by its levels sees it."""
+    file.write_text(file.read_text().replace('"text"', '"json"'))
+    with serving("serve", "--config", file) as archive:
+        second = run_tomowire("serve", "--config", file)
+        (line,) = (json.loads(line) for line in second.stderr.splitlines())
+        assert (line["level"], line["logger"]) == ("error", "tomowire.serve")
+        assert "is in use by another process" in line["message"]
+        assert archive.end() == 0
+
+
 def test_http_is_opened_beside_dicom_and_a_port_that_is_taken_ends_only_who_asked_for_it(file: Path) -> None:
     write(file, "", http="port = 0")
     with serving("serve", "--config", file) as archive:

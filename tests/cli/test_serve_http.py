@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import stat
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,28 @@ def test_it_is_ended_over_http(tmp_path: Path) -> None:
     with serving("serve", "--data-dir", tmp_path / "data", "--http-port", port) as program:
         url = f"http://{LOOPBACK}:{port}"
         ready(url)
+        assert "without TLS" not in program.stderr.text
         assert ask(f"{url}/api/status")["dicom"]["addresses"] == [f"{LOOPBACK}:{program.port}"]
         assert ask(f"{url}/api/shutdown", "POST")["associations"] == 0
         assert program.process.wait(20) == 0
+    events = told(tmp_path / "data")
+    assert events[-1] == ("application-stopped", "anybody"), "by whom it was"
+
+
+def told(data: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(data / "index.sqlite")) as index:
+        return index.execute("SELECT event, actor FROM audit_events ORDER BY event_key").fetchall()
 
 
 def test_on_other_addresses_there_is_a_first_administrator(tmp_path: Path) -> None:
     port = free_port()
-    with serving("serve", "--data-dir", tmp_path / "data", "--http-bind", "0.0.0.0", "--http-port", port):
+    with serving("serve", "--data-dir", tmp_path / "data", "--http-bind", "0.0.0.0", "--http-port", port) as program:
         url = f"http://{LOOPBACK}:{port}"
         ready(url)
+        program.stderr.wait_for("end with Ctrl-C")
+        said = program.stderr.text
+        assert "HTTP on 0.0.0.0 is open to the network without TLS: passwords and tokens can be read on the way" in said
+        assert said.index("  DICOM  ") < said.index("  HTTP   ") < said.index("end with Ctrl-C")
         file = tmp_path / "data" / "administrator-token"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert ask(f"{url}/api/me", token=file.read_text().strip())["role"] == "administrator"
@@ -60,11 +74,18 @@ def test_on_other_addresses_there_is_a_first_administrator(tmp_path: Path) -> No
             error.close()
         else:
             raise AssertionError("nobody has logged in")
+    assert ("configuration-changed", "tomowire") in told(tmp_path / "data"), "that there is one now"
 
 
 def test_an_http_port_that_somebody_has_asked_for_and_cannot_have(tmp_path: Path) -> None:
     with serving("serve", "--data-dir", tmp_path / "one", "--http-port", port := free_port()):
         ready(f"http://{LOOPBACK}:{port}")
+        done = run_tomowire("serve", "--data-dir", tmp_path / "two", "--port", "0", "--http-port", port)
+        assert done.returncode == 3
+        assert re.search(rf"HTTP on {LOOPBACK}, port {port}: .*in use", done.stderr)
+        assert not (tmp_path / "two").exists()
+        with serving("serve", "--data-dir", tmp_path / "two"):  # an archive that is there
+            pass
         done = run_tomowire("serve", "--data-dir", tmp_path / "two", "--port", "0", "--http-port", port)
         assert done.returncode == 3
         assert re.search(rf"HTTP on {LOOPBACK}, port {port}: .*in use", done.stderr)

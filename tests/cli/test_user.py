@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import pty
+import pwd
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from support.programs import command_line, run_tomowire
 from support.subprocesses import python_environment
 from tomowire.server.app import Archive, Settings
+from tomowire.server.audit.events import Login, Party
 from tomowire.server.settings import HttpSettings
 from tomowire.server.users import Principal, Role
 
@@ -193,3 +198,45 @@ async def test_an_archive_that_others_can_reach_over_http_makes_its_first_admini
     async with Archive(Settings(tmp_path / "other", port=0, http=HttpSettings())) as archive:
         assert archive.first_token is None
         assert not await archive.users.any()
+
+
+async def test_what_the_command_changes_is_in_the_audit_trail_of_the_archive_that_runs(
+    archive: Archive,
+    user: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody-else")  # who runs it is what the system says, and not the environment
+    monkeypatch.setenv("USER", "somebody-else")
+
+    async def run(*arguments: object) -> str:
+        done = await asyncio.to_thread(user, *arguments)
+        assert done.returncode == 0, done.stderr
+        archive.audit.record(Login(user=Party("meanwhile")))
+        return done.stdout
+
+    await run("add", "jo", "--no-password", "--role", "operator")
+    token_id = (await run("token", "add", "jo"))[3:15]
+    await run("role", "jo", "reader")
+    await run("token", "revoke", token_id)
+    await run("remove", "jo")
+    assert await archive.audit.flush(30)
+    told = [each for each in await archive.audit.list() if each.event == "configuration-changed"]
+    (actor,) = {each.actor for each in told}
+    # Of somebody who has become another user both are told: "jane as root".
+    assert actor.rpartition(" as ")[2] == f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+    assert [description_of(each.message) for each in told] == [
+        "user jo added as operator",
+        f"token {token_id} of jo made",
+        "user jo is reader now",
+        f"token {token_id} revoked",
+        "user jo removed",
+    ]
+    assert await archive.audit.verify() == []
+    assert [path.name for path in (tmp_path / "data").glob("audit.anchor*")] == ["audit.anchor"]
+
+
+def description_of(message: str) -> str:
+    detail = ElementTree.fromstring(message).find(".//ParticipantObjectDetail[@type='Alert Description']")
+    assert detail is not None
+    return base64.b64decode(detail.attrib["value"]).decode()

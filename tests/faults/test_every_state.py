@@ -214,7 +214,7 @@ async def test_a_requestor(state: Any, fault: Fault, caplog: pytest.LogCaptureFi
 
     limits = {"association_timeout": 0.5, "release_timeout": 0.5, "artim_timeout": 0.3}
     echoed = False
-    async with raw_acceptor(script) as port, asyncio.timeout(5):
+    async with raw_acceptor(script) as port, asyncio.timeout(20):
         try:
             async with associate(
                 f"ANY@{LOOPBACK}:{port}", [verification()], services=[Verification()], **limits

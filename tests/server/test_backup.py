@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, Text, insert, select
 
+from support.filesystems import read_only, tiny_disk
 from support.objects import Sample, chunks_of, stream
+from support.programs import run_tomowire
 from support.stored import files_below
 from tomowire.errors import UsageError
 from tomowire.server import backup as backup_module
@@ -415,6 +417,25 @@ async def test_nothing_is_restored_over_something(root: Path, folder: Path, tmp_
     assert len(held(root, index)) == 13
 
 
+async def test_a_full_disk_is_named(root: Path, folder: Path, tmp_path: Path) -> None:
+    """Which of the two it is cannot be guessed: the archive's, or that of the backup."""
+    async with opened(root, None) as storage:
+        await keep(storage, Sample(1, size=300_000), Sample(2, size=300_000))
+    with tiny_disk(tmp_path / "disk", 512 << 10) as disk:
+        done = await asyncio.to_thread(run_tomowire, "backup", disk / "backup", "--data-dir", root)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"tomowire: {disk}/backup/")
+        assert done.stderr.endswith(": No space left on device\n")
+    backup(root, folder, backend_for(None, root))
+    with tiny_disk(tmp_path / "other", 800 << 10) as disk:
+        done = await asyncio.to_thread(run_tomowire, "restore", folder, "--data-dir", disk / "data")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"tomowire: {disk}/data/")
+    with tiny_disk(tmp_path / "third", 64 << 10) as disk:
+        done = await asyncio.to_thread(run_tomowire, "restore", folder, "--data-dir", disk / "data")
+        assert done.stderr.startswith(f"tomowire: {disk}/data/")
+
+
 async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder: Path) -> None:
     await fill(root)
     index = backend_for(None, root)
@@ -450,3 +471,24 @@ async def test_root_leaves_no_file_that_the_archive_cannot_open(root: Path, fold
         os.chown(path, 65534, 65534)
     backup(root, folder, backend_for(None, root))
     assert {os.stat(os.path.join(at, name)).st_uid for at, _, names in os.walk(root) for name in names} == {65534}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_what_is_on_a_disk_that_has_become_read_only_is_saved(root: Path, folder: Path, is_first: bool) -> None:
+    async with opened(root, None) as storage:
+        await keep(storage, *SAMPLES)
+    if not is_first:
+        run_tomowire("backup", "--data-dir", root, tmp := folder.with_name("earlier"))
+        assert tmp.is_dir()
+    with read_only(root):
+        done = run_tomowire("backup", "--data-dir", root, folder)
+        assert done.returncode == 0, done.stderr
+        assert "no file can be held there" in done.stderr or not is_first
+        assert "the audit trail is on a read-only disk, and 1 events are not in it" in done.stderr
+    problems: list[Problem] = []
+    assert verify(folder, None, report=problems.append).objects == len(SAMPLES)
+    assert problems == []
+    new = folder.with_name("new")
+    restore(folder, new, backend_for(None, new), report=problems.append)
+    assert problems == []
+    assert files_below(new) == files_below(root)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.crashes import CrashServer
+from support.filesystems import read_only
 from support.objects import Sample, chunks_of, stream
 from support.places import change_index, check, open_storage
 from support.stored import files_below
@@ -192,3 +193,27 @@ def test_it_changes_nothing(root: Path) -> None:
     before = files_below(root, ".")
     list(check(root))
     assert files_below(root, ".") - before <= {"index.sqlite-wal", "index.sqlite-shm"}
+
+
+async def test_a_disk_that_has_become_read_only_can_be_checked(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change_byte(root / path_of(TWO), -100)
+    with read_only(root):
+        assert kinds(root) == {path_of(TWO): FindingKind.CONTENT_DIFFERS}
+    assert "cannot be locked" not in caplog.text  # reading is enough for that
+    (root / "lock").unlink()
+    with read_only(root):
+        assert kinds(root) == {path_of(TWO): FindingKind.CONTENT_DIFFERS}
+    assert f"{root} cannot be locked (Read-only file system): an archive may be running" in caplog.text
+
+
+async def test_so_can_one_under_a_killed_archive(tmp_path: Path) -> None:
+    """Its index has a log that was not folded in."""
+    async with open_storage(tmp_path / "all") as storage:
+        await storage.ingest.receive(ONE.incoming(), stream(chunks_of(ONE.data_set)))
+        killed = shutil.copytree(tmp_path / "all", tmp_path / "killed")
+    assert (killed / "index.sqlite-wal").stat().st_size
+    with read_only(killed):
+        assert kinds(killed) == {}
+    (killed / path_of(ONE)).unlink()
+    with read_only(killed):
+        assert kinds(killed) == {path_of(ONE): FindingKind.FILE_MISSING}

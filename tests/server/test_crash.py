@@ -14,6 +14,8 @@ from support.objects import Sample
 from support.stored import contents, files_below, findings
 from tomowire.server.incoming import DuplicatePolicy
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO, THREE = Sample(1), Sample(2, series=2), Sample(3, study=2)
 OTHER_ONE = replace(ONE, content="second", series=3)
 OTHER_TWO = replace(TWO, content="second")

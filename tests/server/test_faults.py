@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ import pytest
 
 from support.filesystems import directory_of_nobody, tiny_disk
 from support.objects import Sample, chunks_of, stream
+from support.places import index_url_of, open_storage
 from support.stored import contents, files_below, findings
 from tomowire.errors import IndexUnavailable, StoreFailed
 from tomowire.server.archive import ArchiveStorage
@@ -21,12 +23,14 @@ from tomowire.server.batch import BatchWriter
 from tomowire.server.files import DataDirectory, series_folder
 from tomowire.server.folders import SeriesFolders
 from tomowire.server.incoming import DuplicatePolicy, Outcome, Stored
-from tomowire.server.index.rows import NewRow
-from tomowire.server.index.sqlite_writer import SqliteWriter
+from tomowire.server.index.backend import backend_for
+from tomowire.server.index.rows import IndexWriter, NewRow
 from tomowire.server.ingest import SMALL
 from tomowire.server.recovery import recover
 
 SMALL_ONE, LARGE_ONE = Sample(1, series=1), Sample(2, series=2, size=3 * SMALL)
+
+on_both = pytest.mark.usefixtures("each_index")
 
 both_sizes = pytest.mark.parametrize("sample", [SMALL_ONE, LARGE_ONE], ids=["small", "large"])
 
@@ -61,10 +65,12 @@ async def assert_taken(storage: ArchiveStorage, sample: Sample) -> None:
     assert findings(storage.root) == []
 
 
+@on_both
 @both_sizes
-async def test_the_disk_is_full(tmp_path: Path, sample: Sample) -> None:
+async def test_the_disk_is_full(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomowire.server.room.KEPT", 0)
     with tiny_disk(tmp_path / "disk", 4 << 20) as disk:
-        async with ArchiveStorage(disk) as storage:
+        async with open_storage(disk) as storage:
             await assert_taken(storage, Sample(8))
             with fill(disk):
                 await assert_refused(storage, sample, "No space left")
@@ -72,15 +78,35 @@ async def test_the_disk_is_full(tmp_path: Path, sample: Sample) -> None:
             await assert_taken(storage, sample)
 
 
-async def test_the_disk_is_full_when_the_index_is_to_be_written(tmp_path: Path) -> None:
+async def test_the_disk_is_full_when_the_index_is_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomowire.server.room.KEPT", 0)
     with tiny_disk(tmp_path / "disk", 4 << 20) as disk:
-        async with ArchiveStorage(disk) as storage:
+        async with open_storage(disk) as storage:
             await assert_taken(storage, Sample(8))
             with fill(disk, spare=64 << 10):  # room for the objects and not for the log
                 results = [await status_of(storage, Sample(n, series=n)) for n in range(100, 200)]
                 assert {0, 0xA700} == set(results)
                 assert len(files_below(disk)) == len(contents(disk)) == results.count(0) + 1
             await assert_taken(storage, Sample(9))
+
+
+@both_sizes
+async def test_objects_leave_room_for_deleting_some_of_them(tmp_path: Path, sample: Sample) -> None:
+    victim = Sample(50, series=50, study=50, size=200_000)
+    with tiny_disk(tmp_path / "disk", 8 << 20) as disk:
+        async with ArchiveStorage(disk) as storage:
+            await assert_taken(storage, victim)
+            with fill(disk, spare=1 << 20):
+                number = itertools.count(100)
+                while await status_of(storage, replace(sample, number=next(number), study=2)) == 0:
+                    pass
+                assert shutil.disk_usage(disk).free > (8 << 20) / 20 - 2 * sample.size - 65536
+                await assert_refused(storage, sample, "what is left is kept for the index")
+                assert await storage.deletion.study(victim.study_uid, by="a person")
+                await storage.deletion.swept()
+                assert (await receive(storage, sample)).outcome is Outcome.STORED
 
 
 @contextmanager
@@ -99,7 +125,7 @@ def fill(disk: Path, *, spare: int = 0) -> Iterator[None]:
 
 async def test_a_file_may_not_grow_as_large_as_it_should(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    async with ArchiveStorage(tmp_path) as storage:
+    async with open_storage(tmp_path) as storage:
         await assert_taken(storage, SMALL_ONE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 * SMALL, before[1]))
         try:
@@ -113,7 +139,7 @@ async def test_a_file_may_not_grow_as_large_as_it_should(tmp_path: Path) -> None
 @pytest.mark.parametrize("folders", [["objects"], ["objects", "incoming"], ["incoming"]], ids="+".join)
 async def test_the_directory_is_read_only(sample: Sample, folders: list[str]) -> None:
     with directory_of_nobody() as root:
-        async with ArchiveStorage(root) as storage:
+        async with open_storage(root) as storage:
             await assert_taken(storage, Sample(8, study=8))
             for folder in folders:
                 (root / folder).chmod(0o500)
@@ -126,11 +152,12 @@ async def test_the_directory_is_read_only(sample: Sample, folders: list[str]) ->
             await assert_taken(storage, Sample(9, study=9))
 
 
+@on_both
 @both_sizes
 async def test_the_data_directory_is_gone(tmp_path: Path, sample: Sample) -> None:
     """Perhaps its disk is not mounted any more: nothing is written to what is below."""
     root = tmp_path / "data"
-    async with ArchiveStorage(root) as storage:
+    async with open_storage(root) as storage:
         await assert_taken(storage, Sample(8))
         shutil.rmtree(root)
         with pytest.raises(StoreFailed, match=str(root)) as failure:
@@ -141,7 +168,7 @@ async def test_the_data_directory_is_gone(tmp_path: Path, sample: Sample) -> Non
 
 @both_sizes
 async def test_somebody_holds_the_index(tmp_path: Path, sample: Sample) -> None:
-    async with ArchiveStorage(tmp_path, busy_timeout=0.05) as storage:
+    async with open_storage(tmp_path, busy_timeout=0.05) as storage:
         with closing(sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await assert_refused(storage, sample, "index: database is locked")
@@ -151,7 +178,7 @@ async def test_somebody_holds_the_index(tmp_path: Path, sample: Sample) -> None:
 
 async def test_a_refused_replacement_leaves_the_first(tmp_path: Path) -> None:
     second = replace(SMALL_ONE, content="second")
-    async with ArchiveStorage(tmp_path, policy=DuplicatePolicy.REPLACE, busy_timeout=0.05) as storage:
+    async with open_storage(tmp_path, policy=DuplicatePolicy.REPLACE, busy_timeout=0.05) as storage:
         await assert_taken(storage, SMALL_ONE)
         with closing(sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -161,8 +188,9 @@ async def test_a_refused_replacement_leaves_the_first(tmp_path: Path) -> None:
         assert findings(tmp_path) == []
 
 
+@on_both
 async def test_somebody_removed_the_folder_of_a_series(tmp_path: Path) -> None:
-    async with ArchiveStorage(tmp_path) as storage:
+    async with open_storage(tmp_path) as storage:
         first = await receive(storage, Sample(1))
         (tmp_path / first.path).unlink()
         (tmp_path / first.path).parent.rmdir()
@@ -176,7 +204,8 @@ class Parts:
 
     def __init__(self, root: Path) -> None:
         self.directory = DataDirectory.open(root)
-        self.index = SqliteWriter.open(self.directory.index_path, busy_timeout=0.05)
+        backend = backend_for(index_url_of(root), root, busy_timeout=0.05)
+        self.index = backend.open_writer()
         recover(self.directory, self.index)
         self.writer = BatchWriter(self.directory, self.index, policy=DuplicatePolicy.KEEP)
 
@@ -197,6 +226,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     opened.close()
 
 
+@on_both
 def test_one_that_fails_does_not_fail_its_batch(parts: Parts, tmp_path: Path) -> None:
     in_the_way = tmp_path / series_folder(Sample(2, study=2).study_uid, Sample(2, study=2).series_uid)
     in_the_way.parent.mkdir(parents=True)
@@ -208,6 +238,7 @@ def test_one_that_fails_does_not_fail_its_batch(parts: Parts, tmp_path: Path) ->
     assert findings(tmp_path) == []
 
 
+@on_both
 def test_one_that_the_database_does_not_take_does_not_fail_its_batch(parts: Parts, tmp_path: Path) -> None:
     odd = Sample(2).new_object()
     record = replace(odd.record, instance=replace(odd.record.instance, instance_number=1 << 70))
@@ -221,23 +252,24 @@ def test_one_that_the_database_does_not_take_does_not_fail_its_batch(parts: Part
     assert findings(tmp_path) == []
 
 
+@on_both
 def test_killed_while_the_rows_go_in_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
-    def insert(self: SqliteWriter, number: int, rows: Sequence[NewRow]) -> None:
+    def insert(self: IndexWriter, number: int, rows: Sequence[NewRow]) -> None:
         if [row.record.instance.sop_instance_uid for row in rows] == [Sample(4).uid]:
             raise Killed
         real(self, number, rows)
 
-    real = SqliteWriter.insert
     odd = Sample(2).new_object()
     record = replace(odd.record, instance=replace(odd.record.instance, instance_number=1 << 70))
     batch = [Sample(n).new_object() for n in (1, 3, 4, 5)]
     batch.insert(1, replace(odd, record=record))
     parts = Parts(tmp_path)
+    real = type(parts.index).insert
     with monkeypatch.context() as patched:
-        patched.setattr(SqliteWriter, "insert", insert)
+        patched.setattr(type(parts.index), "insert", insert)
         with pytest.raises(Killed):
             parts.writer.write(batch)
     parts.close()
@@ -268,6 +300,7 @@ def test_a_file_that_cannot_be_removed_is_removed_later(
     assert findings(tmp_path) == []
 
 
+@on_both
 @pytest.mark.parametrize("sent_again", [False, True])
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_commit_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: bool, sent_again: bool) -> None:
@@ -278,7 +311,7 @@ def test_a_commit_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest
         raise IndexUnavailable("disk I/O error", in_doubt=True)
 
     with monkeypatch.context() as patched:
-        patched.setattr(SqliteWriter, "insert", fail)
+        patched.setattr(type(parts.index), "insert", fail)
         assert parts.store(Sample(1)) == [0xA700]
     assert len(files_below(tmp_path)) == 1
     if restart:
@@ -292,15 +325,16 @@ def test_a_commit_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest
     parts.close()
 
 
+@on_both
 async def test_what_was_not_foreseen_ends_a_batch_and_not_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
         raise RuntimeError("not foreseen")
 
-    async with ArchiveStorage(tmp_path) as storage:
+    async with open_storage(tmp_path) as storage:
         with monkeypatch.context() as patched:
-            patched.setattr(SqliteWriter, "find", fail)
+            patched.setattr(type(storage.writer._index), "find", fail)
             with pytest.raises(StoreFailed) as failure:
                 await receive(storage, SMALL_ONE)
         assert failure.value.status == 0x0110  # PS3.7 Annex C: processing failure
@@ -323,6 +357,7 @@ def test_an_older_index_does_not_cost_a_file(parts: Parts, tmp_path: Path) -> No
     assert {finding.kind.value for finding in findings(tmp_path)} == {"not indexed"}
 
 
+@on_both
 @pytest.mark.parametrize("break_it", [bytes.upper, lambda data: data[:5], lambda data: b""])
 def test_a_journal_that_says_nothing(tmp_path: Path, break_it: Callable[[bytes], bytes]) -> None:
     parts = Parts(tmp_path)

@@ -17,7 +17,7 @@ NEW = Intent("abc", 2, ("objects/00/1/2/4.dcm", "objects/00/1/2/5-1.dcm"))
 def test_the_last_intent_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     assert read_journal(path) is None
-    journal = Journal(path)
+    journal = Journal(path, tmp_path / "committed")
     for intent in (NEW, OLD, Intent("abc", 3, ())):  # shorter ones over longer ones
         journal.write(intent)
         assert read_journal(path) == intent
@@ -29,7 +29,7 @@ def test_a_write_that_the_power_cut_short_is_no_intent(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
-    journal = Journal(path)
+    journal = Journal(path, path.with_name("committed"))
     journal.write(OLD)
     old = path.read_bytes()
     journal.write(NEW)

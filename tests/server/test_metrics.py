@@ -67,6 +67,7 @@ async def test_the_figures_are_those_of_what_was_done(archive: Archive, tmp_path
     first, second = Sample(1), Sample(2, size=300_000)
     wrong = Sample(3, overrides={0x0020000D: ("UI", "no UID")})
     paths = write(tmp_path, first, second, Sample(1, content="other"), wrong)
+    assert value(series(archive.metrics), "objects_refused_total", status="A700") == 0, "a rate needs a beginning"
     statuses: list[Status] = []
     async with peer(archive) as sender:
         for path in (*paths, paths[0]):

@@ -26,7 +26,7 @@ def at_warning(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 async def lines(log: pytest.LogCaptureFixture, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(log.messages) < count:  # noqa: ASYNC110 - nothing tells when a line is logged
             await asyncio.sleep(0)
 

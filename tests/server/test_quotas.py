@@ -13,6 +13,7 @@ import pytest
 from support.objects import Sample, chunks_of, stream
 from support.places import open_storage
 from support.stored import contents
+from tomowire.server import setbacks
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.index import ages
 from tomowire.server.protection import Protection
@@ -72,6 +73,32 @@ def quotas(storage: ArchiveStorage, clock: Clock | None = None, **limits: float)
 async def enforce(watching: Quotas, storage: ArchiveStorage) -> int:
     storage.deletion.listeners.append(watching._shrank)
     return await watching.enforce()
+
+
+async def test_what_nobody_has_foreseen_does_not_end_it(
+    storage: ArchiveStorage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setbacks, "_FIRST_WAIT", 0.01)
+    looks = 0
+
+    class Surprised(Watched):
+        async def enforce(self) -> int:
+            nonlocal looks
+            looks += 1
+            if looks <= 2:
+                raise ZeroDivisionError
+            return await super().enforce()
+
+    settings = QuotaSettings(every=0.01, bytes=int(3.5 * SIZE))
+    async with Surprised(settings, storage.records, storage.deletion, now=Clock()) as watching:
+        async with asyncio.timeout(30):
+            await watching.looked.wait()
+            watching.looked.clear()
+            await watching.looked.wait()
+        assert watching.setbacks.in_a_row == 0
+    assert studies_left(storage) == [3, 4, 5]
+    assert caplog.text.count("looking after the quota has failed, and is tried again") == 2
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_too_many_bytes_take_the_oldest_studies(storage: ArchiveStorage) -> None:

@@ -111,6 +111,21 @@ async def test_certificates_of_another_place(tmp_path: Path) -> None:
         assert await echo(archive, "A", ssl=TlsClient(second.file)) == 0
 
 
+async def test_rules_by_certificate_wait_for_the_restart_that_the_first_tls_needs(
+    archive: Archive, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    identity = authority.sign()
+    tls = TlsServer(identity.certificate, identity.key, authority.file)
+    by_certificate = CallerRule("CT2", certificate="CN:ct2")
+    wanted = replace(archive.settings, tls=tls, callers=(by_certificate,), nodes=())
+    report = await archive.reconfigure(wanted)
+    assert report == Reconfigured(("nodes",), ("callers", "dicom.tls"))
+    assert await echo(archive, "CT1") == 0, "the rules of before hold"
+    with pytest.raises(AssociationRejected):
+        await echo(archive, "CT2")
+
+
 async def test_what_waits_for_a_restart_is_told_and_not_in_force(
     archive: Archive, caplog: pytest.LogCaptureFixture
 ) -> None:

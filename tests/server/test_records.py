@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from support.postgres import Cluster
@@ -117,3 +118,14 @@ async def test_a_row_that_cannot_be_is_an_error_of_the_caller(records: Records) 
     token = {"token_id": "a", "token_hash": b"", "user_name": "nobody", "description": "", "created_at": 1}
     with pytest.raises(IntegrityError):
         await records.write(lambda connection: connection.execute(insert(tokens), token))
+
+
+def test_an_error_does_not_show_the_values(records: Records) -> None:
+    """They name patients, and an error is shown on the terminal and in the log."""
+    name = "SMITH^JOHN"
+    statement = text("INSERT INTO nothing_of_this_name VALUES (:name)")
+    with pytest.raises(Exception, match="nothing_of_this_name") as caught:
+        records.write_now(lambda connection: connection.execute(statement, {"name": name}))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "INSERT INTO nothing_of_this_name" in shown
+    assert name not in shown

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.crashes import CrashServer
-from support.filesystems import quick_directory
+from support.filesystems import quick_directory, tiny_disk
 from support.objects import Sample, chunks_of, stream
 from support.places import change_index, columns, lose_index, open_storage, reindex, select, upgrade
 from support.stored import contents, findings
@@ -368,11 +368,41 @@ def test_a_rebuild_that_is_killed_is_cleared_away(each_index: str, root: Path) -
         server.reindex(root)
         steps = server.reindex(root).steps  # from now on each takes as many, more or less
         killed = 0
-        for step in range(steps // 2, steps, steps // 10):
+        for step in range(1, steps, steps // 12):
             killed += server.reindex(root, step=step).killed
             assert rows(root) == before
             assert contents(root) == held
-        assert killed > 2
+        assert killed > 6
         server.store(root, [])
     assert select(root, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%building'") == []
     assert findings(root) == []
+
+
+@pytest.mark.parametrize("spare", [0, 16 << 10, 64 << 10, 200 << 10, 700 << 10, 1 << 20])
+def test_a_full_disk_is_called_so_and_the_old_index_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """SQLite calls it a disk I/O error where it has no room for its log, and a full disk where it has none for its pages."""
+    monkeypatch.setattr("tomowire.server.room.KEPT", 0)
+    with tiny_disk(tmp_path / "disk", 8 << 20) as root:
+        asyncio.run(store(root, *SAMPLES))
+        before = rows(root)
+        with closing(sqlite3.connect(root / "index.sqlite")) as index, index:  # what no file says is copied at the end
+            index.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO audit_events"
+                " (recorded_at, event, outcome, actor, source, message, previous_hash, hash)"
+                " SELECT i, 'e', 0, 'a', 's', printf('%01200d', i), zeroblob(32), zeroblob(32) FROM n"
+            )
+        fill = root / "fill"
+        with fill.open("wb") as file:
+            figures = os.statvfs(root)
+            os.posix_fallocate(file.fileno(), 0, figures.f_bavail * figures.f_frsize - spare)
+        with pytest.raises(IndexUnavailable, match=r"is full: the index is as it was.*free that much") as failure:
+            reindex(root)
+        assert str(root) in str(failure.value)
+        fill.unlink()
+        assert rows(root) == before
+        assert not list(root.glob("index.sqlite.building*"))
+        assert reindex(root) == len(SAMPLES)
+        assert rows(root) == before
+        assert select(root, "SELECT COUNT(*) FROM audit_events") == [(1000,)]

@@ -274,6 +274,7 @@ def test_the_command_says_what_became_of_it(root: Path) -> None:
     assert done.returncode == 0
     assert f"{ONE.uid} is lost: not in the index any more; the file is lost+found/{path_of(ONE)}" in done.stdout
     assert "2 mended, 0 left" in done.stderr
+    assert "2 objects are lost: send what is named above again" in done.stderr
     assert run_tomowire("db", "check", "--data-dir", root).returncode == 0
     assert run_tomowire("db", "check", "--repair", "--data-dir", root / "nothing").returncode == 2
 

@@ -106,13 +106,14 @@ def with_users(settings: Settings, work: Callable[[Users], Awaitable[None]]) -> 
 async def _with_users(settings: Settings, work: Callable[[Users], Awaitable[None]]) -> int:
     import asyncio
 
+    from tomowire.server.audit.noting import Notes
     from tomowire.server.index.backend import backend_for
     from tomowire.server.records import Records
     from tomowire.server.users import Users
 
     backend = backend_for(settings.index_url, settings.data_dir)
     await asyncio.to_thread(_check, backend)
-    async with Records(backend.engine) as records, Users(records) as users:
+    async with Records(backend.engine) as records, Users(records, notes=Notes(records, settings)) as users:
         try:
             await work(users)
         except (UnknownUser, UserExists, LastAdministrator) as error:

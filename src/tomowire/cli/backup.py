@@ -68,6 +68,7 @@ def command(
 
 
 def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_json: bool) -> None:
+    from tomowire.server.audit.upkeep import BackupNoted
     from tomowire.server.backup import backup
     from tomowire.server.backup_folder import BackupFolder
     from tomowire.server.backup_upkeep import prune
@@ -75,8 +76,17 @@ def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_
 
     def work() -> tuple[Point, list[str]]:
         backend = backend_for(settings.index_url, settings.data_dir)
-        with open_counter("copying") as progress:
-            made = backup(settings.data_dir, folder, backend, link=link, report=show_problem, progress=progress)
+        with BackupNoted(settings, folder) as noted, open_counter("copying") as progress:
+            made = backup(
+                settings.data_dir,
+                folder,
+                backend,
+                link=link,
+                report=show_problem,
+                copied=noted.copied,
+                progress=progress,
+            )
+            noted.made(made)
         if keep is None or made.problem_count:  # older points may have what this one lacks
             return made, []
         with BackupFolder.open(folder, create=False) as opened:

@@ -77,14 +77,25 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
 
     The archive must not be running. Files that cannot be indexed are printed, and stay where they are (exit code 1).
     """
+    from tomowire.server.audit.upkeep import note_reindexed
+    from tomowire.server.findings import FindingKind
     from tomowire.server.reindex import reindex as rebuild
 
     set_up_logging(verbose)
     findings = _Findings(settings.data_dir, as_json=as_json)
 
+    lost: list[str] = []
+
+    def report(finding: Finding) -> None:
+        findings.show(finding)
+        if finding.kind is FindingKind.AUDIT_BROKEN:
+            lost.append(finding.explanation)
+
     def work() -> int:
         with findings, open_counter("indexing") as progress:
-            return rebuild(settings.data_dir, index_url=settings.index_url, report=findings.show, progress=progress)
+            count = rebuild(settings.data_dir, index_url=settings.index_url, report=report, progress=progress)
+            note_reindexed(settings, count, findings.count, lost)
+        return count
 
     count = guarded(work)
     findings.end(indexed=count)
@@ -105,20 +116,29 @@ def upgrade(settings: Settings, verbose: int) -> None:
 
 
 def _repair(settings: Settings, findings: _Findings, *, content: bool) -> NoReturn:
+    from tomowire.server.audit.upkeep import RepairNoted
     from tomowire.server.repair import repair
+
+    lost = 0
 
     def work() -> int:
         """How much could not be mended."""
+        nonlocal lost
         left = 0
-        with findings, open_counter("repairing") as progress:
+        with findings, RepairNoted(settings) as noted, open_counter("repairing") as progress:
             for mended in repair(settings.data_dir, index_url=settings.index_url, content=content, progress=progress):
                 findings.show(mended.finding, mended.what)
+                noted.mended(mended)
                 left += not mended.is_mended
+                lost += mended.is_lost
         return left
 
     left = guarded(work)
     findings.end(ok=not left)
     complain(f"{findings.count - left} mended, {left} left" if findings.count else "nothing wrong")
+    if lost:
+        which = f"{lost} object is" if lost == 1 else f"{lost} objects are"
+        complain(f"{which} lost: send what is named above again, or import it from the 'objects' of a backup")
     leave(ExitCode.FAILED if left else ExitCode.OK)
 
 
@@ -160,5 +180,5 @@ class _Findings:
 
 def _line(finding: Finding, became: str) -> bytes:
     """As bytes: the name of a foreign file need not be text in any encoding."""
-    text = f"{finding.kind.value}: {finding.path}: {finding.explanation}"
+    text = ": ".join(each for each in (finding.kind.value, finding.path, finding.explanation) if each)
     return os.fsencode(printable(f"{text}; {became}" if became else text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.cli.running import complain, explain, say
 from tomowire.errors import TomowireError
@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from tomowire.server.app import Archive, Reconfigured
     from tomowire.server.audit.events import Party
     from tomowire.server.settings import HttpSettings
+
+
+HOW_TO_END: Final = "end with Ctrl-C"
+"""The last line of what an archive says when it begins."""
+
+
+def warn_of_plain_http(settings: HttpSettings) -> None:
+    """Whoever gives options alone is told what the checks of a configuration would say."""
+    from tomowire.server.access_settings import is_loopback
+
+    if settings.certificate is None and not is_loopback(settings.bind):
+        complain(
+            f"HTTP on {settings.bind} is open to the network without TLS: passwords and tokens can be read on the way; only a"
+            " configuration can give it a certificate ([http] certificate and key)",
+            "warning",
+        )
 
 
 class HttpPort:
@@ -63,10 +79,12 @@ class HttpPort:
             self._fail(error)
         else:
             say(f"  HTTP   {server.url}/api/status")
+            say(HOW_TO_END)
 
     def _fail(self, error: Exception) -> None:
         if self._is_wanted:
             self.failure = error
             self._stop()
         else:
-            complain(f"there is no HTTP port, and the archive goes on without it: {explain(error)}")
+            complain(f"there is no HTTP port, and the archive goes on without it: {explain(error)}", "error")
+            say(HOW_TO_END)

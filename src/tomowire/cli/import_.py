@@ -73,7 +73,7 @@ async def _import(
     from tomowire.server.archive import ArchiveStorage
     from tomowire.server.audit.audit import Audit
     from tomowire.server.audit.counted import Imports
-    from tomowire.server.audit.telling import person, teller_of
+    from tomowire.server.audit.teller import person, teller_of
     from tomowire.server.import_state import Taken
     from tomowire.server.importing import Importer
     from tomowire.server.incoming import DuplicatePolicy
@@ -100,7 +100,7 @@ async def _import(
         try:
             audit = Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=0)
             async with audit:
-                imports = Imports(audit, person(), ", ".join(path.absolute().as_uri() for path in paths))
+                imports = Imports(audit.record, person(), ", ".join(path.absolute().as_uri() for path in paths))
                 try:
                     await Importer(storage, how=how, at_once=at_once, taken=taken, account=imports.add).run(
                         paths, report

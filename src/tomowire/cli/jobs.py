@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from tomowire.cli.configured import settings_options
+from tomowire.cli.configured import is_configured, settings_options
 from tomowire.cli.options import AeTitle, json_option
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.errors import UsageError
@@ -147,7 +146,14 @@ def send(
     [(level, uids)] = named.items()
 
     async def work(jobs: Jobs) -> int:
-        return _told(settings, await jobs.send(level, uids, node, by=_user()), as_json=as_json)
+        from tomowire.server.audit.teller import person
+
+        job = await jobs.send(level, uids, node, by=person().name)
+        if not _is_configured():
+            complain(
+                f"without --config it is not known here whether the archive has a node {node}: if not, the job fails"
+            )
+        return _told(settings, job, as_json=as_json)
 
     _with_jobs(settings, work)
 
@@ -158,10 +164,14 @@ def _with_jobs(settings: Settings, work: Callable[[Jobs], Awaitable[int]]) -> No
     async def run_it() -> int:
         from tomowire.server.jobs.opening import open_jobs
 
-        with open_jobs(settings) as jobs:
+        with open_jobs(settings, knows_nodes=_is_configured()) as jobs:
             return await work(jobs)
 
     run(run_it())
+
+
+def _is_configured() -> bool:
+    return is_configured(click.get_current_context().params.get("config"))
 
 
 async def _found(jobs: Jobs, job_id: str) -> Job:
@@ -194,10 +204,3 @@ def _told(settings: Settings, job: Job, *, as_json: bool, ok: bool = True) -> in
     if not is_running and not job.is_over:
         complain("no archive runs on this data directory now: the job waits for one")
     return ExitCode.OK if ok else ExitCode.FAILED
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return "command line"

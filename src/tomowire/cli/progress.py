@@ -71,7 +71,7 @@ def _shown(*columns: ProgressColumn) -> Iterator[Progress]:
     begin = (TextColumn("{task.description}"), BarColumn())
     # rich's own redirection would break lines at the width of the terminal, and names with them.
     with Progress(*begin, *columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        say_through(lambda line: console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False))
+        say_through(lambda line, level: console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False))
         try:
             yield progress
         finally:

@@ -14,6 +14,7 @@ from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import peer_argument, requestor_options
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
+from tomowire.protocol.explain import is_not_permitted
 from tomowire.services.confirming import Confirmation
 from tomowire.services.extended import QueryOptions
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu, associate_for_queries
@@ -101,7 +102,8 @@ async def _query(
     except ExceptionGroup as group:
         unreadable = group
     except TomowireError as failure:
-        hint = other_model(query.level, model) if isinstance(failure, NoAcceptedContext) else ""
+        is_lacking = isinstance(failure, NoAcceptedContext) and not is_not_permitted(failure)
+        hint = other_model(query.level, model) if is_lacking else ""
         complain(explain(failure) + hint)
         return exit_code_of(failure)
     for keyword, doubtful in doubts.items():

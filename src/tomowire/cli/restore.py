@@ -48,13 +48,16 @@ def command(
         problems.append(problem)
 
     def work() -> tuple[Point, list[Finding]]:
+        from tomowire.server.audit.upkeep import note_restored
         from tomowire.server.check import check
         from tomowire.server.index.backend import backend_for
         from tomowire.server.restore import restore
+        from tomowire.server.settings import Settings
 
         backend = backend_for(index_url, data_dir)
         with open_counter("restoring") as progress:
             restored = restore(folder, data_dir, backend, point=point, report=report, progress=progress)
+        note_restored(Settings(data_dir, index_url=index_url), folder, restored, problems)
         # Every byte has been compared with its checksum just now.
         return restored, list(check(data_dir, index_url=index_url, content=False))
 

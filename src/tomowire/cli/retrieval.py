@@ -13,6 +13,7 @@ import click
 
 from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, writing_to_stdout
 from tomowire.errors import NoAcceptedContext, RetrieveFailed, SubOperationFailed
+from tomowire.protocol.explain import is_not_permitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,6 +76,7 @@ class RetrievalReport:
     _expected: int | None = None  # by the peer's count
     _is_cut: bool = False  # whether something ended before its time
     _error: str | None = None
+    _way_around: str = ""
     _told: set[str] = field(default_factory=set)
     _codes: set[ExitCode] = field(default_factory=set)
 
@@ -122,21 +124,25 @@ class RetrievalReport:
             self._failed += _objects(error)
             self._is_cut |= not isinstance(error, SubOperationFailed)
             text = explain(error)
-            self.remark(text + (self.advice if isinstance(error, NoAcceptedContext) else ""))
+            self.remark(text + (self._advice_on(error) if isinstance(error, NoAcceptedContext) else ""))
             self._codes.add(exit_code_of(error))
 
     @contextmanager
     def finding(self, *, resume: bool = False) -> Iterator[None]:
         """While the block lasts the peer is asked what matches: if it lacks a service, it is C-FIND."""
         before = self.advice
-        other_model = before if self.destination is not None else ""
+        self.advice = before if self.destination is not None else ""  # of `move` it is about the information model
         without = ", without --resume" if resume else ""
-        self.advice = (
-            f"{other_model}; a retrieval by unique keys alone needs no C-FIND: move --study-uid, or retrieve --method move"
+        self._way_around = (
+            "; a retrieval by unique keys alone needs no C-FIND: move --study-uid, or retrieve --method move"
             f" --study-uid{without}"
         )
         yield
-        self.advice = before  # not after an error: that is still to be told
+        self.advice, self._way_around = before, ""  # not after an error: that is still to be told
+
+    def _advice_on(self, error: NoAcceptedContext) -> str:
+        """Where this side may not use a service that the peer has, another model and another method are of no use."""
+        return ("" if is_not_permitted(error) else self.advice) + self._way_around
 
     def remark(self, text: str) -> None:
         """Something that went wrong, which is told once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -85,7 +86,7 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     except BrokenPipeError:
         raise  # nobody reads the output any more: click ends the process without a word
     except (TomowireError, OSError) as error:
-        complain(explain(error))
+        complain(explain(error), "error")
         code = exit_code_of(error)
     leave(code)
 
@@ -132,31 +133,35 @@ def explain(error: Exception) -> str:
     if isinstance(error, QueryFailed) and (options := [_OPTIONS[key] for key in error.lacking if key in _OPTIONS]):
         return f"{error} ({', '.join(options)})"
     if isinstance(error, OSError) and not isinstance(error, TomowireError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        # A copy names its source first, and its target is what is full.
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename2 is not None
+        place = error.filename2 if is_full else error.filename
+        return f"{place}: {error.strerror}" if place is not None else error.strerror
     return str(error)
 
 
-def complain(text: str) -> None:
-    """One line on stderr, with the program's name, for what went wrong."""
-    _print_line(f"tomowire: {printable(text)}")
+def complain(text: str, level: str = "info") -> None:
+    """One line on stderr, with the program's name, for what went wrong. A log of JSON lines has it with this level."""
+    _print_line(f"tomowire: {printable(text)}", level)
 
 
 def say(text: str) -> None:
     """Lines on stderr as they are, for what goes well."""
-    _print_line(text)
+    _print_line(text, "info")
 
 
-def say_through(print_line: Callable[[str], None] | None) -> None:
-    """Lines go through `print_line` from now on, as long as there is a progress bar to be kept below them; None: to stderr."""
+def say_through(print_line: Callable[[str, str], None] | None) -> None:
+    """Lines, with their levels, go through `print_line` from now on, as long as there is a progress bar to be kept below them.
+    None: to stderr."""
     global _print_line
     _print_line = print_line or _to_stderr
 
 
-def _to_stderr(line: str) -> None:
+def _to_stderr(line: str, level: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-_print_line: Callable[[str], None] = _to_stderr
+_print_line: Callable[[str, str], None] = _to_stderr
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ from tomowire.cli.configured import (
     is_given,
     loaded,
 )
-from tomowire.cli.http_port import HttpPort
+from tomowire.cli.http_port import HOW_TO_END, HttpPort, warn_of_plain_http
 from tomowire.cli.nodes import node_options
 from tomowire.cli.options import AeTitle
 from tomowire.cli.receiving import (
@@ -160,6 +160,8 @@ def command(
         index_url=index_url,
         http=http,
     )
+    if http is not None:
+        warn_of_plain_http(http)
     run(_serve(settings, None, wants_http=is_given("http_port") or is_given("http_bind")))
 
 
@@ -172,6 +174,8 @@ async def _serve(settings: Settings, source: Source | None, *, wants_http: bool)
         stop = stop_signal()
         http = None
         async with AsyncExitStack() as stack:
+            if wants_http and settings.http is not None:
+                await _require_http_port(settings)
             with explained(settings.bind, settings.port):
                 await stack.enter_async_context(archive)
             reload = Reload(archive, source)
@@ -181,11 +185,28 @@ async def _serve(settings: Settings, source: Source | None, *, wants_http: bool)
                 from_outside = reload if source is not None else None
                 http = HttpPort(archive, settings.http, is_wanted=wants_http, stop=stop.set, reload=from_outside)
                 await stack.enter_async_context(http)
+            else:
+                say(HOW_TO_END)
             await stop.wait()
             complain(closing_words(archive.associations, settings.shutdown_grace))
     if http is not None and http.failure is not None:
         raise http.failure
     return ExitCode.OK
+
+
+async def _require_http_port(settings: Settings) -> None:
+    """Raises `ConnectFailed` for a port that cannot be had, before there is a new archive that cannot begin."""
+    from tomowire.aio.ports import require_free
+    from tomowire.server.files import is_archive
+
+    assert settings.http is not None
+    if not is_archive(settings.data_dir):
+        await require_free(
+            settings.http.bind,
+            settings.http.port,
+            purpose=" for HTTP",
+            advice="; take another with --http-port, or end what listens there",
+        )
 
 
 def _log_as(logs: LogSettings) -> None:
@@ -197,12 +218,12 @@ def _log_as(logs: LogSettings) -> None:
         say_through(_say_as_json)
 
 
-def _say_as_json(text: str) -> None:
+def _say_as_json(text: str, level: str) -> None:
     """What is said to a person, for a program that reads lines of JSON."""
     from tomowire.server.logs import line_of
 
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    line = line_of({"time": now, "level": "info", "logger": "tomowire.serve", "message": text})
+    line = line_of({"time": now, "level": level, "logger": "tomowire.serve", "message": text})
     print(line, file=sys.stderr, flush=True)
 
 

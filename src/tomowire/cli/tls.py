@@ -181,7 +181,7 @@ async def _reload(reload_tls: Callable[[], Awaitable[None]]) -> None:
     try:
         await reload_tls()
     except UsageError as error:
-        complain(f"the TLS certificates of before remain in use: {error}")
+        complain(f"the TLS certificates of before remain in use: {error}", "error")
     else:
         complain("the TLS certificates have been read again")
 

@@ -80,3 +80,10 @@ class NewToken:
 
     def __repr__(self) -> str:
         return f"NewToken({self.token!r}, '...')"
+
+
+def changed_in_words(name: str, role: Role | None, *, has_new_password: bool) -> str:
+    """What is different about a user now, for the log and the audit trail."""
+    parts = [f"is {role} now"] if role is not None else []
+    parts += ["has another password"] if has_new_password else []
+    return f"user {name} {' and '.join(parts) or 'stays as it is'}"

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.aio.listen import Server, listen
+from tomowire.aio.ports import require_free
 from tomowire.aio.threads import finished
 from tomowire.errors import StoreFailed
 from tomowire.protocol.status import SUCCESS, Status
@@ -17,16 +18,16 @@ from tomowire.server.access import Access, Guarded, Right
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Party
-from tomowire.server.audit.telling import teller_of
+from tomowire.server.audit.teller import teller_of
 from tomowire.server.changes import Reconfigured
+from tomowire.server.files import is_archive
 from tomowire.server.find import ArchiveFind, load_queries
 from tomowire.server.first_administrator import first_administrator, needs_login
 from tomowire.server.incoming import DuplicatePolicy, Incoming
 from tomowire.server.index.text import load_character_sets
-from tomowire.server.jobs.jobs import Jobs
-from tomowire.server.jobs.parts import Parts
 from tomowire.server.later import Later
 from tomowire.server.logs import LogTail
+from tomowire.server.lull import LONGEST, Lull
 from tomowire.server.metrics import Measured, Metrics
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
@@ -34,7 +35,6 @@ from tomowire.server.quotas import Quotas
 from tomowire.server.reconfiguring import load_certificates, reconfigure
 from tomowire.server.settings import Settings
 from tomowire.server.tally import Tally
-from tomowire.server.users import Users
 from tomowire.server.witness import Witness
 from tomowire.services.find_scp import Find
 from tomowire.services.models import Model
@@ -48,16 +48,14 @@ if TYPE_CHECKING:
 
     from tomowire.aio.serving import ServiceProvider
     from tomowire.server.deletion import Deletion
-    from tomowire.server.index.reader import Dialect
+    from tomowire.server.jobs.jobs import Jobs
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
+    from tomowire.server.users import Users
 
 __all__ = ["Archive", "Reconfigured", "Settings"]
 
 logger: Final = logging.getLogger(__name__)
-
-_LOAD_AFTER: Final = 2.0
-"""Seconds."""
 
 
 class Archive:
@@ -70,6 +68,7 @@ class Archive:
     deletion: Deletion
     protection: Protection
     quotas: Quotas
+    jobs: Jobs
     audit: Audit
     """What happens is told to it; there from the start on."""
     witness: Witness
@@ -90,12 +89,13 @@ class Archive:
         self._stack = AsyncExitStack()
         self._storage: ArchiveStorage | None = None
         self._server: Server | None = None
-        self._users: Users | None = None
         self.first_token: Path | None = None
         """The file with the token of the administrator that was made because nobody could have logged in."""
 
     async def __aenter__(self) -> Self:
         settings = self.settings
+        if not is_archive(settings.data_dir):  # a port that cannot be had must not leave a new archive behind
+            await require_free(settings.bind, settings.port)
         async with AsyncExitStack() as stack:
             storage = ArchiveStorage(
                 settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
@@ -104,9 +104,10 @@ class Archive:
             stack.enter_context(self.log_tail.installed())
             stack.enter_context(fewer_failures())
             self.audit = await stack.enter_async_context(
-                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit)
+                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=LONGEST)
             )
-            witness = Witness(self.audit, self.metrics, self._tally, self._address_of)
+            lull = Lull()
+            witness = Witness(self.audit, self.metrics, self._tally, lull, self._address_of)
             self.witness = witness
             stack.callback(witness.close)
             self._measure(storage)
@@ -114,8 +115,13 @@ class Archive:
             self.deletion.listeners.append(witness.deleted)
             self.protection = Protection(storage.records)
             self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
+            self.metrics.watch(
+                "tomowire_upkeep_failures",
+                "How often in a row keeping the quota, or removing the files of deleted objects, has failed unforeseen.",
+                lambda: self.deletion.setbacks.in_a_row + self.quotas.setbacks.in_a_row,
+            )
             await load_certificates(settings)
-            self._users = await stack.enter_async_context(Users(storage.records))
+            stack.push_async_callback(self._close_users)
             await stack.enter_async_context(self.access)
             self._server = await stack.enter_async_context(
                 listen(
@@ -133,14 +139,14 @@ class Archive:
                     ssl=settings.tls,
                 )
             )
-            self.jobs = await stack.enter_async_context(
-                Jobs(storage.records, settings.jobs, self._parts_of_jobs(storage))
-            )
+            # The port is open, and a call waits until this has returned.
+            self.jobs = await stack.enter_async_context(self._jobs(storage))
             if needs_login(settings):
-                self.first_token = await first_administrator(self._users, storage.root)
+                self.first_token = await first_administrator(self.users, storage.root)
+                witness.made_first_administrator(self.first_token)
             witness.open()
-            loading = asyncio.get_running_loop().create_task(_load_soon(storage.index.dialect))
-            stack.push_async_callback(_ended, loading)
+            later = asyncio.get_running_loop().create_task(self._when_it_is_quiet(lull), name="when it is quiet")
+            stack.push_async_callback(_ended, later)
             self._stack = stack.pop_all()
         return self
 
@@ -149,11 +155,12 @@ class Archive:
     ) -> None:
         await self._stack.__aexit__(kind, error, traceback)
 
-    @property
+    @cached_property
     def users(self) -> Users:
         """Who may use it over HTTP."""
-        assert self._users is not None
-        return self._users
+        from tomowire.server.users import Users
+
+        return Users(self.storage.records)
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -201,7 +208,7 @@ class Archive:
         return len(self._server.associations) if self._server is not None else 0
 
     def greeting(self, program: str = "tomowire") -> str:
-        """Where the archive is, and what to try next with `program`."""
+        """Where the archive is for DICOM, and what to try next with `program`."""
         assert self._server is not None
         host, port = self._server.addresses[0]
         shown = f"[{host}]" if ":" in host else host
@@ -222,7 +229,6 @@ class Archive:
                 *self._about_the_first_token(),
                 # Nodes call from where they are.
                 *(to_try if allowed or self.access.is_open else ()),
-                "end with Ctrl-C",
             )
         )
 
@@ -233,8 +239,15 @@ class Archive:
             f"  the token of an administrator for HTTP is in {self.first_token}: keep it elsewhere, and remove the file",
         )
 
-    def _parts_of_jobs(self, storage: ArchiveStorage) -> Parts:
-        return Parts(
+    async def _close_users(self) -> None:
+        if "users" in self.__dict__:
+            await self.users.close()
+
+    def _jobs(self, storage: ArchiveStorage) -> Jobs:
+        from tomowire.server.jobs.jobs import Jobs
+        from tomowire.server.jobs.parts import Parts
+
+        parts = Parts(
             storage=storage,
             ae_title=self.settings.ae_title,
             node=self._node,
@@ -244,6 +257,16 @@ class Archive:
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
+        return Jobs(storage.records, self.settings.jobs, parts, titles=lambda: self.nodes, first_look=LONGEST)
+
+    async def _when_it_is_quiet(self, lull: Lull) -> None:
+        """Import what takes long, before somebody with an umlaut or a question has to wait for it, and begin with what needs it."""
+        await lull.come()
+        loop = asyncio.get_running_loop()
+        for load in (load_character_sets, partial(load_queries, self.storage.index.dialect), _load_retrievals):
+            await finished(loop.run_in_executor(None, load))
+        self.jobs.wake()
+        await self.audit.flush()
 
     def _services(self, storage: ArchiveStorage, witness: Witness) -> list[ServiceProvider]:
         served = self.metrics.on_served
@@ -322,17 +345,6 @@ class Archive:
 def _load_retrievals() -> None:
     """Import what C-GET and C-MOVE take."""
     import tomowire.server.retrieve  # noqa: F401 - for those who use it later
-
-
-async def _load_soon(dialect: Dialect) -> None:
-    """Import what takes long, before somebody with an umlaut or a question has to wait for it; but not while the archive starts.
-
-    Who calls at once has objects to send, more often than not, and that takes none of it.
-    """
-    await asyncio.sleep(_LOAD_AFTER)
-    loop = asyncio.get_running_loop()
-    for load in (load_character_sets, partial(load_queries, dialect), _load_retrievals):
-        await finished(loop.run_in_executor(None, load))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

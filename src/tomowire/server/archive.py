@@ -13,6 +13,7 @@ from typing import Final, Self
 from tomowire.aio.threads import finished
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.batch import BatchWriter
+from tomowire.server.belonging import require_own_objects
 from tomowire.server.commit import GroupCommit
 from tomowire.server.deletion import Deletion
 from tomowire.server.files import DataDirectory
@@ -20,7 +21,9 @@ from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.readers import IndexReaders
+from tomowire.server.index.rows import IndexWriter
 from tomowire.server.ingest import Ingest
+from tomowire.server.keeping import Keeping
 from tomowire.server.records import Records
 from tomowire.server.recovery import recover
 
@@ -29,7 +32,7 @@ _INGEST_WORKERS: Final = 4
 
 class ArchiveStorage:
     """`async with ArchiveStorage(path) as storage`: `storage.ingest` stores, `storage.index` answers questions about them, and
-    `storage.records` is the rest of the database, and `storage.deletion` deletes.
+    `storage.records` is the rest of the database, and `storage.deletion` deletes. `storage.keeping` knows whether it can store now.
 
     `policy` says what becomes of an object that is stored already with other content. `fsync=False` gives up the promise that what
     got Success survives a power cut. `busy_timeout` (seconds) is how long to wait for another process that holds the index.
@@ -42,6 +45,7 @@ class ArchiveStorage:
     records: Records
     deletion: Deletion
     commit: GroupCommit
+    keeping: Keeping
     writer: BatchWriter
 
     def __init__(
@@ -69,12 +73,13 @@ class ArchiveStorage:
             opened = ExitStack()
             stack.push_async_callback(asyncio.to_thread, opened.close)
             opening = asyncio.get_running_loop().run_in_executor(None, self._open, opened)
-            directory, writer = await finished(opening)
+            directory, index, writer = await finished(opening)
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             self.writer = writer
             self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
+            self.keeping = await stack.enter_async_context(Keeping(commit, index))
             self.index = IndexReaders(self.backend)
             stack.push_async_callback(self.index.close)
             self.records = await stack.enter_async_context(Records(self.backend.engine))
@@ -90,23 +95,31 @@ class ArchiveStorage:
         """Store what is waiting, end the threads, close the index, and let go of the directory."""
         await self._cleanup.aclose()
 
-    def _open(self, opened: ExitStack) -> tuple[DataDirectory, BatchWriter]:
+    def _open(self, opened: ExitStack) -> tuple[DataDirectory, IndexWriter, BatchWriter]:
         directory = opened.enter_context(DataDirectory.open(self.root, fsync=self._fsync))
+        try:
+            index = self._open_index(directory, opened)
+        except BaseException:
+            directory.unmake()
+            raise
+        writer = BatchWriter(directory, index, policy=self._policy)
+        opened.callback(writer.close)
+        return directory, index, writer
+
+    def _open_index(self, directory: DataDirectory, opened: ExitStack) -> IndexWriter:
         backend = self.backend
+        directory.require_restored()  # before an index that waits is put in its place
         with _told_of(backend):
             backend.settle(directory)
             has_index = not backend.is_empty()
-        if not has_index:
-            directory.require_restored()
         if not has_index and next(directory.object_files(), None) is not None:
             raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
         with _told_of(backend):
             index = backend.open_writer()
             opened.callback(index.close)
+            require_own_objects(directory, index.archive_id, backend.open_reader)
             recover(directory, index)
-        writer = BatchWriter(directory, index, policy=self._policy)
-        opened.callback(writer.close)
-        return directory, writer
+        return index
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from tomowire._version import __version__
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.audit.anchor import ANCHOR
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
+from tomowire.server.belonging import require_some_objects
 from tomowire.server.checksum import new_checksum
 from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
@@ -64,15 +65,20 @@ def backup(
     link: bool = False,
     threads: int = _THREADS,
     report: Callable[[Problem], None] = lambda problem: None,
+    copied: Callable[[IndexedObject], None] = lambda row: None,
     progress: Progress | None = None,
 ) -> Point:
     """Add a point to the backups in `folder` of the archive in `root`, which may be running; its index is that of `backend`.
 
     `link` makes hard links where the two are on one file system. `report` gets what is not as the index says; the rest is copied
-    all the same. An interrupted run is gone on with by the next one. Memory does not grow with the number of objects.
-    Raises `UsageError` if there is no archive, or something else in the folder; `IndexUnavailable`; `OSError`.
+    all the same, and `copied` gets each object that the folder had not. An interrupted run is gone on with by the next one. Memory
+    does not grow with the number of objects.
+    Raises `UsageError` if there is no archive, its objects are not there at all, or something else is in the folder;
+    `IndexUnavailable`; `OSError`.
     """
     directory = DataDirectory.look(root)
+    directory.require_restored()
+    require_some_objects(directory, backend)
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):
         raise UsageError(f"{folder} is inside the data directory: what destroys the one destroys the other")
@@ -81,7 +87,7 @@ def backup(
         made_at = datetime.now(UTC).isoformat()
         anchor = keep_anchor(directory.root, unfinished)  # before the trail, which it is never ahead of
         backend.dump(unfinished / "index.sqlite")
-        sums = _Sums(report)
+        sums = _Sums(report, copied)
         copier = _Copier(directory.root, into, link=link)
         with SqliteReader.open(unfinished / "index.sqlite") as reader:
             total = reader.counts().instances
@@ -135,6 +141,10 @@ def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
         for block in _checked_blocks(source, row):
             write_all(into, (block,))
         sync_file(into)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # which the system says without a name
+            error.filename = os.fspath(target)
+        raise
     finally:
         os.close(into)
 
@@ -227,16 +237,19 @@ class _Copier:
 class _Sums:
     """Counts what is done."""
 
-    def __init__(self, report: Callable[[Problem], None]) -> None:
+    def __init__(self, report: Callable[[Problem], None], copied: Callable[[IndexedObject], None]) -> None:
         self.objects = self.bytes = self.copied = self.problem_count = 0
         self.problems: list[Problem] = []
         self._report = report
+        self._tell_copied = copied
 
     def each(self, done: Iterator[_Done], total: int, progress: Progress | None) -> Iterator[IndexedObject]:
         for each in done:
             self.objects += 1
             self.bytes += each.row.header_size + each.row.data_set_size
             self.copied += each.was_copied
+            if each.was_copied:
+                self._tell_copied(each.row)
             if each.problem:
                 problem = Problem(_shown_path(each.row), each.problem)
                 self.problem_count += 1

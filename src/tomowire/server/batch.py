@@ -4,9 +4,10 @@
     2. journal   the paths of the files to come, and of those to be superseded           (durable)
     3. files     write all, sync all, sync each folder once                              (durable)
     4. index     the rows of the batch in one transaction                                (durable: now the objects are stored)
-    5. remove    the superseded files, and the part files
+    5. note      that they are, for a database that loses its last commits (`journal`)
+    6. remove    the superseded files, and the part files
 
-Killed before the end of 4, the next start finds the journal's files without rows and removes them; killed after it, the superseded
+Killed before the end of 5, the next start finds the journal's files without rows and removes them; killed after it, the superseded
 ones. Writing all files before syncing the first lets the file system put them into one of its own transactions.
 
 An object that fails does not fail the others. When the transaction fails, none of the batch is stored, and its files go.
@@ -34,6 +35,7 @@ from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.journal import Intent, Journal
 from tomowire.server.posix import sync_file
 from tomowire.server.removal import Removing
+from tomowire.server.room import require_room
 from tomowire.services.file_writing import write_all
 
 Result = Stored | StoreFailed
@@ -69,7 +71,7 @@ class BatchWriter:
         self._root = directory.root
         self._fsync = directory.fsync
         self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
-        self._journal = Journal(directory.journal_path, fsync=directory.fsync)
+        self._journal = Journal(directory.journal_path, directory.committed_path, fsync=directory.fsync)
         self.removing: Final = Removing(directory, index, self._folders)
         self.on_commit: Callable[[float], object] | None = None
         """Called after each transaction of the index, with the seconds that it took."""
@@ -104,6 +106,8 @@ class BatchWriter:
             items = [item for item in turn if item.result is None]
             if not items:
                 return
+            if any(item.new.part is None for item in items):  # part files are on the disk already
+                require_room(self._root)
             number = self._announce(items)
         except (OSError, IndexUnavailable) as error:
             for item in turn:
@@ -114,6 +118,8 @@ class BatchWriter:
         items = self._sync([item for item in items if item.result is None])
         if items:
             self._insert(items, number)
+            if any(isinstance(item.result, Stored) for item in items):
+                self._journal.committed()
 
     def _plan(self, item: _Item, known: IndexedObject | None) -> None:
         """Say where the object goes, or what becomes of it if it goes nowhere."""
@@ -216,7 +222,8 @@ class BatchWriter:
                 self._undo(item, error, keep_file=error.in_doubt)
         except Exception as error:  # one row that the database does not take: the others are tried alone
             if len(items) == 1:
-                logger.exception("%s cannot be indexed", items[0].uid)
+                # The text of a database's error may have the values of the row, which are a patient's.
+                logger.error("%s cannot be indexed: %s", items[0].uid, type(error).__name__)
                 self._undo(items[0], error)
             else:
                 for item in items:

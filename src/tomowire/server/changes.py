@@ -27,6 +27,7 @@ _NOT_TAKEN: Final = {
     "http": "http",
     "jobs": "jobs",
 }
+_WHO_MAY_CALL: Final = ("callers", "allowed_callers", "allow_unknown_callers")
 _LOGS: Final = "logs"
 
 
@@ -67,4 +68,9 @@ def compare(before: Settings, after: Settings) -> tuple[Settings, Reconfigured]:
         else:
             kept[name] = old
             waits.add(_TAKEN.get(name) or _NOT_TAKEN.get(name) or f"dicom.{name}")
+    if before.tls is None and "tls" in kept and any(each.certificate is not None for each in after.callers):
+        # Nobody can show a certificate before there is TLS: until then those of before may call, and nobody else.
+        kept |= {name: getattr(before, name) for name in _WHO_MAY_CALL}
+        waiting = {_TAKEN[name] for name in _WHO_MAY_CALL} & changed
+        changed, waits = changed - waiting, waits | waiting
     return replace(after, **kept), Reconfigured(tuple(sorted(changed)), tuple(sorted(waits)))

@@ -1,11 +1,13 @@
 """`tomowire db check`: does the index say what the files say? Nothing is changed.
 
 An archive that is running may be checked: what is on its way in is passed over, and what looks wrong is looked at again.
-Without a running one, what a killed process left is found too; the next start removes it.
+Without a running one, what a killed process left is found too; the next start removes it. Nothing is written: a directory that is
+read-only, on a disk that has failed, can be checked as well.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -17,15 +19,21 @@ from tomowire.server.audit.checking import check_audit
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.index.backend import IndexBackend, backend_for
-from tomowire.server.index.reader import IndexReader
+from tomowire.server.index.reader import IndexReader, Statement
 from tomowire.server.index.rows import IndexedObject
-from tomowire.server.journal import read_journal
+from tomowire.server.journal import Commitment, Intent, read_commitment, read_journal
 from tomowire.server.parallel import in_parallel
+from tomowire.server.recovery import is_of_index, is_superseded, may_be_answered
 from tomowire.server.stored_file import read_stored_file
+
+logger: Final = logging.getLogger(__name__)
 
 _THREADS: Final = 4
 _EVERY: Final = 100
 _GOES: Final = "removed at the next start"
+_LOST: Final = "the index had it, and has lost it"
+_MAYBE: Final = "it was being stored when the system stopped, and its sender may have got Success: it stays"
+_STATE: Final = Statement("SELECT archive_id, last_batch FROM archive WHERE id = 1", {})
 
 
 def check(
@@ -43,12 +51,18 @@ def check(
     Raises `UsageError` if there is no archive, or one of another version; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory:
+        if directory.why_unlocked:
+            logger.warning(
+                "%s cannot be locked (%s): an archive may be running there, so what looks unfinished is passed over",
+                directory.root,
+                directory.why_unlocked,
+            )
         backend = backend_for(index_url, directory.root)
         try:
             with backend.open_reader() as reader:
                 yield from check_index(backend)
                 yield from check_rows(directory, reader, content=content, threads=threads, progress=progress)
-                yield from check_files(directory, reader)
+                yield from check_files(directory, reader, is_elsewhere=backend.dialect != "sqlite")
                 yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
             if not error.is_damage:
@@ -111,14 +125,14 @@ def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingK
     return None
 
 
-def check_files(directory: DataDirectory, reader: IndexReader) -> Iterator[Finding]:
-    """Files of which the index says nothing."""
+def check_files(directory: DataDirectory, reader: IndexReader, *, is_elsewhere: bool) -> Iterator[Finding]:
+    """Files of which the index says nothing. `is_elsewhere` as an `IndexWriter` has it."""
     for path in directory.object_files():
         name = ObjectName.parse(path)
         if name is None:
             yield Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")
         elif not _is_indexed(reader, name):
-            yield from _unknown_file(directory, reader, name)
+            yield from _unknown_file(directory, reader, name, is_elsewhere=is_elsewhere)
     if directory.is_locked:
         for part in directory.parts():
             path = os.path.relpath(part, directory.root)
@@ -127,13 +141,14 @@ def check_files(directory: DataDirectory, reader: IndexReader) -> Iterator[Findi
             )
 
 
-def _unknown_file(directory: DataDirectory, reader: IndexReader, name: ObjectName) -> Iterator[Finding]:
+def _unknown_file(
+    directory: DataDirectory, reader: IndexReader, name: ObjectName, *, is_elsewhere: bool
+) -> Iterator[Finding]:
     """A file that the index did not have a moment ago. It may be of the batch at work: those are named in the journal.
 
     If it is not, its batch is over, and then the index has it or never will. The order of the three questions matters.
     """
     intent = read_journal(directory.journal_path)
-    announced = intent is not None and name.path in intent.paths
     is_doomed = reader.is_to_be_removed(name)
     if _is_indexed(reader, name) or not (directory.root / name.path).exists():
         return
@@ -141,12 +156,25 @@ def _unknown_file(directory: DataDirectory, reader: IndexReader, name: ObjectNam
         if directory.is_locked:
             yield Finding(FindingKind.UNFINISHED, name.path, f"of an object that was deleted; {_GOES}")
         return
-    if not announced:
+    if intent is None or name.path not in intent.paths:
         yield Finding(FindingKind.NOT_INDEXED, name.path, "the index does not have it")
     elif directory.is_locked:
-        yield Finding(
-            FindingKind.UNFINISHED, name.path, f"an object that was being stored when the archive stopped; {_GOES}"
-        )
+        # What the next start will do with it: see `recovery`.
+        ((archive_id, last_batch),) = reader.rows(_STATE)
+        if not is_of_index(intent, archive_id, last_batch):
+            yield Finding(FindingKind.NOT_INDEXED, name.path, "the index does not have it, or has lost it")
+        elif may_be_answered(directory, intent, is_elsewhere=is_elsewhere) and not is_superseded(
+            name, reader.instance(name.sop_instance_uid)
+        ):
+            yield Finding(FindingKind.NOT_INDEXED, name.path, _LOST if _was_committed(directory, intent) else _MAYBE)
+        else:
+            yield Finding(
+                FindingKind.UNFINISHED, name.path, f"an object that was being stored when the archive stopped; {_GOES}"
+            )
+
+
+def _was_committed(directory: DataDirectory, intent: Intent) -> bool:
+    return read_commitment(directory.committed_path, intent) is Commitment.COMMITTED
 
 
 def _is_indexed(reader: IndexReader, name: ObjectName) -> bool:

@@ -4,8 +4,9 @@
         lock                                                   held (flock) for as long as a process uses the directory
         hold                                                   held (flock) while no file may be removed: see `hold`
         index.sqlite                                           what is known about the objects
-        incoming/journal, incoming/<n>.part                    what is not stored yet: see `journal` and `recovery`
+        incoming/journal, incoming/committed, incoming/<n>.part    what is not stored yet: see `journal` and `recovery`
         objects/<ab>/<study>/<series>/<instance>[-<n>].dcm     the objects: Part 10 files (PS3.10 7.1)
+    objects/.archive-<id>/                                 empty: of which index they are, see `belonging`
 
 `<ab>` are the first two hexadecimal digits of the SHA-256 of the Study Instance UID: 256 folders, so that none of them gets
 too many entries. The names are made of UIDs that PS3.5 9.1 allows and of nothing else: digits and dots cannot leave the folder.
@@ -15,6 +16,7 @@ changes once it has its name. (A dash, since `1.2.3.dcm` could be 1.2.3 as well 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -25,7 +27,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from tomowire.errors import InvalidUid, UsageError
-from tomowire.server.posix import lock, require_posix, sync_directory
+from tomowire.server.lock_file import holder_of, lock_file, lock_unwritten
+from tomowire.server.posix import require_posix, sync_directory
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.value import value
 
@@ -45,6 +48,8 @@ _LOCK: Final = "lock"
 _HOLD: Final = "hold"
 _NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, _HOLD, "lost+found"})
 """What may be in a folder that becomes a data directory: what a start leaves that was killed at once, and what a new disk has."""
+_NO_OBJECTS: Final = frozenset({"lost+found"})
+"""What may be in `objects/` and is not ours: it may be a disk of its own."""
 _PART_SUFFIX: Final = ".part"
 
 
@@ -108,7 +113,10 @@ class DataDirectory:
     def __init__(self, root: Path, lock: int | None, *, fsync: bool = True) -> None:
         self.root = root
         self.fsync = fsync
+        self.why_unlocked = ""
+        """Why it is not known whether another process uses it; empty if that is known."""
         self._lock = lock
+        self._made: list[Path] = []
         self._next_part = 0
 
     @classmethod
@@ -130,24 +138,40 @@ class DataDirectory:
     @classmethod
     def open_empty(cls, root: Path, *, fsync: bool = True) -> Self:
         """The same, whatever is in it: the caller has looked. `root` is absolute."""
-        for folder in (root, root / OBJECTS, root / INCOMING):
-            folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        held = _lock(root / _LOCK)
+        made = [] if root.exists() else [root]
+        root.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        held = lock_file(root / _LOCK, FILE_MODE)
         if held is None:
-            raise UsageError(f"the data directory {root} is in use by another process (PID {_holder(root / _LOCK)})")
-        if fsync:
-            for folder in (root.parent, root):
-                sync_directory(folder)
-        return cls(root, held, fsync=fsync)
+            raise UsageError(f"the data directory {root} is in use by another process (PID {holder_of(root / _LOCK)})")
+        opened = cls(root, held, fsync=fsync)
+        try:
+            for folder in (root / OBJECTS, root / INCOMING):
+                made += [] if folder.exists() else [folder]
+                folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            if fsync:
+                for folder in (root.parent, root):
+                    sync_directory(folder)
+        except BaseException:
+            opened.close()
+            raise
+        opened._made = made
+        return opened
 
     @classmethod
     def inspect(cls, root: Path | str) -> Self:
         """Open a directory that is there, to look at it; locked if no other process has locked it (see `is_locked`).
 
-        Raises `UsageError` if there is no archive in it, or the system is not POSIX; `OSError`.
+        One that is read-only is locked as far as that can be done (`why_unlocked`). Raises `UsageError` if there is no archive in
+        it, or the system is not POSIX; `OSError`.
         """
         found = cls.look(root)
-        found._lock = _lock(found.root / _LOCK)
+        try:
+            found._lock = lock_file(found.root / _LOCK, FILE_MODE)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            found._lock, is_known = lock_unwritten(found.root / _LOCK)
+            found.why_unlocked = "" if is_known else os.strerror(error.errno)
         return found
 
     @classmethod
@@ -166,6 +190,27 @@ class DataDirectory:
     def is_locked(self) -> bool:
         """Whether this process is the only one to use the directory."""
         return self._lock is not None
+
+    def require_lock(self) -> None:
+        """Raises `UsageError` unless this process is the only one to use the directory."""
+        if self.why_unlocked:
+            raise UsageError(f"the data directory {self.root} cannot be locked: {self.why_unlocked}")
+        if not self.is_locked:
+            raise UsageError(f"the data directory {self.root} is in use by another process: stop it first")
+
+    def unmake(self) -> None:
+        """Remove again what `open` made, as far as nothing else is in it: the archive could not begin here."""
+        if self.root / OBJECTS not in self._made:
+            return
+        try:
+            for folder in self._made:
+                if folder != self.root:
+                    folder.rmdir()
+            (self.root / _LOCK).unlink()
+            if self.root in self._made:
+                self.root.rmdir()
+        except OSError:  # there is something in it
+            pass
 
     def close(self) -> None:
         """Let go of the lock; the file stays (removing it would let two processes lock two files of one name)."""
@@ -191,12 +236,19 @@ class DataDirectory:
 
     def require_restored(self) -> None:
         """Raises `UsageError` if a restore was interrupted: what there is is not the archive, and no index is made of it."""
-        if (self.root / RESTORING).exists():
-            raise UsageError(f"a restore to {self.root} was interrupted: run 'tomowire restore' again")
+        if (marker := self.root / RESTORING).exists():
+            raise UsageError(
+                f"a restore to {self.root} was interrupted: run 'tomowire restore' again (if the backup is lost: remove "
+                f"{marker}, and 'tomowire db reindex' makes an archive of what has come)"
+            )
 
     @property
     def journal_path(self) -> Path:
         return self.root / INCOMING / "journal"
+
+    @property
+    def committed_path(self) -> Path:
+        return self.root / INCOMING / "committed"
 
     def create_part(self) -> tuple[int, Path]:
         """Open a new part file for writing; gives its file descriptor and its path. Raises `OSError`."""
@@ -214,7 +266,12 @@ class DataDirectory:
 
     def object_files(self) -> Iterator[str]:
         """The paths, relative to the data directory, of all files below `objects/`, whatever their names; never all in memory."""
-        return _walk(self.root, OBJECTS)
+        return _walk(self.root, OBJECTS, besides=_NO_OBJECTS)
+
+
+def is_archive(root: Path | str) -> bool:
+    """Whether an archive has begun in this folder."""
+    return (Path(root) / OBJECTS).is_dir()
 
 
 def _is_foreign(root: Path) -> bool:
@@ -224,23 +281,11 @@ def _is_foreign(root: Path) -> bool:
     return any(name not in _NO_OBSTACLES and not name.startswith(".") for name in os.listdir(root))
 
 
-def _lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    if not lock(descriptor):
-        os.close(descriptor)
-        return None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-    return descriptor
-
-
-def _holder(path: Path) -> str:
-    return path.read_bytes().decode("ascii", "replace").strip()
-
-
-def _walk(root: Path, folder: str) -> Iterator[str]:
+def _walk(root: Path, folder: str, besides: frozenset[str] = frozenset()) -> Iterator[str]:
     with os.scandir(root / folder) as entries:
         for entry in entries:
+            if entry.name in besides:
+                continue
             path = f"{folder}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(root, path)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from tomowire.server.index.index_url import credentials
+
 _HIDDEN: Final = "***"
 _SECRET_PARAMETERS: Final = re.compile(r"([?&](?:password|sslpassword)=)[^&]*", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:
     """The URL of a database, for people: `postgresql://user:***@host/database`."""
-    place, at, rest = url.rpartition("@")
-    scheme, separator, user = place.partition("://")
-    if at and ":" in user:
-        url = f"{scheme}{separator}{user.partition(':')[0]}:{_HIDDEN}@{rest}"
+    user, colon, _ = credentials(url)[0].partition(":")
+    if colon:
+        url = f"{url.partition('://')[0]}://{user}:{_HIDDEN}@{credentials(url)[1]}"
     return _SECRET_PARAMETERS.sub(rf"\1{_HIDDEN}", url)
 
 

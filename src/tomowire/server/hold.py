@@ -6,6 +6,8 @@ rows go at once, and its files when nobody holds them any more: they wait in the
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.server.posix import lock, lock_shared, unlock
+
+logger: Final = logging.getLogger(__name__)
 
 _MODE: Final = 0o660
 """Nothing is in it; the archive and who makes its backups may be two users of one group."""
@@ -22,12 +26,42 @@ _MODE: Final = 0o660
 def files_held(path: Path) -> Iterator[None]:
     """While the block lasts no file of an object is removed, in any process.
 
-    `path` is `DataDirectory.hold_path`. Raises `OSError`.
+    `path` is `DataDirectory.hold_path`. On a file system that is read-only nothing is removed anyway; where it is so for this
+    process only (a container), the file has to be there to be locked, and a warning says if it is not. Raises `OSError`.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        with _held_unwritten(path):
+            yield
+        return
     try:
         _give_to_owner(descriptor, path)
         lock_shared(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _held_unwritten(path: Path) -> Iterator[None]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        logger.warning(
+            "%s is read-only, and no file can be held there: if an archive can write to it all the same, what it deletes "
+            "meanwhile is missing from this backup, and is named",
+            path.parent,
+        )
+        yield
+        return
+    try:
+        try:
+            lock_shared(descriptor)
+        except OSError as error:  # a network share
+            logger.warning("the files in %s cannot be held: %s", path.parent, error)
         yield
     finally:
         os.close(descriptor)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tomowire._version import __version__
 from tomowire.aio.ending import Ending
-from tomowire.protocol.status import SUCCESS, Status
+from tomowire.protocol.status import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.server.incoming import Outcome
 from tomowire.server.measures import OBJECTS, SECONDS, Counter, Histogram, Labels, Measure, Watched
 
@@ -55,6 +55,8 @@ _REJECTIONS: Final = {
 }
 _OTHER: Final = "other"
 _ENDINGS: Final = {each: (each.value.replace(" ", "_"),) for each in Ending}
+# There from the beginning, with 0: `rate` and `increase` do not see how a series began that comes with its first refusal.
+_REFUSALS: Final = tuple(f"{each:04X}" for each in (OUT_OF_RESOURCES, CANNOT_UNDERSTAND, PROCESSING_FAILURE))
 _OUTCOMES: Final = {each: (each.value.replace(" ", "_"),) for each in Outcome}
 
 
@@ -127,7 +129,7 @@ class Metrics:
             [label for (label,) in _OUTCOMES.values()],
         )
         self.refused = self._counter(
-            "tomowire_objects_refused", "Objects that did not get Success, by status.", ("status",), []
+            "tomowire_objects_refused", "Objects that did not get Success, by status.", ("status",), _REFUSALS
         )
         self.store_batches = self._histogram(
             "tomowire_store_batch_duration_seconds",
@@ -281,8 +283,6 @@ class Measured:
     def __init__(self, provider: ServiceProvider, on_served: Callable[[IncomingRequest, float], object]) -> None:
         self._provider = provider
         self._on_served = on_served
-        if (related := getattr(provider, "related_transfer_syntaxes", None)) is not None:
-            self.related_transfer_syntaxes = related  # `AcceptsRelated`
 
     def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
         return self._provider.transfer_syntaxes(abstract_syntax)

@@ -9,6 +9,7 @@ from tomowire.server.checksum import new_checksum
 from tomowire.server.files import DataDirectory
 from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
 from tomowire.server.posix import sync_file
+from tomowire.server.room import require_room
 from tomowire.services.file_writing import write_all
 
 
@@ -32,6 +33,7 @@ class PartFile:
         Raises `OSError`; `DataSetError` as soon as the data set is seen to be broken or cut short.
         """
         if self.path is None:
+            require_room(self._directory.root)
             self._descriptor, self.path = self._directory.create_part()
             write_all(self._descriptor, (self._header, *buffers))
         else:

@@ -50,6 +50,11 @@ def unlock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+def is_read_only(path: Path) -> bool:
+    """Whether the file system of `path` takes no changes: mounted so, or since its disk has failed. Raises `OSError`."""
+    return bool(os.statvfs(path).f_flag & getattr(os, "ST_RDONLY", 1))
+
+
 def sync_file(descriptor: int) -> None:
     """Make a file, or the entries of a folder, durable. Raises `OSError`."""
     if not _full_sync(descriptor):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 from tomowire.errors import IndexUnavailable, StudyProtected
 from tomowire.server.index.ages import OldStudy, Usage
 from tomowire.server.index.deleting import Deleted
+from tomowire.server.setbacks import Setbacks
 from tomowire.server.settings import QuotaSettings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Quotas:
         self._oldest: deque[OldStudy] = deque()
         self._next_expiry = 0.0
         self._tells_of_protected = True
+        self.setbacks: Final = Setbacks("looking after the quota")
 
     @property
     def bytes(self) -> int | None:
@@ -179,6 +181,12 @@ class Quotas:
                 await self.enforce()
             except IndexUnavailable as error:
                 logger.warning("the quota cannot be looked after now: %s", error)
+            except Exception as error:
+                self._oldest.clear()  # whatever it was about, all is looked at anew
+                await asyncio.sleep(self.setbacks.failed(error))
+                continue
+            else:
+                self.setbacks.went_well()
             try:
                 async with asyncio.timeout(self._settings.every):
                     await self._wake.wait()

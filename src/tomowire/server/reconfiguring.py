@@ -10,6 +10,7 @@ from tomowire.aio.opening import certificate_host
 from tomowire.errors import IndexUnavailable
 from tomowire.server.access import Access
 from tomowire.server.audit.events import Change, ConfigurationChanged
+from tomowire.server.audit.teller import teller_of
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.logs import set_level
 
@@ -65,7 +66,7 @@ async def _tell_audit(archive: Archive, taken: Settings, report: Reconfigured, b
     event = ConfigurationChanged(by=by, change=_kind_of(report), what=str(report))
     if report.changed and not taken.audit.enabled:
         archive.audit.record(event)
-    await archive.audit.apply(taken.audit)
+    await archive.audit.apply(taken.audit, teller_of(taken))
     if report.changed and taken.audit.enabled:
         archive.audit.record(event)
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError, WireError
 from tomowire.server.audit.checking import begin_anew
+from tomowire.server.belonging import Belonging, ObjectsElsewhere, archive_id_of, belonging, mark_objects, refuse
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.former import FormerIndex
@@ -26,6 +27,7 @@ from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import recover
 from tomowire.server.removal import FilesHeld, finish_removals
+from tomowire.server.room import is_of_room, told_of_room
 from tomowire.server.stored_file import read_stored_file
 from tomowire.wire.part10 import FileMeta
 from tomowire.wire.value import value
@@ -34,6 +36,10 @@ logger: Final = logging.getLogger(__name__)
 
 _THREADS: Final = 4
 _ROWS_AT_ONCE: Final = 500
+_MAKE_ROOM: Final = (
+    "the index is as it was. The new one is built beside it and takes about as much room: free that much there, or make the disk "
+    "larger, and run 'tomowire db reindex' again; nothing that was stored is lost"
+)
 
 
 @value()
@@ -62,17 +68,18 @@ def reindex(
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
     Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
     in another order than that in which they came.
-    Raises `UsageError` if there is no archive, a process uses it, or a later tomowire has made the index, which may know more than
-    the files say; `IndexUnavailable`, `OSError`. Then the old index stays.
+    Raises `UsageError` if there is no archive, a process uses it, a later tomowire has made the index, which may know more than
+    the files say, or the old index has objects and none of them is there; `IndexUnavailable`, `OSError`. Then the old index stays.
     """
     with DataDirectory.inspect(root) as directory:
-        if not directory.is_locked:
-            raise UsageError(f"the data directory {directory.root} is in use by another process: stop it first")
+        directory.require_lock()
+        directory.require_restored()
         backend = backend_for(index_url, directory.root)
         backend.settle(directory)
         backend.require_no_newer()
-        _forget_unfinished(directory, backend)
-        with backend.rebuild() as building:
+        with told_of_room(directory.root, _MAKE_ROOM):
+            _forget_unfinished(directory, backend)
+        with told_of_room(directory.root, _MAKE_ROOM), backend.rebuild() as building:
             with FormerIndex.open(directory, backend) as former:
                 count = _build(building.writer, directory, former, report, threads=threads, progress=progress)
                 for finding in former.missing():
@@ -80,6 +87,7 @@ def reindex(
             for problem in building.finish(directory):
                 report(Finding(FindingKind.INDEX_DAMAGED, backend.short_name, problem))
         with closing(backend.open_reader()) as reader:
+            mark_objects(directory, archive_id_of(reader))
             for finding in begin_anew(reader, directory.root):
                 report(finding)
     return count
@@ -88,23 +96,24 @@ def reindex(
 def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
     """What was deleted, or being stored when the archive was killed, must not be indexed. Only the old index knows what that is.
 
-    Raises `IndexUnavailable` if it could say so another time, `UsageError` if it is still to be restored.
+    Raises `IndexUnavailable` if it could say so another time, `UsageError` if its objects are elsewhere.
     """
     try:
-        is_empty = backend.is_empty()
-        if not is_empty:
+        if not backend.is_empty():
             with closing(backend.open_writer()) as index:
-                recover(directory, index)
-                finish_removals(directory, index)
-    except FilesHeld:
+                found = belonging(directory, index.archive_id, backend.open_reader)
+                if found is not Belonging.LOST_INDEX:  # that is what this is for
+                    refuse(directory, found)
+                    recover(directory, index)
+                    finish_removals(directory, index)
+    except (FilesHeld, ObjectsElsewhere):
         raise
     except (IndexUnavailable, UsageError) as error:  # that is why it is to be rebuilt
         if isinstance(error, IndexUnavailable) and not error.is_damage and not _is_of_the_disk(error):
             raise
+        if is_of_room(error, directory.root):
+            raise
         logger.info("the old index cannot be asked what was unfinished: %s", error)
-    else:
-        if is_empty:
-            directory.require_restored()
 
 
 def _is_of_the_disk(error: IndexUnavailable) -> bool:

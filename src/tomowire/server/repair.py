@@ -22,12 +22,13 @@ from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.audit.checking import check_audit
+from tomowire.server.belonging import Belonging, belonging, refuse
 from tomowire.server.check import check_files, check_index, check_rows
 from tomowire.server.files import DIRECTORY_MODE, DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.folders import SeriesFolders
 from tomowire.server.index.backend import backend_for
-from tomowire.server.index.deleting import Doomed
+from tomowire.server.index.deleting import Deleted, Doomed
 from tomowire.server.index.reader import IndexReader
 from tomowire.server.index.rows import IndexWriter
 from tomowire.server.posix import sync_directory
@@ -51,6 +52,12 @@ class Mended:
     finding: Finding
     what: str
     is_mended: bool = True
+    is_lost: bool = False
+    """The index has given up an object whose file is gone or damaged."""
+    gone: tuple[Deleted, ...] = ()
+    """What the index does not have any more."""
+    came: Found | None = None
+    """What it has now."""
 
 
 def repair(
@@ -64,11 +71,11 @@ def repair(
     """Mend the archive in `root`, which nobody uses; gives what was wrong, each when it is mended. May be killed and begun again.
 
     `content=False` looks at names and sizes only. Memory does not grow with the number of objects.
-    Raises `UsageError` if there is no archive, or a process uses it; `IndexUnavailable`, `OSError`.
+    Raises `UsageError` if there is no archive, a process uses it, or the files are another's; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory, ExitStack() as stack:
-        if not directory.is_locked:
-            raise UsageError(f"the data directory {directory.root} is in use by another process: stop it first")
+        directory.require_lock()
+        directory.require_restored()
         backend = backend_for(index_url, directory.root)
         backend.settle(directory)
         if backend.is_empty():
@@ -85,6 +92,9 @@ def repair(
         if any(finding.kind is FindingKind.INDEX_DAMAGED for finding in damage):
             yield from (Mended(finding, _REINDEX, is_mended=False) for finding in damage)
             return
+        found = belonging(directory, writer.archive_id, backend.open_reader)
+        if found is not Belonging.ABSENT:  # it is for the person who says this to know that they are lost
+            refuse(directory, found)
         _settle(directory, writer, has_lost_rows=bool(damage))
         if damage:
             writer.delete_lonely()
@@ -94,7 +104,7 @@ def repair(
         stack.callback(mender.close)
         for finding in check_rows(directory, reader, content=content, threads=threads, progress=progress):
             yield mender.mend_row(finding)
-        for finding in check_files(directory, reader):
+        for finding in check_files(directory, reader, is_elsewhere=writer.is_elsewhere):
             yield mender.mend_file(finding)
         with suppress(FilesHeld):
             finish_removals(directory, writer)
@@ -126,6 +136,8 @@ class _Mender:
         self._writer = writer
         self._reader = reader
         self._folders = SeriesFolders(directory.root, fsync=directory.fsync)
+        self._gone: tuple[Deleted, ...] = ()
+        self._came: Found | None = None
 
     def close(self) -> None:
         self._folders.close()
@@ -135,15 +147,17 @@ class _Mender:
         name = ObjectName.parse(finding.path)
         if name is None:
             return Mended(finding, "not mended: its UIDs make no path; run 'tomowire db reindex'", is_mended=False)
-        return self._tried(finding, lambda: self._give_up(name, finding))
+        return self._tried(finding, lambda: self._give_up(name, finding), is_lost=True)
 
     def mend_file(self, finding: Finding) -> Mended:
         """There is a file of which the index knows nothing."""
         return self._tried(finding, lambda: self._take_in(finding))
 
-    def _tried(self, finding: Finding, mend: Callable[[], str]) -> Mended:
+    def _tried(self, finding: Finding, mend: Callable[[], str], *, is_lost: bool = False) -> Mended:
+        self._gone, self._came = (), None
         try:
-            return Mended(finding, mend())
+            what = mend()
+            return Mended(finding, what, is_lost=is_lost, gone=self._gone, came=self._came)
         except OSError as error:
             return Mended(finding, f"not mended: {error}", is_mended=False)
 
@@ -152,7 +166,7 @@ class _Mender:
         if finding.kind is not FindingKind.FILE_MISSING:
             _require_readable(self._root / finding.path)
         aside = None if finding.kind is FindingKind.FILE_MISSING else self._put_aside(finding.path)
-        self._writer.delete(Doomed(Level.IMAGE, name.sop_instance_uid, lost=True))
+        self._gone = tuple(self._writer.delete(Doomed(Level.IMAGE, name.sop_instance_uid, lost=True)))
         lost = f"{name.sop_instance_uid} is lost: not in the index any more"
         return lost if aside is None else f"{lost}; the file is {aside}"
 
@@ -181,6 +195,7 @@ class _Mender:
             raise
         except Exception as error:  # a row that the database does not take
             return f"cannot be indexed: {error}"
+        self._came = found
         return ""
 
     def _put_aside(self, path: str) -> str:

@@ -1,7 +1,13 @@
 """`tomowire restore`: an archive made again, in a new data directory, from a point of a backup.
 
-The objects come first and the index last, in one step: an archive that is half restored has no index, and no program takes it for
-one. What is interrupted is gone on with by the same command; a marker in the directory says which point it is of.
+    1. marker    which point is being restored: until it is gone no program takes the directory for an archive    (durable)
+    2. objects   copied, checked, synced                                                                          (durable)
+    3. marker    which index they go to                                                                           (durable)
+    4. index     loaded, in one step                                                                              (durable)
+    5. marker    removed
+
+What is interrupted is gone on with by the same command. An index that is there then is the one that this restore has loaded, or
+the tables that it has made for it; in any other case the database must be empty.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from typing import Final
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.backup import CopyFailed, check_file, copy_checked, file_checksum, keep_anchor
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
+from tomowire.server.belonging import archive_id_of, mark_objects
 from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, RESTORING, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.index.backend import IndexBackend
@@ -22,7 +29,7 @@ from tomowire.server.index.dumping import current_copy
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
-from tomowire.server.posix import sync_directory
+from tomowire.server.posix import sync_directory, sync_file
 
 _THREADS: Final = 4
 _EVERY: Final = 100
@@ -51,24 +58,76 @@ def restore(
         found = source.point(point)
         target = Path(root).absolute()
         _require_new(target, found)
+        begun = _begun(target, backend)
+        _require_room(backend, begun)
         target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        (target / RESTORING).write_text(found.name, encoding="ascii")
+        if not begun:
+            _note(target, found.name)
         with DataDirectory.open_empty(target) as directory:
             name = found.index.name
             if file_checksum(found.index) != found.checksums.get(name):
                 report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
-            if not backend.is_empty():
-                raise UsageError(f"{backend.name} holds an index already: name an empty database")
             dump = target / INCOMING / "index.restoring"
             dump.unlink(missing_ok=True)
             current_copy(found.index, dump)
-            _restore_objects(source, directory, dump, threads, report, progress)
-            keep_anchor(found.folder, target)
-            backend.load(dump, directory)
+            with SqliteReader.open(dump) as reader:
+                archive_id = archive_id_of(reader)
+            if not (begun and _is_loaded(backend, archive_id)):
+                _restore_objects(source, directory, dump, threads, report, progress)
+                keep_anchor(found.folder, target)
+                _note(target, found.name, backend.name)
+                backend.load(dump, directory)
+            mark_objects(directory, archive_id)
             dump.unlink()
             (target / RESTORING).unlink()
             sync_directory(target)
         return found
+
+
+def _note(target: Path, point: str, index: str = "") -> None:
+    """Write the marker, durably: the point and, before its index is loaded, where to. Raises `OSError`."""
+    new = target / f"{RESTORING}.new"
+    with new.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(f"{point}\n{index}\n" if index else point)
+        file.flush()
+        sync_file(file.fileno())
+    os.replace(new, target / RESTORING)
+    for folder in (target, target.parent):
+        sync_directory(folder)
+
+
+def _read_note(target: Path) -> list[str]:
+    """What `_note` wrote, a line each. Raises `OSError`."""
+    return (target / RESTORING).read_text("utf-8", "surrogateescape").split("\n")
+
+
+def _begun(target: Path, backend: IndexBackend) -> bool:
+    """Whether an earlier run was about to load the index, into this database."""
+    return (target / RESTORING).exists() and _read_note(target)[1:2] == [backend.name]
+
+
+def _require_room(backend: IndexBackend, begun: bool) -> None:
+    """Raises `UsageError` if there is an index that no earlier run of this restore has put there."""
+    if not (begun or backend.is_empty()):
+        raise UsageError(
+            f"{backend.name} holds an index already: name an empty database. (If that is the index of an archive whose disk is "
+            "not mounted, mount the disk: nothing has to be restored.)"
+        )
+
+
+def _is_loaded(backend: IndexBackend, archive_id: str) -> bool:
+    """Whether an earlier run came as far as the index; its objects are all there then.
+
+    It may have come as far as empty tables: `load` fills those. Raises `UsageError` if there is another index.
+    """
+    if backend.is_empty():
+        return False
+    with backend.open_reader() as reader:
+        if archive_id_of(reader) == archive_id:
+            return True
+        if reader.page(size=1):
+            raise UsageError(f"{backend.name} holds another index: name an empty database")
+    return False
 
 
 def _require_new(root: Path, point: Point) -> None:
@@ -77,10 +136,12 @@ def _require_new(root: Path, point: Point) -> None:
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder")
     others = set(os.listdir(root)) - _NO_OBSTACLES
+    if others == {f"{RESTORING}.new"}:  # an earlier run was ended at its first step
+        return
     if not others:
         return
     if RESTORING in others:
-        begun = (root / RESTORING).read_text("ascii", "replace")
+        begun = _read_note(root)[0]
         if begun in (point.name, ""):
             return
         raise UsageError(f"{root} holds what a restore of {begun!r} has begun: finish that one, or name another folder")

@@ -16,8 +16,7 @@ def upgrade(root: Path | str, *, index_url: str | None = None) -> tuple[str | No
     a newer program has made it; `OSError`; `IndexUnavailable` if the database cannot be changed: then it is as it was.
     """
     with DataDirectory.inspect(root) as directory:
-        if not directory.is_locked:
-            raise UsageError(f"the data directory {directory.root} is in use by another process: stop it first")
+        directory.require_lock()
         backend = backend_for(index_url, directory.root)
         backend.settle(directory)
         if not backend.exists():

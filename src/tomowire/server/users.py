@@ -5,6 +5,7 @@ Of a password its argon2id hash is kept, of a token its SHA-256: a token has 256
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
@@ -14,19 +15,26 @@ import unicodedata
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from tomowire.errors import IndexUnavailable, UnknownUser, UsageError
-from tomowire.server.accounts import NewToken, Principal, Role, Token, User
+from tomowire.server.accounts import NewToken, Principal, Role, Token, User, changed_in_words
+from tomowire.server.audit.events import Change, ConfigurationChanged
+from tomowire.server.audit.teller import person
 from tomowire.server.passwords import Passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
+    from sqlalchemy import Connection
+
+    from tomowire.server.audit.noting import Notes
     from tomowire.server.records import Records
 
 __all__ = ["NewToken", "Principal", "Role", "Token", "User", "Users"]
+
+T = TypeVar("T")
 
 logger: Final = logging.getLogger("tomowire.users")
 
@@ -44,12 +52,20 @@ class Users:
 
     Methods raise `IndexUnavailable` when the database cannot be used now, and `UsageError` for a name, a password or a description
     that cannot be. Programs with the same database see each other's changes at once.
+
+    With `notes` each change is in the audit trail too, in the same transaction, as one of who runs this process.
     """
 
     def __init__(
-        self, records: Records, *, passwords: Passwords | None = None, clock: Callable[[], float] = time.time
+        self,
+        records: Records,
+        *,
+        passwords: Passwords | None = None,
+        clock: Callable[[], float] = time.time,
+        notes: Notes | None = None,
     ) -> None:
         self._records = records
+        self._notes = notes
         self._passwords = passwords or Passwords()
         self._clock = clock
         self._key = secrets.token_bytes(32)
@@ -108,18 +124,23 @@ class Users:
             )
         hashed = await self._passwords.hash(_new_password(password)) if password is not None else ""
         now = self._now()
-        await self._records.write(lambda connection: _rows().add(connection, name, hashed, role, now))
+        await self._change(
+            lambda connection: _rows().add(connection, name, hashed, role, now), f"user {name} added as {role}"
+        )
         return User(name, role, _time(now), bool(hashed))
 
     async def change(self, name: str, *, role: Role | None = None, password: str | None = None) -> User:
         """Another role, another password. Raises `UnknownUser`, `LastAdministrator`."""
         hashed = await self._passwords.hash(_new_password(password)) if password is not None else None
-        await self._records.write(lambda connection: _rows().change(connection, name, role, hashed))
+        await self._change(
+            lambda connection: _rows().change(connection, name, role, hashed),
+            changed_in_words(name, role, has_new_password=hashed is not None),
+        )
         return await self.get(name)
 
     async def remove(self, name: str) -> None:
         """The user is no more, and its tokens are of no use. Raises `UnknownUser`, `LastAdministrator`."""
-        await self._records.write(lambda connection: _rows().remove(connection, name))
+        await self._change(lambda connection: _rows().remove(connection, name), f"user {name} removed")
 
     async def make_token(self, name: str, *, description: str = "", expires_at: datetime | None = None) -> NewToken:
         """A token for a user. Raises `UnknownUser`, and `UsageError` for a time that is over already, has no time zone, or has left
@@ -135,8 +156,9 @@ class Users:
             raise UsageError(f"the time {expires_at} is in the year 10000 in UTC") from None
         secret = self.new_secret()
         token_id, digest = _id_of(secret), _digest(secret)
-        await self._records.write(
-            lambda connection: _rows().add_token(connection, token_id, digest, name, description, now, until)
+        await self._change(
+            lambda connection: _rows().add_token(connection, token_id, digest, name, description, now, until),
+            f"token {token_id} of {name} made",
         )
         return NewToken(Token(token_id, name, description, _time(now), expires), secret)
 
@@ -147,7 +169,9 @@ class Users:
 
     async def revoke(self, token_id: str) -> Token:
         """The token is of no use any more. Gives what was known of it; raises `UnknownUser`."""
-        return _token(await self._records.write(lambda connection: _rows().revoke(connection, token_id)))
+        return _token(
+            await self._change(lambda connection: _rows().revoke(connection, token_id), f"token {token_id} revoked")
+        )
 
     @staticmethod
     def new_secret() -> str:
@@ -170,6 +194,12 @@ class Users:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _change(self, work: Callable[[Connection], T], what: str) -> T:
+        await asyncio.to_thread(_rows)  # what is imported in a transaction keeps all waiting who store
+        if self._notes is None:
+            return await self._records.write(work)
+        return await self._notes.write(work, ConfigurationChanged(by=person(), change=Change.USER, what=what))
 
     async def _renew(self, name: str, old: str, new: str) -> None:
         """Who has the right password is let in whether or not a better hash of it can be kept now."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
 from tomowire.server.audit.counted import Readings
+from tomowire.server.audit.deletions import event_of
 from tomowire.server.audit.events import (
     AccessRefused,
     ApplicationStarted,
     ApplicationStopped,
     AssociationBegun,
     AssociationEnded,
-    InstancesAccessed,
+    Change,
+    ConfigurationChanged,
     Outcome,
     Party,
-    Patient,
     Query,
-    Study,
-    StudyDeleted,
 )
 from tomowire.server.audit.exports import Account, Exports
 from tomowire.server.audit.refusals import Refusals
@@ -29,11 +29,14 @@ from tomowire.server.audit.transfers import Transfers, party_of
 from tomowire.server.quotas import BY as QUOTA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tomowire.aio.association import Association
     from tomowire.aio.serving import IncomingRequest
     from tomowire.server.audit.audit import Audit
     from tomowire.server.incoming import Stored
     from tomowire.server.index.deleting import Deleted
+    from tomowire.server.lull import Lull
     from tomowire.server.metrics import Metrics
     from tomowire.server.nodes import Node
     from tomowire.server.tally import Tally
@@ -44,17 +47,23 @@ if TYPE_CHECKING:
 class Witness:
     """Its methods are given to `listen` and to the services. `address_of` says where the node with an AE title is."""
 
-    def __init__(self, audit: Audit, metrics: Metrics, tally: Tally, address_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, audit: Audit, metrics: Metrics, tally: Tally, lull: Lull, address_of: Callable[[str], str]
+    ) -> None:
         self._audit = audit
         self._metrics = metrics
         self._tally = tally
+        self._lull = lull
         self._transfers = Transfers(audit)
         self._refusals = Refusals(audit)
         self._readings = Readings(audit)
         self._is_open = False
+        self._aborting: WeakKeyDictionary[Association, Party] = WeakKeyDictionary()
+        self._stopped_by: Party | None = None
         self.exports = Exports(audit, address_of)
 
     def on_established(self, association: Association) -> None:
+        self._lull.began()
         self._metrics.on_established(association)
         self._audit.record(
             AssociationBegun(
@@ -85,6 +94,7 @@ class Witness:
     def on_ended(self, association: Association) -> None:
         end = association.end
         assert end is not None
+        self._lull.ended()
         self._metrics.on_ended(association)
         self._transfers.tell(association)
         counts = self._tally.end(association)
@@ -92,6 +102,7 @@ class Witness:
         self._audit.record(
             AssociationEnded(
                 caller=party_of(association),
+                by=self._aborting.pop(association, None),
                 called_ae_title=association.called_ae_title,
                 how=end.how.value,
                 stored=counts.stored + counts.there_before,
@@ -124,15 +135,22 @@ class Witness:
 
     def deleted(self, deleted: Deleted, by: str) -> None:
         """Objects were deleted."""
-        study = Study(deleted.study_instance_uid, (), Patient(deleted.patient_id))
         party = None if by in ("", QUOTA) else Party(by)
-        reason = f"{deleted.instances} objects in {deleted.series} series"
-        if by == QUOTA:
-            reason += ", for the quota"
-        if deleted.is_whole_study:
-            self._audit.record(StudyDeleted(by=party, study=study, reason=reason))
-        else:
-            self._audit.record(InstancesAccessed(by=party, study=study, action="D", reason=reason))
+        self._audit.record(event_of(deleted, party, f"for {QUOTA}" if by == QUOTA else ""))
+
+    def aborting(self, association: Association, by: Party) -> None:
+        """Somebody has an association aborted, which is neither of its ends."""
+        self._aborting[association] = by
+
+    def stopping(self, by: Party) -> None:
+        """Somebody has the archive end."""
+        self._stopped_by = by
+
+    def made_first_administrator(self, token: Path | None) -> None:
+        """There was none, and now there is one, whose token is in a file; None: there was one."""
+        if token is not None:
+            what = f"the first administrator was made, with the token in {token}"
+            self._audit.record(ConfigurationChanged(by=None, change=Change.USER, what=what))
 
     def sending(self, node: Node, by: str) -> Account:
         """The account of a job that sends objects to `node`; to be ended."""
@@ -177,7 +195,7 @@ class Witness:
         self._readings.tell_all()
         self._refusals.close()
         if self._is_open:
-            self._audit.record(ApplicationStopped())
+            self._audit.record(ApplicationStopped(by=self._stopped_by))
 
 
 def _authenticated(association: Association) -> str:

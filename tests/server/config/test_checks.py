@@ -44,6 +44,15 @@ NODE = '[nodes.V]\nhost = "h"\nport = 1\n'
                 "2: dicom.allow_unknown_callers lets in everyone, and [[callers]] names who may call: leave one of them out"
             ],
         ),
+        (
+            '[index]\nurl = "postgresql://u:secret@h/d?sslmod=require"\n',
+            [
+                (
+                    "2: index.url cannot be used: the index URL postgresql://u@h/d cannot be understood: "
+                    "it has an option that libpq does not know, 'sslmod'"
+                )
+            ],
+        ),
         ("[[callers]]\n", ["1: callers[0] says nothing of who calls: give an ae_title, addresses or a certificate"]),
         (
             '[[callers]]\ncertificate = "CN:A"\n[dicom.tls]\ncertificate = "cert.pem"\nkey = "key.pem"\n',

@@ -301,11 +301,30 @@ def test_variables_that_belong_to_nothing_are_mistakes(file: Path) -> None:
     assert found == [
         "2: dicom.port must be a whole number from 0 to 65535, and not true",
         "TOMOWIRE_DICOM__MEMORY: dicom.memory must be a size, in bytes or with a unit (kB, MB, GB, TB), and not 'much'",
+        "TOMOWIRE_NODES: nodes must be a section with keys of its own, and not 'x'",
         "TOMOWIRE_DICOM__PROT: belongs to no key; did you mean 'TOMOWIRE_DICOM__PORT'?",
         "TOMOWIRE_DICON__PORT: belongs to no key; did you mean 'TOMOWIRE_DICOM__PORT'?",
+        "TOMOWIRE_HTTP__PORT: does not go together with another variable",
         "TOMOWIRE_NODES__V__HOTS: belongs to no key; did you mean 'TOMOWIRE_NODES__V__HOST'?",
         "TOMOWIRE___: belongs to no key",
     ]
+
+
+def test_a_variable_may_hold_a_whole_section(file: Path) -> None:
+    file.write_text('[[callers]]\nae_title = "CT1"\n[quota]\nbytes = 1\n')
+    found = load_settings(
+        file,
+        {
+            "TOMOWIRE_CALLERS": '[{ae_title = "MR1", may = ["echo"]}]',
+            "TOMOWIRE_QUOTA": '{age = "2 d"}',
+            "TOMOWIRE_PORT": "tcp://10.0.0.1:104",  # of a container's links
+        },
+    )
+    assert found.callers == (CallerRule("MR1", may=frozenset({Right.ECHO})),)
+    assert (found.quota.bytes, found.quota.age) == (1, 2 * 86400)
+    assert problems(file, "", TOMOWIRE_CALLERS='[{ae_title = "MR1"')[0].startswith(
+        "TOMOWIRE_CALLERS: callers must be a list"
+    )
 
 
 def test_all_mistakes_are_told_at_once_with_their_lines(file: Path) -> None:

@@ -155,7 +155,7 @@ def test_date_times_are_compared_as_python_does(reader: PostgresReader) -> None:
         {},
     )
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(stored_texts, offsets, keys)
     def check(stored: str, zone: str, key: str) -> None:
         ends = date_time_ends(key)

@@ -238,10 +238,14 @@ def test_a_job_whose_maker_was_killed_is_not_begun(records: Records) -> None:
 def test_jobs_that_have_been_over_for_long_are_forgotten_with_their_items(records: Records) -> None:
     job = make(records)
     mine = claim(records)
-    records.write_now(lambda connection: claims.release(connection, mine, JobState.DONE))
+    records.write_now(lambda connection: claims.release(connection, mine, JobState.FAILED))
     young = make(records)
     assert records.write_now(lambda connection: table.forget_finished(connection, 3600, most=10)) == 0
-    assert records.write_now(lambda connection: table.forget_finished(connection, -1, most=10)) == 1
+    assert records.write_now(lambda connection: table.forget_finished(connection, -1, most=4)) == 4  # of ten items
+    assert records.write_now(lambda connection: claims.retry(connection, job.job_id)).state is JobState.FAILED
+    assert records.write_now(lambda connection: table.forget_finished(connection, -1, most=4)) == 4
+    assert records.write_now(lambda connection: table.forget_finished(connection, -1, most=4)) == 3  # and the job
+    assert records.write_now(lambda connection: table.forget_finished(connection, -1, most=4)) == 0
     assert records.read_now(lambda connection: table.get(connection, job.job_id)) is None
     assert not states(records, job)
     assert states(records, young) == {"waiting": 10}

@@ -142,7 +142,7 @@ async def test_who_cannot_renew_the_lease_stops_before_another_begins(
         began = asyncio.get_running_loop().time()
         async with asyncio.timeout(10):
             await ended.wait()
-        assert asyncio.get_running_loop().time() - began < 2
+        assert asyncio.get_running_loop().time() - began < 5
         monkeypatch.undo()
 
 

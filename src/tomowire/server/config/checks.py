@@ -13,6 +13,7 @@ from tomowire.server.access_settings import is_loopback
 from tomowire.server.config.explain import in_order, origin_of
 from tomowire.server.config.mapping import nodes_of, settings_of
 from tomowire.server.config.problems import Path, Problem, dotted
+from tomowire.server.index.index_url import parameters_of
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ def _data_dir(configuration: Configuration) -> Iterator[Found]:
         yield Found(path, f"cannot be used: {there} is no folder")
     elif not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         yield Found(path, f"cannot be written to by the user who checks this: {there}", is_warning=True)
+
+
+def _index(configuration: Configuration) -> Iterator[Found]:
+    if configuration.index.url is not None:
+        try:
+            parameters_of(configuration.index.url)
+        except TomowireError as error:
+            yield Found(("index", "url"), f"cannot be used: {error}")  # which has no password
 
 
 def _ports(configuration: Configuration) -> Iterator[Found]:
@@ -186,7 +195,7 @@ def _jobs(configuration: Configuration) -> Iterator[Found]:
         yield Found(("jobs", "longest_wait"), f"is shorter than jobs.first_wait ({jobs.first_wait:g} s)")
 
 
-_CHECKS = (_who_may_call, _callers, _nodes, _data_dir, _ports, _http, _certificates, _nodes_tls, _audit, _jobs)
+_CHECKS = (_who_may_call, _callers, _nodes, _data_dir, _index, _ports, _http, _certificates, _nodes_tls, _audit, _jobs)
 
 
 def _overlap(one: str, other: str) -> bool:

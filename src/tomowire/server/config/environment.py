@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from tomowire.server.config.problems import Origin, Path, Problem, nearest
 from tomowire.server.config.reading import Layer
-from tomowire.server.config.schema import Place, place_at
+from tomowire.server.config.schema import Place, known_keys, place_at
 
 PREFIX: Final = "TOMOWIRE_"
 CONFIG: Final = "TOMOWIRE_CONFIG"
 """The name of the variable that names the file."""
 
 _BETWEEN: Final = "__"
+_SECTIONS: Final = frozenset(name.lower() for name in known_keys(()))
+"""What may be said as a whole, as `TOMOWIRE_CALLERS`. Links of containers make `TOMOWIRE_PORT` and the like, which are not ours."""
+
 _FLAGS: Final = {
     "true": True,
     "yes": True,
@@ -32,8 +35,9 @@ _FLAGS: Final = {
 
 
 def is_configuration(name: str) -> bool:
-    """Whether a variable is part of a configuration; there are others that begin with the same word."""
-    return name.startswith(PREFIX) and _BETWEEN in name
+    """Whether a variable is part of a configuration, a key or a section; there are others that begin with the same word."""
+    rest = name.removeprefix(PREFIX)
+    return rest != name and (_BETWEEN in rest or rest.lower() in _SECTIONS)
 
 
 def read_environment(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from tomowire.server.index.connect import BUSY_TIMEOUT
-from tomowire.server.index.index_url import require_url
+from tomowire.server.index.index_url import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,13 +98,13 @@ def backend_for(
     """The index at `url`, `postgresql://...`, or, for None, the file in `data_dir`. Nothing is opened yet.
 
     `fsync=False` gives up the promise that what is committed survives a power cut. `busy_timeout` (seconds) is how long to wait for
-    another process that holds the index. Raises `UsageError` for another kind of URL.
+    another process that holds the index. Raises `UsageError` for another kind of URL, and without the driver.
     """
     if url is None:
         from tomowire.server.index.sqlite_backend import SqliteBackend
 
         return SqliteBackend(Path(data_dir).absolute() / "index.sqlite", fsync=fsync, busy_timeout=busy_timeout)
-    require_url(url)
+    parameters_of(url)  # that they are right, and that there is a driver
     from tomowire.server.index.postgres_backend import PostgresBackend
 
     return PostgresBackend(url, fsync=fsync, busy_timeout=busy_timeout)

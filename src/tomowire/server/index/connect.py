@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
+
+from tomowire.server.posix import is_read_only
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another process that holds the database: a backup, or somebody with a shell."""
@@ -34,9 +37,17 @@ def connect_writer(path: Path, *, fsync: bool = True, busy_timeout: float = BUSY
     return connection
 
 
+def _is_fixed(path: Path) -> bool:
+    """Whether the database is one file that nobody can change. Without its log SQLite would want to make one, and could not."""
+    try:
+        return is_read_only(path.parent) and not os.path.exists(f"{path}-wal")
+    except OSError:
+        return False
+
+
 def connect_reader(path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     """A connection that cannot change anything, for one thread at a time. Raises `sqlite3.Error`."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if _is_fixed(path) else ''}"
     connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA query_only = ON")

@@ -131,7 +131,8 @@ def _engine(path: Path) -> Engine:
         connection.execute("PRAGMA synchronous = OFF")  # it is synced as a whole, or thrown away
         return connection
 
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    # An error is shown, and names patients otherwise.
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
 
 
 def _create(path: Path) -> None:

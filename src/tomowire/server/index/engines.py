@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WRITES: Final = "tomowire_writes"
 """The execution option of a transaction that is going to write."""
 
+_NO_RIGHT: Final = "42501"
+"""insufficient_privilege: an account of the database that may only read, say."""
+
 _CONNECTIONS: Final = 4
 """One that writes, two that read, and one for whoever asks outside of the event loop; more are made when they are needed."""
 
@@ -35,6 +38,7 @@ def sqlite_engine(path: Path, *, fsync: bool = True, busy_timeout: float | None 
         # others closed, in the middle of what it is asked.
         poolclass=QueuePool,
         pool_size=_CONNECTIONS,
+        hide_parameters=True,  # an error is shown and logged, and names patients otherwise
     )
 
     def begin(connection: Connection) -> None:
@@ -59,7 +63,13 @@ def postgres_engine(make: Callable[[], postgres_connect.Connection]) -> Engine:
         connection.autocommit = False
         return connection
 
-    return create_engine("postgresql+psycopg://", creator=creator, pool_size=_CONNECTIONS, pool_pre_ping=True)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=creator,
+        pool_size=_CONNECTIONS,
+        pool_pre_ping=True,
+        hide_parameters=True,  # as above
+    )
 
 
 @contextmanager
@@ -80,6 +90,6 @@ def database_errors() -> Iterator[None]:
     except exc.IntegrityError:
         raise
     except exc.DBAPIError as error:
-        if not error.connection_invalidated:
+        if not error.connection_invalidated and getattr(error.orig, "sqlstate", None) != _NO_RIGHT:
             raise
         raise IndexUnavailable(str(error.orig)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -9,6 +10,7 @@ from tomowire.errors import UsageError
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _EXAMPLE: Final = "postgresql://USER@HOST:PORT/DATABASE"
+_UNKNOWN_OPTION: Final = re.compile(r'invalid URI query parameter: "(\w{1,40})"')
 
 
 def require_url(url: str) -> None:
@@ -22,12 +24,24 @@ def require_url(url: str) -> None:
         raise UsageError(f"the index URL cannot be understood: it looks like {_EXAMPLE}") from error
 
 
+def credentials(url: str) -> tuple[str, str]:
+    """What stands before the `@`, and what comes after it, without the scheme.
+
+    For libpq all up to an `@` before the first `/` is user and password: `#` and `?` may be in it. A password with a `/` is a
+    mistake, and secret all the same.
+    """
+    rest = url.partition("://")[2]
+    before, at, _ = rest.partition("/")[0].rpartition("@")
+    if not at:
+        before, at, _ = rest.partition("?")[0].rpartition("@")
+    return before, rest[len(before) + len(at) :]
+
+
 def shown(url: str) -> str:
     """`url` as it may be logged and shown: without password and options."""
-    scheme, _, rest = url.partition("://")
-    place = rest.partition("?")[0].partition("#")[0]
-    user, at, host = place.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{host}"
+    before, place = credentials(url)
+    user = before.partition(":")[0]
+    return f"{url.partition('://')[0]}://{user}{'@' if user else ''}{place.partition('?')[0]}"
 
 
 def without_password(text: str, url: str) -> str:
@@ -38,23 +52,29 @@ def without_password(text: str, url: str) -> str:
 
 
 def parameters_of(url: str) -> dict[str, str | int]:
-    """What libpq reads from the URL, by keyword. Raises `UsageError`."""
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
+    """What libpq reads from the URL, by keyword. Raises `UsageError`, also if the driver is not installed."""
     require_url(url)
     try:
-        found = conninfo_to_dict(url)
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as error:  # psycopg without libpq is one, too
+        how = 'pip install "tomowire[postgres]" brings it'
+        raise UsageError(f"an index in PostgreSQL needs psycopg, which cannot be used: {error}; {how}") from error
+    try:
+        found = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error as error:  # its text may have the password
-        raise UsageError(f"the index URL {shown(url)} cannot be understood") from error
-    return {name: value for name, value in found.items() if value is not None}
+        unknown = _UNKNOWN_OPTION.search(str(error))
+        why = f": it has an option that libpq does not know, {unknown[1]!r}" if unknown else ""
+        raise UsageError(f"the index URL {shown(url)} cannot be understood{why}") from error
+    for port in str(found.get("port", "")).split(","):
+        if port and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise UsageError(f"the index URL {shown(url)} has a port that is not a number from 1 to 65535")
+    return found
 
 
 def _passwords(url: str) -> set[str]:
-    rest = url.partition("://")[2]
-    place, _, query = rest.partition("?")
-    user, at, _ = place.rpartition("@")
-    raw = user.partition(":")[2] if at else ""
+    before, place = credentials(url)
+    raw = before.partition(":")[2]
     found = {raw, unquote(raw)}
-    found |= {value for name, value in parse_qsl(query) if name in ("password", "sslpassword")}
+    found |= {value for name, value in parse_qsl(place.partition("?")[2]) if name in ("password", "sslpassword")}
     return {password for password in found if password}

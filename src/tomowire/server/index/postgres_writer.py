@@ -13,6 +13,7 @@ from tomowire.errors import IndexUnavailable
 from tomowire.server.files import ObjectName
 from tomowire.server.index import deleting, statements
 from tomowire.server.index.deleting import Deleted, Doomed, Removal
+from tomowire.server.index.hangup import Hangup
 from tomowire.server.index.postgres_connect import Connection, array_of, first_line, is_lost, is_of_a_value, numbered
 from tomowire.server.index.postgres_series import SeriesKeys
 from tomowire.server.index.postgres_session import PostgresSession
@@ -45,10 +46,14 @@ class PostgresWriter:
     After a failure the next call tries with a new connection.
     """
 
+    is_elsewhere: Final = True
+
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
         self._series = SeriesKeys()
         session.on_open = self._series.forget  # what was remembered may be lost with the old connection
+        self.on_lost: Callable[[], None] = lambda: None
+        session.on_lost = lambda: self.on_lost()  # noqa: PLW0108 - whatever it is by then
 
     @property
     def archive_id(self) -> str:
@@ -57,6 +62,14 @@ class PostgresWriter:
     @property
     def last_batch(self) -> int:
         return self._session.last_batch
+
+    @property
+    def hangup(self) -> Hangup:
+        return self._session.hangup
+
+    def require_writable(self) -> None:
+        self.find(())  # what was lost is taken again
+        self._session.require_writable()
 
     def close(self) -> None:
         self._session.close()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tomowire.server.files import ObjectName
     from tomowire.server.index.attributes import InstanceRecord
     from tomowire.server.index.deleting import Deleted, Doomed, Removal
+    from tomowire.server.index.hangup import Hangup
 
 
 @value()
@@ -59,11 +60,25 @@ class IndexWriter(Protocol):
     def last_batch(self) -> int:
         """The number given with the last batch that was committed."""
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another system keeps the index: it may lose commits that it has told of (a failover to a standby)."""
+
     def find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         """Those of the objects that are indexed, by SOP Instance UID."""
 
     def insert(self, batch: int, rows: Sequence[NewRow]) -> None:
         """Index all of `rows`, or none of them: durable on return. Rows that `replaces` names go in the same step."""
+
+    on_lost: Callable[[], None]
+    """Called when the index was lost in the middle of something; in the thread that uses this, and it must not raise."""
+
+    @property
+    def hangup(self) -> Hangup | None:
+        """Tells of a loss while nothing is asked; None if the index cannot be lost in this way."""
+
+    def require_writable(self) -> None:
+        """Raises `IndexUnavailable` if nothing could be stored now. What was lost is taken again."""
 
     def close(self) -> None:
         """Let go of the index."""

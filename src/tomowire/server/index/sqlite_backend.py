@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -78,9 +79,11 @@ class SqliteBackend:
         dump_sqlite(self._path, path)
 
     def load(self, dump: Path, directory: DataDirectory) -> None:
-        ready = ready_path(directory)
-        ready.unlink(missing_ok=True)
-        current_copy(dump, ready)
+        building, ready = self._path.with_name("index.sqlite.building"), ready_path(directory)
+        for left in (building, ready):  # by an earlier run
+            left.unlink(missing_ok=True)
+        current_copy(dump, building)
+        os.replace(building, ready)
         finish_swap(directory)
 
     def rebuild(self) -> AbstractContextManager[SqliteRebuild]:

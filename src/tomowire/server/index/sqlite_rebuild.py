@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tomowire.errors import IndexUnavailable
 from tomowire.server.index import statements
 from tomowire.server.index.connect import connect_reader
 from tomowire.server.index.sqlite_errors import sqlite_errors
 from tomowire.server.index.sqlite_writer import SqliteWriter
 from tomowire.server.posix import sync_file
+from tomowire.server.room import is_of_room
 from tomowire.server.swap import finish_swap, ready_path, remove_logs
 
 if TYPE_CHECKING:
@@ -48,11 +51,33 @@ class SqliteRebuild:
 def rebuild_sqlite(path: Path) -> Iterator[SqliteRebuild]:
     """A new index, to take the place of the one at `path`. Raises `OSError`, `IndexUnavailable`."""
     building = path.with_name("index.sqlite.building")
+    _remove(building)
+    try:
+        # Nothing to lose before the end: the file is synced as a whole.
+        with (
+            _telling_of_room(building),
+            closing(SqliteWriter.open(building, fsync=False)) as writer,
+            _telling_of_room(building),  # before the log goes, and makes room
+        ):
+            yield SqliteRebuild(path, building, writer)
+    except BaseException:
+        _remove(building)
+        raise
+
+
+@contextmanager
+def _telling_of_room(building: Path) -> Iterator[None]:
+    try:
+        yield
+    except IndexUnavailable as error:
+        if not is_of_room(error, building.parent):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(building)) from error
+
+
+def _remove(building: Path) -> None:
     building.unlink(missing_ok=True)
     remove_logs(building)
-    # Nothing to lose before the end: the file is synced as a whole.
-    with closing(SqliteWriter.open(building, fsync=False)) as writer:
-        yield SqliteRebuild(path, building, writer)
 
 
 def _keep_records(old: Path, new: Path, problems: list[str]) -> None:
@@ -66,13 +91,17 @@ def _keep_records(old: Path, new: Path, problems: list[str]) -> None:
                 there = set(_tables(source))
                 for table in tables:
                     if table in there:
-                        _copy(source, target, table, problems)
+                        _copy(source, target, table, problems, new.parent)
         except sqlite3.DatabaseError as error:  # it is no database, or not one that tells what is in it
+            if is_of_room(error, new.parent):
+                raise
             problems.append(f"nothing but the objects could be kept: {error}")
         target.execute("COMMIT")
 
 
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str, problems: list[str]) -> None:
+def _copy(
+    source: sqlite3.Connection, target: sqlite3.Connection, table: str, problems: list[str], folder: Path
+) -> None:
     names = ", ".join(f'"{name}"' for name in _columns(target, table) if name in _columns(source, table))
     marks = ", ".join("?" * (names.count(",") + 1))
     count = 0
@@ -81,6 +110,8 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str, pr
             target.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", row)
             count += 1
     except sqlite3.DatabaseError as error:
+        if is_of_room(error, folder):  # the old index has it all
+            raise
         problems.append(f"of the table {table} only {count} rows could be kept: {error}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,11 @@ _TOLD_STUDIES: Final = 10_000
 class SqliteWriter:
     """The `IndexWriter` of an SQLite index. Raises `IndexUnavailable` for whatever the database says it cannot do."""
 
+    is_elsewhere: Final = False
+    hangup: Final = None
+
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.on_lost: Callable[[], None] = lambda: None
         self._connection = connection
         row = connection.execute("SELECT archive_id, last_batch FROM archive WHERE id = 1").fetchone()
         self.archive_id: str = row[0]
@@ -65,6 +69,11 @@ class SqliteWriter:
 
     def close(self) -> None:
         self._connection.close()
+
+    def require_writable(self) -> None:
+        with sqlite_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("ROLLBACK")
 
     def find(self, sop_instance_uids: Sequence[str]) -> dict[str, IndexedObject]:
         with sqlite_errors():

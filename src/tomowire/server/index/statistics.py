@@ -1,7 +1,8 @@
 """What the archive holds, in numbers.
 
 They are counted when they are asked for: a row of totals would be one that all who store wait for. That takes a walk over an index
-of the instances, half a second for a million of them; who looks at them all the time makes it work a twentieth of the time.
+of the instances, in its order, so that there is one row for each series before anything is joined: a tenth of a second for a
+million of them, half of what the join of all of them took. Who looks at them all the time makes it work a twentieth of the time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tomowire.server.index.reader import IndexReader
     from tomowire.server.index.readers import IndexReaders
 
-_QUICK: Final = 0.5
+_QUICK: Final = 0.2
 """Seconds. What took no longer is counted anew each time."""
 
 _SHARE: Final = 20
@@ -78,8 +79,9 @@ def count(reader: IndexReader) -> ArchiveStatistics:
     from tomowire.server.index.reader import Statement
 
     by_modality = Statement(
-        "SELECT modality, count(DISTINCT series_key), count(*), CAST(sum(data_set_size) AS bigint)"
-        " FROM series JOIN instances USING (series_key) GROUP BY modality ORDER BY modality",
+        "SELECT modality, count(*), CAST(sum(number) AS bigint), CAST(sum(size) AS bigint)"
+        " FROM (SELECT series_key, count(*) AS number, sum(data_set_size) AS size FROM instances GROUP BY series_key)"
+        " AS of_series JOIN series USING (series_key) GROUP BY modality ORDER BY modality",
         {},
     )
     above = Statement("SELECT (SELECT count(*) FROM patients), (SELECT count(*) FROM studies)", {})

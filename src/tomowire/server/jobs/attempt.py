@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import IndexUnavailable, TomowireError
+from tomowire.protocol.status import Status
 from tomowire.server.jobs.backoff import wait_before
 from tomowire.server.jobs.lease import keep
 from tomowire.server.jobs.model import JobState
@@ -125,7 +126,10 @@ class Attempt:
 
         left = await self._records.write(let_go)
         if left is not None:
-            logger.info("job %s is %s%s", left.job_id, left.state, f": {left.error}" if left.error else "")
+            # Of its items only how many: what they say is the peer's text, and may name patients.
+            failed = f"{left.progress.failed} of {left.progress.total} failed" if left.progress.failed else ""
+            why = failed if ending is None and failed else left.error
+            logger.info("job %s is %s%s", left.job_id, left.state, f": {why}" if why else "")
         return left
 
     def _end(self, connection: Connection, job: Job, why: Exception | None, result: object) -> Job | None:
@@ -135,8 +139,17 @@ class Attempt:
         failed = job.progress.failed
         if why is None and not failed:
             return claims.release(connection, self._claim, JobState.DONE, result=result)
-        error = str(why) if why is not None else f"{failed} of {job.progress.total} failed: the items say why"
+        error = str(why) if why is not None else f"{failed} of {job.progress.total} failed: {self._common(connection)}"
         return claims.release(connection, self._claim, JobState.FAILED, error=error, result=result)
+
+    def _common(self, connection: Connection) -> str:
+        """Why, if it is the same for all that failed."""
+        reasons = table.reasons_of_failures(connection, self._claim.job_key, 2)
+        if len(reasons) != 1:
+            return "the items say why"
+        status, comment = reasons[0]
+        said = "" if status is None or f"{status:04X}" in comment else f"the peer answered {Status(status)}"
+        return ": ".join(filter(None, (said, comment))) or "the items say which"
 
 
 def _left(job: Job) -> str:

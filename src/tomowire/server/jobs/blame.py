@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tomowire.errors import (
-    AssociationError,
-    AssociationRejected,
-    ConnectFailed,
-    NoAcceptedContext,
-    OperationTimeout,
-    TlsFailed,
-)
+from tomowire.errors import AssociationError, AssociationRejected, NoAcceptedContext, OperationTimeout
 from tomowire.server.jobs.work import JobFailed, TryAgain
 from tomowire.services.retrying import is_transient
 
@@ -26,19 +19,12 @@ def unknown_node(title: str) -> JobFailed:
 
 def without_association(node: Node, error: Exception) -> TryAgain | JobFailed:
     """Why no association was opened, or none lasted."""
+    address = str(node.address)
+    # The errors say themselves what happened, whose fault it is and what to do; most of them also where.
+    text = str(error) if address in str(error) else f"{address}: {error}"
     if isinstance(error, AssociationRejected) and not is_transient(error):
-        return JobFailed(
-            f"{node.address} refuses our associations: {error}; have it accept this archive's AE title, then retry this job"
-        )
-    if isinstance(error, AssociationRejected):
-        return TryAgain(f"{node.address} has no association for us now: {error}")
-    if isinstance(error, TlsFailed):
-        return TryAgain(f"there is no TLS with {node.address}: {error}; compare the certificates of both sides")
-    if isinstance(error, ConnectFailed):
-        return TryAgain(f"{node.address} cannot be reached: {error}; see whether it is up, and its host and port")
-    if isinstance(error, OperationTimeout):
-        return TryAgain(f"{node.address} did not answer in time: {error}")
-    return TryAgain(f"{node.address} ended the association: {error}")
+        return JobFailed(f"{text}; retry this job when that is mended")
+    return TryAgain(text)
 
 
 def is_of_association(error: Exception) -> bool:

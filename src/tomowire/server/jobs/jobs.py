@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -36,6 +36,8 @@ _FIRST_LOOK: Final = 2.0
 """Seconds: who starts an archive waits for its port, and not for what jobs import."""
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
 METHODS: Final = ("get", "move")
+_SHOWN: Final = 5
+"""Nodes that are named to who has named none of them."""
 
 
 class Jobs:
@@ -43,6 +45,8 @@ class Jobs:
 
     A job is made whole or not at all, and is done at least once: after a crash it goes on where it was. What was acknowledged is
     written down at once and not done again; what was acknowledged in the last milliseconds before a crash may be.
+
+    `titles` gives the AE titles of the nodes that are known, and None if nobody here knows: then a job for any node is made.
 
     All methods raise `IndexUnavailable`. `on_end` is called with each job that this process has ended.
     """
@@ -54,6 +58,7 @@ class Jobs:
         parts: Parts | None = None,
         *,
         kinds: Mapping[JobKind, Kind] | None = None,
+        titles: Callable[[], Collection[str]] | None = None,
         owner: str | None = None,
         first_look: float = _FIRST_LOOK,
         on_end: Callable[[Job], None] = lambda job: None,
@@ -62,6 +67,7 @@ class Jobs:
         self._settings = settings or JobSettings()
         self._parts = parts
         self._kinds = kinds
+        self._titles = titles
         self._owner = owner
         self._first_look = first_look
         self.on_end = on_end
@@ -228,8 +234,9 @@ class Jobs:
 
     def _known_node(self, title: str) -> str:
         title = check_ae_title(title)
-        if self._parts is not None and self._parts.node(title) is None:
-            raise UsageError(f"the archive knows no node {title}: add it to its configuration")
+        known = self._titles() if self._titles is not None else None
+        if known is not None and title not in known:
+            raise UsageError(f"the archive knows no node {title}{_instead(title, known)}")
         return title
 
     def _own_name(self) -> str:
@@ -242,6 +249,16 @@ class Jobs:
 
         assert self._parts is not None, "who works on jobs needs the parts of an archive"
         return kinds_of(self._parts)
+
+
+def _instead(title: str, known: Collection[str]) -> str:
+    """What the node may be that was meant."""
+    from tomowire.server.config.problems import nearest
+
+    if (meant := nearest(title, known)) is not None:
+        return f": did you mean {meant}?"
+    there = ", ".join(sorted(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+    return f": add it to its configuration (it has {there or 'no nodes at all'})"
 
 
 def _new(kind: JobKind, node: str, by: str, **parameters: Any) -> NewJob:

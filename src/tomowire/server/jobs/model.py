@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from tomowire.wire.value import value
 
@@ -43,6 +43,8 @@ class JobState(StrEnum):
     """Some or all of it: `error` says why, and the items say which."""
     CANCELLED = "cancelled"
 
+
+_NOT_ASKED: Final = frozenset({"kinds"})
 
 OVER = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -112,11 +114,16 @@ class Job:
     def is_over(self) -> bool:
         return self.state in OVER
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """`parameters` as far as somebody has asked for them: without what those who do the work need to know."""
+        return {name: each for name, each in self.parameters.items() if name not in _NOT_ASKED}
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; without the result."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("progress", "result")}
         progress = {each.name: getattr(self.progress, each.name) for each in fields(self.progress)}
-        return {**own, "parameters": dict(self.parameters), "progress": progress}
+        return {**own, "parameters": self.asked, "progress": progress}
 
 
 @value()

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_jobs(settings: Settings) -> Iterator[Jobs]:
+def open_jobs(settings: Settings, *, knows_nodes: bool = True) -> Iterator[Jobs]:
     """Jobs to be made, looked at and changed; nobody works on them here.
 
+    `knows_nodes` says that the nodes in `settings` are all that the archive has.
     Raises `UsageError` when there is no archive, or its index is not current; `IndexUnavailable`.
     """
     backend = backend_for(settings.index_url, settings.data_dir)
@@ -32,6 +33,7 @@ def open_jobs(settings: Settings) -> Iterator[Jobs]:
         raise UsageError(f"there is no archive yet at {backend.name}: 'tomowire serve' makes one")
     records = Records(backend.engine)
     try:
-        yield Jobs(records, settings.jobs)
+        titles = [node.ae_title for node in settings.nodes]
+        yield Jobs(records, settings.jobs, titles=(lambda: titles) if knows_nodes else None)
     finally:
         records.close()

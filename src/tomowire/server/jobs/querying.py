@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class Querying:
             raise unknown_node(work.job.node)
         parameters = work.job.parameters
         try:
-            query = await asyncio.to_thread(_query, parameters)
+            query = await asyncio.to_thread(query_of, Level(parameters["level"]), parameters["keys"])
             async with peer_at(node, self._parts) as peer:
                 answers, is_all = await work.unless_stopped(_answers(peer, query, parameters["most"]))
         except (UsageError, QueryFailed, NoAcceptedContext) as error:
@@ -47,9 +48,10 @@ class Querying:
         await work.settling.add(Settled(0, ItemState.DONE, 0, comment))
 
 
-def _query(parameters: Any) -> Query:
-    query = Query(Level(parameters["level"]))
-    for keyword, wanted in parameters["keys"].items():
+def query_of(level: Level, keys: Mapping[str, Any]) -> Query:
+    """In a thread: imports pydicom. Raises `UsageError` for keywords that are none, and values that these do not allow."""
+    query = Query(level)
+    for keyword, wanted in keys.items():
         query = query.where(keyword, wanted)
     return query
 

@@ -36,7 +36,8 @@ _SOONEST: Final = 0.1
 """Seconds to the next look, at the least: another process may be about to claim what is due."""
 _WITHOUT_INDEX: Final = 5.0
 _TIDY_EVERY: Final = 3600.0
-_TIDIED_AT_ONCE: Final = 20
+_TIDIED_AT_ONCE: Final = 1000
+"""Rows: a fraction of a second in which nobody else writes to the database."""
 
 
 class Runner:

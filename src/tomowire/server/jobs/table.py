@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import and_, delete, func, insert, select, text, update
 
 from tomowire.server.index.administration import job_items, jobs
 from tomowire.server.jobs.model import OVER, ItemState, Job, JobItem, JobKind, JobState, Progress, QueueFigures
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from tomowire.server.jobs.request import NewJob
 
@@ -111,13 +111,32 @@ def forget(connection: Connection, job_key: int) -> None:
 
 
 def forget_finished(connection: Connection, before: float, *, most: int) -> int:
-    """Remove up to `most` jobs that have been over for `before` seconds; how many."""
+    """Remove up to `most` items of jobs that have been over for `before` seconds, and such jobs without items; how many rows.
+
+    A job may have a hundred thousand items, and others want to write meanwhile: it is to be called until there is nothing left.
+    """
     limit = now(connection) - int(before * MICROSECONDS)
-    old = select(jobs.c.job_key).where(jobs.c.state.in_(_OVER), jobs.c.finished_at < limit).limit(most)
-    keys = connection.execute(old).scalars().all()
-    for key in keys:
-        forget(connection, key)
-    return len(keys)
+    is_old = and_(jobs.c.state.in_(_OVER), jobs.c.finished_at < limit)
+    count = 0
+    for key in connection.execute(select(jobs.c.job_key).where(is_old).limit(most)).scalars().all():
+        if count >= most:
+            break
+        count += _forget_some(connection, and_(jobs.c.job_key == key, is_old), key, most - count)
+    return count
+
+
+def _forget_some(connection: Connection, is_job: ColumnElement[bool], key: int, most: int) -> int:
+    """Remove up to `most` items of a job, and the job itself if that were all; how many rows."""
+    # Without items that count nobody begins it again. Somebody may have done so just now.
+    if not connection.execute(update(jobs).where(is_job).values(items_total=0)).rowcount:
+        return 0
+    mine = job_items.c.job_key == key
+    some = select(job_items.c.position).where(mine).order_by(job_items.c.position).limit(most)
+    gone = connection.execute(delete(job_items).where(mine, job_items.c.position.in_(some))).rowcount
+    if gone == most:
+        return gone
+    connection.execute(delete(jobs).where(jobs.c.job_key == key))
+    return gone + 1
 
 
 def job_at(connection: Connection, job_key: int) -> Job:
@@ -153,6 +172,14 @@ def items(connection: Connection, job_id: str, states: Sequence[str], after: int
     """Items of a job, in their order, whose position is greater than `after`."""
     key = select(jobs.c.job_key).where(jobs.c.job_id == job_id).scalar_subquery()
     return _items(connection, key, states, after, limit)
+
+
+def reasons_of_failures(connection: Connection, job_key: int, most: int) -> list[tuple[int | None, str]]:
+    """The different statuses and comments of the items of a job that have failed, up to `most`."""
+    columns = job_items.c
+    failed = (columns.job_key == job_key) & (columns.state == ItemState.FAILED.value)
+    rows = connection.execute(select(columns.status, columns.comment).distinct().where(failed).limit(most))
+    return [(row.status, row.comment) for row in rows]
 
 
 def waiting_items(connection: Connection, job_key: int, after: int, limit: int) -> list[JobItem]:

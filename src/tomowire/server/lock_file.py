@@ -1,0 +1,51 @@
+"""The file `lock` of a data directory: held, with the number of the process in it, by the one that uses the directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tomowire.server.posix import lock
+
+
+def lock_file(path: Path, mode: int) -> int | None:
+    """Lock the file, made with `mode` if there is none; None if another process holds it. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    # A start that could not begin removes what it has made (`unmake`): what is locked then is no file of this name any more.
+    if not lock(descriptor) or not _is_named(path, descriptor):
+        os.close(descriptor)
+        return None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    return descriptor
+
+
+def lock_unwritten(path: Path) -> tuple[int | None, bool]:
+    """Lock a file that may not be written to, if nobody else has; and whether that is known."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None, False
+    try:
+        if lock(descriptor):
+            return descriptor, True
+        is_known = True
+    except OSError:  # a network share: only what may be written to is locked
+        is_known = False
+    os.close(descriptor)
+    return None, is_known
+
+
+def _is_named(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def holder_of(path: Path) -> str:
+    """The number of the process that holds it."""
+    try:
+        return path.read_bytes().decode("ascii", "replace").strip()
+    except FileNotFoundError:  # gone just now
+        return "?"

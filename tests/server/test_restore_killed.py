@@ -1,0 +1,143 @@
+"""A restore that was killed is not taken for an archive, and the same command finishes it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.crashes import CrashServer
+from support.filesystems import quick_directory
+from support.objects import Sample, chunks_of, stream
+from support.postgres import Cluster
+from tomowire.errors import UsageError
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.backup import backup
+from tomowire.server.backup_folder import BackupFolder
+from tomowire.server.check import check
+from tomowire.server.index.backend import backend_for
+from tomowire.server.reindex import reindex
+from tomowire.server.repair import repair
+from tomowire.server.restore import restore
+
+SAMPLES = [Sample(1), Sample(2, study=2)]
+ALL_OF_THE_LAST = 25
+"""Steps: the index is loaded in these, and put in its place."""
+
+
+async def stored(root: Path, *samples: Sample, index_url: str | None = None) -> None:
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage:
+        for sample in samples:
+            await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> Path:
+    await stored(tmp_path / "data", *SAMPLES)
+    backup(tmp_path / "data", tmp_path / "backups", backend_for(None, tmp_path / "data"))
+    return tmp_path / "backups"
+
+
+@contextmanager
+def place(postgres: Cluster | None) -> Iterator[str | None]:
+    """Where an index may be restored to."""
+    if postgres is None:
+        yield None
+        return
+    name = postgres.create(empty=True)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+def held(root: Path, index_url: str | None) -> set[str]:
+    with backend_for(index_url, root).open_reader() as reader:
+        return {row.name.sop_instance_uid for row in reader.objects()}
+
+
+async def require_no_archive(root: Path, index_url: str | None, folder: Path) -> None:
+    """Nobody serves it, or changes it."""
+    with pytest.raises(UsageError, match="was interrupted: run 'tomowire restore' again"):
+        await stored(root, index_url=index_url)
+    for work in (reindex, lambda *arguments, **options: list(repair(*arguments, **options))):
+        with pytest.raises(UsageError, match="was interrupted"):
+            work(root, index_url=index_url)
+    with pytest.raises(UsageError, match="was interrupted"):
+        backup(root, folder.with_name("others"), backend_for(index_url, root))
+
+
+@pytest.mark.parametrize("place_of_index", ["sqlite", "postgresql"])
+async def test_killed_at_each_step(folder: Path, place_of_index: str, postgres: Cluster) -> None:
+    database = postgres if place_of_index == "postgresql" else None
+    interrupted = 0
+    with CrashServer() as server, quick_directory() as directory:
+        with place(database) as url:
+            steps = server.restore(folder, directory / "all", url).steps
+            assert held(directory / "all", url) == {sample.uid for sample in SAMPLES}
+        dense = steps - ALL_OF_THE_LAST if database is None else steps - 1
+        for step in [*range(1, dense, 12 if database is None else 60), *range(dense, steps + 1)]:
+            root = directory / str(step)
+            with place(database) as url:
+                assert server.restore(folder, root, url, step=step).killed
+                if (root / "restoring").exists():
+                    interrupted += 1
+                    if (root / "objects").exists() and (database is None or interrupted < 3):
+                        await require_no_archive(root, url, folder)
+                if (root / "restoring").exists() or not (root / "objects").exists():
+                    server.restore(folder, root, url)
+                assert held(root, url) == {sample.uid for sample in SAMPLES}
+                await stored(root, index_url=url)
+                assert list(check(root, index_url=url)) == []
+            shutil.rmtree(root)
+    assert interrupted > 2
+
+
+async def test_tables_that_it_had_made_do_not_make_it_an_archive(
+    folder: Path, tmp_path: Path, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between those and their rows there is an index, of nothing."""
+    root, backend = tmp_path / "new", backend_for(empty_postgres_url, tmp_path / "new")
+    with monkeypatch.context() as patched:
+
+        def load(*_: object) -> None:
+            backend.upgrade()
+            raise KeyboardInterrupt
+
+        patched.setattr(backend, "load", load)
+        with pytest.raises(KeyboardInterrupt):
+            restore(folder, root, backend)
+    assert not backend.is_empty()
+    await require_no_archive(root, empty_postgres_url, folder)
+    restore(folder, root, backend)
+    assert held(root, empty_postgres_url) == {sample.uid for sample in SAMPLES}
+
+
+async def test_an_index_that_is_there_is_refused_before_anything_is_made(
+    folder: Path, tmp_path: Path, postgres_url: str
+) -> None:
+    """That of an archive whose disk is not mounted, say."""
+    await stored(tmp_path / "mounted", Sample(9), index_url=postgres_url)
+    root = tmp_path / "new"
+    with pytest.raises(UsageError, match=r"holds an index already.* mount the disk"):
+        restore(folder, root, backend_for(postgres_url, root))
+    assert not root.exists()
+    assert held(tmp_path / "mounted", postgres_url) == {Sample(9).uid}
+
+
+async def test_another_index_that_came_there_meanwhile_stays(
+    folder: Path, tmp_path: Path, empty_postgres_url: str
+) -> None:
+    root, backend = tmp_path / "new", backend_for(empty_postgres_url, tmp_path / "new")
+    restore(folder, root, backend)
+    with BackupFolder.open(folder, create=False, shared=True) as source:
+        point = source.point(None).name
+    (root / "restoring").write_text(f"{point}\n{backend.name}\n")
+    engine = backend.engine()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE archive SET archive_id = 'another'")
+    engine.dispose()
+    with pytest.raises(UsageError, match="holds another index"):
+        restore(folder, root, backend)
+    assert held(root, empty_postgres_url) == {sample.uid for sample in SAMPLES}
