@@ -101,6 +101,14 @@ def _pynetdicom_scp(port: int, folder: Path) -> list[str]:
     return [sys.executable, str(_PEERS / "pynetdicom_scp.py"), str(port), str(folder)]
 
 
+def _bare_scu(ae_title: str, port: int, folder: Path) -> list[str]:
+    return [sys.executable, str(_PEERS / "bare_scu.py"), str(port), str(folder)]
+
+
+def _bare_scp(port: int, folder: Path) -> list[str]:
+    return [sys.executable, str(_PEERS / "bare_scp.py"), str(port), str(folder)]
+
+
 def orthanc_command(port: int, folder: Path, **more: object) -> list[str]:
     """Orthanc with its data in `folder`, no plugins and no login.
 
@@ -129,6 +137,7 @@ def orthanc_command(port: int, folder: Path, **more: object) -> list[str]:
 _TOMOWIRE: Final = Sender("tomowire send", _tomowire_send)
 _DCMTK: Final = Sender("DCMTK storescu", _storescu)
 _PYNETDICOM: Final = Sender("pynetdicom", _pynetdicom_scu)
+_BARE: Final = Sender("bare Python", _bare_scu)
 
 SERVE: Final = Receiver("tomowire serve", serve_command, in_tomowire, ae_title="TOMOWIRE")
 ORTHANC: Final = Receiver("Orthanc", orthanc_command, in_orthanc)
@@ -142,6 +151,7 @@ PAIRINGS: Final = (
     Pairing("storescp", "files", _DCMTK, Receiver("storescp", storescp(), in_folder)),
     Pairing("storescp+B", "files", _DCMTK, Receiver("storescp +B", storescp("+B"), in_folder)),
     Pairing("pynetdicom", "files", _PYNETDICOM, Receiver("pynetdicom", _pynetdicom_scp, in_folder)),
+    Pairing("bare", "files", _BARE, Receiver("bare Python", _bare_scp, in_folder)),
     Pairing("serve", "archives", _TOMOWIRE, SERVE, ours=True),
     Pairing("orthanc", "archives", _DCMTK, ORTHANC),
 )

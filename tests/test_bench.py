@@ -29,6 +29,7 @@ PAIRINGS = (
     "DCMTK storescu → storescp",
     "DCMTK storescu → storescp +B",
     "pynetdicom → pynetdicom",
+    "bare Python → bare Python",
     "tomowire send → tomowire serve",
     "DCMTK storescu → Orthanc",
 )
