@@ -14,7 +14,7 @@ from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, readable, run, set_up_logging
-from tomowire.errors import UsageError
+from tomowire.errors import InUse, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,9 +94,8 @@ async def _import(
 
         try:
             await storage.__aenter__()
-        except UsageError as error:
-            hint = ": stop the archive first, or send the files to it" if "in use" in str(error) else ""
-            raise UsageError(f"{error}{hint}") from error
+        except InUse as error:
+            raise InUse(f"{error}: stop the archive first, or send the files to it") from error
         try:
             audit = Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=0)
             async with audit:

@@ -66,7 +66,7 @@ class ArchiveStorage:
     async def __aenter__(self) -> Self:
         """Lock, bring up to date and tidy the directory, and begin to take objects.
 
-        Raises `UsageError` if the directory is in use, or its index is missing, none of tomowire's or too new;
+        Raises `InUse` if another process uses the directory, `UsageError` if its index is missing, none of tomowire's or too new;
         `IndexUnavailable`; `OSError`.
         """
         async with AsyncExitStack() as stack:
@@ -131,4 +131,5 @@ def _told_of(backend: IndexBackend) -> Iterator[None]:
         raise UsageError(f"{backend.name}: {error}") from error
     except IndexUnavailable as error:
         advice = "; 'tomowire db reindex' makes it again from the files" if error.is_damage else ""
-        raise IndexUnavailable(f"{backend.name}: {error}{advice}") from error
+        text = f"{backend.name}: {error}{advice}"
+        raise IndexUnavailable(text, is_damage=error.is_damage, is_taken=error.is_taken) from error
