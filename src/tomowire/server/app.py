@@ -110,6 +110,7 @@ class Archive:
             witness = Witness(self.audit, self.metrics, self._tally, lull, self._address_of)
             self.witness = witness
             stack.callback(witness.close)
+            witness.upgraded(storage.upgraded_from)
             self._measure(storage)
             self.deletion = storage.deletion
             self.deletion.listeners.append(witness.deleted)
@@ -254,6 +255,7 @@ class Archive:
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             account_of=lambda job, node: self.witness.sending(node, job.created_by),
+            reindexed=lambda job: self.witness.reindexing(job.job_id, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )

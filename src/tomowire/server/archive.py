@@ -59,6 +59,8 @@ class ArchiveStorage:
     ) -> None:
         self.root = Path(root).absolute()
         self.backend = backend_for(index_url, self.root, fsync=fsync, busy_timeout=busy_timeout)
+        self.upgraded_from: str | None = None
+        """The schema of the index before it was opened, if that was another."""
         self._policy = policy
         self._fsync = fsync
         self._cleanup = AsyncExitStack()
@@ -77,6 +79,7 @@ class ArchiveStorage:
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             self.writer = writer
+            self.upgraded_from = index.upgraded_from
             self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
             self.keeping = await stack.enter_async_context(Keeping(commit, index))
