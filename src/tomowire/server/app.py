@@ -121,6 +121,11 @@ class Archive:
                 "How often in a row keeping the quota, or removing the files of deleted objects, has failed unforeseen.",
                 lambda: self.deletion.setbacks.in_a_row + self.quotas.setbacks.in_a_row,
             )
+            self.metrics.watch(
+                "tomowire_quota_excess_bytes",
+                "Bytes beyond the quota that cannot be had back now.",
+                lambda: self.quotas.excess,
+            )
             await load_certificates(settings)
             stack.push_async_callback(self._close_users)
             await stack.enter_async_context(self.access)
