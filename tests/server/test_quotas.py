@@ -291,3 +291,23 @@ async def test_without_limits_nothing_is_looked_at(storage: ArchiveStorage) -> N
         watching.grew(1 << 60)
         await asyncio.sleep(0.05)
         assert watching.bytes is None
+
+
+async def test_what_comes_after_the_newest_was_deleted_counts(storage: ArchiveStorage) -> None:
+    """SQLite gives the keys of the newest rows again once they are gone: what comes then looks as if it had been counted."""
+    watching = quotas(storage, bytes=int(5.5 * SIZE), grace=600.0)
+    assert await enforce(watching, storage) == 0
+    await storage.deletion.study(STUDIES[4].study_uid)
+    await keep(storage, *(Sample(number, study=number, size=SIZE) for number in (101, 102)))
+    await watching.enforce()
+    _, listed = await storage.records.read(ages.oldest_studies)
+    assert watching.bytes == sum(study.bytes for study in listed)
+
+
+async def test_what_comes_after_all_has_gone_counts(storage: ArchiveStorage) -> None:
+    watching = quotas(storage, bytes=1)
+    assert await enforce(watching, storage) == 5
+    for number in (101, 102):
+        await keep(storage, Sample(number, study=number, size=SIZE))
+        assert await watching.enforce() == 1
+    assert contents(storage.root) == {}
