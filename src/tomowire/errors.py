@@ -12,6 +12,7 @@
     │   └── TooManyLogins         nor will they be looked at for some seconds
     ├── InvalidUid                text that is not a UID (also a ValueError)
     ├── UsageError                the caller asked for what the state or the arguments do not allow (also a RuntimeError)
+    │   ├── InUse                 another process uses the data directory or the backups now: to be tried again later
     │   ├── ConfigurationInvalid  a configuration has mistakes; knows all of them, each with its file, key and line
     │   ├── UnknownUser           no user, or no token, of that name
     │   ├── UserExists            there is a user of that name already
@@ -121,6 +122,10 @@ class InvalidUid(TomowireError, ValueError):
 
 class UsageError(TomowireError, RuntimeError):
     """The caller's fault: the state of the association or the arguments do not allow what was asked."""
+
+
+class InUse(UsageError):
+    """Another process uses the data directory, or the folder of backups, and nobody else may meanwhile. Later it can be had."""
 
 
 class ConfigurationInvalid(UsageError):

@@ -73,6 +73,25 @@ def test_a_backup_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
     assert run_tomowire("backup", backups, "--verify").returncode == 0
 
 
+def test_an_archive_that_starts_while_it_is_restored_may_try_again(tmp_path: Path) -> None:
+    """What starts services can tell it by the exit code from a restore that was interrupted, for which a person is needed."""
+    data, backups, restored = tmp_path / "data", tmp_path / "backups", tmp_path / "restored"
+    run_tomowire("import", write_samples(tmp_path / "files", [Sample(1)]), "--data-dir", data)
+    assert run_tomowire("backup", backups, "--data-dir", data).returncode == 0
+    (index,) = backups.rglob("index.sqlite")
+    index.unlink()
+    os.mkfifo(index)
+    restoring = start(["restore", backups, "--data-dir", restored])
+    with index.open("wb"):  # it reads: from now on the data directory is its own
+        done = run_tomowire("serve", "--data-dir", restored, "--port", "0", "--no-http")
+        restoring.end(signal.SIGKILL)
+    assert done.returncode == 75
+    assert f"is in use by another process (PID {restoring.process.pid})" in done.stderr
+    done = run_tomowire("serve", "--data-dir", restored, "--port", "0", "--no-http")
+    assert done.returncode == 2
+    assert "was interrupted" in done.stderr
+
+
 def test_points_are_listed_and_given_up(tmp_path: Path) -> None:
     data, backups = tmp_path / "data", tmp_path / "backups"
     run_tomowire("import", write_samples(tmp_path / "files", [Sample(1)]), "--data-dir", data)
@@ -107,7 +126,7 @@ async def test_an_archive_that_runs_is_not_imported_into(tmp_path: Path) -> None
     files = write_samples(tmp_path / "files", [Sample(1)])
     with serving("serve", "--data-dir", tmp_path / "data"):
         done = await asyncio.to_thread(run_tomowire, "import", files, "--data-dir", tmp_path / "data")
-    assert done.returncode == 2
+    assert done.returncode == 75
     assert "in use by another process" in done.stderr
     assert "send the files to it" in done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -12,12 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from support.former_index import make_former
 from support.network import LOOPBACK
 from support.objects import Sample
 from support.programs import run_on_a_terminal, run_tomowire, serving
 from support.stored import contents
 from tomowire.cli.db import _Findings
+from tomowire.server.audit.teller import person
+from tomowire.server.audit.trail import entries
 from tomowire.server.findings import Finding, FindingKind
+from tomowire.server.index import versions
+from tomowire.server.index.backend import backend_for
 
 SAMPLES = [Sample(number, series=number % 3, study=number % 2) for number in range(1, 11)]
 
@@ -131,7 +137,7 @@ def test_a_running_archive_can_be_checked_but_not_reindexed(data_dir: Path) -> N
     with serving("serve", "--data-dir", data_dir):
         assert run_tomowire("db", "check", "--data-dir", data_dir).returncode == 0
         done = run_tomowire("db", "reindex", "--data-dir", data_dir)
-        assert done.returncode == 2
+        assert done.returncode == 75
         assert "is in use by another process: stop it first" in done.stderr
         assert run_tomowire("db", "check", "--data-dir", data_dir).returncode == 0
 
@@ -196,6 +202,53 @@ def test_upgrade_of_what_is_up_to_date(data_dir: Path) -> None:
     assert "tomowire: the index is at version " in done.stderr
 
 
+def upgrade(data: Path) -> None:
+    for _ in range(2):  # the second has nothing to do, and to tell
+        done = run_tomowire("db", "upgrade", "--data-dir", data)
+        assert done.returncode == 0, done.stderr
+
+
+def import_a_file(data: Path) -> None:
+    file = data.parent / "1.dcm"
+    file.write_bytes(SAMPLES[0].header + SAMPLES[0].data_set)
+    done = run_tomowire("import", file, "--data-dir", data)
+    assert done.returncode == 0, done.stderr
+
+
+def start_and_end(data: Path) -> None:
+    with serving("serve", "--data-dir", data):
+        pass
+
+
+@pytest.mark.parametrize("former", ["0001", "0002"])
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("work", [upgrade, import_a_file, start_and_end])
+def test_an_upgrade_is_in_the_audit_trail(
+    work: Callable[[Path], None],
+    dialect: str,
+    former: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Schema 0001 had no table for it."""
+    data = tmp_path / "data"
+    url = request.getfixturevalue("empty_postgres_url") if dialect == "postgresql" else None
+    make_former(former, data, url)
+    if url is not None:
+        monkeypatch.setenv("TOMOWIRE_INDEX__URL", url)
+    work(data)
+    engine = backend_for(url, data).engine()
+    with engine.connect() as connection:
+        [event] = [each for each in entries(connection) if each.event == "configuration-changed"]
+    engine.dispose()
+    assert (event.actor, event.outcome) == ("tomowire" if work is start_and_end else person().name, 0)
+    assert "Software Configuration" in event.message
+    [described] = re.findall(r'type="Alert Description" value="([^"]*)"', event.message)
+    assert base64.b64decode(described).decode() == f"the index was brought from schema {former} to {versions.CURRENT}"
+    assert run_tomowire("db", "check", "--data-dir", data).returncode == 0
+
+
 def test_upgrade_of_what_is_no_archive_makes_nothing(tmp_path: Path) -> None:
     done = run_tomowire("db", "upgrade", "--data-dir", tmp_path)
     assert done.returncode == 2
@@ -214,7 +267,7 @@ def test_upgrade_of_an_archive_without_an_index_does_not_begin_one(data_dir: Pat
 def test_upgrade_of_an_archive_that_runs(data_dir: Path) -> None:
     with serving("serve", "--data-dir", data_dir):
         done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
-    assert done.returncode == 2
+    assert done.returncode == 75
     assert "is in use by another process: stop it first" in done.stderr
 
 

@@ -17,6 +17,9 @@ from support.network import LOOPBACK, free_port
 from support.objects import SECONDARY_CAPTURE, Sample
 from support.programs import start, tomowire
 from tomowire import Status, Storage, Verification, listen
+from tomowire.server.archive import ArchiveStorage
+from tomowire.server.backup_folder import BackupFolder
+from tomowire.server.files import DataDirectory
 from tomowire.wire.part10 import FileMeta, encode_file_meta
 from tomowire.wire.pdu import AAbort, AAssociateRJ, encode_pdu
 
@@ -218,6 +221,40 @@ async def test_6_a_peer_that_stops_answering(tmp_path: Path) -> None:
         sent = await tomowire("send", f"ANY@{LOOPBACK}:{server.port}", write_sample(tmp_path), "--timeout", "0.1")
     assert sent.code == 6
     assert "nothing moved for 0.1 s" in sent.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--port", "0", "--no-http", "--data-dir", "{data}"],
+        ["db", "check", "--repair", "--data-dir", "{data}"],
+        ["db", "reindex", "--data-dir", "{data}"],
+        ["db", "upgrade", "--data-dir", "{data}"],
+        ["import", "{files}", "--data-dir", "{data}"],
+        ["backup", "{backups}", "--data-dir", "{other}"],
+        ["backup", "{backups}", "--verify"],
+    ],
+)
+async def test_75_in_use_now(arguments: list[str], tmp_path: Path) -> None:
+    """sysexits.h: EX_TEMPFAIL, the user is invited to try again."""
+    places = {name: tmp_path / name for name in ("data", "files", "backups", "other")}
+    places["files"].mkdir()
+    write_sample(places["files"])
+    imported = await tomowire("import", places["files"], "--data-dir", places["other"])
+    assert imported.code == 0, imported.stderr
+    with DataDirectory.open(places["data"]), BackupFolder.open(places["backups"], create=True):
+        done = await tomowire(*(each.format_map(places) for each in arguments))
+    assert (done.code, done.stdout) == (75, "")
+    assert "in use by another process" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+async def test_75_the_index_of_another_archive_that_runs(postgres_url: str, tmp_path: Path) -> None:
+    async with ArchiveStorage(tmp_path / "first", index_url=postgres_url):
+        arguments = ["serve", "--data-dir", tmp_path / "second", "--port", "0", "--no-http"]
+        done = await tomowire(*arguments, TOMOWIRE_INDEX__URL=postgres_url)
+    assert done.code == 75
+    assert "another archive uses the index" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

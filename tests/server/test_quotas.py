@@ -67,7 +67,8 @@ def studies_left(storage: ArchiveStorage) -> list[int]:
 
 
 def quotas(storage: ArchiveStorage, clock: Clock | None = None, **limits: float) -> Quotas:
-    return Quotas(QuotaSettings(every=FAR_AWAY, **limits), storage.records, storage.deletion, now=clock or Clock())
+    settings = QuotaSettings(**({"every": FAR_AWAY, "grace": 0.0} | limits))
+    return Quotas(settings, storage.records, storage.deletion, now=clock or Clock())
 
 
 async def enforce(watching: Quotas, storage: ArchiveStorage) -> int:
@@ -89,7 +90,7 @@ async def test_what_nobody_has_foreseen_does_not_end_it(
                 raise ZeroDivisionError
             return await super().enforce()
 
-    settings = QuotaSettings(every=0.01, bytes=int(3.5 * SIZE))
+    settings = QuotaSettings(every=0.01, bytes=int(3.5 * SIZE), grace=0.0)
     async with Surprised(settings, storage.records, storage.deletion, now=Clock()) as watching:
         async with asyncio.timeout(30):
             await watching.looked.wait()
@@ -123,9 +124,87 @@ async def test_protected_studies_stay(storage: ArchiveStorage, caplog: pytest.Lo
     assert await enforce(watching, storage) == 3
     assert studies_left(storage) == [1, 3]
     assert await watching.enforce() == 0
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+    assert errors(caplog) == [
         "the archive holds more than its quota, and all studies are protected: nothing can be deleted"
     ]
+    assert "protected" in watching.trouble
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def newest(storage: ArchiveStorage) -> float:
+    """When the last object came, in seconds since 1970."""
+    _, listed = await storage.records.read(ages.oldest_studies)
+    return listed[-1].last_received / 1e6
+
+
+async def test_what_is_being_received_does_not_go_to_make_room(
+    storage: ArchiveStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sender was told Success for what came, and will not send it again. What came before goes, however much there is."""
+    clock = Clock()
+    watching = quotas(storage, clock, bytes=1, grace=600.0)
+    assert await enforce(watching, storage) == 0
+    assert (studies_left(storage), watching.excess) == ([1, 2, 3, 4, 5], (watching.bytes or 0) - 1)
+    await keep(storage, Sample(99, study=1, size=SIZE, patient_id="P1"))
+    assert await watching.enforce() == 0
+    assert len(contents(storage.root)) == 6
+    assert [text.partition(":")[0] for text in errors(caplog)] == [
+        "the archive holds more than its quota, and each study that may go got an object within the last 600 seconds (quota.grace)"
+    ]
+    last = await newest(storage)
+    clock.at = last + 600.0 - 0.0001
+    assert await watching.enforce() == 4
+    assert studies_left(storage) == [1]
+    assert watching.trouble
+    clock.at = last + 600.0 + 0.0001
+    assert await watching.enforce() == 1
+    assert contents(storage.root) == {}
+    assert (watching.trouble, watching.excess) == ("", 0)
+    assert len(errors(caplog)) == 1
+
+
+async def test_each_time_that_the_quota_cannot_be_kept_is_told(
+    storage: ArchiveStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    watching = quotas(storage, clock, bytes=int(5.5 * SIZE), grace=600.0)
+    assert await enforce(watching, storage) == 0
+    for number in (1, 2):
+        assert await watching.enforce() == 0
+        assert watching.trouble == ""
+        await keep(storage, Sample(100 + number, study=100 + number, size=SIZE))
+        assert await watching.enforce() == 0
+        assert watching.trouble
+        await storage.deletion.study(Sample(number, study=number).study_uid)
+        await asyncio.sleep(0)  # the deletion is heard of in the next turn
+    assert len(errors(caplog)) == 2
+
+
+async def test_what_was_received_goes_when_its_grace_is_over(
+    storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when it is looked again: that may be long after."""
+    monkeypatch.setattr("tomowire.server.quotas._FIRST_LOOK", 0.0)
+    gone = asyncio.Event()
+    storage.deletion.listeners.append(lambda deleted, by: gone.set())
+    clock = Clock()
+    clock.at = await newest(storage) + 599.9
+    settings = QuotaSettings(bytes=int(4.5 * SIZE), every=FAR_AWAY, grace=600.0)
+    async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion, now=clock) as watching:
+        await watching.looked.wait()
+        assert studies_left(storage) == [1, 2, 3, 4, 5]
+        clock.at += 1
+        await gone.wait()
+    assert studies_left(storage) == [2, 3, 4, 5]
+
+
+async def test_age_knows_no_grace(storage: ArchiveStorage) -> None:
+    clock = Clock()
+    clock.ahead = 61.0
+    assert await enforce(quotas(storage, clock, age=60.0, grace=600.0), storage) == 5
 
 
 async def test_what_is_too_old_goes(storage: ArchiveStorage) -> None:
@@ -146,8 +225,7 @@ async def test_a_study_that_got_an_object_meanwhile_is_not_too_old(storage: Arch
     watching = quotas(storage, clock, age=3600.0)
     assert await enforce(watching, storage) == 0
     await keep(storage, Sample(99, study=1, patient_id="P1"))
-    newest = await storage.records.read(lambda connection: ages.oldest_studies(connection)[1][-1].last_received)
-    clock.at = newest / 1e6 + 3600.0 - 0.0001
+    clock.at = await newest(storage) + 3600.0 - 0.0001
     before = studies_left(storage)
     await watching.enforce()
     assert before == [1, 2, 3, 4, 5]
@@ -186,7 +264,7 @@ async def test_growth_wakes_it(storage: ArchiveStorage, monkeypatch: pytest.Monk
     gone = asyncio.Event()
     storage.deletion.listeners.append(lambda deleted, by: gone.set())
     monkeypatch.setattr("tomowire.server.quotas._FIRST_LOOK", 0.0)
-    settings = QuotaSettings(bytes=6 * SIZE, every=FAR_AWAY)
+    settings = QuotaSettings(bytes=6 * SIZE, every=FAR_AWAY, grace=0.0)
     async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion) as watching:
         await watching.looked.wait()
         for number in range(100, 102):
@@ -213,3 +291,23 @@ async def test_without_limits_nothing_is_looked_at(storage: ArchiveStorage) -> N
         watching.grew(1 << 60)
         await asyncio.sleep(0.05)
         assert watching.bytes is None
+
+
+async def test_what_comes_after_the_newest_was_deleted_counts(storage: ArchiveStorage) -> None:
+    """SQLite gives the keys of the newest rows again once they are gone: what comes then looks as if it had been counted."""
+    watching = quotas(storage, bytes=int(5.5 * SIZE), grace=600.0)
+    assert await enforce(watching, storage) == 0
+    await storage.deletion.study(STUDIES[4].study_uid)
+    await keep(storage, *(Sample(number, study=number, size=SIZE) for number in (101, 102)))
+    await watching.enforce()
+    _, listed = await storage.records.read(ages.oldest_studies)
+    assert watching.bytes == sum(study.bytes for study in listed)
+
+
+async def test_what_comes_after_all_has_gone_counts(storage: ArchiveStorage) -> None:
+    watching = quotas(storage, bytes=1)
+    assert await enforce(watching, storage) == 5
+    for number in (101, 102):
+        await keep(storage, Sample(number, study=number, size=SIZE))
+        assert await watching.enforce() == 1
+    assert contents(storage.root) == {}

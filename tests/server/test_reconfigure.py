@@ -171,7 +171,7 @@ async def test_quotas_are_those_of_now(tmp_path: Path) -> None:
     await fill(tmp_path, small_hospital())
     async with Archive(Settings(tmp_path, port=0, quota=QuotaSettings(bytes=1 << 40))) as archive:
         listening = len(archive.deletion.listeners)
-        for quota in (QuotaSettings(bytes=1 << 41), QuotaSettings(), QuotaSettings(bytes=1, every=0.05)):
+        for quota in (QuotaSettings(bytes=1 << 41), QuotaSettings(), QuotaSettings(bytes=1, every=0.05, grace=0)):
             assert (await archive.storage.index.counts()).instances > 0
             await archive.reconfigure(replace(archive.settings, quota=quota))
             assert len(archive.deletion.listeners) == listening - (quota == QuotaSettings())

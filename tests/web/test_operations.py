@@ -20,7 +20,7 @@ from tomowire.errors import AssociationAborted, AssociationRejected
 from tomowire.server.access import CallerRule
 from tomowire.server.audit.trail import Filter
 from tomowire.server.nodes import Node
-from tomowire.server.settings import HttpSettings
+from tomowire.server.settings import HttpSettings, QuotaSettings
 from tomowire.server.users import Role
 from tomowire.web.server import HttpServer
 
@@ -350,3 +350,19 @@ async def test_users_and_tokens(tmp_path: Path, index_url: str | None) -> None:
         assert {each["name"] for each in (await client.get("/api/users")).json()["users"]} == {
             each.value for each in Role
         }
+
+
+async def test_a_quota_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+    """All that there is has just come."""
+    async with web(tmp_path, users=False, settings={"quota": QuotaSettings(bytes=1, every=3600)}) as running:
+        assert await running.archive.quotas.enforce() == 0
+        quota = (await result(running, "GET", "/api/status"))["quota"]
+        used = running.archive.quotas.bytes
+        assert used is not None
+        assert (quota["bytes"], quota["used"]) == (1, used)
+        assert "within the last 300 seconds" in quota["trouble"]
+        metrics = (await running.nobody.get("/metrics")).text
+        assert f"\ntomowire_quota_excess_bytes {float(used - 1)}\n" in metrics
+        await running.archive.reconfigure(replace(running.archive.settings, quota=QuotaSettings()))
+        assert (await result(running, "GET", "/api/status"))["quota"] is None
+        assert "\ntomowire_quota_excess_bytes " not in (await running.nobody.get("/metrics")).text

@@ -108,10 +108,18 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
 @verbose_option
 def upgrade(settings: Settings, verbose: int) -> None:
     """Bring the index of an older version up to date."""
+    from tomowire.server.audit.upkeep import note_upgraded
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-    before, after = guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url))
+
+    def work() -> tuple[str | None, str | None]:
+        before, after = migrate(settings.data_dir, index_url=settings.index_url)
+        if before != after:
+            note_upgraded(settings, before, after)
+        return before, after
+
+    before, after = guarded(work)
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from tomowire.cli.running import ExitCode, complain, explain
-from tomowire.errors import TomowireError, UsageError
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain
+from tomowire.errors import TomowireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,4 +23,4 @@ def guarded(work: Callable[[], T]) -> T:
         sys.exit(ExitCode.INTERRUPTED)
     except (TomowireError, OSError) as error:
         complain(explain(error))
-        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
+        sys.exit(exit_code_of(error))

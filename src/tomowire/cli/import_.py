@@ -14,7 +14,7 @@ from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, readable, run, set_up_logging
-from tomowire.errors import UsageError
+from tomowire.errors import InUse, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,12 +71,14 @@ async def _import(
     paths: Sequence[Path], settings: Settings, how: How, resume: Path | None, at_once: int, rows: _Rows
 ) -> int:
     from tomowire.server.archive import ArchiveStorage
+    from tomowire.server.audit import upgraded
     from tomowire.server.audit.audit import Audit
     from tomowire.server.audit.counted import Imports
     from tomowire.server.audit.teller import person, teller_of
     from tomowire.server.import_state import Taken
     from tomowire.server.importing import Importer
     from tomowire.server.incoming import DuplicatePolicy
+    from tomowire.server.index.versions import CURRENT
 
     storage = ArchiveStorage(
         settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
@@ -94,12 +96,13 @@ async def _import(
 
         try:
             await storage.__aenter__()
-        except UsageError as error:
-            hint = ": stop the archive first, or send the files to it" if "in use" in str(error) else ""
-            raise UsageError(f"{error}{hint}") from error
+        except InUse as error:
+            raise InUse(f"{error}: stop the archive first, or send the files to it") from error
         try:
             audit = Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=0)
             async with audit:
+                if storage.upgraded_from is not None:
+                    audit.record(upgraded.event_of(storage.upgraded_from, CURRENT, person()))
                 imports = Imports(audit.record, person(), ", ".join(path.absolute().as_uri() for path in paths))
                 try:
                     await Importer(storage, how=how, at_once=at_once, taken=taken, account=imports.add).run(

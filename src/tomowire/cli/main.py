@@ -38,7 +38,8 @@ Exit codes, the same for all commands:
   0  all well (warnings included)       4  association rejected or aborted
   1  some operation failed              5  no accepted presentation context
   2  usage                              6  timeout
-  3  cannot connect, or cannot listen   130  interrupted (143: by SIGTERM)
+  3  cannot connect, or cannot listen   75  in use by another process now: try again
+                                        130  interrupted (143: by SIGTERM)
 """
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from tomowire.errors import (
     AssociationError,
     ConnectFailed,
+    IndexUnavailable,
+    InUse,
     NoAcceptedContext,
     OperationTimeout,
     QueryFailed,
@@ -53,6 +55,7 @@ class ExitCode(IntEnum):
     ASSOCIATION = 4
     NO_CONTEXT = 5
     TIMEOUT = 6
+    IN_USE = 75  # EX_TEMPFAIL of sysexits.h: to be tried again
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -61,6 +64,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code that an error means."""
     for kind, code in (
         (KeyboardInterrupt, ExitCode.INTERRUPTED),
+        (InUse, ExitCode.IN_USE),
         (UsageError, ExitCode.USAGE),
         (ConnectFailed, ExitCode.CANNOT_CONNECT),
         (OperationTimeout, ExitCode.TIMEOUT),
@@ -69,7 +73,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
     ):
         if isinstance(error, kind):
             return code
-    return ExitCode.FAILED
+    return ExitCode.IN_USE if isinstance(error, IndexUnavailable) and error.is_taken else ExitCode.FAILED
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:

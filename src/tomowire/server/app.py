@@ -110,6 +110,7 @@ class Archive:
             witness = Witness(self.audit, self.metrics, self._tally, lull, self._address_of)
             self.witness = witness
             stack.callback(witness.close)
+            witness.upgraded(storage.upgraded_from)
             self._measure(storage)
             self.deletion = storage.deletion
             self.deletion.listeners.append(witness.deleted)
@@ -119,6 +120,11 @@ class Archive:
                 "tomowire_upkeep_failures",
                 "How often in a row keeping the quota, or removing the files of deleted objects, has failed unforeseen.",
                 lambda: self.deletion.setbacks.in_a_row + self.quotas.setbacks.in_a_row,
+            )
+            self.metrics.watch(
+                "tomowire_quota_excess_bytes",
+                "Bytes beyond the quota that cannot be had back now.",
+                lambda: self.quotas.excess,
             )
             await load_certificates(settings)
             stack.push_async_callback(self._close_users)
@@ -254,6 +260,7 @@ class Archive:
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             account_of=lambda job, node: self.witness.sending(node, job.created_by),
+            reindexed=lambda job: self.witness.reindexing(job.job_id, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )

@@ -59,6 +59,8 @@ class ArchiveStorage:
     ) -> None:
         self.root = Path(root).absolute()
         self.backend = backend_for(index_url, self.root, fsync=fsync, busy_timeout=busy_timeout)
+        self.upgraded_from: str | None = None
+        """The schema of the index before it was opened, if that was another."""
         self._policy = policy
         self._fsync = fsync
         self._cleanup = AsyncExitStack()
@@ -66,7 +68,7 @@ class ArchiveStorage:
     async def __aenter__(self) -> Self:
         """Lock, bring up to date and tidy the directory, and begin to take objects.
 
-        Raises `UsageError` if the directory is in use, or its index is missing, none of tomowire's or too new;
+        Raises `InUse` if another process uses the directory, `UsageError` if its index is missing, none of tomowire's or too new;
         `IndexUnavailable`; `OSError`.
         """
         async with AsyncExitStack() as stack:
@@ -77,6 +79,7 @@ class ArchiveStorage:
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             self.writer = writer
+            self.upgraded_from = index.upgraded_from
             self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
             self.keeping = await stack.enter_async_context(Keeping(commit, index))
@@ -131,4 +134,5 @@ def _told_of(backend: IndexBackend) -> Iterator[None]:
         raise UsageError(f"{backend.name}: {error}") from error
     except IndexUnavailable as error:
         advice = "; 'tomowire db reindex' makes it again from the files" if error.is_damage else ""
-        raise IndexUnavailable(f"{backend.name}: {error}{advice}") from error
+        text = f"{backend.name}: {error}{advice}"
+        raise IndexUnavailable(text, is_damage=error.is_damage, is_taken=error.is_taken) from error

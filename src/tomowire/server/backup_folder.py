@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tomowire.errors import UsageError
+from tomowire.errors import InUse, UsageError
 from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, ObjectName
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.posix import lock, require_posix, sync_directory, sync_file, try_lock_shared
@@ -99,7 +99,7 @@ class BackupFolder:
     def open(cls, root: Path | str, *, create: bool, shared: bool = False) -> Self:
         """Open a folder, made and marked as one of backups if `create`. `shared`: to read only, with others who do.
 
-        Raises `UsageError` if it holds other things, nothing, or is in use by another process; `OSError`.
+        Raises `UsageError` if it holds other things or nothing, `InUse` if another process uses it; `OSError`.
         """
         require_posix()
         root = Path(root).absolute()
@@ -223,9 +223,7 @@ def _locked(path: Path, *, shared: bool) -> int:
         raise
     if not (try_lock_shared(held) if shared else lock(held)):
         os.close(held)
-        raise UsageError(
-            f"the backup {path.parent} is in use by another process: a backup, or somebody who verifies it"
-        )
+        raise InUse(f"the backup {path.parent} is in use by another process: a backup, or somebody who verifies it")
     return held
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tomowire.errors import InvalidUid, UsageError
+from tomowire.errors import InUse, InvalidUid, UsageError
 from tomowire.server.lock_file import holder_of, lock_file, lock_unwritten
 from tomowire.server.posix import require_posix, sync_directory
 from tomowire.uids import is_tolerable_uid
@@ -123,8 +123,8 @@ class DataDirectory:
     def open(cls, root: Path | str, *, fsync: bool = True) -> Self:
         """Make the directory if there is none, and lock it.
 
-        Raises `UsageError` if another process uses it or it is a folder with other things in it, `OSError` if it cannot be made or
-        written to.
+        Raises `InUse` if another process uses it, `UsageError` if it is a folder with other things in it, `OSError` if it cannot be
+        made or written to.
         """
         require_posix()
         root = Path(root).absolute()
@@ -142,7 +142,7 @@ class DataDirectory:
         root.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         held = lock_file(root / _LOCK, FILE_MODE)
         if held is None:
-            raise UsageError(f"the data directory {root} is in use by another process (PID {holder_of(root / _LOCK)})")
+            raise InUse(f"the data directory {root} is in use by another process (PID {holder_of(root / _LOCK)})")
         opened = cls(root, held, fsync=fsync)
         try:
             for folder in (root / OBJECTS, root / INCOMING):
@@ -192,11 +192,11 @@ class DataDirectory:
         return self._lock is not None
 
     def require_lock(self) -> None:
-        """Raises `UsageError` unless this process is the only one to use the directory."""
+        """Raises `InUse` if another process uses the directory, `UsageError` if that cannot be known."""
         if self.why_unlocked:
             raise UsageError(f"the data directory {self.root} cannot be locked: {self.why_unlocked}")
         if not self.is_locked:
-            raise UsageError(f"the data directory {self.root} is in use by another process: stop it first")
+            raise InUse(f"the data directory {self.root} is in use by another process: stop it first")
 
     def unmake(self) -> None:
         """Remove again what `open` made, as far as nothing else is in it: the archive could not begin here."""

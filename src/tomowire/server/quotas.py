@@ -1,9 +1,13 @@
 """Keeping the archive within its limits: the oldest studies go, one after the other, until it is; protected studies stay.
 
-A study is as old as its last object. What is looked at, and how often: every `every` seconds, and when as much has come as there
-was room for, the bytes of what came since the last look are added up. Only when that says that there is too much, or that a study
-may be too old, all instances are gone through once, in a thread that reads; the list of the oldest studies that this gives is
-worked off before it is made again. Storing an object costs one addition.
+A study is as old as its last object; one of which an object came just now may still be coming, and does not go to make room. Its
+sender has been told Success, and will not send it again: better to hold more than the quota for some minutes. (Orthanc does not
+recycle the patient of the object that it stores either, and refuses the object when there is nobody else.)
+
+What is looked at, and how often: every `every` seconds, and when as much has come as there was room for, the bytes of what came
+since the last look are added up. Only when that says that there is too much, or that a study may be too old, all instances are
+gone through once, in a thread that reads; the list of the oldest studies that this gives is worked off before it is made again.
+Storing an object costs one addition.
 """
 
 from __future__ import annotations
@@ -57,17 +61,31 @@ class Quotas:
         self._wake = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._usage: Usage | None = None
+        self._is_guess = False
         self._room = settings.bytes
         self._came = 0
         self._oldest: deque[OldStudy] = deque()
         self._next_expiry = 0.0
-        self._tells_of_protected = True
+        self.trouble = ""
+        """Why the archive holds more bytes than it is to; empty if it does not, as of the last look."""
         self.setbacks: Final = Setbacks("looking after the quota")
 
     @property
     def bytes(self) -> int | None:
         """Of all files, as of the last look; None if there has been none."""
         return self._usage.bytes if self._usage is not None else None
+
+    @property
+    def excess(self) -> int | None:
+        """Bytes beyond the limit that cannot be had back now, as of the last look; None without a limit."""
+        if self._settings.bytes is None:
+            return None
+        return self._usage.bytes - self._settings.bytes if self.trouble and self._usage is not None else 0
+
+    @property
+    def limit(self) -> int | None:
+        """Of bytes."""
+        return self._settings.bytes
 
     def grew(self, size: int) -> None:
         """An object of `size` bytes was stored."""
@@ -96,35 +114,61 @@ class Quotas:
             self._settings = settings
             self._usage, self._room = None, settings.bytes
             self._oldest.clear()
+            self.trouble = ""
             self._next_expiry = 0.0
             await self.__aenter__()
 
     async def enforce(self) -> int:
         """Look now, and delete what is too much or too old; gives the number of studies that went. Raises `IndexUnavailable`."""
         self._came = 0
+        if self._is_guess:
+            self._usage, self._is_guess = None, False
         self._usage = await self._records.read(lambda connection: _grown(connection, self._usage))
         count = 0
         while (study := await self._next()) is not None:
             count += await self._delete(study)
-        self._room = None if self._settings.bytes is None else max(self._settings.bytes - self._usage.bytes, 0)
+        if self._settings.bytes is None or self.trouble:  # what comes now changes nothing
+            self._room = None
+        else:
+            self._room = max(self._settings.bytes - self._usage.bytes, 0)
         return count
 
     async def _next(self) -> OldStudy | None:
         """The study that is to go next; None if all is well, or if there is none that may go."""
-        assert self._usage is not None
-        too_much = self._settings.bytes is not None and self._usage.bytes > self._settings.bytes
-        if not (too_much or self._may_be_too_old()):
+        if not (self._is_too_much or self._may_be_too_old()):
+            self._note_trouble("")
             return None
-        if not self._oldest:
+        if is_new := not self._oldest:
             await self._list_oldest()
-            too_much = self._settings.bytes is not None and self._usage.bytes > self._settings.bytes
-        if not self._oldest:
-            self._tell_of_protected(too_much=too_much)
-            return None
-        if too_much or self._is_too_old(self._oldest[0].last_received):
+        if self._oldest and self._may_go(self._oldest[0].last_received):
             return self._oldest.popleft()
+        if self._is_too_much and not (is_new or self.trouble):  # exactly, before anybody is told
+            self._oldest.clear()
+            return await self._next()
         self._note_expiry()
+        self._note_trouble(self._hindrance() if self._is_too_much else "")
         return None
+
+    @property
+    def _is_too_much(self) -> bool:
+        assert self._usage is not None
+        return self._settings.bytes is not None and self._usage.bytes > self._settings.bytes
+
+    def _may_go(self, last_received: int) -> bool:
+        return self._is_too_old(last_received) or (self._is_too_much and self._grace_left(last_received) <= 0)
+
+    def _grace_left(self, last_received: int) -> float:
+        """Seconds for which a study does not go to make room."""
+        return last_received / _MICROSECONDS + self._settings.grace - self._now()
+
+    def _hindrance(self) -> str:
+        """Why the oldest study does not go, though there is too much."""
+        if not self._oldest:
+            return "all studies are protected: nothing can be deleted"
+        return (
+            f"each study that may go got an object within the last {self._settings.grace:g} seconds (quota.grace): "
+            "they go after that, the oldest first"
+        )
 
     async def _list_oldest(self) -> None:
         """Go through all instances: exact figures, and the oldest studies that are not protected."""
@@ -154,6 +198,8 @@ class Quotas:
     def _shrank(self, deleted: Deleted, by: str) -> None:
         if self._usage is not None:
             self._usage = self._usage.less(deleted.bytes)
+            # SQLite gives the keys after the greatest that is left once more: what comes now may seem to be counted already.
+            self._is_guess |= deleted.last_key >= self._usage.last_key
 
     def _is_too_old(self, last_received: int) -> bool:
         age = self._settings.age
@@ -168,10 +214,18 @@ class Quotas:
             oldest = self._oldest[0].last_received / _MICROSECONDS if self._oldest else self._now()
             self._next_expiry = oldest + age
 
-    def _tell_of_protected(self, *, too_much: bool) -> None:
-        if too_much and self._tells_of_protected:
-            logger.error("the archive holds more than its quota, and all studies are protected: nothing can be deleted")
-        self._tells_of_protected = not too_much
+    def _note_trouble(self, why: str) -> None:
+        """Told once, when it begins."""
+        if why and why != self.trouble:
+            logger.error("the archive holds more than its quota, and %s", why)
+        self.trouble = why
+
+    @property
+    def _until_next_look(self) -> float:
+        """Seconds: what does not go now goes when its grace is over."""
+        if self.trouble and self._oldest:
+            return min(self._settings.every, max(self._grace_left(self._oldest[0].last_received), _FIRST_LOOK))
+        return self._settings.every
 
     async def _watch(self) -> None:
         await asyncio.sleep(min(_FIRST_LOOK, self._settings.every))
@@ -188,7 +242,7 @@ class Quotas:
             else:
                 self.setbacks.went_well()
             try:
-                async with asyncio.timeout(self._settings.every):
+                async with asyncio.timeout(self._until_next_look):
                     await self._wake.wait()
             except TimeoutError:
                 pass

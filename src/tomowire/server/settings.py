@@ -39,11 +39,13 @@ class HttpSettings:
 @value()
 class QuotaSettings:
     """What the archive keeps at most; None: no limit. What is beyond goes study by study, the one that came first before the
-    others; protected studies stay. `age` is since the last object of the study came."""
+    others; protected studies stay. `age` is since the last object of the study came; of what came within `grace` nothing goes to
+    make room."""
 
     bytes: int | None = None
     age: float | None = None
     every: float = 60.0
+    grace: float = 300.0
 
 
 @value()

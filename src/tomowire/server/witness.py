@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
+from tomowire.server.audit import upgraded
 from tomowire.server.audit.counted import Readings
 from tomowire.server.audit.deletions import event_of
 from tomowire.server.audit.events import (
@@ -25,7 +26,9 @@ from tomowire.server.audit.events import (
 )
 from tomowire.server.audit.exports import Account, Exports
 from tomowire.server.audit.refusals import Refusals
+from tomowire.server.audit.reindexed import Reindexed
 from tomowire.server.audit.transfers import Transfers, party_of
+from tomowire.server.index.versions import CURRENT
 from tomowire.server.quotas import BY as QUOTA
 
 if TYPE_CHECKING:
@@ -146,6 +149,11 @@ class Witness:
         """Somebody has the archive end."""
         self._stopped_by = by
 
+    def upgraded(self, before: str | None) -> None:
+        """This start has brought the index up to date, if `before` names the schema that it had."""
+        if before is not None:
+            self._audit.record(upgraded.event_of(before, CURRENT, None))
+
     def made_first_administrator(self, token: Path | None) -> None:
         """There was none, and now there is one, whose token is in a file; None: there was one."""
         if token is not None:
@@ -156,6 +164,10 @@ class Witness:
         """The account of a job that sends objects to `node`; to be ended."""
         destination = Party.node(node.ae_title, f"{node.host}:{node.port}")
         return Account(self._audit, destination, Party(by) if by else None)
+
+    def reindexing(self, job_id: str, by: str) -> Reindexed:
+        """The account of a job that puts right what the index says; to be ended."""
+        return Reindexed(self._audit, Party(by) if by else None, job_id)
 
     def find(self, answer: Callable[[FindRequest], AsyncIterator[FindAnswers]]) -> Callable[..., AsyncIterator[Any]]:
         """`answer`, with each query recorded when it is answered, or was refused."""

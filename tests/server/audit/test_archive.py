@@ -225,7 +225,7 @@ async def test_what_is_deleted_is_told_with_who_did_it(tmp_path: Path) -> None:
 
 
 async def test_a_study_that_the_quota_takes_is_told_as_deleted_by_nobody_but_the_archive(tmp_path: Path) -> None:
-    quota = QuotaSettings(bytes=1, every=3600)
+    quota = QuotaSettings(bytes=1, every=3600, grace=0)
     samples = [Sample(1, study=1), Sample(2, study=1)]
     async with Archive(Settings(tmp_path / "data", port=0, quota=quota)) as archive:
         async with peer(archive) as sender:

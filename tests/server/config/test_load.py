@@ -85,6 +85,7 @@ failed_login_window = "1 min"
 bytes = "500 GB"
 age = "90 d"
 every = 30
+grace = "1 h"
 
 [audit]
 enabled = true
@@ -182,7 +183,7 @@ def test_every_key_comes_to_its_setting(file: Path) -> None:
             failed_logins=5,
             failed_login_window=60.0,
         ),
-        quota=QuotaSettings(500 << 30, 90 * 86400.0, 30.0),
+        quota=QuotaSettings(500 << 30, 90 * 86400.0, 30.0, 3600.0),
         audit=AuditSettings(
             True,
             "syslog.example.org",

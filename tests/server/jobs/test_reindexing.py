@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy import select, update
 
+from support.audit_schema import violations
 from support.filled import fill, small_hospital
 from support.objects import ROOT
 from tomowire.server.app import Archive
+from tomowire.server.audit.trail import Filter
 from tomowire.server.index.schema import instances, patients, series, studies
 from tomowire.server.jobs.jobs import Job, JobState
 from tomowire.server.settings import JobSettings, Settings
@@ -72,6 +77,49 @@ async def test_rows_that_are_wrong_are_put_right_and_those_of_other_studies_stay
     ]
     await reindex(archive, *(f"{ROOT}.1.{number}" for number in (1, 2, 3, 4)))
     assert await rows(archive) == before
+
+
+async def told(archive: Archive) -> list[tuple[str, str, int, str]]:
+    """Event, actor, outcome and the message, with what is in base64 in it, of what was not done by the archive itself."""
+    await archive.audit.flush()
+    found = [(each.event, each.actor, each.outcome, readable(each.message)) for each in await archive.audit.list()]
+    return [each for each in found if each[1] == "me"]
+
+
+def readable(message: str) -> str:
+    values = re.findall(r'<ParticipantObjectDetail type="[^"]*" value="([^"]*)"', message)
+    return message + "".join(base64.b64decode(each).decode() for each in values)
+
+
+async def test_the_audit_trail_has_who_changed_what_the_index_says_of_which_study(archive: Archive) -> None:
+    """PS3.15 A.5.3.6, action U: only of what was changed. The job as a whole is a Security Alert, Software Configuration."""
+    await archive.storage.records.write(lambda each: each.execute(update(instances).values(instance_number=99)))
+    job = await reindex(archive, STUDY)
+    changed, done = await told(archive)
+    assert (changed[0], changed[2], done[0], done[2]) == ("instances-accessed", 0, "configuration-changed", 0)
+    assert 'EventActionCode="U"' in changed[3]
+    assert f'ParticipantObjectID="{STUDY}"' in changed[3]
+    assert "<ParticipantObjectName>Doe^Jane</ParticipantObjectName>" in changed[3]
+    assert re.findall(r'NumberOfInstances="(\d+)"', changed[3]) == ["5"]
+    assert "110131" in done[3]
+    for each in await archive.audit.list(Filter(actor="me")):
+        assert list(violations(ElementTree.fromstring(each.message))) == []
+    for message in (changed[3], done[3]):
+        assert job.job_id in message
+    assert "compared with 5 files: 5 rows put right" in done[3]
+    again = await reindex(archive, STUDY)
+    *before, last = await told(archive)
+    assert before == [changed, done]
+    assert f"compared with 5 files: 0 rows put right; job {again.job_id}" in last[3]
+
+
+async def test_the_audit_trail_has_what_could_not_be_compared(archive: Archive) -> None:
+    [path] = archive.storage.root.rglob(f"{ROOT}.3.2*")
+    path.unlink()
+    await reindex(archive, STUDY)
+    [(event, _, outcome, message)] = await told(archive)
+    assert (event, outcome) == ("configuration-changed", 4)
+    assert "compared with 5 files: 0 rows put right; 1 files are missing" in message
 
 
 async def test_files_that_are_not_what_was_stored_are_told_and_their_rows_left(archive: Archive) -> None:

@@ -238,6 +238,12 @@ class Quota(Section):
         None, "How long a study is kept after its last object came.", example="90 d", reload=True
     )
     every: Seconds = setting(_QUOTA.every, "How often it is looked at.", reload=True)
+    grace: Seconds = setting(
+        _QUOTA.grace,
+        "A study of which an object came so recently does not go to make room: the others may still be on their way.",
+        example="1 h",
+        reload=True,
+    )
 
 
 class Audit(Section):

@@ -53,6 +53,9 @@ class Deleted:
     sop_classes: tuple[tuple[str, int], ...] = ()
     """How many instances of which SOP classes."""
 
+    last_key: int = 0
+    """The greatest key of an instance that went."""
+
 
 @value()
 class Removal:
@@ -73,7 +76,7 @@ _BELOW: Final[Mapping[Level, str]] = {
 }
 _WHAT: Final = (
     "SELECT studies.study_key, studies.study_instance_uid, studies.patient_key, patients.patient_id, patients.patient_name,"
-    " count(DISTINCT series.series_key), count(*), sum(header_size + data_set_size), max(received_at)"
+    " count(DISTINCT series.series_key), count(*), sum(header_size + data_set_size), max(received_at), max(instance_key)"
     f" FROM {_OBJECTS} JOIN patients ON patients.patient_key = studies.patient_key WHERE {{below}}"
     " GROUP BY studies.study_key, studies.study_instance_uid, studies.patient_key, patients.patient_id, patients.patient_name"
 )
@@ -182,7 +185,7 @@ def delete_lonely(execute: Execute) -> None:
 def _delete_from_study(
     execute: Execute, doomed: Doomed, row: Sequence[Any], classes: Sequence[Sequence[Any]]
 ) -> Deleted:
-    study_key, study, patient_key, patient_id, patient_name, series, instances, size, _ = row
+    study_key, study, patient_key, patient_id, patient_name, series, instances, size, _, last_key = row
     keys = {"study_key": study_key}
     values = {Level.STUDY: keys, Level.SERIES: {**keys, "uid": doomed.uid}, Level.IMAGE: {"uid": doomed.uid}}
     execute(f"DELETE FROM instances WHERE {_INSTANCES[doomed.level]}", values[doomed.level])
@@ -191,4 +194,4 @@ def _delete_from_study(
     execute(_EMPTY_PATIENT, {"patient_key": patient_key})
     is_whole = not execute(_IS_THERE, keys)
     of_study = tuple((uid, count) for key, uid, count in classes if key == study_key)
-    return Deleted(study, patient_id, patient_name, series, instances, int(size), is_whole, of_study)
+    return Deleted(study, patient_id, patient_name, series, instances, int(size), is_whole, of_study, last_key)

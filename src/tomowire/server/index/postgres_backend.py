@@ -67,9 +67,11 @@ class PostgresBackend:
         from tomowire.server.index.postgres_session import PostgresSession
         from tomowire.server.index.postgres_writer import PostgresWriter
 
-        self.upgrade()
+        before, now = self.upgrade()
         session = PostgresSession(self.name, self._connect, fsync=self._fsync, busy_timeout=self._busy_timeout)
-        return PostgresWriter(session)
+        writer = PostgresWriter(session)
+        writer.upgraded_from = before if before != now else None
+        return writer
 
     def open_reader(self) -> IndexReader:
         from tomowire.server.index.postgres_reader import PostgresReader

@@ -36,6 +36,7 @@ class SqliteWriter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.on_lost: Callable[[], None] = lambda: None
+        self.upgraded_from: str | None = None
         self._connection = connection
         row = connection.execute("SELECT archive_id, last_batch FROM archive WHERE id = 1").fetchone()
         self.archive_id: str = row[0]
@@ -62,7 +63,9 @@ class SqliteWriter:
                 elif version != CURRENT:
                     logger.info("the index has schema %s, and is upgraded to %s", version, CURRENT)
                     upgrade(path)
-                return cls(connection)
+                writer = cls(connection)
+                writer.upgraded_from = version if version != CURRENT else None
+                return writer
             except BaseException:
                 connection.close()
                 raise

@@ -39,6 +39,16 @@ class Account(Protocol):
         """The attempt is over; what was expected and is not settled was not sent, by this reason."""
 
 
+class Reindexed(Protocol):
+    """Told what one attempt at a job puts right in the index: for the audit trail."""
+
+    def looked_at(self, study_uid: str, sop_class_uid: str, rows: int | None) -> None:
+        """So many rows were put right from an object's file; None: it cannot be read, or is not what was stored."""
+
+    def end(self) -> None:
+        """The attempt is over."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Of one archive. What takes long to import is a function that is called when it is needed."""
@@ -53,6 +63,8 @@ class Parts:
     """The way in."""
     account_of: Callable[[Job, Node], Account]
     """Keeps account of what a job sends to a node."""
+    reindexed: Callable[[Job], Reindexed]
+    """Keeps account of what a job puts right in the index."""
     tls: Callable[[], TlsClient | None] = lambda: None
     """How nodes with TLS are called now."""
     deletion: Deletes | None = None

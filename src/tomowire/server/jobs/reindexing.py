@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tomowire.server.jobs import mending, selection
     from tomowire.server.jobs.mending import Mended
     from tomowire.server.jobs.model import JobItem
-    from tomowire.server.jobs.parts import Parts
+    from tomowire.server.jobs.parts import Parts, Reindexed
     from tomowire.server.jobs.work import Work
     from tomowire.server.records import Records
 else:
@@ -46,13 +46,18 @@ class Reindexing:
 
     def __init__(self, parts: Parts) -> None:
         self._storage = parts.storage
+        self._reindexed = parts.reindexed
 
     async def run(self, work: Work) -> None:
-        async with aclosing(work.items()) as items:
-            async for item in items:
-                await work.settling.add(await self._study(work, item))
+        noted = self._reindexed(work.job)
+        try:
+            async with aclosing(work.items()) as items:
+                async for item in items:
+                    await work.settling.add(await self._study(work, item, noted))
+        finally:
+            noted.end()
 
-    async def _study(self, work: Work, item: JobItem) -> Settled:
+    async def _study(self, work: Work, item: JobItem, noted: Reindexed) -> Settled:
         count, mended, unreadable, is_elsewhere = 0, 0, 0, False
         async with aclosing(_objects(self._storage.records, item.uid)) as pages:
             async for uids in pages:
@@ -64,11 +69,13 @@ class Reindexing:
                     record = await asyncio.to_thread(_read, self._storage.root, found)
                     if record is None:
                         unreadable += 1
+                        noted.looked_at(item.uid, found.sop_class_uid, None)
                         continue
                     put_right = await self._storage.records.write(_mend(found, record))
                     if put_right is not None:
                         mended += put_right.rows
                         is_elsewhere |= put_right.is_of_another_patient
+                    noted.looked_at(item.uid, found.sop_class_uid, put_right.rows if put_right is not None else 0)
         said = f"{count} files read, {mended} rows put right"
         if unreadable:
             said += f", {unreadable} files are missing or not what was stored: 'tomowire db check' names them"

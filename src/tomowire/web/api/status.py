@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import Field
 
 from tomowire._version import __version__
+from tomowire.server.app import Archive
 from tomowire.server.users import Role
 from tomowire.web.api.models import Model
 from tomowire.web.api.operation import Here, operation, topic
@@ -25,6 +26,14 @@ class DicomStatus(Model):
     maximum_associations: int
 
 
+class QuotaStatus(Model):
+    """The limit of bytes."""
+
+    bytes: int = Field(description="How much objects may take.")
+    used: int | None = Field(description="How much they take, as of the last look; null before it.")
+    trouble: str = Field(description="Why they take more, and nothing is deleted; empty if all is well.")
+
+
 class Status(Model):
     """How the archive is."""
 
@@ -33,12 +42,13 @@ class Status(Model):
     started_at: datetime
     seconds: float = Field(description="Since it was started.")
     dicom: DicomStatus
+    quota: QuotaStatus | None = Field(description="Null without a limit.")
     role: str = Field(description="The role of who asks.", examples=["reader"])
 
 
 @router.get("/status", **operation("getStatus", Role.READER))
 async def get_status(here: Here) -> Status:
-    """How the archive is: version, since when it runs, and where it listens."""
+    """How the archive is: version, since when it runs, where it listens, and whether it keeps within its quota."""
     archive = here.archive
     server = archive.server
     return Status(
@@ -53,5 +63,13 @@ async def get_status(here: Here) -> Status:
             associations=len(server.associations),
             maximum_associations=archive.settings.maximum_associations,
         ),
+        quota=_quota(archive),
         role=here.principal.role.value,
     )
+
+
+def _quota(archive: Archive) -> QuotaStatus | None:
+    quotas = archive.quotas
+    if quotas.limit is None:
+        return None
+    return QuotaStatus(bytes=quotas.limit, used=quotas.bytes, trouble=quotas.trouble)
