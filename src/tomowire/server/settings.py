@@ -45,7 +45,7 @@ class QuotaSettings:
     bytes: int | None = None
     age: float | None = None
     every: float = 60.0
-    grace: float = 300.0
+    grace: float = 10.0
 
 
 @value()

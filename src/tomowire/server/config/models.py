@@ -241,7 +241,7 @@ class Quota(Section):
     grace: Seconds = setting(
         _QUOTA.grace,
         "A study of which an object came so recently does not go to make room: the others may still be on their way.",
-        example="1 h",
+        example="5 min",
         reload=True,
     )
 
