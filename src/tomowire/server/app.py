@@ -103,54 +103,19 @@ class Archive:
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(self.log_tail.installed())
             stack.enter_context(fewer_failures())
-            self.audit = await stack.enter_async_context(
-                Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=LONGEST)
-            )
             lull = Lull()
-            witness = Witness(self.audit, self.metrics, self._tally, lull, self._address_of)
-            self.witness = witness
-            stack.callback(witness.close)
-            witness.upgraded(storage.upgraded_from)
-            self._measure(storage)
-            self.deletion = storage.deletion
-            self.deletion.listeners.append(witness.deleted)
-            self.protection = Protection(storage.records)
-            self.quotas = await stack.enter_async_context(Quotas(settings.quota, storage.records, self.deletion))
-            self.metrics.watch(
-                "tomowire_upkeep_failures",
-                "How often in a row keeping the quota, or removing the files of deleted objects, has failed unforeseen.",
-                lambda: self.deletion.setbacks.in_a_row + self.quotas.setbacks.in_a_row,
-            )
-            self.metrics.watch(
-                "tomowire_quota_excess_bytes",
-                "Bytes beyond the quota that cannot be had back now.",
-                lambda: self.quotas.excess,
-            )
+            await self._open_audit(stack, storage, lull)
+            await self._open_upkeep(stack, storage)
             await load_certificates(settings)
             stack.push_async_callback(self._close_users)
             await stack.enter_async_context(self.access)
-            self._server = await stack.enter_async_context(
-                listen(
-                    settings.bind,
-                    settings.port,
-                    services=self._services(storage, witness),
-                    offers=self.access.offers,
-                    on_established=witness.on_established,
-                    on_ended=witness.on_ended,
-                    on_rejected=witness.on_rejected,
-                    on_tls_failed=witness.on_tls_failed,
-                    maximum_associations=settings.maximum_associations,
-                    memory=settings.memory,
-                    shutdown_grace=settings.shutdown_grace,
-                    ssl=settings.tls,
-                )
-            )
+            self._server = await stack.enter_async_context(self._listen(storage))
             # The port is open, and a call waits until this has returned.
             self.jobs = await stack.enter_async_context(self._jobs(storage))
             if needs_login(settings):
                 self.first_token = await first_administrator(self.users, storage.root)
-                witness.made_first_administrator(self.first_token)
-            witness.open()
+                self.witness.made_first_administrator(self.first_token)
+            self.witness.open()
             later = asyncio.get_running_loop().create_task(self._when_it_is_quiet(lull), name="when it is quiet")
             stack.push_async_callback(_ended, later)
             self._stack = stack.pop_all()
@@ -243,6 +208,51 @@ class Archive:
             return ()
         return (
             f"  the token of an administrator for HTTP is in {self.first_token}: keep it elsewhere, and remove the file",
+        )
+
+    async def _open_audit(self, stack: AsyncExitStack, storage: ArchiveStorage, lull: Lull) -> None:
+        """What happens is told from here on: to the audit trail and the metrics."""
+        trail = Audit(
+            storage.records, storage.root, teller_of(self.settings), settings=self.settings.audit, first_write=LONGEST
+        )
+        self.audit = await stack.enter_async_context(trail)
+        self.witness = Witness(self.audit, self.metrics, self._tally, lull, self._address_of)
+        stack.callback(self.witness.close)
+        self.witness.upgraded(storage.upgraded_from)
+        self._measure(storage)
+
+    async def _open_upkeep(self, stack: AsyncExitStack, storage: ArchiveStorage) -> None:
+        """What deletes, and what must not be deleted."""
+        self.deletion = storage.deletion
+        self.deletion.listeners.append(self.witness.deleted)
+        self.protection = Protection(storage.records)
+        self.quotas = await stack.enter_async_context(Quotas(self.settings.quota, storage.records, self.deletion))
+        self.metrics.watch(
+            "tomowire_upkeep_failures",
+            "How often in a row keeping the quota, or removing the files of deleted objects, has failed unforeseen.",
+            lambda: self.deletion.setbacks.in_a_row + self.quotas.setbacks.in_a_row,
+        )
+        self.metrics.watch(
+            "tomowire_quota_excess_bytes",
+            "Bytes beyond the quota that cannot be had back now.",
+            lambda: self.quotas.excess,
+        )
+
+    def _listen(self, storage: ArchiveStorage) -> Server:
+        settings, witness = self.settings, self.witness
+        return listen(
+            settings.bind,
+            settings.port,
+            services=self._services(storage, witness),
+            offers=self.access.offers,
+            on_established=witness.on_established,
+            on_ended=witness.on_ended,
+            on_rejected=witness.on_rejected,
+            on_tls_failed=witness.on_tls_failed,
+            maximum_associations=settings.maximum_associations,
+            memory=settings.memory,
+            shutdown_grace=settings.shutdown_grace,
+            ssl=settings.tls,
         )
 
     async def _close_users(self) -> None:
