@@ -192,15 +192,31 @@ def test_what_was_given_back_serves_whoever_needs_it_next() -> None:
 def test_a_connection_that_is_over_gives_back_its_last_block() -> None:
     idle, busy = grown(), grown()
     busy.current.pins += 1
-    views = {id(idle.current.view), id(busy.current.view)}
+    views = idle.current.view, busy.current.view
     lend_everything(grown())  # so that nobody else's is there
     idle.close()
     idle.close()
     busy.close()
-    assert grown().current.view is idle.current.view
-    assert id(grown().current.view) not in views, "it is still lent"
+    assert grown().current.view is views[0]
+    assert all(grown().current.view is not view for view in views), "it is still lent"
     busy.current.release()
-    assert grown().current.view is busy.current.view
+    assert grown().current.view is views[1]
+
+
+def test_connections_that_are_over_keep_no_memory_until_they_are_collected() -> None:
+    tracemalloc.start()
+    try:
+        pools = [grown() for _ in range(4 * BLOCK_LIMIT)]
+        lent = pools[: BLOCK_LIMIT // 2]
+        for pool in lent:
+            pool.current.pins += 1
+        for pool in pools:
+            pool.close()
+        for pool in lent:
+            pool.current.release()
+        assert tracemalloc.get_traced_memory()[0] < (BLOCK_LIMIT + 1) * BLOCK_SIZE
+    finally:
+        tracemalloc.stop()
 
 
 def test_after_a_burst_no_more_is_kept_than_one_connection_may_use() -> None:

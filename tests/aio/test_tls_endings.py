@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import ssl
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from support.raw_peer import RawPeer, raw_acceptor
 from support.services import serve
 from support.tls_peer import TlsRawPeer
 from tomowire.aio.association import Association
+from tomowire.aio.blocks import BLOCK_LIMIT, BLOCK_SIZE
 from tomowire.aio.connect import associate
 from tomowire.aio.connection import Connection
 from tomowire.aio.server import Server
@@ -65,6 +68,31 @@ async def test_a_release_does_not_wait_for_a_peer_that_does_not_confirm_the_end_
         async with asyncio.timeout(10), associate(peer, [verification()], ssl=TlsClient(authority.file)):
             pass
     assert ended == [True]  # TLS was ended in an orderly way all the same (RFC 8446 6.1)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_connections_that_are_over_keep_no_memory_until_they_are_collected(
+    authority: Authority, is_tls: bool
+) -> None:
+    client, there = (TlsClient(authority.file), TlsServer(**authority.sign().options)) if is_tls else (None, None)
+    count = 2 * BLOCK_LIMIT
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve(ssl=there) as server, AsyncExitStack() as stack:
+            peer = f"ANY@{LOOPBACK}:{server.port}"
+            for _ in range(count):
+                association = await stack.enter_async_context(associate(peer, [verification()], ssl=client))
+                await CEchoScu(association).echo()
+            del association
+            assert blocks_in_memory() >= 2 * count
+        assert blocks_in_memory() <= BLOCK_LIMIT  # the reserve
+    finally:
+        gc.enable()
+
+
+def blocks_in_memory() -> int:
+    return len({id(each.obj) for each in gc.get_objects() if type(each) is memoryview and each.nbytes == BLOCK_SIZE})
 
 
 async def test_nor_does_it_on_somebody_elses_tls(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

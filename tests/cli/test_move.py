@@ -232,6 +232,16 @@ async def test_a_failure_of_the_whole_gives_1() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("pending", [0, 1])
+async def test_a_peer_that_counts_nothing_is_not_one_that_has_nothing(pending: int) -> None:
+    """PS3.4 C.4.2.1.6 and following: the counts need not be there."""
+    done = await answered([*[({"status": 0xFF00}, None)] * pending, ({"status": 0x0000}, None)], "--json")
+    assert (done.code, done.json["error"], done.json["completed"]) == (0, None, 0)
+    assert "says that it is done, and not how many objects it has sent" in done.stderr
+    none = await answered([({"status": 0x0000, "completed": 0, "failed": 0, "warning": 0}, None)], "--json")
+    assert (none.code, "nothing that matches" in none.stderr) == (1, True)
+
+
 async def test_ctrl_c_cancels_it_at_the_peer() -> None:
     """PS3.7 9.3.2.3: C-CANCEL, and FE00H ends it."""
     ended = asyncio.Event()

@@ -331,7 +331,7 @@ async def test_time_that_the_handler_takes_does_not_count() -> None:
         return Status(0)
 
     async with played(script, Storage(keep)) as association:
-        assert await all_of(CGetScu(association).get(STUDY, timeout=0.3)) == [Progress(0, 0, 0, 0)]
+        assert await all_of(CGetScu(association).get(STUDY, timeout=0.3)) == [Progress(None, 0, 0, 0)]
 
 
 async def test_a_peer_that_is_silent() -> None:

@@ -148,7 +148,10 @@ async def progress_of(association: Association, told: list[Progress]) -> None:
     [
         ([(0x0000, None, 2, 0, 0)], [(0, 2, 0, 0)]),
         ([(0x0000, None, 0, 0, 0)], [(0, 0, 0, 0)]),
-        ([(0x0000,)], [(0, 0, 0, 0)]),
+        # Of a peer that counts nothing it is not known how many there were.
+        ([(0x0000,)], [(None, 0, 0, 0)]),
+        ([(0xFF00,), (0x0000,)], [(None, 0, 0, 0), (None, 0, 0, 0)]),
+        ([(0xFF00, 0, 0, 0, 0), (0x0000,)], [(0, 0, 0, 0), (0, 0, 0, 0)]),
         (
             [(0xFF00, 2, 0, 0, 0), (0xFF00, 1, 1, 0, 0), (0x0000, None, 2, 0, 0)],
             [(2, 0, 0, 0), (1, 1, 0, 0), (0, 2, 0, 0)],

@@ -34,6 +34,7 @@ from tomowire.errors import (
     InvalidUid,
     NoAcceptedContext,
     OperationTimeout,
+    PeerMisbehaved,
     UsageError,
 )
 from tomowire.services import lanes
@@ -337,6 +338,31 @@ async def test_an_object_that_makes_the_peer_go_away_is_the_only_one_that_fails(
     expected = OperationTimeout if by is hang else AssociationError
     assert {number: issubclass(kind, expected) for number, kind in failures(results).items()} == {"7": True, "20": True}  # type: ignore[arg-type]
     assert set(scp.stored) == {file.sop_instance_uid for file in files} - {"1.2.7", "1.2.20"}
+
+
+async def answer_what_was_not_asked(peer: RawPeer) -> None:
+    await peer.send(command_pdu(1, CStoreRSP(message_id_being_responded_to=60_000, status=0)))
+    await peer.expect_abort()
+
+
+@pytest.mark.parametrize("window", [None, (8, 1)])
+async def test_a_peer_that_breaks_the_protocol_at_one_object_gets_the_others(
+    files: list[DicomFile], window: tuple[int, int] | None
+) -> None:
+    """The association is broken off for what was under way beside it, too."""
+    scp = Fragile("1.2.7", "1.2.20", by=answer_what_was_not_asked, window=window)
+    async with raw_acceptor(scp) as port:
+        results = await send(port, files)
+    assert failures(results) == {"20": PeerMisbehaved, "7": PeerMisbehaved}
+    assert set(scp.stored) == {file.sop_instance_uid for file in files} - {"1.2.7", "1.2.20"}
+
+
+async def test_without_retries_nothing_is_sent_to_a_peer_that_broke_the_protocol_twice(files: list[DicomFile]) -> None:
+    scp = Fragile("1.2.7", by=answer_what_was_not_asked)
+    async with raw_acceptor(scp) as port:
+        results = await send(port, files, retry_waits=())
+    assert failures(results) == {"7": PeerMisbehaved}
+    assert set(scp.asked.values()) == {1}
 
 
 async def test_a_peer_that_goes_away_at_every_object_is_not_asked_for_ever(files: list[DicomFile]) -> None:

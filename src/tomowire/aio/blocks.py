@@ -27,6 +27,8 @@ LEAST_BLOCKS: Final = 2
 # Below this much room at the end of a block it is better to begin the next one than to receive in small pieces.
 _LEAST_ROOM: Final = 16 * 1024
 
+_NOTHING: Final = memoryview(b"")
+
 # No more than one connection may use.
 _reserve: Final[list[memoryview]] = []
 
@@ -38,7 +40,7 @@ class Block:
 
     def __init__(self, pool: BlockPool, size: int) -> None:
         self._pool = pool
-        self.view: Final = _memory(size)
+        self.view = _memory(size)
         self.pins = 0
 
     def release(self) -> None:
@@ -109,7 +111,7 @@ class BlockPool:
             self._pay_back()
             _give_back(block.view)
         elif self._closed:
-            _give_back(block.view)
+            self._let_go()
         if self._starved:
             self._starved = False
             self._on_room()
@@ -132,7 +134,12 @@ class BlockPool:
         if not self._closed:
             self._closed = True
             if not self.current.pins:
-                _give_back(self.current.view)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        # What is left of a connection has reference cycles: it may be long until it is collected, and it would keep the memory.
+        _give_back(self.current.view)
+        self.current.view = _NOTHING
 
 
 def _memory(size: int) -> memoryview:

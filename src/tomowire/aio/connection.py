@@ -155,7 +155,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_lost(self, exc: Exception | None) -> None:
         events = self._upper.connection_lost(self._loop.time(), exc)
-        if self._descriptor is not None:  # on Windows a read that was begun may still write into the current block
+        # On Windows a read that was begun may still write into the current block; TLS has a buffer of its own for that.
+        if self._descriptor is not None or self.tls is not None:
             self._pool.close()
         self._transport = None
         self._descriptor = None

@@ -74,6 +74,7 @@ class RetrievalReport:
     _failed: int = 0  # those of which nobody says which they are
     _failed_there: int = 0  # by the peer's count
     _expected: int | None = None  # by the peer's count
+    _is_uncounted: bool = False  # whether the peer counts nothing of what it does
     _is_cut: bool = False  # whether something ended before its time
     _error: str | None = None
     _way_around: str = ""
@@ -105,6 +106,7 @@ class RetrievalReport:
         self._completed, self._warnings = progress.completed, progress.warning
         self._failed_there = progress.failed
         _, expected = counts_of(progress)
+        self._is_uncounted = expected is None
         if expected is not None:  # what of it is given up is not counted any more later
             self._expected = max(expected, self._expected or 0)
         if progress.error_comment is not None:
@@ -162,7 +164,10 @@ class RetrievalReport:
         self._is_cut |= interrupted
         counts = self._counts()
         left = self._left(counts)
-        if not (any(counts.values()) or self._codes or interrupted):
+        is_nothing = not (any(counts.values()) or self._codes or interrupted)
+        if is_nothing and self.destination is not None and self._is_uncounted:
+            complain(f"{self.peer} says that it is done, and not how many objects it has sent")
+        elif is_nothing:
             # For a query that is an answer, for who wants the objects it is a failure.
             self._error = f"{self.peer} has nothing that matches"
             complain(self._error)

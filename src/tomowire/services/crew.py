@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from tomowire.errors import AssociationError, AssociationReleased, OperationTimeout, TomowireError
+from tomowire.errors import AssociationError, AssociationReleased, OperationTimeout, PeerMisbehaved, TomowireError
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.sent import Sent
 
@@ -130,7 +130,10 @@ class Crew:
         except (AssociationError, OperationTimeout) as error:
             self._interrupted(file, error)
         except (OSError, TomowireError) as error:
-            accounts.ended(Sent(file, None, error))
+            if isinstance(error, PeerMisbehaved) and not self._lease.association.is_established:
+                self._interrupted(file, error)  # the whole association was broken off, maybe because of another object
+            else:
+                accounts.ended(Sent(file, None, error))
         except Exception as error:
             if isinstance(file, DicomFile):
                 raise
@@ -144,7 +147,7 @@ class Crew:
             return True
         return False
 
-    def _interrupted(self, file: Sendable, error: AssociationError | OperationTimeout) -> None:
+    def _interrupted(self, file: Sendable, error: AssociationError | OperationTimeout | PeerMisbehaved) -> None:
         if isinstance(error, OperationTimeout):
             self.late = error
         elif self._lease.was_stale and file.repeatable:  # no object's fault

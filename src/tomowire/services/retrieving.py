@@ -51,7 +51,9 @@ DEFAULT_RETRIEVE_TIMEOUT: Final = 120.0
 
 @value()
 class Progress:
-    """How far a retrieval has come, in sub-operations, by the peer's own count; `remaining` is None where it does not say."""
+    """How far a retrieval has come, in sub-operations, by the peer's own count; `remaining` is None where it does not say, which
+    at the end means that it has counted nothing.
+    """
 
     remaining: int | None
     completed: int
@@ -59,6 +61,9 @@ class Progress:
     warning: int
     error_comment: str | None = None
     """What the peer has said at the end of a request of which nothing failed; where something did, the error has it."""
+
+
+_NOTHING_SAID: Final = Progress(None, 0, 0, 0)
 
 
 def retrieve_identifier(query: Query | Dataset, model: Model | None = None) -> Dataset:
@@ -125,7 +130,7 @@ async def suboperations(
 
     Raises what `responses` raises, and at the end `RetrieveFailed`, or one `ExceptionGroup` of `SubOperationFailed`.
     """
-    progress = Progress(None, 0, 0, 0)
+    progress = _NOTHING_SAID
     received = responses(association, context, request, identifier, name=name, timeout=timeout, grace=grace)
     async with aclosing(received) as answers:
         async for response, data in answers:
@@ -141,7 +146,10 @@ async def suboperations(
 
 
 def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool, all_well: bool) -> Progress:
-    """The counts are optional (PS3.4 C.4.2.1.6 and following): what is not said has not changed, and at the end nothing remains."""
+    """The counts are optional (PS3.4 C.4.2.1.6 and following): what is not said has not changed, and at the end nothing remains.
+
+    Of a peer that has said nothing at all it is not known at the end either how many there were.
+    """
 
     def known(count: int | None, otherwise: int) -> int:
         return otherwise if count is None else count
@@ -150,8 +158,9 @@ def _progress(response: CGetRSP | CMoveRSP, before: Progress, *, is_final: bool,
     failed = known(response.number_of_failed_suboperations, before.failed)
     warning = known(response.number_of_warning_suboperations, before.warning)
     all_well = all_well and not (failed or status.is_failure or status.is_cancel or _is_unsaid(status, failed, warning))
+    is_over = is_final and (_is_counted(response) or before != _NOTHING_SAID)
     return Progress(
-        0 if is_final and remaining is None else remaining,
+        0 if is_over and remaining is None else remaining,
         known(response.number_of_completed_suboperations, before.completed),
         failed,
         warning,
