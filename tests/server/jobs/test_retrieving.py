@@ -12,10 +12,12 @@ import pytest
 from support.filled import fill, small_hospital
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT
+from support.raw_peer import RawPeer, command_pdu, raw_acceptor
 from tomowire.server.app import Archive
 from tomowire.server.jobs.jobs import Job, JobState
 from tomowire.server.nodes import Node
 from tomowire.server.settings import JobSettings, Settings
+from tomowire.wire.messages import CMoveRQ, CMoveRSP
 
 SAMPLES = small_hospital()
 STUDY, OTHER_STUDY = f"{ROOT}.1.1", f"{ROOT}.1.3"
@@ -98,6 +100,26 @@ async def test_a_node_that_does_not_know_us_as_a_destination_is_told_of(local: A
     job = await ended(local, local.jobs.retrieve("STUDY", [STUDY], "REMOTE", by="me", method="move"))
     [item] = await local.jobs.items(job.job_id)
     assert (job.state, item.status) == (JobState.FAILED, 0xA801)
+
+
+async def test_a_node_that_does_not_count_what_it_sends_is_not_said_to_have_nothing(tmp_path: Path) -> None:
+    """PS3.4 C.4.2.1.6 and following: the counts need not be there."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.accept()
+        message = await peer.read_message()
+        assert isinstance(message.command, CMoveRQ)
+        done = CMoveRSP(message_id_being_responded_to=message.command.message_id, status=0x0000)
+        await peer.send(command_pdu(message.context_id, done))
+        await peer.answer_release()
+
+    async with raw_acceptor(script) as port:
+        settings = Settings(tmp_path, port=0, nodes=(Node("REMOTE", LOOPBACK, port),), jobs=ONCE)
+        async with Archive(settings) as archive:
+            job = await ended(archive, archive.jobs.retrieve("STUDY", [STUDY], "REMOTE", by="me", method="move"))
+            [item] = await archive.jobs.items(job.job_id)
+    assert (job.state, item.state) == ("done", "done")
+    assert item.comment == "the node says that it is done, and not how many objects it has sent"
 
 
 async def test_answers_to_a_query_are_kept_with_the_job(local: Archive) -> None:

@@ -56,11 +56,11 @@ class Retrieving:
 
     async def _retrieve(self, work: Work, peer: Peer, item: JobItem) -> Settled:
         query = await asyncio.to_thread(_query, work, item.uid)
-        count, refused = 0, None
+        count, refused, is_uncounted = 0, None, False
         if work.job.parameters["method"] == "move":
             async with aclosing(peer.move(query, self._parts.ae_title)) as progress:
                 async for each in progress:
-                    count = each.completed + each.warning + each.failed
+                    count, is_uncounted = each.completed + each.warning + each.failed, each.remaining is None
         else:
             async with aclosing(peer.get(query, self._parts.keep)) as news:
                 async for one in news:
@@ -71,6 +71,10 @@ class Retrieving:
         if refused is not None:
             comment = f"{refused.sop_instance_uid} could not be kept here: {refused.error_comment or refused.status}"
             return Settled(item.position, _state_after(refused.status), refused.status, comment)
+        if is_uncounted and not count:
+            return Settled(
+                item.position, ItemState.DONE, 0, "the node says that it is done, and not how many objects it has sent"
+            )
         if not count:
             return Settled(item.position, ItemState.FAILED, comment="the node has nothing of it")
         return Settled(item.position, ItemState.DONE, 0, f"{count} objects")
