@@ -316,7 +316,9 @@ def response(request: RawMessage, status: int, data: bytes | None = None) -> byt
     return message_pdus(request.context_id, answer, data)
 
 
-async def test_either_kind_of_pending_is_an_answer_and_a_warning_at_the_end_is_no_failure() -> None:
+async def test_either_kind_of_pending_is_an_answer_and_a_warning_at_the_end_is_told_and_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def script(peer: RawPeer) -> None:
         request = await peer.read_message()
         one, two = (Archive.one(number, EXPLICIT) for number in (1, 2))
@@ -325,6 +327,8 @@ async def test_either_kind_of_pending_is_an_answer_and_a_warning_at_the_end_is_n
 
     async with played(script) as association:
         assert await ids(CFindScu(association).find(Query.studies())) == ["1", "2"]
+    assert "ended the query with a warning, and may not have given all matches: " in caplog.text
+    assert "B001" in caplog.text
 
 
 async def test_a_pending_response_without_an_identifier_is_the_peers_fault() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tomowire.aio.association import Association
     from tomowire.protocol.negotiation import ProposedContext
     from tomowire.wire.messages import Response
+
+logger = logging.getLogger("tomowire.find")
 
 DEFAULT_FIND_TIMEOUT: Final = 10.0
 DEFAULT_CANCEL_GRACE: Final = 5.0
@@ -138,7 +141,13 @@ def _encoded(query: Query | Dataset, model: Model, transfer_syntax_uid: str) -> 
 def _check_end(
     association: Association, status: Status, response: Response, query: Query | Dataset, model: Model
 ) -> None:
-    """Raise `QueryFailed` unless the final response says that these were all matches."""
+    """Raise `QueryFailed` when the final response says that these were not all matches; a warning is only told."""
+    if status.is_warning:
+        logger.warning(
+            "%s ended the query with a warning, and may not have given all matches: %s",
+            association.called_ae_title,
+            status,
+        )
     if not (status.is_failure or status.is_cancel):
         return
     comment = response.error_comment or None
