@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pydicom
 import pytest
 
 from support.filled import fill
-from support.objects import ROOT, Sample, chunks_of, stream
+from support.objects import ROOT, Sample, chunks_of, element, stream
 from support.web import Web, web
 from tomowire.server.archive import ArchiveStorage
 from tomowire.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
@@ -266,3 +267,29 @@ async def test_a_data_set_with_much_in_it_is_not_read_whole(tmp_path: Path, monk
         assert (await running.nobody.get(f"/api/instances/{Sample(2).uid}/tags")).status_code == 200, (
             "pixels do not count"
         )
+
+
+async def test_long_values_do_not_hide_the_other_tags(tmp_path: Path) -> None:
+    """What is longer than 64 KiB and binary is left out, as Siemens' private headers are; the items of a sequence are not."""
+    values = "".join(chr(0x41 + number % 26) for number in range(60))
+    item = element(0x00081030, "LO", values)
+    items = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for _ in range(1200))
+    data = Sample(1).data_set
+    end = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    long_ones = (
+        element(0x00291010, "OB", bytes(70_000))
+        + struct.pack("<HH2sHI", 0x0029, 0x1020, b"UT", 0, 70_000)
+        + b"x" * 70_000
+        + struct.pack("<HH2sHI", 0x5200, 0x9230, b"SQ", 0, len(items))
+        + items
+    )
+    async with ArchiveStorage(tmp_path, fsync=False) as storage:
+        await storage.ingest.receive(
+            Sample(1).incoming(), stream(chunks_of(data[:end] + long_ones + data[end:], 1 << 16))
+        )
+    async with web(tmp_path, users=False, filled=False) as running:
+        tags = (await get(running, f"/api/instances/{Sample(1).uid}/tags"))["tags"]
+        assert tags["0020000D"] == {"vr": "UI", "Value": [Sample(1).study_uid]}
+        assert (tags["00291010"], tags["00291020"]) == ({"vr": "OB"}, {"vr": "UT"})
+        assert len(items) > 64 * 1024
+        assert tags["52009230"] == {"vr": "SQ", "Value": [{"00081030": {"vr": "LO", "Value": [values]}}] * 1200}
