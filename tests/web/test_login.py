@@ -25,6 +25,15 @@ async def test_a_password_and_a_token(tmp_path: Path) -> None:
         assert (await running.administrator.get("/api/me")).json()["role"] == "administrator"
 
 
+async def test_the_longest_password_lets_its_user_in(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False) as running:
+        for name, password in (("j" * 64, "x" * 1024), ("jane", "\N{GRINNING FACE}" * 1024)):
+            made = await running.administrator.post("/api/users", json={"name": name, "password": password})
+            assert made.status_code == 201
+            answer = await running.nobody.get("/api/me", headers=basic(name, password))
+            assert (answer.status_code, answer.json().get("name")) == (200, name)
+
+
 async def test_who_gives_none_is_told_which_there_are(tmp_path: Path) -> None:
     async with web(tmp_path, filled=False) as running:
         answer = await running.nobody.get("/api/status")
