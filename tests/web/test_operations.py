@@ -350,3 +350,21 @@ async def test_users_and_tokens(tmp_path: Path, index_url: str | None) -> None:
         assert {each["name"] for each in (await client.get("/api/users")).json()["users"]} == {
             each.value for each in Role
         }
+
+
+async def test_the_first_user_is_one_who_can_add_others(tmp_path: Path) -> None:
+    """With it everybody has to log in: a reader, or somebody without a password, would lock everybody out."""
+    async with web(tmp_path, filled=False, users=False) as running:
+        client = running.nobody
+        for first in (
+            {"name": "jane", "password": PASSWORD},
+            {"name": "jane", "role": "operator", "password": PASSWORD},
+            {"name": "jane", "role": "administrator"},
+        ):
+            refused = await client.post("/api/users", json=first)
+            assert (refused.status_code, "administrator" in refused.json()["detail"]) == (409, True), first
+        assert (await client.get("/api/users")).json() == {"users": []}
+        first = {"name": "jane", "role": "administrator", "password": PASSWORD}
+        assert (await client.post("/api/users", json=first)).status_code == 201
+        added = await client.post("/api/users", json={"name": "export"}, auth=("jane", PASSWORD))
+        assert (added.status_code, added.json()["role"]) == (201, "reader")
