@@ -197,6 +197,20 @@ async def test_deleting_and_protecting(tmp_path: Path, index_url: str | None) ->
         assert len((await get(running, "/api/studies"))["studies"]) == 3
 
 
+async def test_the_statistics_are_those_after_the_change(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
+        assert (await get(running, "/api/statistics"))["counts"]["instances"] == 11
+        for url, left in (
+            (f"/api/instances/{INSTANCE}", 10),
+            (f"/api/series/{SERIES}", 8),
+            (f"/api/studies/{STUDY}", 6),
+        ):
+            assert (await running.nobody.delete(url)).status_code == 200
+            answers = await asyncio.gather(*(get(running, "/api/statistics") for _ in range(10)))
+            assert {answer["counts"]["instances"] for answer in answers} == {left}, url
+        assert sum(each["instances"] for each in answers[0]["modalities"]) == 6
+
+
 HOSTILE = [
     "..",
     "../../etc/passwd",
