@@ -111,6 +111,21 @@ async def test_a_file_and_parts_of_it(tmp_path: Path) -> None:
             answer = await running.nobody.get(url, headers={"Range": given})
             assert answer.status_code == 416, given
             assert answer.headers["Content-Range"] == f"bytes */{len(whole)}"
+        for given, status in (
+            ({"If-None-Match": etag}, 304),
+            ({"If-None-Match": f'"x", W/{etag}'}, 304),
+            ({"If-None-Match": "*", "Range": "bytes=0-9"}, 304),
+            ({"If-None-Match": '"x"'}, 200),
+            ({"If-Match": f'"x", {etag}'}, 200),
+            ({"If-Match": "*"}, 200),
+            ({"If-Match": '"x"', "Range": "bytes=0-9"}, 412),
+            ({"If-Match": f"W/{etag}"}, 412),  # RFC 9110 13.1.1: a weak one never matches
+        ):
+            answer = await running.nobody.get(url, headers=given)
+            assert (answer.status_code, answer.content == whole) == (status, status == 200), given
+            assert answer.headers.get("ETag", "") == (etag if status != 412 else ""), given
+        answer = await running.nobody.head(url, headers={"Range": "bytes=0-9"})  # RFC 9110 14.2: only GET has ranges
+        assert (answer.status_code, answer.headers["Content-Length"], answer.content) == (200, str(len(whole)), b"")
         path.unlink()
         assert (await running.nobody.get(url)).status_code == 404
         assert (await running.nobody.get(f"/api/instances/{INSTANCE}/tags")).status_code == 404

@@ -31,6 +31,7 @@ _MEANING: Final = {
     405: "Another method is needed at this address.",
     408: "The request did not come in time.",
     409: "Something stands against it, such as a study that is protected; `detail` says what.",
+    412: "There is another version than the one in `If-Match`.",
     413: "The request is too long.",
     415: "The body is not JSON.",
     416: "The range is not in the file.",
@@ -151,6 +152,8 @@ def operation(
         documented[200] = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}
     if 416 in statuses:
         documented[206] = {"description": "A part of it.", "content": documented[200]["content"]}
+    if 412 in statuses:
+        documented[304] = {"description": "There is no other version than the one in `If-None-Match`."}
     return {"operation_id": name, "openapi_extra": {ROLE: role.value}, "responses": documented}
 
 
