@@ -212,6 +212,23 @@ async def test_deleting_and_protecting(tmp_path: Path, index_url: str | None) ->
         assert len((await get(running, "/api/studies"))["studies"]) == 3
 
 
+async def test_a_study_is_protected_or_deleted_and_never_both(tmp_path: Path, index_url: str | None) -> None:
+    """Both are asked for at the same moment. Who was told that it is protected has it."""
+    samples = [Sample(number, study=number) for number in range(1, 41)]
+    await fill(tmp_path, samples, index_url=index_url)
+    async with web(tmp_path, index_url=index_url, users=False, filled=False) as running:
+        client = running.nobody
+
+        async def contend(uid: str) -> None:
+            url = f"/api/studies/{uid}"
+            protected, deleted = await asyncio.gather(client.put(f"{url}/protection", json={}), client.delete(url))
+            assert (protected.status_code, deleted.status_code) in ((200, 409), (404, 200)), uid
+            assert (await client.get(url)).status_code == protected.status_code
+
+        for start in range(0, len(samples), 8):
+            await asyncio.gather(*(contend(sample.study_uid) for sample in samples[start : start + 8]))
+
+
 async def test_the_statistics_are_those_after_the_change(tmp_path: Path, index_url: str | None) -> None:
     async with web(tmp_path, index_url=index_url, users=False) as running:
         assert (await get(running, "/api/statistics"))["counts"]["instances"] == 11
