@@ -368,3 +368,13 @@ async def test_the_first_user_is_one_who_can_add_others(tmp_path: Path) -> None:
         assert (await client.post("/api/users", json=first)).status_code == 201
         added = await client.post("/api/users", json={"name": "export"}, auth=("jane", PASSWORD))
         assert (added.status_code, added.json()["role"]) == (201, "reader")
+
+
+async def test_a_node_whose_name_has_outer_spaces_is_that_ae_title(tmp_path: Path) -> None:
+    """PS3.5 6.2, VR AE: spaces at the ends say nothing."""
+    async with web(tmp_path, filled=False) as running:
+        wanted = {"nodes": {" VIEWER ": {"host": "127.0.0.1", "port": 104}}}
+        answer = await running.administrator.put("/api/configuration", json={"configuration": wanted})
+        assert answer.status_code == 200, answer.text
+        listed = await running.administrator.get("/api/nodes")
+        assert [node["ae_title"] for node in listed.json()["nodes"]] == ["VIEWER"]
