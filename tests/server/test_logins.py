@@ -162,13 +162,14 @@ class Door:
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
+        self.names = frozenset({"jo"})
 
     async def by_password(self, name: str, password: str) -> Principal | None:
         self.looked_at += 1
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return JO if (name, password) == ("jo", "right") else None
+        return Principal(name, Role.READER) if name in self.names and password == "right" else None
 
     async def by_token(self, token: str) -> Principal | None:
         return JO if token == "good" else None
@@ -220,6 +221,24 @@ async def test_of_many_tried_at_the_same_time_no_more_are_looked_at(logins: Logi
     door.gate.set()
     ends = await asyncio.gather(*tries, return_exceptions=True)
     assert [type(end) for end in ends] == [LoginFailed] * 3 + [TooManyLogins] * 17
+
+
+async def test_many_who_share_an_address_are_let_in_at_the_same_time(logins: Logins, door: Door) -> None:
+    """Behind a proxy all have its address. Twelve who are right at once are no guessers, and the limit is three."""
+    door.names = frozenset(f"user{number}" for number in range(12))
+    door.gate.clear()
+    tries = [asyncio.create_task(logins.by_password(f"user{number}", "right", HERE)) for number in range(12)]
+    await asyncio.sleep(0)
+    guesses = [asyncio.create_task(logins.by_password("user3", f"guess {n}", HERE)) for n in range(6)]
+    await asyncio.sleep(0)
+    assert door.looked_at == 3
+    door.gate.set()
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(*tries)
+        ends = await asyncio.gather(*guesses, return_exceptions=True)
+    assert [principal.name for principal in found] == [f"user{number}" for number in range(12)]
+    assert {type(end) for end in ends} <= {LoginFailed, TooManyLogins}
+    assert logins._looking == {}
 
 
 async def test_many_who_are_the_same_are_looked_at_once(logins: Logins, door: Door) -> None:

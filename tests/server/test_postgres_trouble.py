@@ -147,6 +147,20 @@ async def test_a_silent_server_holds_nobody_up(wire: Wire, url: str, tmp_path: P
     assert list(check(tmp_path, index_url=url)) == []
 
 
+async def test_a_silent_server_is_unavailable_to_whoever_asks_for_users_or_jobs(
+    wire: Wire, url: str, tmp_path: Path
+) -> None:
+    """SQLAlchemy looks first whether a connection that was idle still lives."""
+    async with opened(tmp_path, url) as storage:
+        await storage.records.read(lambda connection: connection.exec_driver_sql("SELECT 1").all())
+        await storage.records.write(lambda connection: connection.exec_driver_sql("SELECT 1").all())
+        wire.silence()
+        for ask in (storage.records.read, storage.records.write):
+            with pytest.raises(IndexUnavailable):
+                async with asyncio.timeout(60):
+                    await ask(lambda connection: connection.exec_driver_sql("SELECT 1").all())
+
+
 @pytest.mark.parametrize("lost", ["requests", "answers"])
 async def test_a_commit_of_which_nobody_knows(
     wire: Wire, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str

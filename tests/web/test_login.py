@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 
@@ -23,6 +24,15 @@ async def test_a_password_and_a_token(tmp_path: Path) -> None:
         answer = await running.nobody.get("/api/me", headers=basic("joerg@example.org", PASSWORD))
         assert answer.json() == {"name": "joerg@example.org", "role": "reader"}
         assert (await running.administrator.get("/api/me")).json()["role"] == "administrator"
+
+
+async def test_the_longest_password_lets_its_user_in(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False) as running:
+        for name, password in (("j" * 64, "x" * 1024), ("jane", "\N{GRINNING FACE}" * 1024)):
+            made = await running.administrator.post("/api/users", json={"name": name, "password": password})
+            assert made.status_code == 201
+            answer = await running.nobody.get("/api/me", headers=basic(name, password))
+            assert (answer.status_code, answer.json().get("name")) == (200, name)
 
 
 async def test_who_gives_none_is_told_which_there_are(tmp_path: Path) -> None:
@@ -158,6 +168,19 @@ async def test_logins_are_in_the_audit_trail(tmp_path: Path) -> None:
         entries = await running.archive.audit.list()
         found = [each for each in entries if each.event == "login"]
         assert [(each.actor, each.outcome) for each in found] == [("mallory", 4), ("administrator", 0)]
+
+
+async def test_each_failed_login_is_in_the_audit_trail_until_the_address_is_closed_out(tmp_path: Path) -> None:
+    async with web(tmp_path, filled=False, failed_logins=5) as running:
+        for password in ("one", "two", "two", "three"):
+            assert (await running.nobody.get("/api/me", headers=basic("reader", password))).status_code == 401
+        together = [running.nobody.get("/api/me", headers=basic("reader", "four")) for _ in range(3)]
+        assert {answer.status_code for answer in await asyncio.gather(*together)} <= {401, 429}
+        for _ in range(3):
+            assert (await running.nobody.get("/api/me", headers=basic("reader", "five"))).status_code == 429
+        assert await running.archive.audit.flush(10)
+        found = await running.archive.audit.list(Filter(event="login"), newest_first=False)
+        assert [each.outcome for each in found] == [4] * 5 + [8]
 
 
 @pytest.mark.parametrize(

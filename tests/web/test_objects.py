@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pydicom
 import pytest
 
 from support.filled import fill
-from support.objects import ROOT, Sample, chunks_of, stream
+from support.objects import ROOT, Sample, chunks_of, element, stream
 from support.web import Web, web
 from tomowire.server.archive import ArchiveStorage
 from tomowire.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
@@ -110,6 +111,21 @@ async def test_a_file_and_parts_of_it(tmp_path: Path) -> None:
             answer = await running.nobody.get(url, headers={"Range": given})
             assert answer.status_code == 416, given
             assert answer.headers["Content-Range"] == f"bytes */{len(whole)}"
+        for given, status in (
+            ({"If-None-Match": etag}, 304),
+            ({"If-None-Match": f'"x", W/{etag}'}, 304),
+            ({"If-None-Match": "*", "Range": "bytes=0-9"}, 304),
+            ({"If-None-Match": '"x"'}, 200),
+            ({"If-Match": f'"x", {etag}'}, 200),
+            ({"If-Match": "*"}, 200),
+            ({"If-Match": '"x"', "Range": "bytes=0-9"}, 412),
+            ({"If-Match": f"W/{etag}"}, 412),  # RFC 9110 13.1.1: a weak one never matches
+        ):
+            answer = await running.nobody.get(url, headers=given)
+            assert (answer.status_code, answer.content == whole) == (status, status == 200), given
+            assert answer.headers.get("ETag", "") == (etag if status != 412 else ""), given
+        answer = await running.nobody.head(url, headers={"Range": "bytes=0-9"})  # RFC 9110 14.2: only GET has ranges
+        assert (answer.status_code, answer.headers["Content-Length"], answer.content) == (200, str(len(whole)), b"")
         path.unlink()
         assert (await running.nobody.get(url)).status_code == 404
         assert (await running.nobody.get(f"/api/instances/{INSTANCE}/tags")).status_code == 404
@@ -196,6 +212,37 @@ async def test_deleting_and_protecting(tmp_path: Path, index_url: str | None) ->
         assert len((await get(running, "/api/studies"))["studies"]) == 3
 
 
+async def test_a_study_is_protected_or_deleted_and_never_both(tmp_path: Path, index_url: str | None) -> None:
+    """Both are asked for at the same moment. Who was told that it is protected has it."""
+    samples = [Sample(number, study=number) for number in range(1, 41)]
+    await fill(tmp_path, samples, index_url=index_url)
+    async with web(tmp_path, index_url=index_url, users=False, filled=False) as running:
+        client = running.nobody
+
+        async def contend(uid: str) -> None:
+            url = f"/api/studies/{uid}"
+            protected, deleted = await asyncio.gather(client.put(f"{url}/protection", json={}), client.delete(url))
+            assert (protected.status_code, deleted.status_code) in ((200, 409), (404, 200)), uid
+            assert (await client.get(url)).status_code == protected.status_code
+
+        for start in range(0, len(samples), 8):
+            await asyncio.gather(*(contend(sample.study_uid) for sample in samples[start : start + 8]))
+
+
+async def test_the_statistics_are_those_after_the_change(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, index_url=index_url, users=False) as running:
+        assert (await get(running, "/api/statistics"))["counts"]["instances"] == 11
+        for url, left in (
+            (f"/api/instances/{INSTANCE}", 10),
+            (f"/api/series/{SERIES}", 8),
+            (f"/api/studies/{STUDY}", 6),
+        ):
+            assert (await running.nobody.delete(url)).status_code == 200
+            answers = await asyncio.gather(*(get(running, "/api/statistics") for _ in range(10)))
+            assert {answer["counts"]["instances"] for answer in answers} == {left}, url
+        assert sum(each["instances"] for each in answers[0]["modalities"]) == 6
+
+
 HOSTILE = [
     "..",
     "../../etc/passwd",
@@ -266,3 +313,29 @@ async def test_a_data_set_with_much_in_it_is_not_read_whole(tmp_path: Path, monk
         assert (await running.nobody.get(f"/api/instances/{Sample(2).uid}/tags")).status_code == 200, (
             "pixels do not count"
         )
+
+
+async def test_long_values_do_not_hide_the_other_tags(tmp_path: Path) -> None:
+    """What is longer than 64 KiB and binary is left out, as Siemens' private headers are; the items of a sequence are not."""
+    values = "".join(chr(0x41 + number % 26) for number in range(60))
+    item = element(0x00081030, "LO", values)
+    items = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for _ in range(1200))
+    data = Sample(1).data_set
+    end = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    long_ones = (
+        element(0x00291010, "OB", bytes(70_000))
+        + struct.pack("<HH2sHI", 0x0029, 0x1020, b"UT", 0, 70_000)
+        + b"x" * 70_000
+        + struct.pack("<HH2sHI", 0x5200, 0x9230, b"SQ", 0, len(items))
+        + items
+    )
+    async with ArchiveStorage(tmp_path, fsync=False) as storage:
+        await storage.ingest.receive(
+            Sample(1).incoming(), stream(chunks_of(data[:end] + long_ones + data[end:], 1 << 16))
+        )
+    async with web(tmp_path, users=False, filled=False) as running:
+        tags = (await get(running, f"/api/instances/{Sample(1).uid}/tags"))["tags"]
+        assert tags["0020000D"] == {"vr": "UI", "Value": [Sample(1).study_uid]}
+        assert (tags["00291010"], tags["00291020"]) == ({"vr": "OB"}, {"vr": "UT"})
+        assert len(items) > 64 * 1024
+        assert tags["52009230"] == {"vr": "SQ", "Value": [{"00081030": {"vr": "LO", "Value": [values]}}] * 1200}

@@ -354,7 +354,7 @@ async def test_users_and_tokens(tmp_path: Path, index_url: str | None) -> None:
 
 async def test_a_quota_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
     """All that there is has just come."""
-    async with web(tmp_path, users=False, settings={"quota": QuotaSettings(bytes=1, every=3600)}) as running:
+    async with web(tmp_path, users=False, settings={"quota": QuotaSettings(bytes=1, every=3600, grace=300)}) as running:
         assert await running.archive.quotas.enforce() == 0
         quota = (await result(running, "GET", "/api/status"))["quota"]
         used = running.archive.quotas.bytes
@@ -366,3 +366,31 @@ async def test_a_quota_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
         await running.archive.reconfigure(replace(running.archive.settings, quota=QuotaSettings()))
         assert (await result(running, "GET", "/api/status"))["quota"] is None
         assert "\ntomowire_quota_excess_bytes " not in (await running.nobody.get("/metrics")).text
+
+
+async def test_the_first_user_is_one_who_can_add_others(tmp_path: Path) -> None:
+    """With it everybody has to log in: a reader, or somebody without a password, would lock everybody out."""
+    async with web(tmp_path, filled=False, users=False) as running:
+        client = running.nobody
+        for first in (
+            {"name": "jane", "password": PASSWORD},
+            {"name": "jane", "role": "operator", "password": PASSWORD},
+            {"name": "jane", "role": "administrator"},
+        ):
+            refused = await client.post("/api/users", json=first)
+            assert (refused.status_code, "administrator" in refused.json()["detail"]) == (409, True), first
+        assert (await client.get("/api/users")).json() == {"users": []}
+        first = {"name": "jane", "role": "administrator", "password": PASSWORD}
+        assert (await client.post("/api/users", json=first)).status_code == 201
+        added = await client.post("/api/users", json={"name": "export"}, auth=("jane", PASSWORD))
+        assert (added.status_code, added.json()["role"]) == (201, "reader")
+
+
+async def test_a_node_whose_name_has_outer_spaces_is_that_ae_title(tmp_path: Path) -> None:
+    """PS3.5 6.2, VR AE: spaces at the ends say nothing."""
+    async with web(tmp_path, filled=False) as running:
+        wanted = {"nodes": {" VIEWER ": {"host": "127.0.0.1", "port": 104}}}
+        answer = await running.administrator.put("/api/configuration", json={"configuration": wanted})
+        assert answer.status_code == 200, answer.text
+        listed = await running.administrator.get("/api/nodes")
+        assert [node["ae_title"] for node in listed.json()["nodes"]] == ["VIEWER"]

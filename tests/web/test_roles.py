@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,8 @@ async def test_a_body_is_not_looked_at_before_the_role(tmp_path: Path) -> None:
             "/api/users", content=b"name=x", headers={"Content-Type": "text/plain"}
         )
         assert response.status_code == 415
+        packed = {**kind, "Content-Encoding": "gzip"}
+        response = await running.administrator.post("/api/users", content=gzip.compress(b"{}"), headers=packed)
+        assert (response.status_code, "compressed" in response.json()["detail"]) == (415, True)
+        response = await running.administrator.post("/api/users", content=b"", headers=kind)
+        assert response.json()["detail"] == "the request cannot be understood: body: is missing"

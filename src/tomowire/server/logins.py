@@ -125,17 +125,30 @@ class Logins:
     async def by_password(self, name: str, password: str, address: str) -> Principal:
         """Raises `LoginFailed`, `TooManyLogins`, `IndexUnavailable`.
 
-        Many who ask for the same at the same time are answered together: a page may begin with twenty requests.
+        Many who ask for the same at the same time are answered together: a page may begin with twenty requests. Many who share
+        an address are all let in, if all of them are right: what is being looked at may be, and whoever comes then waits for it.
         """
         key = name, password, address
-        task = self._looking.get(key)
-        if task is None:
-            self._check(address, name)
+        while (task := self._looking.get(key)) is None:
+            try:
+                self._check(address, name)
+            except TooManyLogins:
+                if not (undecided := self._undecided(address, name)):
+                    raise
+                await asyncio.wait(undecided, return_when=asyncio.FIRST_COMPLETED)
+                continue
             # It counts as failed from the beginning: of many that are tried at the same time no more are looked at than one by one.
             self._failed.failed(address, name)
             task = self._looking[key] = asyncio.create_task(self._look(*key))
             task.add_done_callback(lambda done: self._looked(key, done))
         return await asyncio.shield(task)
+
+    def _undecided(self, address: str, user: str) -> list[asyncio.Task[Principal]]:
+        """What is being looked at, and counts as failed so long, of this address or this user."""
+        network = network_of(address)
+        return [
+            task for (name, _, from_), task in self._looking.items() if name == user or network_of(from_) == network
+        ]
 
     def _looked(self, key: tuple[str, str, str], task: asyncio.Task[Principal]) -> None:
         self._looking.pop(key, None)

@@ -38,18 +38,21 @@ class Protection:
 
     async def protect(self, study_instance_uid: str, *, by: str = "", reason: str = "") -> ProtectedStudy:
         """Protect a study from now on; the first one who did so is remembered if it is protected already."""
+        return await self._records.write(lambda connection: _protect(connection, study_instance_uid, by, reason))
 
-        def work(connection: Connection) -> ProtectedStudy:
-            from sqlalchemy import insert
+    async def protect_stored(self, study_instance_uid: str, *, by: str = "", reason: str = "") -> ProtectedStudy | None:
+        """The same for a study that the archive holds; None if it holds none, or one that is being deleted at this moment."""
 
-            from tomowire.server.index.administration import protected_studies
+        def work(connection: Connection) -> ProtectedStudy | None:
+            from sqlalchemy import select
 
-            found = _find(connection, study_instance_uid)
-            if found is not None:
-                return found
-            made = ProtectedStudy(study_instance_uid, time.time_ns() // 1000, by, reason)
-            connection.execute(insert(protected_studies), _values(made))
-            return made
+            from tomowire.server.index.schema import studies
+
+            # Whoever deletes it has locked its row, or waits for this transaction and finds it protected.
+            stored = select(studies.c.study_key).where(studies.c.study_instance_uid == study_instance_uid)
+            if connection.execute(stored.with_for_update(read=True)).first() is None:
+                return None
+            return _protect(connection, study_instance_uid, by, reason)
 
         return await self._records.write(work)
 
@@ -84,6 +87,19 @@ class Protection:
             return [_protected(row) for row in rows]
 
         return await self._records.read(work)
+
+
+def _protect(connection: Connection, study_instance_uid: str, by: str, reason: str) -> ProtectedStudy:
+    from sqlalchemy import insert
+
+    from tomowire.server.index.administration import protected_studies
+
+    found = _find(connection, study_instance_uid)
+    if found is not None:
+        return found
+    made = ProtectedStudy(study_instance_uid, time.time_ns() // 1000, by, reason)
+    connection.execute(insert(protected_studies), _values(made))
+    return made
 
 
 def _find(connection: Connection, study_instance_uid: str) -> ProtectedStudy | None:

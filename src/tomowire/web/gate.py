@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from tomowire.errors import LoginFailed, TooManyLogins
 from tomowire.server.access_settings import is_loopback
@@ -28,7 +29,6 @@ ANYBODY: Final = Principal("anybody", Role.ADMINISTRATOR)
 """Who asks where nobody has to log in."""
 
 _ONCE_IN: Final = 600.0
-_FAILURES_ONCE_IN: Final = 1.0
 _LOCKED_OUT_ONCE_IN: Final = 10.0
 """Seconds in which the audit trail gets the same event once: many programs log in with each request."""
 
@@ -63,6 +63,7 @@ class Gate:
         self._is_loopback = is_loopback(settings.bind)
         self._has_users = False
         self._told: OrderedDict[Hashable, float] = OrderedDict()
+        self._told_failures: WeakSet[LoginFailed] = WeakSet()
 
     @property
     def seconds(self) -> float:
@@ -102,9 +103,10 @@ class Gate:
                 # Whatever the name: there are as many as somebody thinks of, and nothing bounds how often they are tried.
                 event = LoginEvent(user=user, outcome=Outcome.SERIOUS_FAILURE, reason=str(error))
                 self.tell(event, once_in=_LOCKED_OUT_ONCE_IN, key=network_of(address))
-            else:
+            elif error not in self._told_failures:  # each, and once for those who were answered together
+                self._told_failures.add(error)
                 event = LoginEvent(user=user, outcome=Outcome.MINOR_FAILURE, reason=str(error))
-                self.tell(event, once_in=_FAILURES_ONCE_IN)
+                self._archive.audit.record(event)
             raise
         self.tell(LoginEvent(user=Party(principal.name, address)), once_in=_ONCE_IN)
         return principal

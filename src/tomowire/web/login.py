@@ -33,8 +33,10 @@ NO_LOGIN: Final = frozenset({"/healthz", "/readyz"})
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE: Final = 'Basic realm="tomowire", charset="UTF-8", Bearer realm="tomowire"'
-_LONGEST: Final = 1024
-"""Bytes of a name with a password, or a token: hashing a longer one is work for nothing."""
+_LONGEST: Final = 64 + 1024
+"""Characters of the longest name and password that a user can have: hashing a longer one is work for nothing."""
+_LONGEST_ENCODED: Final = (_LONGEST + 1) * 4 * 4 // 3 + 4
+"""The same in UTF-8 and base64."""
 
 
 class Login:
@@ -117,7 +119,7 @@ def _credentials(given: str) -> tuple[str, str] | None:
     """Name and password; of a token the name is empty. None for what is neither: there is nothing in it to be guessed."""
     scheme, _, rest = given.strip().partition(" ")
     rest = rest.strip()
-    if len(rest) > _LONGEST * 2:
+    if len(rest) > _LONGEST_ENCODED:
         return None
     if scheme.lower() == "bearer":
         return ("", rest) if rest else None

@@ -142,9 +142,10 @@ async def _on_validation(request: Request, error: Exception) -> Response:
 
     assert isinstance(error, RequestValidationError)
     errors = [_place(each, request) for each in error.errors()[:MOST_ERRORS]]
-    first = f"{errors[0].get('in', '')} {errors[0].get('name', '')}: {errors[0]['detail']}" if errors else ""
+    where = " ".join(errors[0][part] for part in ("in", "name") if errors[0].get(part)) if errors else ""
+    first = ": ".join(filter(None, (where, errors[0]["detail"]))) if errors else ""
     return problem_response(
-        422, f"the request cannot be understood: {first.strip()}", request_id=_request_id(request), errors=errors
+        422, f"the request cannot be understood: {first}", request_id=_request_id(request), errors=errors
     )
 
 

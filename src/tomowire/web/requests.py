@@ -154,7 +154,7 @@ def _as_get(scope: Scope) -> Scope:
     """RFC 9110 9.3.2: HEAD is answered as GET is; the protocol leaves out the content. Who follows a log wants nothing else."""
     if scope["method"] != "HEAD" or scope["path"] == "/api/logs/stream":
         return scope
-    return {**scope, "method": "GET"}
+    return {**scope, "method": "GET", "is_head": True}
 
 
 _CLOSE: Final = {"Connection": "close"}

@@ -66,6 +66,21 @@ NODE = '[nodes.V]\nhost = "h"\nport = 1\n'
             ],
         ),
         (
+            f'{NODE}[nodes."V "]\nhost = "h2"\nport = 1\n',
+            ["4: nodes.'V ' has the AE title V, as nodes.V has: a C-MOVE would not know where to"],
+        ),
+        (
+            (
+                '[nodes."Viewer of building 3"]\nhost = "h"\nport = 1\n'
+                '[knownDestinations."Röntgen"]\nhost = "h"\nport = 1\n'
+                '[nodes."Viewer of building 4"]\nae_title = "V"\nhost = "h"\nport = 1\n'
+            ),
+            [
+                "1: nodes.'Viewer of building 3' is no AE title, 1 to 16 characters of ASCII without backslash: say with ae_title",
+                "4: knownDestinations.'Röntgen' is no AE title, 1 to 16 characters of ASCII without backslash: say with aeTitle",
+            ],
+        ),
+        (
             '[dicom.tls]\ncertificate = "cert.pem"\nkey = "gone.pem"\n[http]\ncertificate = "none.pem"\n',
             [
                 "3: dicom.tls.key cannot be read: {folder}/gone.pem: No such file or directory",

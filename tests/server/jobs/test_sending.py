@@ -170,8 +170,8 @@ async def test_what_never_has_room_is_given_up_after_some_attempts(settings: Set
         job = await until(jobs, await jobs.send("STUDY", [STUDY], "DEST", by="me"))
         [item] = await jobs.items(job.job_id, state="failed")
     assert (job.state, job.progress.done, job.progress.failed) == (JobState.FAILED, 29, 1)
-    assert "given up after 3 attempts" in job.error
-    assert (item.uid, item.status) == (UIDS[0], 0xA700)
+    assert job.error == "given up after 3 attempts: 1 of 30 were not done: the items say why"
+    assert (item.uid, item.status, item.comment) == (UIDS[0], 0xA700, "given up after 3 attempts")
 
 
 async def test_a_node_that_is_down_is_tried_again_when_it_is_said_to_be_up(settings: Settings) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
-from tomowire.errors import TomowireError
+from tomowire.aio.address import check_ae_title
+from tomowire.errors import TomowireError, UsageError
 from tomowire.server.access_settings import is_loopback
 from tomowire.server.config.explain import in_order, origin_of
 from tomowire.server.config.mapping import nodes_of, settings_of
@@ -67,8 +68,11 @@ def _callers(configuration: Configuration) -> Iterator[Found]:
 
 def _nodes(configuration: Configuration) -> Iterator[Found]:
     paths: dict[str, Path] = {}
-    for section in ("knownDestinations", "nodes"):
-        for name in getattr(configuration, section):
+    for section, key in (("knownDestinations", "aeTitle"), ("nodes", "ae_title")):
+        for name, said in getattr(configuration, section).items():
+            if getattr(said, key) is None and not _is_ae_title(name):
+                text = f"is no AE title, 1 to 16 characters of ASCII without backslash: say with {key} which it has"
+                yield Found((section, name), text)
             if section == "nodes" and name in configuration.knownDestinations:
                 yield Found(("nodes", name), "is in knownDestinations too: leave one of them out")
             paths[name] = (section, name)
@@ -78,6 +82,14 @@ def _nodes(configuration: Configuration) -> Iterator[Found]:
         if other != name:
             text = f"has the AE title {node.ae_title}, as {dotted(paths[other])} has: a C-MOVE would not know where to"
             yield Found(paths[name], text)
+
+
+def _is_ae_title(name: str) -> bool:
+    try:
+        check_ae_title(name)
+    except UsageError:
+        return False
+    return True
 
 
 def _data_dir(configuration: Configuration) -> Iterator[Found]:

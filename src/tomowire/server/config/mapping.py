@@ -126,7 +126,7 @@ def _port_with_tls(tls: models.DicomTls) -> TlsServer:
 
 def _node(name: str, node: models.Node) -> Node:
     is_tls = node.tls or node.tls_name is not None
-    title = node.ae_title or name
+    title = node.ae_title or name.strip(" ")
     return Node(title, node.host, node.port, node.associations, is_tls, node.tls_name, frozenset(map(Right, node.may)))
 
 
@@ -141,7 +141,7 @@ def _caller(caller: models.Caller) -> CallerRule:
 
 
 def _destination(name: str, destination: models.KnownDestination) -> Node:
-    return Node(destination.aeTitle or name, destination.host, destination.port)
+    return Node(destination.aeTitle or name.strip(" "), destination.host, destination.port)
 
 
 def _values(section: models.Section, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -84,6 +84,9 @@ _CLASSES: Final = (
     f"SELECT studies.study_key, sop_class_uid, count(*) FROM {_OBJECTS} WHERE {{below}}"
     " GROUP BY studies.study_key, sop_class_uid"
 )
+_LOCK: Final = "UPDATE studies SET patient_key = patient_key WHERE study_key = :study_key"
+"""Changes nothing. In PostgreSQL it keeps a study from being protected between the look whether it is and the end of it."""
+
 _PROTECTED: Final = "SELECT 1 FROM protected_studies WHERE study_instance_uid = :study"
 _REMEMBER: Final = (
     "INSERT INTO removals (study_instance_uid, series_instance_uid, sop_instance_uid, generation)"
@@ -144,6 +147,7 @@ def delete(execute: Execute, doomed: Doomed) -> list[Deleted]:
     if doomed.unless_newer is not None and any(row[8] > doomed.unless_newer for row in found):
         return []
     for row in () if doomed.lost else found:
+        execute(_LOCK, {"study_key": row[0]})
         if execute(_PROTECTED, {"study": row[1]}):
             raise StudyProtected(f"the study {row[1]} is protected: end its protection first")
     classes = execute(_CLASSES.format(below=_BELOW[doomed.level]), names) if found else ()

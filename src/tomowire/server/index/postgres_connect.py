@@ -38,13 +38,22 @@ _OF_A_VALUE: Final = ("22", "23", "54")
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that does not wait for ever for a server that has fallen silent. (A peer that takes bytes and does not answer is
-    alive to the kernel; psycopg and libpq would wait.) Whoever meets that error closes the connection."""
+    """A connection that does not wait for ever for a server that has fallen silent, and is closed then. (A peer that takes bytes
+    and does not answer is alive to the kernel; psycopg and libpq would wait.)"""
 
     patience: float = ANSWER_TIMEOUT
 
     def wait(self, gen: Generator[Any, Any, T], *arguments: Any, **options: Any) -> T:
-        return super().wait(_limited(gen, self.patience), *arguments, **options)
+        try:
+            return super().wait(_limited(gen, self.patience), *arguments, **options)
+        except _Silence:
+            # SQLAlchemy, whose ping this may be, would go on to use it, and meet an error that is nobody's.
+            self.close()
+            raise
+
+
+class _Silence(psycopg.OperationalError):
+    """The server did not answer."""
 
 
 def connect(url: str, *, patience: float | None = None) -> Connection:
@@ -121,7 +130,7 @@ def _limited(work: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any
             if ready:
                 last = monotonic()
             elif monotonic() - last > seconds:
-                raise psycopg.OperationalError(f"the server did not answer within {seconds:g} s")
+                raise _Silence(f"the server did not answer within {seconds:g} s")
             request = work.send(ready)
     except StopIteration as end:
         result: T = end.value

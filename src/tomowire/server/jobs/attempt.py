@@ -118,11 +118,15 @@ class Attempt:
                 return claims.release(connection, claim, JobState.WAITING, counts=False)
             if isinstance(ending, JobFailed) or (ending is None and not job.progress.remaining):
                 return self._end(connection, job, ending, result)
-            why = str(ending) if ending is not None else _left(job)
             if job.attempts < self._settings.attempts:
+                why = str(ending) if ending is not None else f"{_left(job)}, and are tried again: the items say why"
                 wait = wait_before(job.attempts, self._settings)
                 return claims.release(connection, claim, JobState.WAITING, error=why, wait=wait)
-            return self._end(connection, job, JobFailed(f"given up after {job.attempts} attempts: {why}"), result)
+            given_up = f"given up after {job.attempts} attempts"
+            if ending is not None:
+                return self._end(connection, job, JobFailed(f"{given_up}: {ending}"), result)
+            why = f"{given_up}: {_left(job)}: the items say why"
+            return self._end(connection, job, JobFailed(why), result, of_items=given_up)
 
         left = await self._records.write(let_go)
         if left is not None:
@@ -132,9 +136,12 @@ class Attempt:
             logger.info("job %s is %s%s", left.job_id, left.state, f": {why}" if why else "")
         return left
 
-    def _end(self, connection: Connection, job: Job, why: Exception | None, result: object) -> Job | None:
-        """It is over: what still waits has failed with it."""
-        if why is not None and job.progress.remaining and not claims.fail_rest(connection, self._claim, str(why)):
+    def _end(
+        self, connection: Connection, job: Job, why: Exception | None, result: object, *, of_items: str = ""
+    ) -> Job | None:
+        """It is over: what still waits has failed with it. `of_items` is said of those that do not say why themselves."""
+        said = of_items or str(why)
+        if why is not None and job.progress.remaining and not claims.fail_rest(connection, self._claim, said):
             return None
         failed = job.progress.failed
         if why is None and not failed:
@@ -153,4 +160,4 @@ class Attempt:
 
 
 def _left(job: Job) -> str:
-    return f"{job.progress.remaining} of {job.progress.total} were not done, and are tried again: the items say why"
+    return f"{job.progress.remaining} of {job.progress.total} were not done"

@@ -1,4 +1,4 @@
-"""A file as an answer: streamed, whole or a part of it (RFC 9110 14)."""
+"""A file as an answer: streamed, whole or a part of it (RFC 9110 14), if it is the version that is wanted (RFC 9110 13)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 async def file_response(path: Path, request: Request, *, etag: str) -> Response:
-    """The file is open from now on: it may be deleted meanwhile. Raises `Problem` when it or the range is not there."""
+    """The file is open from now on: it may be deleted meanwhile.
+
+    Raises `Problem` when it, the version that is wanted or the range is not there.
+    """
+    if not _names(request.headers.get("if-match", "*"), etag):
+        raise Problem(412, f"the file is another version than the one in 'If-Match': {etag}")
+    if _names(request.headers.get("if-none-match", "").replace("W/", ""), etag):
+        return Response(None, 304, {"ETag": etag})
     try:
         descriptor = await finished(_in_thread(partial(os.open, path, os.O_RDONLY | os.O_CLOEXEC)))
     except FileNotFoundError:
@@ -60,6 +67,9 @@ class FileResponse(Response):
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if scope.get("is_head"):  # nothing of it is sent, and need not be read
+                await send({"type": "http.response.body", "body": b""})
+                return
             async with aclosing(self._blocks()) as blocks:
                 async for block in blocks:
                     if gone.done():  # nobody would say so: what is sent to nobody is passed over
@@ -89,10 +99,15 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     return asyncio.get_running_loop().run_in_executor(None, work)
 
 
+def _names(given: str, etag: str) -> bool:
+    """RFC 9110 13.1.1: any version, or a list of those that are meant."""
+    return given.strip() == "*" or etag in (each.strip() for each in given.split(","))
+
+
 def _part(request: Request, size: int, etag: str) -> range | None:
-    """The part that is wanted; None for all of it, which is also the answer to what is not understood (RFC 9110 14.2)."""
-    match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    if match is None or request.headers.get("if-range", etag) != etag:
+    """The part that is wanted; None for all of it, as for HEAD and what is not understood (RFC 9110 14.2)."""
+    match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", "").lower())
+    if match is None or request.scope.get("is_head") or request.headers.get("if-range", etag) != etag:
         return None
     first, last = match.groups()
     if not (first or last) or (first and last and int(last) < int(first)):

@@ -106,10 +106,13 @@ async def get_instance_tags(here: Here, sop_instance_uid: UidPath) -> Tags:
 @router.get(
     "/instances/{sop_instance_uid}/file",
     response_class=Response,
-    **operation("getInstanceFile", Role.READER, 404, 416, media="application/dicom"),
+    **operation("getInstanceFile", Role.READER, 404, 412, 416, media="application/dicom"),
 )
 async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
-    """The file (PS3.10) as it is stored. A `Range` of bytes is understood, so what was broken off can be continued."""
+    """The file (PS3.10) as it is stored. A `Range` of bytes is understood, so what was broken off can be continued.
+
+    So are `If-Match` and `If-None-Match`, with its `ETag`.
+    """
     found = await _find(here, sop_instance_uid)
     path = here.archive.storage.root / found.path
     response = await file_response(path, here.request, etag=f'"{found.checksum.hex()}-{found.generation}"')

@@ -31,8 +31,9 @@ _MEANING: Final = {
     405: "Another method is needed at this address.",
     408: "The request did not come in time.",
     409: "Something stands against it, such as a study that is protected; `detail` says what.",
+    412: "There is another version than the one in `If-Match`.",
     413: "The request is too long.",
-    415: "The body is not JSON.",
+    415: "The body is not JSON, or compressed.",
     416: "The range is not in the file.",
     422: "The request cannot be understood; `errors` says which part of it.",
     429: "Too many failed logins; `Retry-After` says when to try again.",
@@ -103,6 +104,8 @@ class Operation(APIRoute):
                 raise Problem(403, f"this takes the role {role.value}, and {principal.name} is {principal.role.value}")
             if has_body and not _is_json(request):
                 raise Problem(415, "the body is to be JSON, and Content-Type to say application/json")
+            if has_body and request.headers.get("content-encoding", "identity").lower() != "identity":
+                raise Problem(415, "the body is to come as it is: none that is compressed (Content-Encoding) is taken")
             query.check(request.query_params)
             if has_body and (await request.body()).count(b",") > MOST_PARTS:
                 raise Problem(413, f"a body has {MOST_PARTS} parts at most")
@@ -151,6 +154,8 @@ def operation(
         documented[200] = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}
     if 416 in statuses:
         documented[206] = {"description": "A part of it.", "content": documented[200]["content"]}
+    if 412 in statuses:
+        documented[304] = {"description": "There is no other version than the one in `If-None-Match`."}
     return {"operation_id": name, "openapi_extra": {ROLE: role.value}, "responses": documented}
 
 

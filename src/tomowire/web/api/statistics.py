@@ -19,8 +19,8 @@ from tomowire.web.api.operation import Here, operation, topic
 
 router = topic("statistics")
 
-_FRESH: Final = 5.0
-"""Seconds in which who asks again gets the same answer: counting walks over all instances."""
+_QUICK: Final = 0.2
+"""Seconds. What took no longer is counted anew: who has just stored or deleted something looks whether it is there."""
 
 _REST: Final = 10.0
 """Times as long as counting took: who asks all the time has the index count for a tenth of it."""
@@ -73,20 +73,22 @@ class Statistics(Model):
 
 
 class _Remembered:
-    """The last answer; who asks while it is being worked out waits for the same one."""
+    """The last answer; of those who ask while it is being worked out all get the next one, which is worked out once."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._fresh_until = float("-inf")
+        self._began = self._fresh_until = float("-inf")
         self._last: Statistics | None = None
 
     async def get(self, archive: Archive) -> Statistics:
+        asked = time.monotonic()
         async with self._turn:
-            if self._last is None or time.monotonic() > self._fresh_until:
+            if self._last is None or max(self._began, self._fresh_until) < asked:
                 began = time.monotonic()
                 self._last = await _statistics(archive)
                 now = time.monotonic()
-                self._fresh_until = now + max(_FRESH, (now - began) * _REST)
+                self._began = began
+                self._fresh_until = now + (now - began) * _REST if now - began > _QUICK else float("-inf")
             return self._last
 
 
@@ -95,7 +97,7 @@ _remembered: Final[WeakKeyDictionary[Archive, _Remembered]] = WeakKeyDictionary(
 
 @router.get("/statistics", **operation("getStatistics", Role.READER))
 async def get_statistics(here: Here) -> Statistics:
-    """Counts, bytes, and how much came lately. An answer may be five seconds old, or more if counting takes long."""
+    """Counts, bytes, and how much came lately. Where counting takes long an answer may be ten times as old as that takes."""
     return await _remembered.setdefault(here.archive, _Remembered()).get(here.archive)
 
 

@@ -129,9 +129,10 @@ async def delete_study(here: Here, study_instance_uid: UidPath) -> Deleted:
 @router.put("/studies/{study_instance_uid}/protection", **operation("protectStudy", Role.OPERATOR, 404, body=True))
 async def protect_study(here: Here, study_instance_uid: UidPath, request: ProtectionRequest) -> Protection:
     """Protect a study: nobody can delete it until that is taken back. What protects it already stays as it is."""
-    if await Listing(here.archive.storage.index).study(study_instance_uid) is None:
+    by, reason = here.principal.name, request.reason
+    made = await here.archive.protection.protect_stored(study_instance_uid, by=by, reason=reason)
+    if made is None:
         raise Problem(404, f"there is no study {study_instance_uid}")
-    made = await here.archive.protection.protect(study_instance_uid, by=here.principal.name, reason=request.reason)
     _tell_protection(here, f"study {study_instance_uid} is protected")
     return _protection(made)
 

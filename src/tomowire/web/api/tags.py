@@ -39,7 +39,7 @@ def tags_of(path: Path, header_size: int, transfer_syntax_uid: str) -> dict[str,
                 data_set = _inflated(file)
             else:
                 data_set = pydicom.dcmread(file, defer_size=_LONG, stop_before_pixels=True)
-            return _elements(data_set, 0)
+            return _elements(data_set, file, 0)
     except (OSError, Problem):
         raise
     except Exception as error:  # of a data set that pydicom can make nothing of
@@ -78,22 +78,34 @@ def _too_much() -> Problem:
     return Problem(409, f"the object has more than {MOST} bytes besides its pixels: look at its file")
 
 
-def _elements(data_set: Dataset, depth: int) -> dict[str, dict[str, Any]]:
-    return {f"{int(tag):08X}": _element(data_set, tag, depth) for tag in data_set.keys()}  # noqa: SIM118 - values are read
+def _elements(data_set: Dataset, file: _Bounded, depth: int) -> dict[str, dict[str, Any]]:
+    return {f"{int(tag):08X}": _element(data_set, tag, file, depth) for tag in data_set.keys()}  # noqa: SIM118 - values are read
 
 
-def _element(data_set: Dataset, tag: Any, depth: int) -> dict[str, Any]:
-    raw = data_set.get_item(tag)
-    vr = str(getattr(raw, "VR", None) or "")
-    if vr in _BINARY or (raw.value is None and getattr(raw, "length", 0) > _LONG):
+def _element(data_set: Dataset, tag: Any, file: _Bounded, depth: int) -> dict[str, Any]:
+    raw = data_set.get_item(tag, keep_deferred=True)
+    vr = str(getattr(raw, "VR", None) or _in_dictionary(tag))
+    is_left_out = raw.value is None and getattr(raw, "length", 0) > _LONG
+    if vr in _BINARY or (is_left_out and vr != "SQ"):
         return {"vr": vr or "UN"}
     try:
+        if is_left_out:  # a sequence of defined length, such as the functional groups of many frames
+            file.seek(raw.value_tell)
+            data_set[tag] = raw._replace(value=file.read(raw.length))
         element = data_set[tag]
         vr = str(element.VR)
         if vr in _BINARY or (vr == "SQ" and depth >= _DEEPEST):
             return {"vr": vr}
         if vr == "SQ":
-            return {"vr": vr, "Value": [_elements(item, depth + 1) for item in element.value]}
+            return {"vr": vr, "Value": [_elements(item, file, depth + 1) for item in element.value]}
         return dict(element.to_json_dict(None, _LONG))
     except Exception:  # one value that is wrong does not hide the others
         return {"vr": vr or "UN"}
+
+
+def _in_dictionary(tag: Any) -> str:
+    """The VR that an element has in implicit VR; empty where PS3.6 knows none, or several."""
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    vr = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+    return vr if len(vr) == 2 else ""

@@ -29,6 +29,11 @@ UserNamePath = Annotated[str, Path(pattern=USER_NAME, description="The name of a
 TokenIdPath = Annotated[str, Path(pattern=TOKEN_ID, description="`id` of a token.", examples=["0123456789ab"])]
 Password = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
 
+_LOCKED_OUT: Final = (
+    "the first user is to be an administrator, with a password: from then on everybody has to log in, and nobody else could"
+    " add others"
+)
+
 
 class KnownUser(Model):
     """A user."""
@@ -110,7 +115,10 @@ async def list_users(here: Here) -> Users:
 
 @router.post("/users", status_code=201, **operation("addUser", Role.ADMINISTRATOR, 409, body=True))
 async def add_user(here: Here, request: NewUser) -> KnownUser:
-    """Add a user. With the first one, everybody has to log in from then on."""
+    """Add a user. With the first one, everybody has to log in from then on: it is an administrator with a password."""
+    can_add_others = request.role is Role.ADMINISTRATOR and request.password is not None
+    if not can_add_others and not await here.archive.users.any():
+        raise Problem(409, _LOCKED_OUT)
     async with _changing(here, f"user {request.name} added as {request.role}"):
         made = await here.archive.users.add(request.name, request.role, _revealed(request.password))
     return KnownUser.model_validate(made)
