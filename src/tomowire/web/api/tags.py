@@ -105,6 +105,7 @@ def _element(data_set: Dataset, tag: Any, file: _Bounded, depth: int) -> dict[st
 
 def _in_dictionary(tag: Any) -> str:
     """The VR that an element has in implicit VR; empty where PS3.6 knows none, or several."""
+    import pydicom  # noqa: F401 - whole, before its parts
     from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
     vr = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
