@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.network import free_port
 from tomowire import Verification, listen
 from tomowire.aio.ports import require_free
 from tomowire.errors import ConnectFailed
@@ -34,8 +35,7 @@ async def test_a_port_that_is_taken_is_refused_as_listen_refuses_it(taken: int) 
 
 
 async def test_a_port_that_was_found_free_can_be_listened_on() -> None:
-    async with listen(LOOPBACK, 0, services=[Verification()]) as server:
-        port = server.port
+    port = free_port()
     await require_free(LOOPBACK, port)
     async with listen(LOOPBACK, port, services=[Verification()]) as server:
         assert server.port == port

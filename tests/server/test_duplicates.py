@@ -54,7 +54,7 @@ async def test_the_same_object_again_is_success_and_one_copy(
         before = {path: (tmp_path / path).stat().st_mtime_ns for path in files_below(tmp_path)}
         again = await receive(storage, sample)
         assert isinstance(first, Stored)
-        assert again == Stored(sample.uid, Outcome.IDENTICAL, first.path)
+        assert again == Stored(sample.uid, Outcome.IDENTICAL, first.path, sample.study_uid)
         assert {path: (tmp_path / path).stat().st_mtime_ns for path in files_below(tmp_path)} == before
         assert files_below(tmp_path, "incoming") == {"incoming/journal"}
 

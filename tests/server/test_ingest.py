@@ -71,7 +71,7 @@ async def assert_empty(storage: ArchiveStorage) -> None:
 async def test_the_file_is_what_was_sent(storage: ArchiveStorage, size: int, chunk_size: int | None) -> None:
     sample = Sample(size=size)
     stored = await receive(storage, sample, chunk_size)
-    assert stored == Stored(sample.uid, Outcome.STORED, stored.path)
+    assert stored == Stored(sample.uid, Outcome.STORED, stored.path, sample.study_uid)
     raw = (storage.root / stored.path).read_bytes()
     assert raw.endswith(sample.data_set)
     file = pydicom.dcmread(BytesIO(raw))

@@ -267,6 +267,23 @@ async def test_who_could_not_be_looked_at_has_not_failed(logins: Logins, door: D
     assert await logins.by_password("jo", "right", HERE) == JO
 
 
+async def test_who_waits_behind_somebody_that_cannot_be_answered_cannot_be_either(
+    logins: Logins, door: Door, failed: FailedLogins
+) -> None:
+    """A database that is silent is not asked by one after the other, for as long as each of them takes."""
+    door.names = frozenset(f"user{number}" for number in range(12))
+    door.gate.clear()
+    tries = [asyncio.create_task(logins.by_password(f"user{number}", "right", HERE)) for number in range(12)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    door.error = IndexUnavailable("silent")
+    door.gate.set()
+    ends = await asyncio.gather(*tries, return_exceptions=True)
+    assert [type(end) for end in ends] == [IndexUnavailable] * 12
+    assert door.looked_at == 3
+    assert failed.seconds_to_wait(HERE, "user1") == 0
+
+
 async def test_a_token_that_is_good_is_good_for_who_shares_an_address_with_guessers(logins: Logins) -> None:
     for _ in range(3):
         with pytest.raises(LoginFailed):

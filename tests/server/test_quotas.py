@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.places import open_storage
 from support.stored import contents
 from tomowire.server import setbacks
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.incoming import DuplicatePolicy, Outcome
 from tomowire.server.index import ages
 from tomowire.server.protection import Protection
 from tomowire.server.quotas import BY, Quotas
@@ -140,6 +142,12 @@ async def newest(storage: ArchiveStorage) -> float:
     return listed[-1].last_received / 1e6
 
 
+async def oldest(storage: ArchiveStorage) -> float:
+    """When the last object of the oldest study came, in seconds since 1970."""
+    _, listed = await storage.records.read(ages.oldest_studies)
+    return listed[0].last_received / 1e6
+
+
 async def test_what_is_being_received_does_not_go_to_make_room(
     storage: ArchiveStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,6 +172,51 @@ async def test_what_is_being_received_does_not_go_to_make_room(
     assert contents(storage.root) == {}
     assert (watching.trouble, watching.excess) == ("", 0)
     assert len(errors(caplog)) == 1
+
+
+async def test_what_is_sent_again_does_not_go_to_make_room(storage: ArchiveStorage) -> None:
+    """Its objects were told Success a moment ago, though nothing of it is new: it is the next one that goes."""
+    clock = Clock()
+    clock.at = await newest(storage) + 600.0001
+    watching = quotas(storage, clock, bytes=int(4.5 * SIZE), grace=600.0)
+    again = await storage.ingest.receive(STUDIES[0].incoming(), stream(chunks_of(STUDIES[0].data_set)))
+    assert again.outcome is Outcome.IDENTICAL
+    watching.received(again, SIZE)
+    assert await enforce(watching, storage) == 1
+    assert studies_left(storage) == [1, 3, 4, 5]
+
+
+async def test_what_seems_to_come_from_the_future_has_no_grace(storage: ArchiveStorage) -> None:
+    """The clock was set back: nobody knows when it came, and a disk is not to be filled for years."""
+    clock = Clock()
+    clock.at = await oldest(storage) - 1000
+    assert await enforce(quotas(storage, clock, bytes=int(4.5 * SIZE), grace=600.0), storage) == 1
+    assert studies_left(storage) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("size", [SIZE, 10 * SIZE])
+async def test_what_replaces_the_newest_object_is_counted(tmp_path: Path, each_index: str, size: int) -> None:
+    """SQLite gives it the key of the one that went."""
+    async with open_storage(tmp_path, fsync=False, policy=DuplicatePolicy.REPLACE) as storage:
+        await keep(storage, *STUDIES)
+        watching = quotas(storage, bytes=int(12.5 * SIZE))
+        assert await enforce(watching, storage) == 0
+        other = replace(STUDIES[-1], content="other", size=size)
+        watching.received(
+            await storage.ingest.receive(other.incoming(), stream(chunks_of(other.data_set))), len(other.data_set)
+        )
+        assert await watching.enforce() == (2 if size > SIZE else 0)
+        exact, _ = await storage.records.read(ages.oldest_studies)
+        assert watching.bytes == exact.bytes
+
+
+async def test_a_deletion_ends_the_trouble_and_new_growth_is_looked_at(storage: ArchiveStorage) -> None:
+    clock = Clock()
+    watching = quotas(storage, clock, bytes=int(4.5 * SIZE), grace=600.0)
+    assert await enforce(watching, storage) == 0
+    await storage.deletion.study(STUDIES[0].study_uid)
+    await asyncio.sleep(0)  # the deletion is heard of in the next turn
+    assert (watching.trouble, watching.excess) == ("", 0)
 
 
 async def test_each_time_that_the_quota_cannot_be_kept_is_told(
@@ -191,7 +244,7 @@ async def test_what_was_received_goes_when_its_grace_is_over(
     gone = asyncio.Event()
     storage.deletion.listeners.append(lambda deleted, by: gone.set())
     clock = Clock()
-    clock.at = await newest(storage) + 599.9
+    clock.at = await oldest(storage) + 599.9
     settings = QuotaSettings(bytes=int(4.5 * SIZE), every=FAR_AWAY, grace=600.0)
     async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion, now=clock) as watching:
         await watching.looked.wait()

@@ -81,7 +81,7 @@ async def test_a_study_a_series_and_an_instance(tmp_path: Path, index_url: str |
         assert numbers["last_hour"]["instances_per_second"] == pytest.approx(11 / 3600)
 
 
-async def test_a_file_and_parts_of_it(tmp_path: Path) -> None:
+async def test_a_file_and_parts_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with web(tmp_path, users=False) as running:
         url = f"/api/instances/{INSTANCE}/file"
         answer = await running.nobody.get(url)
@@ -124,8 +124,14 @@ async def test_a_file_and_parts_of_it(tmp_path: Path) -> None:
             answer = await running.nobody.get(url, headers=given)
             assert (answer.status_code, answer.content == whole) == (status, status == 200), given
             assert answer.headers.get("ETag", "") == (etag if status != 412 else ""), given
+        told: list[str] = []
+        monkeypatch.setattr(running.archive.witness, "read", lambda by, study, sop_class: told.append(study))
         answer = await running.nobody.head(url, headers={"Range": "bytes=0-9"})  # RFC 9110 14.2: only GET has ranges
         assert (answer.status_code, answer.headers["Content-Length"], answer.content) == (200, str(len(whole)), b"")
+        assert (await running.nobody.get(url, headers={"If-None-Match": etag})).status_code == 304
+        assert told == [], "nobody has read anything of it"
+        assert (await running.nobody.get(url)).status_code == 200
+        assert told == [STUDY]
         path.unlink()
         assert (await running.nobody.get(url)).status_code == 404
         assert (await running.nobody.get(f"/api/instances/{INSTANCE}/tags")).status_code == 404
@@ -229,7 +235,10 @@ async def test_a_study_is_protected_or_deleted_and_never_both(tmp_path: Path, in
             await asyncio.gather(*(contend(sample.study_uid) for sample in samples[start : start + 8]))
 
 
-async def test_the_statistics_are_those_after_the_change(tmp_path: Path, index_url: str | None) -> None:
+async def test_the_statistics_are_those_after_the_change(
+    tmp_path: Path, index_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomowire.web.api.statistics._QUICK", 60.0)  # on any machine
     async with web(tmp_path, index_url=index_url, users=False) as running:
         assert (await get(running, "/api/statistics"))["counts"]["instances"] == 11
         for url, left in (

@@ -340,8 +340,7 @@ class Archive:
             self.witness.refused(request)
             raise
         self.witness.stored(request, stored)
-        if stored.is_new:
-            self.quotas.grew(request.data.received)
+        self.quotas.received(stored, request.data.received)
         return SUCCESS
 
     def _measure(self, storage: ArchiveStorage) -> None:

@@ -151,7 +151,7 @@ class BatchWriter:
             return None
         stored_syntax, syntax = known.transfer_syntax_uid, item.new.record.transfer_syntax_uid
         if known.checksum == item.checksum and stored_syntax == syntax:
-            return Stored(item.uid, Outcome.IDENTICAL, known.name.path)
+            return Stored(item.uid, Outcome.IDENTICAL, known.name.path, known.name.study_instance_uid)
         logger.warning(
             "%s from %r is stored already with other content (policy: %s)",
             item.uid,
@@ -160,7 +160,7 @@ class BatchWriter:
         )
         match self._policy:
             case DuplicatePolicy.KEEP:
-                return Stored(item.uid, Outcome.KEPT_FIRST, known.name.path)
+                return Stored(item.uid, Outcome.KEPT_FIRST, known.name.path, known.name.study_instance_uid)
             case DuplicatePolicy.REJECT:
                 return store_failed(DUPLICATE_SOP_INSTANCE, "Duplicate SOP instance with other content")
             case DuplicatePolicy.REPLACE:
@@ -235,7 +235,8 @@ class BatchWriter:
 
     def _finish(self, items: list[_Item]) -> None:
         for item in items:
-            item.result = Stored(item.uid, Outcome.STORED if item.replaces is None else Outcome.REPLACED, item.path)
+            outcome = Outcome.STORED if item.replaces is None else Outcome.REPLACED
+            item.result = Stored(item.uid, outcome, item.path, item.new.record.study.study_instance_uid)
             if item.replaces is not None:
                 self._supersede(item.replaces.name)
             if item.new.part is not None:

@@ -62,6 +62,9 @@ class Stored:
     path: str
     """Of the file, relative to the data directory."""
 
+    study_instance_uid: str
+    """Of the study in which it is."""
+
     @property
     def is_new(self) -> bool:
         """Whether something was written; otherwise the archive had the object."""

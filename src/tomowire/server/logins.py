@@ -6,9 +6,10 @@ import asyncio
 import ipaddress
 import time
 from collections import OrderedDict, deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from tomowire.errors import LoginFailed, TomowireError, TooManyLogins
+from tomowire.errors import IndexUnavailable, LoginFailed, TomowireError, TooManyLogins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -135,7 +136,9 @@ class Logins:
             except TooManyLogins:
                 if not (undecided := self._undecided(address, name)):
                     raise
-                await asyncio.wait(undecided, return_when=asyncio.FIRST_COMPLETED)
+                decided, _ = await asyncio.wait(undecided, return_when=asyncio.FIRST_COMPLETED)
+                for each in decided:
+                    _raise_unless_decided(each)
                 continue
             # It counts as failed from the beginning: of many that are tried at the same time no more are looked at than one by one.
             self._failed.failed(address, name)
@@ -185,6 +188,14 @@ class Logins:
             raise TooManyLogins("too many logins have failed", seconds=seconds)
 
 
+def _raise_unless_decided(task: asyncio.Task[Principal]) -> None:
+    """Who waits behind somebody that cannot be answered now (the database is silent) cannot be answered either."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, IndexUnavailable | TooManyLogins):
+        raise error.with_traceback(None)
+
+
+@lru_cache(maxsize=1024)
 def network_of(address: str) -> str:
     """Whose failures are counted together: an IPv4 address, or the network of an IPv6 address."""
     try:

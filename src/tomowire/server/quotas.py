@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.errors import IndexUnavailable, StudyProtected
+from tomowire.server.incoming import Outcome, Stored
 from tomowire.server.index.ages import OldStudy, Usage
 from tomowire.server.index.deleting import Deleted
 from tomowire.server.setbacks import Setbacks
@@ -43,7 +44,7 @@ _MICROSECONDS: Final = 1_000_000
 class Quotas:
     """`async with Quotas(settings, records, deletion) as quotas`; without limits it does nothing. `now` gives seconds since 1970.
 
-    `grew` is to be told of what is stored.
+    `received` is to be told of each object that gets Success.
     """
 
     def __init__(
@@ -62,6 +63,9 @@ class Quotas:
         self._watching: asyncio.Task[None] | None = None
         self._usage: Usage | None = None
         self._is_guess = False
+        self._lately: dict[
+            str, float
+        ] = {}  # when which study last had an answer of Success, of an object that was there too
         self._room = settings.bytes
         self._came = 0
         self._oldest: deque[OldStudy] = deque()
@@ -80,12 +84,22 @@ class Quotas:
         """Bytes beyond the limit that cannot be had back now, as of the last look; None without a limit."""
         if self._settings.bytes is None:
             return None
-        return self._usage.bytes - self._settings.bytes if self.trouble and self._usage is not None else 0
+        return max(self._usage.bytes - self._settings.bytes, 0) if self.trouble and self._usage is not None else 0
 
     @property
     def limit(self) -> int | None:
         """Of bytes."""
         return self._settings.bytes
+
+    def received(self, stored: Stored, size: int) -> None:
+        """An object of `size` bytes has got Success."""
+        if self._settings.bytes is None:
+            return
+        self._lately[stored.study_instance_uid] = self._now()
+        if stored.outcome is Outcome.REPLACED:  # in SQLite it may have the key of the one that went
+            self._is_guess = True
+        if stored.is_new:
+            self.grew(size)
 
     def grew(self, size: int) -> None:
         """An object of `size` bytes was stored."""
@@ -114,6 +128,7 @@ class Quotas:
             self._settings = settings
             self._usage, self._room = None, settings.bytes
             self._oldest.clear()
+            self._lately.clear()
             self.trouble = ""
             self._next_expiry = 0.0
             await self.__aenter__()
@@ -121,6 +136,8 @@ class Quotas:
     async def enforce(self) -> int:
         """Look now, and delete what is too much or too old; gives the number of studies that went. Raises `IndexUnavailable`."""
         self._came = 0
+        since = self._now() - self._settings.grace
+        self._lately = {study: at for study, at in self._lately.items() if at > since}
         if self._is_guess:
             self._usage, self._is_guess = None, False
         self._usage = await self._records.read(lambda connection: _grown(connection, self._usage))
@@ -140,8 +157,10 @@ class Quotas:
             return None
         if is_new := not self._oldest:
             await self._list_oldest()
-        if self._oldest and self._may_go(self._oldest[0].last_received):
-            return self._oldest.popleft()
+        for study in self._oldest:
+            if self._may_go(study):
+                self._oldest.remove(study)
+                return study
         if self._is_too_much and not (is_new or self.trouble):  # exactly, before anybody is told
             self._oldest.clear()
             return await self._next()
@@ -154,12 +173,14 @@ class Quotas:
         assert self._usage is not None
         return self._settings.bytes is not None and self._usage.bytes > self._settings.bytes
 
-    def _may_go(self, last_received: int) -> bool:
-        return self._is_too_old(last_received) or (self._is_too_much and self._grace_left(last_received) <= 0)
+    def _may_go(self, study: OldStudy) -> bool:
+        return self._is_too_old(study.last_received) or (self._is_too_much and self._grace_left(study) <= 0)
 
-    def _grace_left(self, last_received: int) -> float:
-        """Seconds for which a study does not go to make room."""
-        return last_received / _MICROSECONDS + self._settings.grace - self._now()
+    def _grace_left(self, study: OldStudy) -> float:
+        """Seconds for which a study does not go to make room; what the clock, set back since, takes for the future has none."""
+        now, last = self._now(), study.last_received / _MICROSECONDS
+        last = max(last if last <= now else 0.0, self._lately.get(study.study_instance_uid, 0.0))
+        return last + self._settings.grace - now
 
     def _hindrance(self) -> str:
         """Why the oldest study does not go, though there is too much."""
@@ -196,10 +217,15 @@ class Quotas:
         return len(gone)
 
     def _shrank(self, deleted: Deleted, by: str) -> None:
-        if self._usage is not None:
-            self._usage = self._usage.less(deleted.bytes)
-            # SQLite gives the keys after the greatest that is left once more: what comes now may seem to be counted already.
-            self._is_guess |= deleted.last_key >= self._usage.last_key
+        if self._usage is None:  # what is being read now may have it still
+            self._is_guess = True
+            return
+        self._usage = self._usage.less(deleted.bytes)
+        # SQLite gives the keys after the greatest that is left once more: what comes now may seem to be counted already.
+        self._is_guess |= deleted.last_key >= self._usage.last_key
+        if self.trouble and not self._is_too_much:
+            self._note_trouble("")
+            self._wake.set()
 
     def _is_too_old(self, last_received: int) -> bool:
         age = self._settings.age
@@ -224,7 +250,7 @@ class Quotas:
     def _until_next_look(self) -> float:
         """Seconds: what does not go now goes when its grace is over."""
         if self.trouble and self._oldest:
-            return min(self._settings.every, max(self._grace_left(self._oldest[0].last_received), _FIRST_LOOK))
+            return min(self._settings.every, max(min(map(self._grace_left, self._oldest)), _FIRST_LOOK))
         return self._settings.every
 
     async def _watch(self) -> None:
@@ -235,6 +261,7 @@ class Quotas:
                 await self.enforce()
             except IndexUnavailable as error:
                 logger.warning("the quota cannot be looked after now: %s", error)
+                self._oldest.clear()
             except Exception as error:
                 self._oldest.clear()  # whatever it was about, all is looked at anew
                 await asyncio.sleep(self.setbacks.failed(error))

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from tomowire.errors import InvalidUid, UsageError
+from tomowire.errors import InUse, InvalidUid
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.folders import SeriesFolders
 from tomowire.server.hold import Hold
@@ -71,7 +71,7 @@ def removing(directory: DataDirectory, index: IndexWriter) -> Iterator[Removing]
         folders.close()
 
 
-class FilesHeld(UsageError):
+class FilesHeld(InUse):
     """Files of objects that were deleted cannot be removed now, and without that what was asked for cannot be done."""
 
 

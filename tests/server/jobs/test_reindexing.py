@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import psycopg
 import pytest
 from sqlalchemy import select, update
 
@@ -19,6 +20,7 @@ from support.objects import ROOT
 from tomowire.server.app import Archive
 from tomowire.server.audit.trail import Filter
 from tomowire.server.index.schema import instances, patients, series, studies
+from tomowire.server.jobs import mending
 from tomowire.server.jobs.jobs import Job, JobState
 from tomowire.server.settings import JobSettings, Settings
 
@@ -53,6 +55,30 @@ async def test_rows_that_are_right_stay_as_they_are(archive: Archive) -> None:
     [item] = await archive.jobs.items(job.job_id)
     assert (job.state, item.comment) == (JobState.DONE, "5 files read, 0 rows put right")
     assert await rows(archive) == before
+
+
+async def test_a_study_is_locked_before_its_objects(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a deletion does it: the other way round each could wait for the other, and everybody for the thread that stores."""
+    is_locked: list[bool] = []
+    put_right = mending._put_right
+
+    def looking(*arguments: Any) -> int:
+        with psycopg.connect(postgres_url) as other:
+            try:
+                other.execute("SELECT 1 FROM studies WHERE study_instance_uid = %s FOR NO KEY UPDATE NOWAIT", [STUDY])
+                is_locked.append(False)
+            except psycopg.errors.LockNotAvailable:
+                is_locked.append(True)
+        return put_right(*arguments)
+
+    monkeypatch.setattr(mending, "_put_right", looking)
+    await fill(tmp_path, small_hospital(), index_url=postgres_url)
+    async with Archive(Settings(tmp_path, port=0, index_url=postgres_url)) as archive:
+        assert (await reindex(archive, STUDY)).state is JobState.DONE
+    assert len(is_locked) >= 5
+    assert all(is_locked)
 
 
 async def test_rows_that_are_wrong_are_put_right_and_those_of_other_studies_stay_wrong(archive: Archive) -> None:

@@ -115,6 +115,15 @@ class PostgresWriter:
         """All of `work`, or none of it."""
         self.find(())  # a connection that was lost long ago is noticed now
         self._series.forget()
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._transact_once(work)
+            except IndexUnavailable as error:
+                if not _is_worth_another_try(error):
+                    raise
+        return self._transact_once(work)
+
+    def _transact_once(self, work: Callable[[deleting.Execute], T]) -> T:
         with self._session.working() as connection:
 
             def execute(sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:

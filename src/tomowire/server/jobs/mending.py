@@ -42,7 +42,9 @@ def mend(connection: Connection, instance_key: int, checksum: bytes, record: Ins
     same = and_(instances.c.instance_key == instance_key, instances.c.checksum == checksum)
     source = instances.join(series).join(studies).join(patients)
     keys = select(instances.c.series_key, studies.c.study_key, patients.c.patient_key, patients.c.identity)
-    row = connection.execute(keys.select_from(source).where(same)).one_or_none()
+    # Whoever deletes goes from the study down: the study first here too, or both wait for each other.
+    locked = keys.select_from(source).where(same).with_for_update(of=studies, key_share=True)
+    row = connection.execute(locked).one_or_none()
     if row is None:
         return None
     count = _put_right(connection, instances, same, record.instance)

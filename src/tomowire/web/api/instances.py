@@ -116,7 +116,8 @@ async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
     found = await _find(here, sop_instance_uid)
     path = here.archive.storage.root / found.path
     response = await file_response(path, here.request, etag=f'"{found.checksum.hex()}-{found.generation}"')
-    here.archive.witness.read(here.party, found.study_instance_uid, found.sop_class_uid)
+    if response.status_code != 304 and not here.request.scope.get("is_head"):
+        here.archive.witness.read(here.party, found.study_instance_uid, found.sop_class_uid)
     return response
 
 
