@@ -1,13 +1,13 @@
 """Keeping the archive within its limits: the oldest studies go, one after the other, until it is; protected studies stay.
 
 A study is as old as its last object; one of which an object came just now may still be coming, and does not go to make room. Its
-sender has been told Success, and will not send it again: better to hold more than the quota for some minutes. (Orthanc does not
+sender has been told Success, and will not send it again: better to hold more than the quota for some seconds. (Orthanc does not
 recycle the patient of the object that it stores either, and refuses the object when there is nobody else.)
 
 What is looked at, and how often: every `every` seconds, and when as much has come as there was room for, the bytes of what came
 since the last look are added up. Only when that says that there is too much, or that a study may be too old, all instances are
 gone through once, in a thread that reads; the list of the oldest studies that this gives is worked off before it is made again.
-Storing an object costs one addition.
+Storing an object costs an addition, and an entry for its study.
 """
 
 from __future__ import annotations
@@ -63,9 +63,8 @@ class Quotas:
         self._watching: asyncio.Task[None] | None = None
         self._usage: Usage | None = None
         self._is_guess = False
-        self._lately: dict[
-            str, float
-        ] = {}  # when which study last had an answer of Success, of an object that was there too
+        # When which study last had an answer of Success: of an object that was there already too.
+        self._lately: dict[str, float] = {}
         self._room = settings.bytes
         self._came = 0
         self._oldest: deque[OldStudy] = deque()
