@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
+import importlib.util
 import inspect
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +19,7 @@ from hypothesis import settings
 from support.foreign_sockets import close_what_is_left
 from support.leaks import Resources, leaks_since, open_descriptors
 from support.network import free_port as any_free_port
+from support.patient_loop import PatientLoop
 from support.requirements import missing, shared_data_directory, system_program
 from support.syntax_trees import parse_without_interruption
 
@@ -35,6 +36,15 @@ parse_without_interruption()
 # A busy machine must not make a property test fail: how long an example takes is not what these tests are about.
 settings.register_profile("tomowire", deadline=None)
 settings.load_profile("tomowire")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A module with `ON_EVERY_LOOP = True` has its tests run on uvloop too, where it is installed."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": PatientLoop}
+    wanted = isinstance(item, pytest.Function) and getattr(item.module, "ON_EVERY_LOOP", False)
+    if wanted and importlib.util.find_spec("uvloop") is not None:
+        factories["uvloop"] = importlib.import_module("uvloop").new_event_loop
+    return factories
 
 
 @pytest.fixture(scope="session")

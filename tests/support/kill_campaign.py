@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +108,9 @@ class Campaign:
         """Send, kill, start again, look; gives a line that says what happened."""
         archive = self._archive or self._start()
         news = [self._write_objects(sender, number) for sender in self._senders]
+        sizes = {sender.record: _size(sender.record) for sender in self._senders}
         with self._sending(archive.port, news) as running:
-            delay = self._wait_for_a_bad_moment(running)
+            delay = self._wait_for_a_bad_moment(running, sizes)
             archive.process.kill()
             archive.process.wait()
             outputs = [process.communicate(timeout=SECONDS)[0] for process in running]
@@ -184,13 +185,15 @@ class Campaign:
                 if process.stdout is not None:
                     process.stdout.close()
 
-    def _wait_for_a_bad_moment(self, running: Sequence[subprocess.Popen[bytes]]) -> float:
-        """A random time after the first acknowledgement of this round; gives it, in seconds."""
-        sizes = {sender.record: _size(sender.record) for sender in self._senders}
+    def _wait_for_a_bad_moment(self, running: Sequence[subprocess.Popen[bytes]], sizes: Mapping[Path, int]) -> float:
+        """A random time after the first acknowledgement, with which a record outgrows its size of before; gives it, in seconds."""
         deadline = time.monotonic() + SECONDS
+        ended = False
         while all(_size(record) == size for record, size in sizes.items()):
-            if time.monotonic() > deadline or all(process.poll() is not None for process in running):
+            if ended or time.monotonic() > deadline:
                 raise CampaignFailed("nothing was acknowledged")
+            # Looked at before the records: what they wrote last is there then.
+            ended = all(process.poll() is not None for process in running)
             time.sleep(0.001)
         delay = self._random.uniform(0, SPREAD)
         time.sleep(delay)
