@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from support import standstill
 from support.foreign_sockets import close_what_is_left
 from support.leaks import Resources, leaks_since, open_descriptors
 from support.network import free_port as any_free_port
@@ -36,6 +37,10 @@ parse_without_interruption()
 # A busy machine must not make a property test fail: how long an example takes is not what these tests are about.
 settings.register_profile("tomowire", deadline=None)
 settings.load_profile("tomowire")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(standstill)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

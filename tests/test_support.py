@@ -213,3 +213,42 @@ def test_what_a_test_leaves_fails_that_test(tmp_path: Path) -> None:
     assert re.findall(r"::(\w+)", "\n".join(told)) == ["test_a_socket_in_a_circle", "test_a_task"], done.stdout
     assert "unclosed <socket" in done.stdout
     assert "task forgotten" in done.stdout
+
+
+FAILING_AT_FIRST = """
+import os, subprocess, sys
+import pytest
+from support import standstill
+
+runs = []
+
+def stand_still():
+    go_on = f"import os, signal, time; time.sleep(1.5); os.kill({os.getpid()}, signal.SIGCONT)"
+    waker = subprocess.Popen([sys.executable, "-c", go_on])
+    os.kill(os.getpid(), 19)
+    waker.wait()
+
+@pytest.mark.parametrize("name", ["stopped", "merely slow", "promise"])
+def test_it(name):
+    runs.append(name)
+    if name != "merely slow":
+        stand_still()
+    if name == "promise":
+        raise standstill.BrokenPromise
+    assert runs.count(name) == 2
+"""
+
+
+def test_what_fails_while_the_machine_stands_still_runs_again_and_nothing_else_does(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(FAILING_AT_FIRST)
+    options = ("-c", os.devnull, "--rootdir", tmp_path, "-p", "no:cacheprovider", "-p", "support.standstill")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, tmp_path],
+        env={**python_environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "2 failed, 1 passed, 1 rerun" in done.stdout, done.stdout + done.stderr
+    assert re.findall(r"^FAILED .*test_it\[(.*?)\]", done.stdout, re.MULTILINE) == ["merely slow", "promise"]

@@ -30,6 +30,7 @@ from support.network import LOOPBACK, free_port, listening_process
 from support.objects import Sample
 from support.programs import Program, serving, start
 from support.requirements import system_program
+from support.standstill import BrokenPromise
 from tomowire.server.index.backend import backend_for
 from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.jobs.model import Job, JobItem, JobState
@@ -39,7 +40,7 @@ SECONDS = 120.0
 _LOOK_EVERY = 0.005
 
 
-class CampaignFailed(Exception):
+class CampaignFailed(BrokenPromise):
     """The account of the job is wrong, or objects are missing."""
 
 
@@ -156,7 +157,7 @@ class Campaign:
             if job.is_over or job.progress.done >= part:
                 return job
             if time.monotonic() > deadline:
-                raise CampaignFailed(f"the job does not get on: {job}")
+                raise TimeoutError(f"the job does not get on: {job}")
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _compare(self, jobs: Jobs, job_id: str) -> tuple[int, int]:

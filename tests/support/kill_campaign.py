@@ -30,6 +30,7 @@ from support.places import databases, index_url_of
 from support.postgres import cluster
 from support.programs import Program, command_line, start
 from support.requirements import system_program
+from support.standstill import BrokenPromise
 from support.stored import contents, findings
 from support.subprocesses import python_environment
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -41,7 +42,7 @@ SIZES = {4_000: 80, 70_000: 14, 300_000: 5, 2_500_000: 1}
 SPREAD = 0.5
 
 
-class CampaignFailed(Exception):
+class CampaignFailed(BrokenPromise):
     """The archive has not kept its promise."""
 
 
@@ -191,7 +192,7 @@ class Campaign:
         ended = False
         while all(_size(record) == size for record, size in sizes.items()):
             if ended or time.monotonic() > deadline:
-                raise CampaignFailed("nothing was acknowledged")
+                raise TimeoutError("nothing was acknowledged")
             # Looked at before the records: what they wrote last is there then.
             ended = all(process.poll() is not None for process in running)
             time.sleep(0.001)
