@@ -114,6 +114,7 @@ class Campaign:
             delay = self._wait_for_a_bad_moment(running, sizes)
             archive.process.kill()
             archive.process.wait()
+            self._archive = None
             outputs = [process.communicate(timeout=SECONDS)[0] for process in running]
         before = set(self._acknowledged)
         for sender, output in zip(self._senders, outputs, strict=True):
