@@ -20,11 +20,13 @@ from tomowire.server.audit.events import (
     AssociationEnded,
     Change,
     ConfigurationChanged,
+    Login,
     Outcome,
     Party,
     Query,
 )
 from tomowire.server.audit.exports import Account, Exports
+from tomowire.server.audit.login_failures import LoginFailures
 from tomowire.server.audit.refusals import Refusals
 from tomowire.server.audit.reindexed import Reindexed
 from tomowire.server.audit.transfers import Transfers, party_of
@@ -59,6 +61,7 @@ class Witness:
         self._lull = lull
         self._transfers = Transfers(audit)
         self._refusals = Refusals(audit)
+        self._login_failures = LoginFailures(audit)
         self._readings = Readings(audit)
         self._is_open = False
         self._aborting: WeakKeyDictionary[Association, Party] = WeakKeyDictionary()
@@ -131,6 +134,10 @@ class Witness:
         """A C-GET or C-MOVE was served."""
         self._metrics.on_served(request, seconds)
         self.exports.end(request)
+
+    def login_failed(self, event: Login, network: str) -> None:
+        """Somebody at an address of `network` was wrong with a password or a token."""
+        self._login_failures.failed(event, network)
 
     def read(self, by: Party, study_uid: str, sop_class_uid: str) -> None:
         """Somebody has read an object over HTTP."""
@@ -206,6 +213,7 @@ class Witness:
         self._transfers.tell_all()
         self._readings.tell_all()
         self._refusals.close()
+        self._login_failures.close()
         if self._is_open:
             self._audit.record(ApplicationStopped(by=self._stopped_by))
 
