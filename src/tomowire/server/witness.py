@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
-from tomowire.server.audit import upgraded
 from tomowire.server.audit.counted import Readings
 from tomowire.server.audit.deletions import event_of
 from tomowire.server.audit.events import (
@@ -30,7 +29,6 @@ from tomowire.server.audit.login_failures import LoginFailures
 from tomowire.server.audit.refusals import Refusals
 from tomowire.server.audit.reindexed import Reindexed
 from tomowire.server.audit.transfers import Transfers, party_of
-from tomowire.server.index.versions import CURRENT
 from tomowire.server.quotas import BY as QUOTA
 
 if TYPE_CHECKING:
@@ -155,11 +153,6 @@ class Witness:
     def stopping(self, by: Party) -> None:
         """Somebody has the archive end."""
         self._stopped_by = by
-
-    def upgraded(self, before: str | None) -> None:
-        """This start has brought the index up to date, if `before` names the schema that it had."""
-        if before is not None:
-            self._audit.record(upgraded.event_of(before, CURRENT, None))
 
     def made_first_administrator(self, token: Path | None) -> None:
         """There was none, and now there is one, whose token is in a file; None: there was one."""
