@@ -31,7 +31,8 @@ T = TypeVar("T")
 logger: Final = logging.getLogger("tomowire.audit")
 
 _AT_ONCE: Final = 32
-"""A command that is killed has not told of so many."""
+_INTERVAL: Final = 1.0
+"""Seconds. A command that is killed has not told of so many, or of those of so long: a transaction for each takes too much."""
 
 
 class Addition:
@@ -122,22 +123,26 @@ async def _send(settings: AuditSettings, added: Sequence[Entry]) -> None:
 class NotedCommand:
     """`with NotedCommand(settings) as noted`, for a command without an event loop; `noted.tell(event)`.
 
-    They are written some at a time, and the last of them at the end, however it ends. Raises `IndexUnavailable`.
+    They are written some at a time, at once where they come seldom, and the last of them at the end, however it ends. Raises
+    `IndexUnavailable`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._clock = clock
+        self._not_before = clock() + _INTERVAL
         self._waiting: list[AuditEvent] = []
 
     def tell(self, event: AuditEvent) -> None:
         """Have `event` in the trail."""
         self._waiting.append(event)
-        if len(self._waiting) >= _AT_ONCE:
+        if len(self._waiting) >= _AT_ONCE or self._clock() >= self._not_before:
             self.flush()
 
     def flush(self) -> None:
         """Write those that wait."""
         told, self._waiting = self._waiting, []
+        self._not_before = self._clock() + _INTERVAL
         if told and self._settings.audit.enabled:
             try:
                 asyncio.run(_tell(self._settings, told))
