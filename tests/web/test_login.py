@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from support.objects import ROOT
 from support.web import PASSWORD, web
 from tomowire.server.audit.login_failures import MOST, LoginFailures
 from tomowire.server.audit.trail import Filter
@@ -212,10 +213,18 @@ async def test_who_has_one_password_cannot_fill_the_audit_trail_with_wrong_ones(
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/studies?PatientName=Smith*", "/api/series?Modality=CT", "/api/instances?limit=1"]
+    "path",
+    [
+        "/api/studies?PatientName=Smith*",
+        "/api/series?Modality=CT",
+        "/api/instances?limit=1",
+        f"/api/studies/{ROOT}.1.1",
+        f"/api/series/{ROOT}.2.1.1",
+        f"/api/instances/{ROOT}.3.1",
+    ],
 )
 async def test_who_asks_what_there_is_is_in_the_audit_trail(tmp_path: Path, path: str) -> None:
-    async with web(tmp_path, filled=False) as running:
+    async with web(tmp_path) as running:
         for _ in range(2):
             assert (await running.clients[Role.READER].get(path)).status_code == 200
         assert await running.archive.audit.flush(10)

@@ -273,6 +273,7 @@ class Archive:
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             account_of=lambda job, node: self.witness.sending(node, job.created_by),
+            asking=lambda job, node, *asked: self.witness.asking(node, job.created_by, *asked),
             reindexed=lambda job: self.witness.reindexing(job.job_id, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -30,6 +30,7 @@ from tomowire.server.audit.refusals import Refusals
 from tomowire.server.audit.reindexed import Reindexed
 from tomowire.server.audit.transfers import Transfers, party_of
 from tomowire.server.quotas import BY as QUOTA
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,8 +163,29 @@ class Witness:
 
     def sending(self, node: Node, by: str) -> Account:
         """The account of a job that sends objects to `node`; to be ended."""
-        destination = Party.node(node.ae_title, f"{node.host}:{node.port}")
-        return Account(self._audit, destination, Party(by) if by else None)
+        return Account(self._audit, _party_at(node), Party(by) if by else None)
+
+    @contextmanager
+    def asking(self, node: Node, by: str, sop_class_uid: str, identifier: bytes) -> Iterator[None]:
+        """For a job that asks `node` (C-FIND), for as long as it does; `identifier` is in Implicit VR."""
+        outcome, reason = Outcome.SUCCESS, ""
+        try:
+            yield
+        except Exception as error:
+            outcome, reason = Outcome.MINOR_FAILURE, _why_unanswered(error)
+            raise
+        finally:
+            self._audit.record(
+                Query(
+                    by=Party(by) if by else None,
+                    of=_party_at(node),
+                    sop_class_uid=sop_class_uid,
+                    identifier=identifier,
+                    transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN,
+                    outcome=outcome,
+                    reason=reason,
+                )
+            )
 
     def reindexing(self, job_id: str, by: str) -> Reindexed:
         """The account of a job that puts right what the index says; to be ended."""
@@ -179,8 +201,7 @@ class Witness:
                     async for answers in found:
                         yield answers
             except Exception as error:
-                outcome = Outcome.MINOR_FAILURE
-                reason = f"status {error.status:04X}H" if isinstance(error, QueryFailed) else type(error).__name__
+                outcome, reason = Outcome.MINOR_FAILURE, _why_unanswered(error)
                 raise
             finally:
                 self._audit.record(
@@ -209,6 +230,15 @@ class Witness:
         self._login_failures.close()
         if self._is_open:
             self._audit.record(ApplicationStopped(by=self._stopped_by))
+
+
+def _why_unanswered(error: Exception) -> str:
+    """Without its text, which may quote what was asked for."""
+    return f"status {error.status:04X}H" if isinstance(error, QueryFailed) else type(error).__name__
+
+
+def _party_at(node: Node) -> Party:
+    return Party.node(node.ae_title, f"{node.host}:{node.port}")
 
 
 def _authenticated(association: Association) -> str:
