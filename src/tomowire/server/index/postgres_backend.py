@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tomowire.server.index.reader import IndexReader
     from tomowire.server.index.versions import OnUpgrade
 
+# As of `PostgresSession`: users and jobs would be lost with the power, and audit events that `audit.anchor` says were there.
+_DURABLE: Final = (
+    b"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+)
 _INVALID: Final = (
     "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
     " WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace"
@@ -153,6 +157,8 @@ class PostgresBackend:
         try:
             with postgres_errors():
                 connection.execute(f"SET lock_timeout = {lock}; SET statement_timeout = {statement}".encode())
+                if self._fsync:
+                    connection.execute(_DURABLE)
         except BaseException:
             connection.close()
             raise

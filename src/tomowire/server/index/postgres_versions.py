@@ -87,6 +87,7 @@ def make_tables(
         with engine.begin() as connection:
             # Who comes second finds done what the first did.
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = on")  # as whoever stores has it
             is_news = run_migrations(connection, migrations, schema=schema, on_upgrade=on_upgrade)
     except Exception as error:
         if not is_of_the_database(error):
