@@ -118,7 +118,7 @@ class Archive:
             self.jobs = await stack.enter_async_context(self._jobs(storage))
             if needs_login(settings):
                 self.first_token = await first_administrator(self.users, storage.root)
-                self.witness.made_first_administrator(self.first_token)
+                await self.witness.made_first_administrator(self.first_token)
             self.witness.open()
             later = asyncio.get_running_loop().create_task(self._when_it_is_quiet(lull), name="when it is quiet")
             stack.push_async_callback(_ended, later)

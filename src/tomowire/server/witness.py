@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from tomowire.aio.ending import Ending
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from tomowire.server.tally import Tally
     from tomowire.services.find_scp import FindAnswers, FindRequest
     from tomowire.services.storage_scp import StoreRequest
+
+_PATIENCE: Final = 30.0
+"""Seconds to wait for a database that has been written to a moment ago."""
 
 
 class Witness:
@@ -155,11 +158,15 @@ class Witness:
         """Somebody has the archive end."""
         self._stopped_by = by
 
-    def made_first_administrator(self, token: Path | None) -> None:
-        """There was none, and now there is one, whose token is in a file; None: there was one."""
+    async def made_first_administrator(self, token: Path | None) -> None:
+        """There was none, and now there is one, whose token is in a file; None: there was one.
+
+        Returns when it is told: that may be used at once, and it happens once in the life of an archive.
+        """
         if token is not None:
             what = f"the first administrator was made, with the token in {token}"
             self._audit.record(ConfigurationChanged(by=None, change=Change.USER, what=what))
+            await self._audit.flush(_PATIENCE)
 
     def sending(self, node: Node, by: str) -> Account:
         """The account of a job that sends objects to `node`; to be ended."""
