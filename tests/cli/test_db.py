@@ -6,7 +6,10 @@ import base64
 import json
 import re
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +21,7 @@ from support.network import LOOPBACK
 from support.objects import Sample
 from support.programs import run_on_a_terminal, run_tomowire, serving
 from support.stored import contents
+from support.subprocesses import python_environment
 from tomowire.cli.db import _Findings
 from tomowire.server.audit.teller import person
 from tomowire.server.audit.trail import entries
@@ -220,9 +224,37 @@ def start_and_end(data: Path) -> None:
         pass
 
 
+def repair(data: Path) -> None:
+    (data / "incoming").mkdir()
+    done = run_tomowire("db", "check", "--repair", "--data-dir", data)
+    assert done.returncode == 0, done.stderr
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tomowire.server import archive
+from tomowire.server.app import Archive, Settings
+
+archive.recover = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # what comes after an index was opened
+asyncio.run(Archive(Settings(Path(sys.argv[1]), port=0, index_url=os.environ.get("TOMOWIRE_INDEX__URL"))).__aenter__())
+"""
+
+
+def start_and_be_killed(data: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED, data], env=python_environment(), timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def reindex(data: Path) -> None:
+    """An index that is to be replaced is asked first what was unfinished, and upgraded for that."""
+    done = run_tomowire("db", "reindex", "--data-dir", data)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("former", ["0001", "0002"])
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("work", [upgrade, import_a_file, start_and_end])
+@pytest.mark.parametrize("work", [upgrade, import_a_file, start_and_end, start_and_be_killed, repair, reindex])
 def test_an_upgrade_is_in_the_audit_trail(
     work: Callable[[Path], None],
     dialect: str,
@@ -240,9 +272,11 @@ def test_an_upgrade_is_in_the_audit_trail(
     work(data)
     engine = backend_for(url, data).engine()
     with engine.connect() as connection:
-        [event] = [each for each in entries(connection) if each.event == "configuration-changed"]
+        event, *others = [each for each in entries(connection) if each.event == "configuration-changed"]
     engine.dispose()
-    assert (event.actor, event.outcome) == ("tomowire" if work is start_and_end else person().name, 0)
+    assert len(others) == (work is reindex)
+    is_the_archive = work in (start_and_end, start_and_be_killed)
+    assert (event.actor, event.outcome) == ("tomowire" if is_the_archive else person().name, 0)
     assert "Software Configuration" in event.message
     [described] = re.findall(r'type="Alert Description" value="([^"]*)"', event.message)
     assert base64.b64decode(described).decode() == f"the index was brought from schema {former} to {versions.CURRENT}"

@@ -186,6 +186,7 @@ async def test_an_archive_that_others_can_reach_over_http_makes_its_first_admini
 ) -> None:
     http = HttpSettings(bind="0.0.0.0", port=0)
     async with Archive(Settings(tmp_path, port=0, http=http)) as archive:
+        assert [each.event for each in await archive.audit.list()] == ["configuration-changed"], "nothing can kill it"
         path = archive.first_token
         assert path == tmp_path / "administrator-token"
         assert f"the token of an administrator for HTTP is in {path}" in archive.greeting()

@@ -90,6 +90,18 @@ def test_one_s_own_password_does_not_help_to_guess_that_of_another(failed: Faile
     assert failed.seconds_to_wait(HERE, "admin") == 60
 
 
+def test_nor_where_that_other_has_been_in(failed: FailedLogins) -> None:
+    """Behind a proxy everybody is at the same address."""
+    failed.succeeded(HERE, "admin")
+    for _ in range(3):
+        assert failed.seconds_to_wait(HERE, "admin") == 0
+        failed.failed(HERE, "admin")
+        failed.succeeded(HERE, "jo")
+    assert failed.seconds_to_wait(HERE, "admin") == 60
+    assert failed.seconds_to_wait(HERE, "jo") == 0
+    assert failed.seconds_to_wait(HERE, "kim") == 0
+
+
 @pytest.mark.parametrize(
     ("one", "other", "is_same"),
     [
@@ -116,9 +128,9 @@ def test_it_remembers_no_more_than_it_is_told(clock: Clock) -> None:
     assert failed.seconds_to_wait("10.0.3.231", None) == 60
     assert failed.seconds_to_wait("10.0.0.0", "user0") == 0
     for number in range(1000):
-        failed.failed(HERE)
+        failed.failed(HERE, f"user{number}")
         failed.succeeded(THERE, f"user{number}")
-    assert len(failed._at_home) == 100
+    assert len(failed._at_home) == len(failed._there._times) == 100
     assert [len(times) for times in failed._addresses._times.values()] == [1] * 100
 
 
@@ -133,8 +145,8 @@ def test_whatever_happens_nobody_fails_more_often_than_the_limit(events: list[tu
     at_home = set()
     for seconds, address, user, is_right in events:
         clock.now += seconds
-        keys = (f"address {address}", f"user {user}")
-        counting = keys[:1] if (address, user) in at_home else keys
+        keys = (f"address {address}", f"user {user}", f"user {user} at {address}")
+        counting = keys[::2] if (address, user) in at_home else keys
         recent = [sorted(account[key])[-3:] for key in counting]
         waits = [times[0] + 60 - clock.now for times in recent if len(times) == 3]
         expected = max([0.0, *waits])

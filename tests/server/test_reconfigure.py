@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -107,6 +107,10 @@ async def test_certificates_of_another_place(tmp_path: Path) -> None:
         # The next one reads the files of the settings that are in force.
         assert str(await archive.reconfigure(archive.settings)) == "nothing has changed"
         assert await echo(archive, "A", ssl=TlsClient(second.file)) == 0
+        assert await archive.audit.flush(30)
+        *_, told = await archive.audit.list(Filter(event="configuration-changed"))
+        assert b64encode(b"nothing has changed; certificates were read again").decode() in told.message
+        assert "Security Configuration" in told.message
         assert await archive.reconfigure(replace(archive.settings, tls=None)) == Reconfigured((), ("dicom.tls",))
         assert await echo(archive, "A", ssl=TlsClient(second.file)) == 0
 

@@ -53,6 +53,18 @@ async def count(records: Records) -> int:
     )
 
 
+async def test_what_is_committed_survives_a_power_cut_whatever_the_database_would_do(
+    postgres: Cluster, postgres_url: str, tmp_path: Path
+) -> None:
+    """The end of the audit trail, which is noted in a file, would be one that the database does not know."""
+    show = text("SHOW synchronous_commit")
+    for given, expected in (("off", "on"), ("remote_write", "remote_write")):
+        name = postgres_url.rpartition("/")[2]
+        postgres.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {given}')
+        async with Records(backend_for(postgres_url, tmp_path).engine) as records:
+            assert await records.write(lambda connection: connection.execute(show).scalar_one()) == expected
+
+
 async def test_what_is_written_is_there(records: Records) -> None:
     await records.write(lambda connection: connection.execute(insert(protected_studies), STUDY))
     assert await count(records) == 1

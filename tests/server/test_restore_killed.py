@@ -13,10 +13,10 @@ from support.crashes import CrashServer
 from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
 from support.postgres import Cluster
-from tomowire.errors import UsageError
+from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder
+from tomowire.server.backup_folder import BackupFolder, Point
 from tomowire.server.check import check
 from tomowire.server.index.backend import backend_for
 from tomowire.server.reindex import reindex
@@ -39,6 +39,23 @@ async def folder(tmp_path: Path) -> Path:
     await stored(tmp_path / "data", *SAMPLES)
     backup(tmp_path / "data", tmp_path / "backups", backend_for(None, tmp_path / "data"))
     return tmp_path / "backups"
+
+
+async def test_a_restore_that_cannot_be_told_is_not_finished(folder: Path, tmp_path: Path) -> None:
+    """Killed before its audit event was written, it would be an archive that nobody has heard of."""
+
+    def fails(point: Point) -> None:
+        raise IndexUnavailable("the audit trail cannot be written")
+
+    root, told = tmp_path / "new", list[str]()
+    backend = backend_for(None, root)
+    for _ in range(2):
+        with pytest.raises(IndexUnavailable, match="audit trail"):
+            restore(folder, root, backend, loaded=fails)
+        await require_no_archive(root, None, folder)
+    point = restore(folder, root, backend, loaded=lambda point: told.append(point.name))
+    assert told == [point.name]
+    assert held(root, None) == {sample.uid for sample in SAMPLES}
 
 
 @contextmanager

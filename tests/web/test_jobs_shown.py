@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 
+from support.filled import fill, small_hospital
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT
 from support.web import web
+from tomowire.server.app import Archive
+from tomowire.server.audit.trail import Filter
 from tomowire.server.nodes import Node
+from tomowire.server.settings import Settings
+from tomowire.server.users import Role
 
 STUDY = f"{ROOT}.1.1"
 
@@ -34,6 +40,28 @@ async def test_what_was_asked_for_is_shown_as_it_was_asked(tmp_path: Path) -> No
                 pass
         assert error.count(f"AWAY@{LOOPBACK}:{port}") == 1
         assert error.count("connect") == 1
+
+
+async def test_who_looks_at_what_a_node_has_answered_is_in_the_audit_trail(tmp_path: Path) -> None:
+    port = free_port()
+    await fill(tmp_path / "remote", small_hospital())
+    nodes = (Node("REMOTE", LOOPBACK, port),)
+    async with (
+        Archive(Settings(tmp_path / "remote", port=port, ae_title="REMOTE")),
+        web(tmp_path / "local", filled=False, settings={"nodes": nodes}) as running,
+    ):
+        ended = asyncio.get_running_loop().create_future()
+        running.archive.jobs.on_end = ended.set_result
+        asking = running.clients[Role.OPERATOR].post("/api/query", json={"node": "REMOTE"})
+        path = (await asking).headers["Location"]
+        async with asyncio.timeout(60):
+            await ended
+        for _ in range(2):
+            assert len((await running.clients[Role.READER].get(path)).json()["result"]) == 4
+        assert await running.archive.audit.flush(20)
+        asked, seen = await running.archive.audit.list(Filter(event="query"))
+        assert (asked.actor, seen.actor) == ("operator", "reader")
+        assert base64.b64encode(path.encode()).decode() in seen.message
 
 
 async def test_keys_that_cannot_be_asked_for_make_no_job(tmp_path: Path) -> None:

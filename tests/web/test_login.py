@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from support.objects import ROOT
 from support.web import PASSWORD, web
+from tomowire.server.audit.login_failures import MOST, LoginFailures
 from tomowire.server.audit.trail import Filter
 from tomowire.server.users import Role
 
@@ -183,11 +186,45 @@ async def test_each_failed_login_is_in_the_audit_trail_until_the_address_is_clos
         assert [each.outcome for each in found] == [4] * 5 + [8]
 
 
+async def test_who_has_one_password_cannot_fill_the_audit_trail_with_wrong_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that is right ends the limit of those that fail, and must not end that of what is told of them."""
+    monkeypatch.setitem(LoginFailures.__init__.__kwdefaults__, "interval", 3600.0)
+    tried = 3 * MOST
+    async with web(tmp_path, filled=False, failed_logins=MOST + 2) as running:
+        await running.archive.users.add("jane", Role.READER, PASSWORD)
+        for number in range(tried):
+            assert (await running.nobody.get("/api/me", headers=basic("jane", PASSWORD))).status_code == 200
+            wrong = (
+                basic("jane", f"wrong {number}"),
+                basic(f"user{number % 2}", "wrong"),
+                {"Authorization": f"Bearer wrong-{number}"},
+            )[number % 3]
+            assert (await running.nobody.get("/api/me", headers=wrong)).status_code == 401
+        assert await running.archive.audit.flush(10)
+        so_far = await running.archive.audit.list(Filter(event="login", outcome=4))
+        assert len(so_far) == MOST
+    async with web(tmp_path, users=False, filled=False) as running:  # the summaries are told at the end at the latest
+        told = await running.archive.audit.list(Filter(event="login", outcome=8))
+        counts = {each.actor: int(re.search(r">([0-9]+) more", each.message)[1]) for each in told}  # type: ignore[index]
+        assert set(counts) == {"jane", "user0", "user1", "a token"}, "nobody who was tried is hidden"
+        assert sum(counts.values()) == tried - MOST
+
+
 @pytest.mark.parametrize(
-    "path", ["/api/studies?PatientName=Smith*", "/api/series?Modality=CT", "/api/instances?limit=1"]
+    "path",
+    [
+        "/api/studies?PatientName=Smith*",
+        "/api/series?Modality=CT",
+        "/api/instances?limit=1",
+        f"/api/studies/{ROOT}.1.1",
+        f"/api/series/{ROOT}.2.1.1",
+        f"/api/instances/{ROOT}.3.1",
+    ],
 )
 async def test_who_asks_what_there_is_is_in_the_audit_trail(tmp_path: Path, path: str) -> None:
-    async with web(tmp_path, filled=False) as running:
+    async with web(tmp_path) as running:
         for _ in range(2):
             assert (await running.clients[Role.READER].get(path)).status_code == 200
         assert await running.archive.audit.flush(10)

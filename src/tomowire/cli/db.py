@@ -77,6 +77,8 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
 
     The archive must not be running. Files that cannot be indexed are printed, and stay where they are (exit code 1).
     """
+    from tomowire.server.audit.teller import person
+    from tomowire.server.audit.upgraded import UpgradeNoted
     from tomowire.server.audit.upkeep import note_reindexed
     from tomowire.server.findings import FindingKind
     from tomowire.server.reindex import reindex as rebuild
@@ -93,7 +95,13 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
 
     def work() -> int:
         with findings, open_counter("indexing") as progress:
-            count = rebuild(settings.data_dir, index_url=settings.index_url, report=report, progress=progress)
+            count = rebuild(
+                settings.data_dir,
+                index_url=settings.index_url,
+                report=report,
+                progress=progress,
+                on_upgrade=UpgradeNoted(settings, person()),
+            )
             note_reindexed(settings, count, findings.count, lost)
         return count
 
@@ -108,22 +116,19 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
 @verbose_option
 def upgrade(settings: Settings, verbose: int) -> None:
     """Bring the index of an older version up to date."""
-    from tomowire.server.audit.upkeep import note_upgraded
+    from tomowire.server.audit.teller import person
+    from tomowire.server.audit.upgraded import UpgradeNoted
     from tomowire.server.upgrade import upgrade as migrate
 
     set_up_logging(verbose)
-
-    def work() -> tuple[str | None, str | None]:
-        before, after = migrate(settings.data_dir, index_url=settings.index_url)
-        if before != after:
-            note_upgraded(settings, before, after)
-        return before, after
-
-    before, after = guarded(work)
+    noted = UpgradeNoted(settings, person(), new_too=True)
+    before, after = guarded(lambda: migrate(settings.data_dir, index_url=settings.index_url, on_upgrade=noted))
     complain(f"the index is at version {after}" + ("" if before == after else f", and was at {before}"))
 
 
 def _repair(settings: Settings, findings: _Findings, *, content: bool) -> NoReturn:
+    from tomowire.server.audit.teller import person
+    from tomowire.server.audit.upgraded import UpgradeNoted
     from tomowire.server.audit.upkeep import RepairNoted
     from tomowire.server.repair import repair
 
@@ -134,7 +139,13 @@ def _repair(settings: Settings, findings: _Findings, *, content: bool) -> NoRetu
         nonlocal lost
         left = 0
         with findings, RepairNoted(settings) as noted, open_counter("repairing") as progress:
-            for mended in repair(settings.data_dir, index_url=settings.index_url, content=content, progress=progress):
+            for mended in repair(
+                settings.data_dir,
+                index_url=settings.index_url,
+                content=content,
+                progress=progress,
+                on_upgrade=UpgradeNoted(settings, person()),
+            ):
                 findings.show(mended.finding, mended.what)
                 noted.mended(mended)
                 left += not mended.is_mended

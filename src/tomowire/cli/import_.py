@@ -71,17 +71,19 @@ async def _import(
     paths: Sequence[Path], settings: Settings, how: How, resume: Path | None, at_once: int, rows: _Rows
 ) -> int:
     from tomowire.server.archive import ArchiveStorage
-    from tomowire.server.audit import upgraded
     from tomowire.server.audit.audit import Audit
     from tomowire.server.audit.counted import Imports
     from tomowire.server.audit.teller import person, teller_of
+    from tomowire.server.audit.upgraded import UpgradeNoted
     from tomowire.server.import_state import Taken
     from tomowire.server.importing import Importer
     from tomowire.server.incoming import DuplicatePolicy
-    from tomowire.server.index.versions import CURRENT
 
     storage = ArchiveStorage(
-        settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
+        settings.data_dir,
+        policy=DuplicatePolicy(settings.duplicates),
+        index_url=settings.index_url,
+        on_upgrade=UpgradeNoted(settings, person()),
     )
     _require_outside(paths, settings.data_dir)
     with ExitStack() as stack:
@@ -101,8 +103,6 @@ async def _import(
         try:
             audit = Audit(storage.records, storage.root, teller_of(settings), settings=settings.audit, first_write=0)
             async with audit:
-                if storage.upgraded_from is not None:
-                    audit.record(upgraded.event_of(storage.upgraded_from, CURRENT, person()))
                 imports = Imports(audit.record, person(), ", ".join(path.absolute().as_uri() for path in paths))
                 try:
                     await Importer(storage, how=how, at_once=at_once, taken=taken, account=imports.add).run(

@@ -55,9 +55,12 @@ def command(
         from tomowire.server.settings import Settings
 
         backend = backend_for(index_url, data_dir)
+
+        def note(restored: Point) -> None:
+            note_restored(Settings(data_dir, index_url=index_url), folder, restored, problems)
+
         with open_counter("restoring") as progress:
-            restored = restore(folder, data_dir, backend, point=point, report=report, progress=progress)
-        note_restored(Settings(data_dir, index_url=index_url), folder, restored, problems)
+            restored = restore(folder, data_dir, backend, point=point, report=report, loaded=note, progress=progress)
         # Every byte has been compared with its checksum just now.
         return restored, list(check(data_dir, index_url=index_url, content=False))
 

@@ -19,6 +19,7 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.audit.audit import Audit
 from tomowire.server.audit.events import Party
 from tomowire.server.audit.teller import teller_of
+from tomowire.server.audit.upgraded import UpgradeNoted
 from tomowire.server.changes import Reconfigured
 from tomowire.server.files import is_archive
 from tomowire.server.find import ArchiveFind, load_queries
@@ -98,7 +99,10 @@ class Archive:
             await require_free(settings.bind, settings.port)
         async with AsyncExitStack() as stack:
             storage = ArchiveStorage(
-                settings.data_dir, policy=DuplicatePolicy(settings.duplicates), index_url=settings.index_url
+                settings.data_dir,
+                policy=DuplicatePolicy(settings.duplicates),
+                index_url=settings.index_url,
+                on_upgrade=UpgradeNoted(settings, None),
             )
             self._storage = await stack.enter_async_context(storage)
             stack.enter_context(self.log_tail.installed())
@@ -114,7 +118,7 @@ class Archive:
             self.jobs = await stack.enter_async_context(self._jobs(storage))
             if needs_login(settings):
                 self.first_token = await first_administrator(self.users, storage.root)
-                self.witness.made_first_administrator(self.first_token)
+                await self.witness.made_first_administrator(self.first_token)
             self.witness.open()
             later = asyncio.get_running_loop().create_task(self._when_it_is_quiet(lull), name="when it is quiet")
             stack.push_async_callback(_ended, later)
@@ -218,7 +222,6 @@ class Archive:
         self.audit = await stack.enter_async_context(trail)
         self.witness = Witness(self.audit, self.metrics, self._tally, lull, self._address_of)
         stack.callback(self.witness.close)
-        self.witness.upgraded(storage.upgraded_from)
         self._measure(storage)
 
     async def _open_upkeep(self, stack: AsyncExitStack, storage: ArchiveStorage) -> None:
@@ -270,6 +273,7 @@ class Archive:
             retrieve=lambda: self._retrieve,
             keep=self._keep,
             account_of=lambda job, node: self.witness.sending(node, job.created_by),
+            asking=lambda job, node, *asked: self.witness.asking(node, job.created_by, *asked),
             reindexed=lambda job: self.witness.reindexing(job.job_id, job.created_by),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,

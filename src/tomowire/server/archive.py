@@ -22,6 +22,7 @@ from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import IndexWriter
+from tomowire.server.index.versions import OnUpgrade
 from tomowire.server.ingest import Ingest
 from tomowire.server.keeping import Keeping
 from tomowire.server.records import Records
@@ -36,7 +37,8 @@ class ArchiveStorage:
 
     `policy` says what becomes of an object that is stored already with other content. `fsync=False` gives up the promise that what
     got Success survives a power cut. `busy_timeout` (seconds) is how long to wait for another process that holds the index.
-    `index_url` is where the index is, `postgresql://user@host/database`; None is a file in the directory.
+    `index_url` is where the index is, `postgresql://user@host/database`; None is a file in the directory. `on_upgrade` is told if
+    it gets another schema.
     """
 
     backend: IndexBackend
@@ -56,11 +58,10 @@ class ArchiveStorage:
         fsync: bool = True,
         busy_timeout: float = BUSY_TIMEOUT,
         index_url: str | None = None,
+        on_upgrade: OnUpgrade | None = None,
     ) -> None:
         self.root = Path(root).absolute()
-        self.backend = backend_for(index_url, self.root, fsync=fsync, busy_timeout=busy_timeout)
-        self.upgraded_from: str | None = None
-        """The schema of the index before it was opened, if that was another."""
+        self.backend = backend_for(index_url, self.root, fsync=fsync, busy_timeout=busy_timeout, on_upgrade=on_upgrade)
         self._policy = policy
         self._fsync = fsync
         self._cleanup = AsyncExitStack()
@@ -79,7 +80,6 @@ class ArchiveStorage:
             workers = ThreadPoolExecutor(_INGEST_WORKERS, thread_name_prefix="tomowire-ingest")
             stack.push_async_callback(asyncio.to_thread, workers.shutdown)
             self.writer = writer
-            self.upgraded_from = index.upgraded_from
             self.commit = commit = GroupCommit(writer)
             stack.push_async_callback(commit.close)
             self.keeping = await stack.enter_async_context(Keeping(commit, index))

@@ -25,7 +25,7 @@ class FailedLogins:
     """At most `limit` failures of one address, and of one user, within `window` seconds; what they try beyond is not looked at.
 
     A user who has been right from an address before is not closed out there by what is tried in its name elsewhere: otherwise
-    anybody could keep anybody out.
+    anybody could keep anybody out. There it has a limit of its own, which nobody else's right password ends.
 
     Of more than `most` addresses or users, those are forgotten of which was heard longest ago. `clock` gives seconds that only
     grow. An IPv6 address counts as its network of 64 bits.
@@ -44,6 +44,8 @@ class FailedLogins:
         self._clock = clock
         self._addresses = _Failures(limit, window, most)
         self._users = _Failures(limit, window, most)
+        self._there = _Failures(limit, window, most)
+        """Those of a user at one address."""
         self._at_home: OrderedDict[tuple[str, str], None] = OrderedDict()
         """The users who have been right, with the addresses where they were."""
         self._most = most
@@ -53,22 +55,30 @@ class FailedLogins:
         now = self._clock()
         network = network_of(address)
         waits = [self._addresses.seconds_to_wait(network, now)]
-        if user is not None and (user, network) not in self._at_home:
-            waits.append(self._users.seconds_to_wait(user, now))
+        if user is not None:
+            is_at_home = (user, network) in self._at_home
+            waits.append(
+                self._there.seconds_to_wait((user, network), now)
+                if is_at_home
+                else self._users.seconds_to_wait(user, now)
+            )
         return max(waits)
 
     def failed(self, address: str, user: str | None = None) -> None:
         """A login has failed."""
-        now = self._clock()
-        self._addresses.add(network_of(address), now)
+        now, network = self._clock(), network_of(address)
+        self._addresses.add(network, now)
         if user is not None:
             self._users.add(user, now)
+            self._there.add((user, network), now)
 
     def not_failed(self, address: str, user: str | None = None) -> None:
         """Take back what `failed` was told last: nobody could say whether the login is right."""
-        self._addresses.take_back(network_of(address))
+        network = network_of(address)
+        self._addresses.take_back(network)
         if user is not None:
             self._users.take_back(user)
+            self._there.take_back((user, network))
 
     def succeeded(self, address: str, user: str | None = None) -> None:
         """A login was right: what went before it is forgotten."""
@@ -76,6 +86,7 @@ class FailedLogins:
         self._addresses.forget(network)
         if user is not None:
             self._users.forget(user)
+            self._there.forget((user, network))
             self._at_home[user, network] = None
             self._at_home.move_to_end((user, network))
             if len(self._at_home) > self._most:

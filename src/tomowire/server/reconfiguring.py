@@ -63,14 +63,24 @@ async def load_certificates(settings: Settings) -> None:
 
 async def _tell_audit(archive: Archive, taken: Settings, report: Reconfigured, by: Party | None) -> None:
     """Also that there will be none from now on: that is the last it hears of."""
-    event = ConfigurationChanged(by=by, change=_kind_of(report), what=str(report))
-    if report.changed and not taken.audit.enabled:
+    read_again = _has_certificates(taken)  # whether they say something else now is not known
+    what = f"{report}; certificates were read again" if read_again else str(report)
+    event = ConfigurationChanged(by=by, change=_kind_of(report), what=what)
+    is_news = bool(report.changed) or read_again
+    if is_news and not taken.audit.enabled:
         archive.audit.record(event)
     await archive.audit.apply(taken.audit, teller_of(taken))
-    if report.changed and taken.audit.enabled:
+    if is_news and taken.audit.enabled:
         archive.audit.record(event)
+
+
+def _has_certificates(settings: Settings) -> bool:
+    http = settings.http
+    by_http = http is not None and http.certificate is not None
+    return by_http or settings.tls is not None or any(node.tls for node in settings.nodes)
 
 
 def _kind_of(report: Reconfigured) -> Change:
     """Who may do what is more than where somebody is."""
-    return Change.NETWORK if set(report.changed) <= {"nodes", "nodes_tls"} else Change.SECURITY
+    is_of_nodes = report.changed and set(report.changed) <= {"nodes", "nodes_tls"}
+    return Change.NETWORK if is_of_nodes else Change.SECURITY

@@ -24,6 +24,7 @@ from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.extraction import instance_record
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
+from tomowire.server.index.versions import OnUpgrade
 from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import recover
 from tomowire.server.removal import FilesHeld, finish_removals
@@ -60,11 +61,12 @@ def reindex(
     report: Callable[[Finding], None] = lambda finding: None,
     threads: int = _THREADS,
     progress: Progress | None = None,
+    on_upgrade: OnUpgrade | None = None,
 ) -> int:
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
     `index_url` is where the index is, if not in `root`. `report` gets what is wrong with files; they all stay where they are.
-    Memory does not grow with the number of objects.
+    Memory does not grow with the number of objects. `on_upgrade` is told if the old index gets another schema first.
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
     Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
     in another order than that in which they came.
@@ -74,7 +76,7 @@ def reindex(
     with DataDirectory.inspect(root) as directory:
         directory.require_lock()
         directory.require_restored()
-        backend = backend_for(index_url, directory.root)
+        backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
         backend.settle(directory)
         backend.require_no_newer()
         with told_of_room(directory.root, _MAKE_ROOM):

@@ -31,6 +31,7 @@ from tomowire.server.index.backend import backend_for
 from tomowire.server.index.deleting import Deleted, Doomed
 from tomowire.server.index.reader import IndexReader
 from tomowire.server.index.rows import IndexWriter
+from tomowire.server.index.versions import OnUpgrade
 from tomowire.server.posix import sync_directory
 from tomowire.server.recovery import recover
 from tomowire.server.reindex import Found, examine
@@ -67,16 +68,18 @@ def repair(
     content: bool = True,
     threads: int = _THREADS,
     progress: Progress | None = None,
+    on_upgrade: OnUpgrade | None = None,
 ) -> Generator[Mended, None, None]:
     """Mend the archive in `root`, which nobody uses; gives what was wrong, each when it is mended. May be killed and begun again.
 
-    `content=False` looks at names and sizes only. Memory does not grow with the number of objects.
+    `content=False` looks at names and sizes only. Memory does not grow with the number of objects. `on_upgrade` is told if the
+    index gets another schema.
     Raises `UsageError` if there is no archive, a process uses it, or the files are another's; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory, ExitStack() as stack:
         directory.require_lock()
         directory.require_restored()
-        backend = backend_for(index_url, directory.root)
+        backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
         backend.settle(directory)
         if backend.is_empty():
             raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")

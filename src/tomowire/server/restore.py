@@ -3,7 +3,7 @@
     1. marker    which point is being restored: until it is gone no program takes the directory for an archive    (durable)
     2. objects   copied, checked, synced                                                                          (durable)
     3. marker    which index they go to                                                                           (durable)
-    4. index     loaded, in one step                                                                              (durable)
+    4. index     loaded, in one step; whoever keeps account of it is told                                         (durable)
     5. marker    removed
 
 What is interrupted is gone on with by the same command. An index that is there then is the one that this restore has loaded, or
@@ -44,6 +44,7 @@ def restore(
     point: str | None = None,
     threads: int = _THREADS,
     report: Callable[[Problem], None] = lambda problem: None,
+    loaded: Callable[[Point], object] = lambda point: None,
     progress: Progress | None = None,
 ) -> Point:
     """Make the archive of a point (the newest, if none is named) in `root`, which must be new or empty; its index is put into
@@ -51,7 +52,8 @@ def restore(
 
     `report` gets the objects that the backup does not have, or not as they were received: the index has them all the same, as it
     had them then, so that `db check` names them and a sender may send them again. It is told too when the index is not what was
-    written: then it is restored as far as it can be read.
+    written: then it is restored as far as it can be read. `loaded` is called when all is there, before it is an archive: if it
+    raises it is none, and the next run calls it again.
     Raises `UsageError`, `IndexUnavailable`, `OSError`.
     """
     with BackupFolder.open(folder, create=False, shared=True) as source:
@@ -78,6 +80,7 @@ def restore(
                 _note(target, found.name, backend.name)
                 backend.load(dump, directory)
             mark_objects(directory, archive_id)
+            loaded(found)
             dump.unlink()
             (target / RESTORING).unlink()
             sync_directory(target)

@@ -7,17 +7,21 @@ from pathlib import Path
 from tomowire.errors import UsageError
 from tomowire.server.files import DataDirectory
 from tomowire.server.index.backend import backend_for
+from tomowire.server.index.versions import OnUpgrade
 
 
-def upgrade(root: Path | str, *, index_url: str | None = None) -> tuple[str | None, str | None]:
+def upgrade(
+    root: Path | str, *, index_url: str | None = None, on_upgrade: OnUpgrade | None = None
+) -> tuple[str | None, str | None]:
     """Migrate the index of the archive in `root`; gives the version of its schema before and after.
 
-    `index_url` is where the index is, if not in `root`. Raises `UsageError` if there is no archive or index, a process uses it, or
-    a newer program has made it; `OSError`; `IndexUnavailable` if the database cannot be changed: then it is as it was.
+    `index_url` is where the index is, if not in `root`; `on_upgrade` is told if there was something to do. Raises `UsageError` if
+    there is no archive or index, a process uses it, or a newer program has made it; `OSError`; `IndexUnavailable` if the database
+    cannot be changed: then it is as it was.
     """
     with DataDirectory.inspect(root) as directory:
         directory.require_lock()
-        backend = backend_for(index_url, directory.root)
+        backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
         backend.settle(directory)
         if not backend.exists():
             raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from tomowire.aio.ending import Ending
 from tomowire.errors import QueryFailed
-from tomowire.server.audit import upgraded
 from tomowire.server.audit.counted import Readings
 from tomowire.server.audit.deletions import event_of
 from tomowire.server.audit.events import (
@@ -20,16 +19,18 @@ from tomowire.server.audit.events import (
     AssociationEnded,
     Change,
     ConfigurationChanged,
+    Login,
     Outcome,
     Party,
     Query,
 )
 from tomowire.server.audit.exports import Account, Exports
+from tomowire.server.audit.login_failures import LoginFailures
 from tomowire.server.audit.refusals import Refusals
 from tomowire.server.audit.reindexed import Reindexed
 from tomowire.server.audit.transfers import Transfers, party_of
-from tomowire.server.index.versions import CURRENT
 from tomowire.server.quotas import BY as QUOTA
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from tomowire.services.find_scp import FindAnswers, FindRequest
     from tomowire.services.storage_scp import StoreRequest
 
+_PATIENCE: Final = 30.0
+"""Seconds to wait for a database that has been written to a moment ago."""
+
 
 class Witness:
     """Its methods are given to `listen` and to the services. `address_of` says where the node with an AE title is."""
@@ -59,6 +63,7 @@ class Witness:
         self._lull = lull
         self._transfers = Transfers(audit)
         self._refusals = Refusals(audit)
+        self._login_failures = LoginFailures(audit)
         self._readings = Readings(audit)
         self._is_open = False
         self._aborting: WeakKeyDictionary[Association, Party] = WeakKeyDictionary()
@@ -132,6 +137,10 @@ class Witness:
         self._metrics.on_served(request, seconds)
         self.exports.end(request)
 
+    def login_failed(self, event: Login, network: str) -> None:
+        """Somebody at an address of `network` was wrong with a password or a token."""
+        self._login_failures.failed(event, network)
+
     def read(self, by: Party, study_uid: str, sop_class_uid: str) -> None:
         """Somebody has read an object over HTTP."""
         self._readings.read(by, study_uid, sop_class_uid)
@@ -149,21 +158,41 @@ class Witness:
         """Somebody has the archive end."""
         self._stopped_by = by
 
-    def upgraded(self, before: str | None) -> None:
-        """This start has brought the index up to date, if `before` names the schema that it had."""
-        if before is not None:
-            self._audit.record(upgraded.event_of(before, CURRENT, None))
+    async def made_first_administrator(self, token: Path | None) -> None:
+        """There was none, and now there is one, whose token is in a file; None: there was one.
 
-    def made_first_administrator(self, token: Path | None) -> None:
-        """There was none, and now there is one, whose token is in a file; None: there was one."""
+        Returns when it is told: that may be used at once, and it happens once in the life of an archive.
+        """
         if token is not None:
             what = f"the first administrator was made, with the token in {token}"
             self._audit.record(ConfigurationChanged(by=None, change=Change.USER, what=what))
+            await self._audit.flush(_PATIENCE)
 
     def sending(self, node: Node, by: str) -> Account:
         """The account of a job that sends objects to `node`; to be ended."""
-        destination = Party.node(node.ae_title, f"{node.host}:{node.port}")
-        return Account(self._audit, destination, Party(by) if by else None)
+        return Account(self._audit, _party_at(node), Party(by) if by else None)
+
+    @contextmanager
+    def asking(self, node: Node, by: str, sop_class_uid: str, identifier: bytes) -> Iterator[None]:
+        """For a job that asks `node` (C-FIND), for as long as it does; `identifier` is in Implicit VR."""
+        outcome, reason = Outcome.SUCCESS, ""
+        try:
+            yield
+        except Exception as error:
+            outcome, reason = Outcome.MINOR_FAILURE, _why_unanswered(error)
+            raise
+        finally:
+            self._audit.record(
+                Query(
+                    by=Party(by) if by else None,
+                    of=_party_at(node),
+                    sop_class_uid=sop_class_uid,
+                    identifier=identifier,
+                    transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN,
+                    outcome=outcome,
+                    reason=reason,
+                )
+            )
 
     def reindexing(self, job_id: str, by: str) -> Reindexed:
         """The account of a job that puts right what the index says; to be ended."""
@@ -179,8 +208,7 @@ class Witness:
                     async for answers in found:
                         yield answers
             except Exception as error:
-                outcome = Outcome.MINOR_FAILURE
-                reason = f"status {error.status:04X}H" if isinstance(error, QueryFailed) else type(error).__name__
+                outcome, reason = Outcome.MINOR_FAILURE, _why_unanswered(error)
                 raise
             finally:
                 self._audit.record(
@@ -206,8 +234,18 @@ class Witness:
         self._transfers.tell_all()
         self._readings.tell_all()
         self._refusals.close()
+        self._login_failures.close()
         if self._is_open:
             self._audit.record(ApplicationStopped(by=self._stopped_by))
+
+
+def _why_unanswered(error: Exception) -> str:
+    """Without its text, which may quote what was asked for."""
+    return f"status {error.status:04X}H" if isinstance(error, QueryFailed) else type(error).__name__
+
+
+def _party_at(node: Node) -> Party:
+    return Party.node(node.ae_title, f"{node.host}:{node.port}")
 
 
 def _authenticated(association: Association) -> str:

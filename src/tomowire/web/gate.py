@@ -106,7 +106,7 @@ class Gate:
             elif error not in self._told_failures:  # each, and once for those who were answered together
                 self._told_failures.add(error)
                 event = LoginEvent(user=user, outcome=Outcome.MINOR_FAILURE, reason=str(error))
-                self._archive.audit.record(event)
+                self._archive.witness.login_failed(event, network_of(address))
             raise
         self.tell(LoginEvent(user=Party(principal.name, address)), once_in=_ONCE_IN)
         return principal

@@ -65,6 +65,13 @@ EVENTS: dict[str, AuditEvent] = {
         identifier=b"\x08\0\xff",
         transfer_syntax_uid="1.2.840.10008.1.2",
     ),
+    "query of ours": Query(
+        by=PERSON,
+        of=STATION,
+        sop_class_uid="1.2.840.10008.5.1.4.1.2.2.1",
+        identifier=b"\x08\0\xff",
+        transfer_syntax_uid="1.2.840.10008.1.2",
+    ),
     "moved": Export(destination=STATION, studies=(STUDY, OTHER), requested_by=MODALITY),
     "got": Export(destination=STATION, studies=(STUDY,)),
     "not sent": Export(destination=STATION, studies=(), outcome=Outcome.SERIOUS_FAILURE, reason="A801H"),
@@ -196,6 +203,14 @@ TABLES = {
         ("110105", "DCM", "DICOM Study Deleted"), "D", (), (None,), (False,), (STUDY_OBJECT, PATIENT_OBJECT)
     ),
     "query": Table(("110112", "DCM", "Query"), "E", (), (SOURCE, DESTINATION), (True, False), (("2", "24", "110181"),)),
+    "query of ours": Table(
+        ("110112", "DCM", "Query"),
+        "E",
+        (),
+        (SOURCE, DESTINATION, None),
+        (False, False, True),
+        (("2", "24", "110181"),),
+    ),
     "moved": Table(
         ("110106", "DCM", "Export"),
         "R",

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
+from support.clock import ManualClock
 from support.network import LOOPBACK
 from support.subprocesses import python_environment
 from tomowire.errors import IndexUnavailable, UserExists
@@ -28,6 +29,7 @@ from tomowire.server.audit.noting import NotedCommand, Notes
 from tomowire.server.audit.teller import Teller, person
 from tomowire.server.audit.trail import Entry, read
 from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.reader import Statement
 from tomowire.server.records import Records
 from tomowire.server.settings import AuditSettings, Settings
 from tomowire.server.users import Users
@@ -297,6 +299,30 @@ async def test_the_archive_notices_what_is_done_to_the_trail_while_it_runs(
     assert wrong(backend, tmp_path) == [
         "event 4 does not follow the one before it: one of the two was changed or put in"
     ], "the break stays to be seen"
+
+
+def test_a_command_that_is_killed_has_told_of_all_but_the_last_second(tmp_path: Path) -> None:
+    """It may go on for hours, with little to tell."""
+    backend = backend_for(None, tmp_path)
+    backend.open_writer().close()
+    clock = ManualClock()
+    noted = NotedCommand(Settings(tmp_path), clock=clock.time)
+
+    def told() -> int:
+        with backend.open_reader() as reader:
+            return len(list(reader.rows(Statement("SELECT event_key FROM audit_events", {}))))
+
+    noted.tell(event("at once"))
+    assert told() == 0
+    clock.advance(1)
+    noted.tell(event("a second later"))
+    assert told() == 2
+    for number in range(32):
+        noted.tell(event(str(number)))
+    assert told() == 34, "many at once"
+    clock.advance(3600)
+    noted.tell(event("an hour later"))
+    assert told() == 35
 
 
 def test_an_error_of_a_command_is_told_before_that_of_its_trail(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -271,6 +273,29 @@ def test_events_behind_a_gap_go_on_from_the_known_end(trail: Records, backend: I
     assert found(backend, tmp_path) == ["events 4 to 5 are missing"]
 
 
+def test_whoever_adds_waits_for_another_that_does(trail: Records, backend: IndexBackend, tmp_path: Path) -> None:
+    """Or of many commands at once some would never get a number."""
+
+    def add(connection: Connection) -> Entry:
+        return append(connection, DRAFTS[:1])[0]
+
+    def while_another_waits(connection: Connection) -> Entry:
+        added = add(connection)
+        other.append(threads.submit(trail.write_now, add))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 2003399170"
+        deadline = time.monotonic() + 60
+        while connection.dialect.name == "postgresql" and not connection.execute(text(waits)).scalar_one():
+            assert time.monotonic() < deadline
+        return added
+
+    other: list[Future[Entry]] = []
+    with ThreadPoolExecutor(1) as threads:
+        first = trail.write_now(while_another_waits)
+        second = other[0].result(60)
+    assert (first.number, second.number) == (6, 7)
+    assert found(backend, tmp_path) == []
+
+
 def test_two_that_add_at_the_same_moment_do_not_both_succeed(trail: Records) -> None:
     last = trail.read_now(last_entry)
     assert last is not None
@@ -345,6 +370,25 @@ def test_the_anchor_is_replaced_in_one_step_and_for_nobody_else(tmp_path: Path) 
     assert read_anchor(tmp_path) == (2, bytes(range(32)))
     assert json.loads((tmp_path / ANCHOR).read_text())["number"] == 2
     assert (tmp_path / ANCHOR).stat().st_mode & 0o007 == 0
+    assert [path.name for path in tmp_path.iterdir()] == [ANCHOR]
+
+
+def test_an_anchor_that_many_write_at_once_can_be_read(tmp_path: Path) -> None:
+    """In containers with one data directory an archive and a command may have the same number of a process."""
+
+    def write(number: int) -> tuple[int, bytes] | None:
+        write_anchor(tmp_path, number, bytes(32), fsync=False)
+        return read_anchor(tmp_path)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert None not in list(threads.map(write, range(1, 2000)))
+    assert [path.name for path in tmp_path.iterdir()] == [ANCHOR]
+
+
+def test_what_cannot_take_the_place_of_an_anchor_is_not_left(tmp_path: Path) -> None:
+    (tmp_path / ANCHOR).mkdir()
+    with pytest.raises(OSError, match=ANCHOR):
+        write_anchor(tmp_path, 1, bytes(32))
     assert [path.name for path in tmp_path.iterdir()] == [ANCHOR]
 
 

@@ -6,14 +6,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from support.former_index import make_former
 from support.postgres import Cluster
 from support.subprocesses import python_environment
 from tomowire.errors import IndexUnavailable, UsageError
@@ -146,6 +149,33 @@ def test_what_is_not_ours_is_refused_and_left_alone(postgres_url: str, tmp_path:
     for use in (backend.open_writer, backend.open_reader, backend.upgrade):
         with pytest.raises(UsageError, match=said):
             use()
+
+
+def test_of_programs_that_upgrade_at_once_one_is_told(empty_postgres_url: str, tmp_path: Path) -> None:
+    """Both have found the old schema, and wait for their turn; the second finds done what the first did."""
+    make_former("0002", tmp_path / "data", empty_postgres_url)
+    told: list[tuple[str | None, str | None]] = []
+    on_upgrade = SimpleNamespace(
+        upgraded=lambda connection, before, after: told.append((before, after)), committed=lambda: told.append(("", ""))
+    )
+
+    def work() -> None:
+        postgres_versions.upgrade(empty_postgres_url, on_upgrade=on_upgrade)
+
+    waiting = (
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database"
+        " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+    )
+    with ThreadPoolExecutor(2) as threads, psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (postgres_versions._MIGRATING,))
+        both = [threads.submit(work) for _ in range(2)]
+        deadline = time.monotonic() + 60
+        while connection.execute(waiting).fetchone() != (2,):
+            assert time.monotonic() < deadline
+        connection.execute("SELECT pg_advisory_unlock(%s)", (postgres_versions._MIGRATING,))
+        for each in both:
+            each.result(60)
+    assert told == [("0002", versions.CURRENT), ("", "")]
 
 
 def test_another_programs_database_is_left_alone(empty_postgres_url: str, tmp_path: Path) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from support.audit_schema import violations
 from support.filled import fill, small_hospital
 from support.network import LOOPBACK, free_port
 from support.objects import ROOT
 from support.raw_peer import RawPeer, command_pdu, raw_acceptor
 from tomowire.server.app import Archive
+from tomowire.server.audit.trail import Filter
 from tomowire.server.jobs.jobs import Job, JobState
 from tomowire.server.nodes import Node
 from tomowire.server.settings import JobSettings, Settings
+from tomowire.services.models import Model
 from tomowire.wire.messages import CMoveRQ, CMoveRSP
 
 SAMPLES = small_hospital()
@@ -131,6 +136,42 @@ async def test_answers_to_a_query_are_kept_with_the_job(local: Archive) -> None:
     assert answer["0020000D"] == {"vr": "UI", "Value": [STUDY]}
     [listed] = await local.jobs.list(kind="query")
     assert listed.result is None
+
+
+async def asked(archive: Archive) -> list[tuple[str, int, str, bool]]:
+    """Of each query in the audit trail: who wanted it, how it went, the SOP class, and whether the study is in it."""
+    assert await archive.audit.flush(20)
+    found = await archive.audit.list(Filter(event="query"))
+    return [(each.actor, each.outcome, *what_was_asked(each.message)) for each in found]
+
+
+def what_was_asked(message: str) -> tuple[str, bool]:
+    root = ElementTree.fromstring(message)
+    assert list(violations(root)) == []
+    source, destination, person = root.findall("ActiveParticipant")
+    assert (source.get("UserName"), destination.get("UserID"), person.get("UserID")) == ("tomowire", "REMOTE", "me")
+    [query] = root.findall("ParticipantObjectIdentification")
+    identifier = base64.b64decode(query.findtext("ParticipantObjectQuery") or "")
+    return query.get("ParticipantObjectID", ""), STUDY.encode() in identifier
+
+
+async def test_what_a_node_is_asked_is_in_the_audit_trail(local: Archive) -> None:
+    model = Model.STUDY_ROOT
+    await ended(local, local.jobs.query("STUDY", {"StudyInstanceUID": STUDY}, "REMOTE", by="me"))
+    await ended(local, local.jobs.retrieve("STUDY", [STUDY], "REMOTE", by="me"))
+    await ended(local, local.jobs.retrieve("STUDY", [STUDY], "REMOTE", by="me", method="move"))
+    assert await asked(local) == [
+        ("me", 0, model.find, True),
+        ("me", 0, model.get, True),
+        ("me", 0, model.move, True),
+    ]
+
+
+async def test_that_a_node_could_not_be_asked_is_in_the_audit_trail_too(tmp_path: Path) -> None:
+    nobody = Node("REMOTE", LOOPBACK, free_port())
+    async with Archive(Settings(tmp_path, port=0, nodes=(nobody,), jobs=ONCE)) as archive:
+        await ended(archive, archive.jobs.query("STUDY", {}, "REMOTE", by="me"))
+        assert await asked(archive) == [("me", 4, Model.STUDY_ROOT.find, False)]
 
 
 async def test_answers_beyond_the_limit_are_left_out_and_that_is_said(local: Archive) -> None:

@@ -6,7 +6,8 @@ It is written after each transaction, so that it may be behind the trail, and ne
     a command      that adds an event moves it on where it finds it, and only if it is the trail's. It makes none: the database of
                    the trail may be of another machine, and a new file would hide that the old one was taken away
 
-Nobody moves it back, and two that write at once do not write into one file.
+Nobody moves it back, and two that write at once do not write into one file: not even two containers, whose processes may have the
+same number.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ def read_anchor(root: Path) -> tuple[int, bytes] | None:
 def write_anchor(root: Path, number: int, digest: bytes, *, fsync: bool = True) -> None:
     """Say that event `number` is the last one. The file is replaced in one step. Raises `OSError`."""
     path = root / ANCHOR
-    new = path.with_name(f"{_NEW}{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    new = path.with_name(f"{_NEW}{os.getpid()}-{os.urandom(8).hex()}")
     try:
-        os.write(descriptor, json.dumps({"number": number, "hash": digest.hex()}).encode())
-        if fsync:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(new, path)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE), "wb") as file:
+            file.write(json.dumps({"number": number, "hash": digest.hex()}).encode())
+            file.flush()
+            if fsync:
+                os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def move_anchor(root: Path, number: int, digest: bytes) -> None:

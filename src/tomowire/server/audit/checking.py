@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 1000
 _ENTRIES: Final = (
     "SELECT event_key, recorded_at, event, outcome, actor, source, message, previous_hash, hash"
-    " FROM audit_events WHERE event_key > {after} ORDER BY event_key LIMIT {limit}"
+    " FROM audit_events WHERE event_key > {after} ORDER BY event_key {order} LIMIT {limit}"
 )
 
 
@@ -48,9 +48,7 @@ def begin_anew(reader: IndexReader, root: Path) -> Iterator[Finding]:
     except UsageError as error:
         yield Finding(FindingKind.AUDIT_BROKEN, ANCHOR, str(error))
         return
-    last: Entry | None = None
-    for entry in _entries(reader):
-        last = entry
+    last = next(iter(_page(reader, BEFORE_ALL, 1, newest_first=True)), None)
     number = last.number if last is not None else 0
     if anchor is None or anchor[0] <= number:
         return
@@ -69,7 +67,8 @@ def _entries(reader: IndexReader) -> Iterator[Entry]:
         page = _page(reader, page[-1].number, _PAGE)
 
 
-def _page(reader: IndexReader, after: int, limit: int) -> list[Entry]:
-    # Whole numbers of our own: the two databases write parameters differently.
-    rows = reader.rows(Statement(_ENTRIES.format(after=int(after), limit=int(limit)), {}))
+def _page(reader: IndexReader, after: int, limit: int, *, newest_first: bool = False) -> list[Entry]:
+    # Words and whole numbers of our own: the two databases write parameters differently.
+    order = "DESC" if newest_first else "ASC"
+    rows = reader.rows(Statement(_ENTRIES.format(after=int(after), limit=int(limit), order=order), {}))
     return [Entry(*row) for row in rows]

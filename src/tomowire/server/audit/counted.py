@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -13,31 +14,40 @@ if TYPE_CHECKING:
     from tomowire.server.audit.audit import Audit
 
 LONGEST: Final = 30.0
-"""Seconds after which it is told what somebody has read."""
-_MOST_OBJECTS: Final = 1000
+"""Seconds after which it is told what has been counted."""
+MOST_OBJECTS: Final = 1000
 _MOST_STUDIES_KEPT: Final = 200
 
 
 class Counted:
-    """Counts by study and SOP class. `tell` gets the studies."""
+    """Counts by study and SOP class. `tell` gets the studies, when they are many, and with the first object that comes late.
 
-    def __init__(self, tell: Callable[[list[Study]], object]) -> None:
+    Who is killed has not told of so much: what it has copied, say, the next run finds copied, and nobody would ever tell.
+    """
+
+    def __init__(self, tell: Callable[[list[Study]], object], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._tell = tell
+        self._clock = clock
+        self._began = 0.0
         self._counts: dict[str, dict[str, int]] = {}
-        self.total = 0
+        self._total = 0
 
     def add(self, study_uid: str, sop_class_uid: str) -> None:
+        now = self._clock()
+        if not self._counts:
+            self._began = now
         counts = self._counts.setdefault(study_uid, {})
         counts[sop_class_uid] = counts.get(sop_class_uid, 0) + 1
-        self.total += 1
-        if len(self._counts) >= _MOST_STUDIES_KEPT:
+        self._total += 1
+        is_much = self._total >= MOST_OBJECTS or len(self._counts) >= _MOST_STUDIES_KEPT
+        if is_much or now - self._began >= LONGEST:
             self.tell()
 
     def tell(self) -> None:
         """Tell of what was counted, and begin anew."""
         studies = [Study(uid, tuple(counts.items())) for uid, counts in self._counts.items()]
         self._counts.clear()
-        self.total = 0
+        self._total = 0
         if studies:
             self._tell(studies)
 
@@ -58,8 +68,6 @@ class Readings:
             counted = Counted(lambda studies: self._record(by, studies))
             found = self._counted[by] = counted, self._loop.call_later(self._longest, self._tell, by)
         found[0].add(study_uid, sop_class_uid)
-        if found[0].total >= _MOST_OBJECTS:
-            self._tell(by)
 
     def tell_all(self) -> None:
         """Tell of what was not told yet."""

@@ -158,12 +158,16 @@ class StudyDeleted(_Event):
 
 @value(kw_only=True)
 class Query(_Event):
-    """`by` has asked for what fits `identifier`, a data set encoded in `transfer_syntax_uid`; without one, it was over HTTP."""
+    """`by` has asked for what fits `identifier`, a data set encoded in `transfer_syntax_uid`; without one, it was over HTTP.
 
-    by: Party
+    It was this archive that was asked, or another node, `of`, that this archive asked on behalf of `by`.
+    """
+
+    by: Party | None
     sop_class_uid: str
     identifier: bytes
     transfer_syntax_uid: str = ""
+    of: Party | None = None
 
 
 @value(kw_only=True)

@@ -31,45 +31,34 @@ T = TypeVar("T")
 logger: Final = logging.getLogger("tomowire.audit")
 
 _AT_ONCE: Final = 32
-"""A command that is killed has not told of so many."""
+_INTERVAL: Final = 1.0
+"""Seconds. A command that is killed has not told of so many, or of those of so long: a transaction for each takes too much."""
 
 
-class Notes:
-    """For a command that works on the archive of `settings`, and its `records`."""
+class Addition:
+    """Events that are added in a transaction of somebody else's: `add` in it, which may be done again, and `settle` after it."""
 
-    def __init__(self, records: Records, settings: Settings) -> None:
-        self._records = records
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings.audit
         self._root = settings.data_dir.absolute()
         self._teller = teller_of(settings)
+        self._is_end_known = False
+        self._added: Sequence[Entry] = ()
 
-    async def write(self, work: Callable[[Connection], T], *events: AuditEvent) -> T:
-        """Do `work` and have `events` in the trail, in one transaction. Raises `IndexUnavailable`, and what `work` raises."""
-        if not self._settings.enabled:
-            return await self._records.write(work)
-        moment = time.time_ns() // 1000
-        numbered = [(moment, event) for event in events]
-        is_known = False
+    def add(self, connection: Connection, numbered: Sequence[tuple[int, AuditEvent]]) -> None:
+        """Add events, with the moments at which they were recorded. Imports SQLAlchemy; raises what it does."""
+        drafts_of = load_drafts_of()
+        self._is_end_known = self._knows_end(connection)
+        self._added = append(connection, drafts_of(connection, numbered, self._teller))
 
-        drafts_of = await asyncio.to_thread(load_drafts_of)
-
-        def both(connection: Connection) -> tuple[T, Sequence[Entry]]:
-            nonlocal is_known
-            is_known = self._knows_end(connection)
-            result = work(connection)
-            return result, append(connection, drafts_of(connection, numbered, self._teller))
-
-        result, added = await until_first(lambda: self._records.write(both))
-        if is_known and added:
-            await asyncio.to_thread(self._move_anchor, added[-1])
+    async def settle(self) -> None:
+        """They are in the trail."""
+        if not self._added:
+            return
+        if self._is_end_known:
+            await asyncio.to_thread(self._move_anchor, self._added[-1])
         if self._settings.syslog_host is not None:
-            await _send(self._settings, added)
-        return result
-
-    async def tell(self, events: Sequence[AuditEvent]) -> None:
-        """Have events in the trail, some in each transaction. Raises `IndexUnavailable`."""
-        for start in range(0, len(events), _AT_ONCE):
-            await self.write(lambda _: None, *events[start : start + _AT_ONCE])
+            await _send(self._settings, self._added)
 
     def _knows_end(self, connection: Connection) -> bool:
         """Whether the end that the data directory remembers is the trail's; see `anchor`."""
@@ -92,6 +81,37 @@ class Notes:
             logger.warning("the end of the audit trail is not noted: %s", error)
 
 
+class Notes:
+    """For a command that works on the archive of `settings`, and its `records`."""
+
+    def __init__(self, records: Records, settings: Settings) -> None:
+        self._records = records
+        self._settings = settings
+
+    async def write(self, work: Callable[[Connection], T], *events: AuditEvent) -> T:
+        """Do `work` and have `events` in the trail, in one transaction. Raises `IndexUnavailable`, and what `work` raises."""
+        if not self._settings.audit.enabled:
+            return await self._records.write(work)
+        moment = time.time_ns() // 1000
+        numbered = [(moment, event) for event in events]
+        addition = Addition(self._settings)
+        await asyncio.to_thread(load_drafts_of)  # not in the transaction: see there
+
+        def both(connection: Connection) -> T:
+            result = work(connection)
+            addition.add(connection, numbered)
+            return result
+
+        result = await until_first(lambda: self._records.write(both))
+        await addition.settle()
+        return result
+
+    async def tell(self, events: Sequence[AuditEvent]) -> None:
+        """Have events in the trail, some in each transaction. Raises `IndexUnavailable`."""
+        for start in range(0, len(events), _AT_ONCE):
+            await self.write(lambda _: None, *events[start : start + _AT_ONCE])
+
+
 async def _send(settings: AuditSettings, added: Sequence[Entry]) -> None:
     from tomowire.server.audit.syslog import Syslog
 
@@ -103,22 +123,26 @@ async def _send(settings: AuditSettings, added: Sequence[Entry]) -> None:
 class NotedCommand:
     """`with NotedCommand(settings) as noted`, for a command without an event loop; `noted.tell(event)`.
 
-    They are written some at a time, and the last of them at the end, however it ends. Raises `IndexUnavailable`.
+    They are written some at a time, at once where they come seldom, and the last of them at the end, however it ends. Raises
+    `IndexUnavailable`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._clock = clock
+        self._not_before = clock() + _INTERVAL
         self._waiting: list[AuditEvent] = []
 
     def tell(self, event: AuditEvent) -> None:
         """Have `event` in the trail."""
         self._waiting.append(event)
-        if len(self._waiting) >= _AT_ONCE:
+        if len(self._waiting) >= _AT_ONCE or self._clock() >= self._not_before:
             self.flush()
 
     def flush(self) -> None:
         """Write those that wait."""
         told, self._waiting = self._waiting, []
+        self._not_before = self._clock() + _INTERVAL
         if told and self._settings.audit.enabled:
             try:
                 asyncio.run(_tell(self._settings, told))

@@ -173,13 +173,16 @@ def _query(event: events.Query, teller: Teller) -> AuditMessage:
         query=event.identifier,
         details=(("TransferSyntax", syntax),) if syntax else (),
     )
-    return message(
-        event,
-        codes.QUERY,
-        "E",
-        participants=(participant(event.by, codes.SOURCE, is_requestor=True), own(teller, codes.DESTINATION)),
-        objects=(asked,),
-    )
+    return message(event, codes.QUERY, "E", participants=_parties_of_query(event, teller), objects=(asked,))
+
+
+def _parties_of_query(event: events.Query, teller: Teller) -> tuple[Participant, ...]:
+    """The process that asks, the one that answers, and a third party that wanted it."""
+    if event.of is None:
+        assert event.by is not None
+        return participant(event.by, codes.SOURCE, is_requestor=True), own(teller, codes.DESTINATION)
+    wanted = (participant(event.by, is_requestor=True),) if event.by is not None else ()
+    return own(teller, codes.SOURCE), participant(event.of, codes.DESTINATION), *wanted
 
 
 def _association_begun(event: events.AssociationBegun, teller: Teller) -> AuditMessage:

@@ -28,6 +28,12 @@ BEFORE_ALL: Final = -(2**63)
 
 _PAGE: Final = 1000
 
+_ADDING: Final = 0x746F6D6F_77697202
+"""The advisory lock of whoever adds events, in PostgreSQL: "tomowir" and 2. In SQLite there is one who writes at a time anyway.
+
+All want the next number: without a lock one of them gets it, and of many that try again and again some never do.
+"""
+
 
 @value()
 class Draft:
@@ -99,12 +105,15 @@ def append(connection: Connection, drafts: Sequence[Draft], end: End | None = No
     """Add rows behind the last one; gives them as they stand there.
 
     Where the trail does not hold `end`, which was its end once, it goes on from there, so that the gap or the break stays to be
-    seen. Raises `IntegrityError` if another process has added some at the same moment: to be done again.
+    seen. Another process that adds some at the same moment waits for the end of this transaction. Raises `IntegrityError` if one
+    does not, being of another version: to be done again.
     """
     from sqlalchemy import insert
 
     from tomowire.server.index.administration import audit_events
 
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADDING})")
     last = last_entry(connection)
     number, previous = (0, START) if last is None else (last.number, last.hash)
     if end is not None and not holds(connection, end):

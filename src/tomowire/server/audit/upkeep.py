@@ -1,8 +1,8 @@
-"""What commands that look after an archive have done, for its audit trail: backup, restore, repair, reindex, upgrade.
+"""What commands that look after an archive have done, for its audit trail: backup, restore, repair, reindex.
 
 A copy of objects in another place is an Export (PS3.15 A.5.3.4), objects from there are an Import (A.5.3.5); both name the studies
 and their patients. What a repair gives up is deleted (A.5.3.6, A.5.3.8), what it takes in is created (A.5.3.6). An index that was
-made again, or has another schema, is a Security Alert, Software Configuration (A.5.3.11).
+made again is a Security Alert, Software Configuration (A.5.3.11).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from tomowire.server.audit import upgraded
 from tomowire.server.audit.counted import Counted, Exported, Imports
 from tomowire.server.audit.deletions import event_of
 from tomowire.server.audit.events import (
@@ -86,12 +85,6 @@ def note_reindexed(settings: Settings, count: int, findings: int, lost: Iterable
         for each in lost:
             noted.tell(EventsLost(count=0, reason=each))
         noted.tell(ConfigurationChanged(by=person(), change=Change.SOFTWARE, what=what))
-
-
-def note_upgraded(settings: Settings, before: str | None, after: str | None) -> None:
-    """The schema of the index is another one than before. Only now there is a trail for sure: schema 0001 has none."""
-    with NotedCommand(settings) as noted:
-        noted.tell(upgraded.event_of(before, after, person()))
 
 
 class RepairNoted:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tomowire.server.files import DataDirectory
     from tomowire.server.index.reader import IndexReader
     from tomowire.server.index.rows import IndexWriter
+    from tomowire.server.index.versions import OnUpgrade
 
 
 class Rebuild(Protocol):
@@ -93,18 +94,25 @@ class IndexBackend(Protocol):
 
 
 def backend_for(
-    url: str | None, data_dir: Path | str, *, fsync: bool = True, busy_timeout: float = BUSY_TIMEOUT
+    url: str | None,
+    data_dir: Path | str,
+    *,
+    fsync: bool = True,
+    busy_timeout: float = BUSY_TIMEOUT,
+    on_upgrade: OnUpgrade | None = None,
 ) -> IndexBackend:
     """The index at `url`, `postgresql://...`, or, for None, the file in `data_dir`. Nothing is opened yet.
 
     `fsync=False` gives up the promise that what is committed survives a power cut. `busy_timeout` (seconds) is how long to wait for
-    another process that holds the index. Raises `UsageError` for another kind of URL, and without the driver.
+    another process that holds the index. `on_upgrade` is told when one of the methods brings the index to another schema. Raises
+    `UsageError` for another kind of URL, and without the driver.
     """
     if url is None:
         from tomowire.server.index.sqlite_backend import SqliteBackend
 
-        return SqliteBackend(Path(data_dir).absolute() / "index.sqlite", fsync=fsync, busy_timeout=busy_timeout)
+        path = Path(data_dir).absolute() / "index.sqlite"
+        return SqliteBackend(path, fsync=fsync, busy_timeout=busy_timeout, on_upgrade=on_upgrade)
     parameters_of(url)  # that they are right, and that there is a driver
     from tomowire.server.index.postgres_backend import PostgresBackend
 
-    return PostgresBackend(url, fsync=fsync, busy_timeout=busy_timeout)
+    return PostgresBackend(url, fsync=fsync, busy_timeout=busy_timeout, on_upgrade=on_upgrade)

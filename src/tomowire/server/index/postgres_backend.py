@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from tomowire.server.index.postgres_connect import Connection
     from tomowire.server.index.postgres_writer import PostgresWriter
     from tomowire.server.index.reader import IndexReader
+    from tomowire.server.index.versions import OnUpgrade
 
+# As of `PostgresSession`: users and jobs would be lost with the power, and audit events that `audit.anchor` says were there.
+_DURABLE: Final = (
+    b"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+)
 _INVALID: Final = (
     "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
     " WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace"
@@ -32,10 +37,11 @@ class PostgresBackend:
 
     dialect: Final[Literal["sqlite", "postgresql"]] = "postgresql"
 
-    def __init__(self, url: str, *, fsync: bool, busy_timeout: float) -> None:
+    def __init__(self, url: str, *, fsync: bool, busy_timeout: float, on_upgrade: OnUpgrade | None = None) -> None:
         self._url = url
         self._fsync = fsync
         self._busy_timeout = busy_timeout
+        self._on_upgrade = on_upgrade
 
     def __repr__(self) -> str:
         return f"PostgresBackend({self.name!r})"
@@ -67,11 +73,9 @@ class PostgresBackend:
         from tomowire.server.index.postgres_session import PostgresSession
         from tomowire.server.index.postgres_writer import PostgresWriter
 
-        before, now = self.upgrade()
+        self.upgrade()
         session = PostgresSession(self.name, self._connect, fsync=self._fsync, busy_timeout=self._busy_timeout)
-        writer = PostgresWriter(session)
-        writer.upgraded_from = before if before != now else None
-        return writer
+        return PostgresWriter(session)
 
     def open_reader(self) -> IndexReader:
         from tomowire.server.index.postgres_reader import PostgresReader
@@ -98,7 +102,7 @@ class PostgresBackend:
     def upgrade(self) -> tuple[str | None, str | None]:
         from tomowire.server.index import postgres_versions
 
-        return postgres_versions.upgrade(self._url)
+        return postgres_versions.upgrade(self._url, on_upgrade=self._on_upgrade)
 
     def require_no_newer(self) -> None:
         with self._connect() as connection:
@@ -153,6 +157,8 @@ class PostgresBackend:
         try:
             with postgres_errors():
                 connection.execute(f"SET lock_timeout = {lock}; SET statement_timeout = {statement}".encode())
+                if self._fsync:
+                    connection.execute(_DURABLE)
         except BaseException:
             connection.close()
             raise

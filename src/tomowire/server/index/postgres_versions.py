@@ -16,6 +16,8 @@ from tomowire.server.index.versions import CURRENT, MIGRATIONS, check_known, is_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tomowire.server.index.versions import OnUpgrade
+
 _MIGRATING: Final = 0x746F6D6F_77697200
 """The advisory lock of whoever changes the schema: "tomowir" and 0."""
 
@@ -43,7 +45,9 @@ def schema_version(connection: Connection) -> str | None:
     return str(row[0])
 
 
-def upgrade(url: str, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str | None]:
+def upgrade(
+    url: str, *, migrations: Path = MIGRATIONS, on_upgrade: OnUpgrade | None = None
+) -> tuple[str | None, str | None]:
     """Bring the database to the current schema, in one transaction; gives the version before and the one after.
 
     Raises `UsageError` if it is newer than this program or no index; `IndexUnavailable` if it cannot be changed: then it is as it
@@ -54,12 +58,18 @@ def upgrade(url: str, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str
     if before == CURRENT and migrations == MIGRATIONS:
         return before, before
     # However long it takes: an index on ten million rows takes minutes.
-    make_tables(lambda: connect(url, patience=float("inf")), migrations=migrations)
+    make_tables(lambda: connect(url, patience=float("inf")), migrations=migrations, on_upgrade=on_upgrade)
     with connect(url) as connection:
         return before, schema_version(connection)
 
 
-def make_tables(make: Callable[[], Connection], schema: str | None = None, *, migrations: Path = MIGRATIONS) -> None:
+def make_tables(
+    make: Callable[[], Connection],
+    schema: str | None = None,
+    *,
+    migrations: Path = MIGRATIONS,
+    on_upgrade: OnUpgrade | None = None,
+) -> None:
     """Apply what `migrations` has and the database has not, in one transaction of a connection that `make` gives.
 
     `schema` is the first one of its search path, if that is not all there is. Raises `IndexUnavailable`.
@@ -77,9 +87,12 @@ def make_tables(make: Callable[[], Connection], schema: str | None = None, *, mi
         with engine.begin() as connection:
             # Who comes second finds done what the first did.
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
-            run_migrations(connection, migrations, schema=schema)
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = on")  # as whoever stores has it
+            is_news = run_migrations(connection, migrations, schema=schema, on_upgrade=on_upgrade)
     except Exception as error:
         if not is_of_the_database(error):
             raise
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
         raise IndexUnavailable(f"the index cannot be upgraded, and is as it was: {reason}") from error
+    if is_news and on_upgrade is not None:
+        on_upgrade.committed()

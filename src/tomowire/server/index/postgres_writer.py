@@ -49,7 +49,6 @@ class PostgresWriter:
     is_elsewhere: Final = True
 
     def __init__(self, session: PostgresSession) -> None:
-        self.upgraded_from: str | None = None
         self._session = session
         self._series = SeriesKeys()
         session.on_open = self._series.forget  # what was remembered may be lost with the old connection

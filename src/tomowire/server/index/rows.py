@@ -52,9 +52,6 @@ class NewRow:
 class IndexWriter(Protocol):
     """The one writer of an index; to be used by one thread at a time."""
 
-    upgraded_from: str | None
-    """The schema that the index had before it was opened; None if it is still the same, or the index is new."""
-
     @property
     def archive_id(self) -> str:
         """Names this index; a rebuilt one gets another."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from tomowire.server.files import DataDirectory
+    from tomowire.server.index.versions import OnUpgrade
 
 
 class SqliteBackend:
@@ -28,10 +29,11 @@ class SqliteBackend:
 
     dialect: Final[Literal["sqlite", "postgresql"]] = "sqlite"
 
-    def __init__(self, path: Path, *, fsync: bool, busy_timeout: float) -> None:
+    def __init__(self, path: Path, *, fsync: bool, busy_timeout: float, on_upgrade: OnUpgrade | None = None) -> None:
         self._path = path
         self._fsync = fsync
         self._busy_timeout = busy_timeout
+        self._on_upgrade = on_upgrade
 
     @property
     def name(self) -> str:
@@ -51,7 +53,9 @@ class SqliteBackend:
         return not (self._path.exists() and self._path.stat().st_size)
 
     def open_writer(self) -> SqliteWriter:
-        return SqliteWriter.open(self._path, fsync=self._fsync, busy_timeout=self._busy_timeout)
+        return SqliteWriter.open(
+            self._path, fsync=self._fsync, busy_timeout=self._busy_timeout, on_upgrade=self._on_upgrade
+        )
 
     def open_reader(self) -> SqliteReader:
         return SqliteReader.open(self._path, busy_timeout=self._busy_timeout)
@@ -62,7 +66,7 @@ class SqliteBackend:
         return sqlite_engine(self._path, fsync=self._fsync, busy_timeout=self._busy_timeout)
 
     def upgrade(self) -> tuple[str | None, str | None]:
-        return versions.upgrade(self._path)
+        return versions.upgrade(self._path, on_upgrade=self._on_upgrade)
 
     def require_no_newer(self) -> None:
         versions.require_no_newer(self._path)

@@ -19,7 +19,7 @@ from tomowire.server.index.connect import BUSY_TIMEOUT, connect_writer
 from tomowire.server.index.deleting import Deleted, Doomed, Removal
 from tomowire.server.index.rows import IndexedObject, NewRow
 from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
-from tomowire.server.index.versions import CURRENT, create_schema, require_current, upgrade
+from tomowire.server.index.versions import CURRENT, OnUpgrade, create_schema, require_current, upgrade
 from tomowire.server.posix import sync_directory
 
 logger: Final = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ class SqliteWriter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.on_lost: Callable[[], None] = lambda: None
-        self.upgraded_from: str | None = None
         self._connection = connection
         row = connection.execute("SELECT archive_id, last_batch FROM archive WHERE id = 1").fetchone()
         self.archive_id: str = row[0]
@@ -47,8 +46,15 @@ class SqliteWriter:
         self._told_studies: dict[str, None] = {}
 
     @classmethod
-    def open(cls, path: Path, *, fsync: bool = True, busy_timeout: float = BUSY_TIMEOUT) -> SqliteWriter:
-        """Open the index at `path`, made if there is none and upgraded if it is old.
+    def open(
+        cls,
+        path: Path,
+        *,
+        fsync: bool = True,
+        busy_timeout: float = BUSY_TIMEOUT,
+        on_upgrade: OnUpgrade | None = None,
+    ) -> SqliteWriter:
+        """Open the index at `path`, made if there is none and upgraded if it is old, which is told to `on_upgrade`.
 
         Raises `UsageError` if it is no index or one of a newer program, `IndexUnavailable`, `OSError`.
         """
@@ -62,10 +68,8 @@ class SqliteWriter:
                     create_schema(connection)
                 elif version != CURRENT:
                     logger.info("the index has schema %s, and is upgraded to %s", version, CURRENT)
-                    upgrade(path)
-                writer = cls(connection)
-                writer.upgraded_from = version if version != CURRENT else None
-                return writer
+                    upgrade(path, on_upgrade=on_upgrade)
+                return cls(connection)
             except BaseException:
                 connection.close()
                 raise

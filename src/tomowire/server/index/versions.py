@@ -10,7 +10,7 @@ import sqlite3
 import uuid
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.index.connect import connect_reader, connect_writer
@@ -28,6 +28,16 @@ _VERSION_TABLE: Final = (
     "CREATE TABLE alembic_version ("
     "version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
 )
+
+
+class OnUpgrade(Protocol):
+    """Told of an index that gets another schema."""
+
+    def upgraded(self, connection: Connection, before: str | None, after: str | None) -> None:
+        """In the transaction that does it: it fails if this raises. `before` is None where there was no index."""
+
+    def committed(self) -> None:
+        """It is done."""
 
 
 def schema_version(connection: sqlite3.Connection) -> str | None:
@@ -63,7 +73,9 @@ def create_schema(connection: sqlite3.Connection) -> None:
         raise
 
 
-def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str | None]:
+def upgrade(
+    path: Path, *, migrations: Path = MIGRATIONS, on_upgrade: OnUpgrade | None = None
+) -> tuple[str | None, str | None]:
     """Bring the database at `path` to the current schema, in one transaction; gives the version before and the one after.
 
     Raises `UsageError` if it is newer than this program or no index; `IndexUnavailable` if it cannot be changed: then it is as it
@@ -72,7 +84,7 @@ def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, s
     try:
         before = _version_at(path)
         if before != CURRENT or migrations != MIGRATIONS:
-            _migrate(path, migrations)
+            _migrate(path, migrations, on_upgrade)
         return before, _version_at(path)
     except Exception as error:
         if not is_of_the_database(error):
@@ -128,7 +140,7 @@ def _version_at(path: Path) -> str | None:
         connection.close()
 
 
-def _migrate(path: Path, migrations: Path) -> None:
+def _migrate(path: Path, migrations: Path, on_upgrade: OnUpgrade | None) -> None:
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
@@ -137,16 +149,28 @@ def _migrate(path: Path, migrations: Path) -> None:
     # that fails half-way must leave nothing.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
-        run_migrations(connection, migrations)
+        is_news = run_migrations(connection, migrations, on_upgrade=on_upgrade)
+    if is_news and on_upgrade is not None:
+        on_upgrade.committed()
 
 
-def run_migrations(connection: Connection, migrations: Path = MIGRATIONS, *, schema: str | None = None) -> None:
-    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in.
+def run_migrations(
+    connection: Connection,
+    migrations: Path = MIGRATIONS,
+    *,
+    schema: str | None = None,
+    on_upgrade: OnUpgrade | None = None,
+) -> bool:
+    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in; whether that was anything.
 
     `schema` is where the version stands, if not in the first place where a table of that name is found.
     """
     from alembic import command
     from alembic.config import Config
+    from alembic.migration import MigrationContext
+
+    versions = MigrationContext.configure(connection, opts={"version_table_schema": schema})
+    before = versions.get_current_revision()
 
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
@@ -154,3 +178,7 @@ def run_migrations(connection: Connection, migrations: Path = MIGRATIONS, *, sch
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
     command.upgrade(config, "head")
+    after = versions.get_current_revision()
+    if after != before and on_upgrade is not None:
+        on_upgrade.upgraded(connection, before, after)
+    return after != before

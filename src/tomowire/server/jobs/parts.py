@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,6 +64,8 @@ class Parts:
     """The way in."""
     account_of: Callable[[Job, Node], Account]
     """Keeps account of what a job sends to a node."""
+    asking: Callable[[Job, Node, str, bytes], AbstractContextManager[None]]
+    """Around what a job asks a node; gets the SOP class and the identifier in Implicit VR, for the audit trail."""
     reindexed: Callable[[Job], Reindexed]
     """Keeps account of what a job puts right in the index."""
     tls: Callable[[], TlsClient | None] = lambda: None

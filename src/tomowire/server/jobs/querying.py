@@ -11,7 +11,7 @@ from tomowire.errors import AssociationError, NoAcceptedContext, OperationTimeou
 from tomowire.server.jobs.blame import unknown_node, without_association
 from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
-from tomowire.server.jobs.retrieving import peer_at
+from tomowire.server.jobs.retrieving import asking, peer_at
 from tomowire.server.jobs.work import JobFailed
 from tomowire.services.models import Level
 from tomowire.services.query import Query
@@ -37,7 +37,7 @@ class Querying:
         parameters = work.job.parameters
         try:
             query = await asyncio.to_thread(query_of, Level(parameters["level"]), parameters["keys"])
-            async with peer_at(node, self._parts) as peer:
+            async with asking(self._parts, work, node, query.model.find, query), peer_at(node, self._parts) as peer:
                 answers, is_all = await work.unless_stopped(_answers(peer, query, parameters["most"]))
         except (UsageError, QueryFailed, NoAcceptedContext) as error:
             raise JobFailed(f"{node.address}: {error}") from error

@@ -6,17 +6,20 @@ What an attempt that was cut off has brought is there; it comes again with the n
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import AssociationError, OperationTimeout, QueryFailed, RetrieveFailed, TomowireError, UsageError
 from tomowire.server.jobs.blame import unknown_node, without_association
 from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
+from tomowire.services.identifiers import encode
 from tomowire.services.models import Level
 from tomowire.services.peer import Peer
 from tomowire.services.query import Query
 from tomowire.services.retrieval import Retrieved
+from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from tomowire.server.jobs.model import JobItem
@@ -42,7 +45,7 @@ class Retrieving:
     async def _settled(self, work: Work, node: Node, peer: Peer, item: JobItem) -> Settled:
         """Retrieve one entity, and say what has become of it. Raises `TryAgain` or `JobFailed` when there is no association."""
         try:
-            return await self._retrieve(work, peer, item)
+            return await self._retrieve(work, node, peer, item)
         except (QueryFailed, RetrieveFailed) as error:
             return Settled(item.position, _state_after(error.status), error.status, str(error))
         except (AssociationError, OperationTimeout) as error:
@@ -54,15 +57,21 @@ class Retrieving:
             state = ItemState.FAILED if lost is None else ItemState.WAITING
             return Settled(item.position, state, comment=_said(failures))
 
-    async def _retrieve(self, work: Work, peer: Peer, item: JobItem) -> Settled:
+    async def _retrieve(self, work: Work, node: Node, peer: Peer, item: JobItem) -> Settled:
         query = await asyncio.to_thread(_query, work, item.uid)
         count, refused, is_uncounted = 0, None, False
         if work.job.parameters["method"] == "move":
-            async with aclosing(peer.move(query, self._parts.ae_title)) as progress:
+            async with (
+                asking(self._parts, work, node, query.model.move, query),
+                aclosing(peer.move(query, self._parts.ae_title)) as progress,
+            ):
                 async for each in progress:
                     count, is_uncounted = each.completed + each.warning + each.failed, each.remaining is None
         else:
-            async with aclosing(peer.get(query, self._parts.keep)) as news:
+            async with (
+                asking(self._parts, work, node, query.model.get, query),
+                aclosing(peer.get(query, self._parts.keep)) as news,
+            ):
                 async for one in news:
                     if isinstance(one, Retrieved):
                         count += 1
@@ -92,6 +101,14 @@ def peer_at(node: Node, parts: Parts) -> Peer:
     tls = node.way(parts.tls() or TlsClient())
     options: dict[str, Any] = {"ssl": tls} if tls is not None else {}
     return Peer(node.address, aet=parts.ae_title, **options)
+
+
+@asynccontextmanager
+async def asking(parts: Parts, work: Work, node: Node, sop_class_uid: str, query: Query) -> AsyncIterator[None]:
+    """While a node is asked: that, who wanted it and how it went is in the audit trail. Raises `UsageError`, `DataSetError`."""
+    identifier = await asyncio.to_thread(lambda: encode(query.dataset(), IMPLICIT_VR_LITTLE_ENDIAN))
+    with parts.asking(work.job, node, sop_class_uid, identifier):
+        yield
 
 
 def _query(work: Work, uid: str) -> Query:

@@ -83,7 +83,9 @@ async def list_instances(here: Here, response: Response, query: Annotated[Instan
 @router.get("/instances/{sop_instance_uid}", **operation("getInstance", Role.READER, 404))
 async def get_instance(here: Here, sop_instance_uid: UidPath) -> Instance:
     """One instance."""
-    return _shown(await _find(here, sop_instance_uid))
+    found = await _find(here, sop_instance_uid)
+    tell_query(here)
+    return _shown(found)
 
 
 @router.get(

@@ -11,7 +11,7 @@ from pydantic import Field
 from tomowire.server.jobs.jobs import ItemState, Job, JobKind, JobState
 from tomowire.server.users import Role
 from tomowire.services.models import Level
-from tomowire.web.api.models import Model, link_next, moment, moment_or_none
+from tomowire.web.api.models import Model, link_next, moment, moment_or_none, tell_query
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.forms import JOB_ID
 from tomowire.web.problems import Problem
@@ -119,6 +119,8 @@ async def list_jobs(here: Here, response: Response, query: Annotated[JobQuery, Q
 async def get_job(here: Here, job_id: JobIdPath) -> JobDetails:
     """One job, with its result."""
     job = _found(await here.archive.jobs.get(job_id), job_id)
+    if job.result:  # what a node has answered about its patients
+        tell_query(here)
     return JobDetails(**job_fields(job), result=job.result)
 
 

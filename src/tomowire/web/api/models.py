@@ -73,7 +73,7 @@ def link_next(here: Asked, response: Response, after: str | None) -> None:
 def tell_query(here: Asked) -> None:
     """What was found has been shown: the audit trail hears of it as of a C-FIND, once in a while for the same question."""
     url = here.request.url
-    asked = f"{url.path}?{url.query}".encode("utf-8", "replace")
+    asked = (f"{url.path}?{url.query}" if url.query else url.path).encode("utf-8", "replace")
     here.gate.tell(QueryEvent(by=here.party, sop_class_uid=models.Model.STUDY_ROOT.find, identifier=asked))
 
 

@@ -83,6 +83,7 @@ async def get_series(here: Here, series_instance_uid: UidPath, query: Annotated[
     found = await listing.one_series(series_instance_uid, query.study_instance_uid)
     if found is None:
         raise Problem(404, f"there is no series {series_instance_uid}")
+    tell_query(here)
     return _shown(found)
 
 

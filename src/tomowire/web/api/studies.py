@@ -114,6 +114,7 @@ async def get_study(here: Here, study_instance_uid: UidPath) -> StudyDetails:
     found = await Listing(here.archive.storage.index).study(study_instance_uid)
     if found is None:
         raise Problem(404, f"there is no study {study_instance_uid}")
+    tell_query(here)
     protected = await here.archive.protection.find(study_instance_uid)
     return StudyDetails(**_fields(found), protection=_protection(protected) if protected is not None else None)
 
