@@ -148,7 +148,6 @@ async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
         for line in (
             "OPTIONS * HTTP/1.1",
             "CONNECT 127.0.0.1:22 HTTP/1.1",
-            "GET http://evil.example/api/status HTTP/1.1",
             "GET //evil.example/api/status HTTP/1.1",
             "GET /api/../api/status HTTP/1.1",
             "GET /api/%2e%2e/status HTTP/1.1",

@@ -10,10 +10,10 @@ import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from tomowire.server.logs import http_request
 from tomowire.web.problems import MISTAKE, Problem, problem_response
+from tomowire.web.target import in_origin_form
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,7 +52,7 @@ class EveryRequest:
         http_request.set(exchange.request_id)
         try:
             exchange.check()
-            await self._app(_as_get(scope), exchange.receive, exchange.send)
+            await self._app(_as_get(in_origin_form(scope)), exchange.receive, exchange.send)
         except Problem as problem:  # of a body, where nobody caught it
             await exchange.fail(problem.status_code, problem.detail)
         except Exception as error:
@@ -143,7 +143,9 @@ class _Exchange:
             port,
             principal.name if principal is not None else "-",
             self._scope["method"],
-            quote(self._scope["path"][:_LONGEST_PATH]),
+            self._scope["raw_path"][:_LONGEST_PATH].decode(
+                "ascii"
+            ),  # as it came: there are no control characters in it
             self._status,
             self._sent,
             (time.perf_counter() - self._began) * 1e3,

@@ -19,6 +19,7 @@ from tomowire.server.users import Principal, Role
 from tomowire.web.api.query_parameters import QueryParameters
 from tomowire.web.gate import Gate
 from tomowire.web.problems import PROBLEM, Problem
+from tomowire.web.target import names
 
 ROLE: Final = "x-role"
 """Where the OpenAPI document says which role an operation needs."""
@@ -97,6 +98,7 @@ class Operation(APIRoute):
         query = QueryParameters.of(self.dependant.query_params)
 
         async def checked(request: Request) -> Response:
+            request.scope["path_params"] = names(request.path_params)
             principal: Principal = request.scope["state"]["principal"]
             if principal.role < role:
                 asked = _asked(request)
