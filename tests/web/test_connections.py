@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -134,6 +136,60 @@ async def test_what_is_no_http_or_could_be_read_in_two_ways(tmp_path: Path) -> N
                 assert b"application/problem+json" in head.lower(), (data[:80], answer)
                 assert json.loads(body)["status"] == int(head.split()[1])
         await dicom_is_well(running)
+
+
+async def test_a_body_that_is_none_is_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        put = ("PUT /api/nodes/CT1 HTTP/1.1", "Transfer-Encoding: chunked")
+        kind = "Content-Type: application/json"
+        for body in (
+            b"-1\r\n",
+            b"zz\r\n",
+            b"1\r\n{}\r\n0\r\n\r\n",
+            b"fffffffffffffffffffff\r\n",
+            b"1\r\n{" + b"x" * 500_000,
+        ):
+            answer = await answers(running, request(running, *put, kind, body=body))
+            head, _, problem = answer.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 "), (body[:20], answer)
+            assert b"connection: close" in head.lower()
+            assert "chunk" in json.loads(problem)["detail"]
+            # Where the answer did not wait for the body, there is no other.
+            async with connected(running) as (reader, writer), asyncio.timeout(20):
+                writer.write(request(running, *put))
+                refused = await reader.readuntil(b"}")
+                assert refused.startswith(b"HTTP/1.1 415 ")
+                writer.write(body)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+        assert not running.archive.nodes
+        await dicom_is_well(running)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+WRONG = {
+    "GET /api/studies?PatientName=Müller HTTP/1.1\r\nHost: x\r\n": (400, "have to be percent-encoded"),
+    "GET /a b HTTP/1.1\r\nHost: x\r\n": (400, "have to be percent-encoded"),
+    "GET / HTTP/1.1\r\n": (400, "Missing mandatory Host"),
+    "GET / HTTP/1.1\r\nHost : x\r\n": (400, "illegal header line"),
+    "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n": (400, "bad Content-Length"),
+    "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n": (501, "Only Transfer-Encoding: chunked"),
+    f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 60_000}": (
+        431,
+        "the header is too long: with the address it has 49152 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[words for _, words in WRONG.values()])
+async def test_what_is_no_http_is_said_why(tmp_path: Path, wrong: str) -> None:
+    status, words = WRONG[wrong]
+    async with web(tmp_path, users=False, filled=False) as running:
+        head, _, problem = (await answers(running, wrong.encode() + b"\r\n")).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert json.loads(problem)["status"] == status
+    assert words in json.loads(problem)["detail"]
+    assert "bytearray" not in json.loads(problem)["detail"]
 
 
 async def test_requests_behind_each_other_are_answered_in_order(tmp_path: Path) -> None:

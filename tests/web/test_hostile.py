@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -94,12 +96,16 @@ async def test_who_goes_away_before_the_body_has_come_is_no_mistake_of_the_serve
 ) -> None:
     caplog.set_level(logging.INFO, "tomowire.http")
     async with web(tmp_path, users=False, filled=False) as running:
-        _, writer = await asyncio.open_connection(LOOPBACK, running.http.port)
         head = f"Host: {LOOPBACK}:{running.http.port}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-        writer.write(f"PUT {NODE} HTTP/1.1\r\n{head}{{".encode())
-        await writer.drain()
-        writer.close()
-        async with asyncio.timeout(10):
+        assert running.http._connections is not None
+        connections = running.http._connections._open
+        async with asyncio.timeout(30):
+            with socket.create_connection((LOOPBACK, running.http.port)) as gone:
+                gone.sendall(f"PUT {NODE} HTTP/1.1\r\n{head}{{".encode())
+                while not any(each.is_answering and each.scope["method"] == "PUT" for each in connections):
+                    await running.nobody.get("/healthz")
+                # With its sending side closed it might still read an answer: this is what tells that it does not.
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             while not any(f"PUT {NODE}" in record.getMessage() for record in caplog.records):
                 await running.nobody.get("/healthz")
     [line] = [record for record in caplog.records if f"PUT {NODE}" in record.getMessage()]

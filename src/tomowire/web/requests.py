@@ -30,6 +30,12 @@ MOST_ADDRESS: Final = 16 * 1024
 BODY_TIMEOUT: Final = 30.0
 """Seconds in which all of it has to come."""
 
+HAS_ENDED: Final = "has_ended"
+"""Where the state of a request has the `Event` that its client sends no more."""
+
+BROKEN: Final = "broken"
+"""And why its body cannot be read, if that is so."""
+
 _LONGEST_PATH: Final = 200
 
 _ALWAYS: Final = (
@@ -97,7 +103,7 @@ class _Exchange:
             raise Problem(413, _TOO_LONG)
 
     async def receive(self) -> Message:
-        """Raises `Problem` for a body that is too long, or too slow."""
+        """Raises `Problem` for a body that is too long, too slow, or none."""
         if self._is_body_whole:
             return await self._receive()
         try:
@@ -105,6 +111,8 @@ class _Exchange:
                 message = await self._receive()
         except TimeoutError:
             raise Problem(408, f"the request did not come within {BODY_TIMEOUT:g} s", headers=_CLOSE) from None
+        if (why := self._scope["state"].get(BROKEN)) is not None:
+            raise Problem(400, why, headers=_CLOSE)
         self._body_left -= len(message.get("body", b""))
         if self._body_left < 0:
             raise Problem(413, _TOO_LONG, headers=_CLOSE)

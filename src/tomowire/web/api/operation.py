@@ -19,6 +19,7 @@ from tomowire.server.users import Principal, Role
 from tomowire.web.api.query_parameters import QueryParameters
 from tomowire.web.gate import Gate
 from tomowire.web.problems import PROBLEM, Problem
+from tomowire.web.requests import HAS_ENDED
 from tomowire.web.target import names
 
 ROLE: Final = "x-role"
@@ -66,6 +67,12 @@ class Asked:
     def party(self) -> Party:
         """Who asks, for the audit trail."""
         return Party(self.principal.name, self.request.client.host if self.request.client is not None else "")
+
+    @property
+    def has_ended(self) -> asyncio.Event:
+        """Set when who asks sends no more, and may have gone."""
+        ended: asyncio.Event = self.request.scope["state"][HAS_ENDED]
+        return ended
 
     async def may_still(self, role: Role) -> bool:
         """Whether who asks would be let in now, with this role: not with a token that is revoked, nor as a user who was removed.
