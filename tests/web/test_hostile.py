@@ -51,6 +51,36 @@ async def test_bodies_that_make_no_sense(tmp_path: Path, what: str) -> None:
         assert (await running.nobody.get(NODE)).status_code == 404, "nothing came of it"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "names"),
+    [
+        ("PUT", NODE, '{"host":"a","port":1,"port":104}', ["port"]),
+        ("PUT", NODE, '{"host":"a","port":104,"port":104}', ["port"]),
+        ("PUT", NODE, '{"host":"a","ho\\u0073t":"b","port":1,"may":[],"may":[]}', ["host", "may"]),
+        ("POST", "/api/query", '{"node":"CT1","keys":{"PatientID":"1","PatientID":"2"}}', ["PatientID"]),
+        ("PUT", "/api/configuration", '{"configuration":{"nodes":{"A":{"host":"a","host":"b"}}}}', ["host"]),
+        ("POST", "/api/users", '[{"x' + "x" * 200 + '":1,"x' + "x" * 200 + '":1}]', ["x" * 100]),
+        (
+            "POST",
+            "/api/users",
+            "{" + ",".join(f'"{n}":1,"{n}":2' for n in range(9000)) + "}",
+            [str(n) for n in range(20)],
+        ),
+    ],
+)
+async def test_a_key_that_is_there_twice_is_not_chosen_from(
+    tmp_path: Path, method: str, path: str, body: str, names: list[str]
+) -> None:
+    """RFC 8259 4: who stands between may have taken the other one."""
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.request(method, path, content=body, headers=JSON)
+        assert answer.status_code == 400
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert f"'{names[0]}' is given more than once" in answer.json()["detail"]
+        assert [each["name"] for each in answer.json()["errors"]] == names
+        assert not running.archive.nodes
+
+
 async def test_no_more_mistakes_are_looked_for_than_are_told(tmp_path: Path) -> None:
     """Everybody waits meanwhile: a body of a megabyte may hold a hundred thousand, an address thousands."""
     body = b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}"

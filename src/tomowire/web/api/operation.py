@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -104,7 +106,8 @@ class Operation(APIRoute):
         has_body = self.body_field is not None
         query = QueryParameters.of(self.dependant.query_params)
 
-        async def checked(request: Request) -> Response:
+        async def checked(given: Request) -> Response:
+            request = _JsonRequest(given.scope, given.receive)
             request.scope["path_params"] = names(request.path_params)
             principal: Principal = request.scope["state"]["principal"]
             if principal.role < role:
@@ -121,6 +124,25 @@ class Operation(APIRoute):
             return await handle(request)
 
         return checked
+
+
+class _JsonRequest(Request):
+    """Of a key that an object has twice Python would take what is said last, and others what is said first (RFC 8259 4)."""
+
+    async def json(self) -> Any:
+        return json.loads(await self.body(), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    counted = Counter(name for name, _ in pairs)
+    errors = [{"in": "body", "name": name[:100], "detail": _TWICE} for name, count in counted.items() if count > 1]
+    raise Problem(400, f"the body cannot be understood: {errors[0]['name']!r} {_TWICE}", errors=errors)
+
+
+_TWICE: Final = "is given more than once"
 
 
 def _is_json(request: Request) -> bool:
