@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import h11
 import pytest
 
 from support.filled import fill
 from support.network import LOOPBACK
-from support.objects import Sample
+from support.objects import ROOT, Sample
 from support.web import Web, web
 from tomowire import Peer
 from tomowire.web import protocol, requests
@@ -165,6 +166,67 @@ async def test_a_body_that_is_none_is_said_to_be(tmp_path: Path, caplog: pytest.
         assert not running.archive.nodes
         await dicom_is_well(running)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_body_where_none_is_wanted_is_one_nonetheless(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What streams its answer listens meanwhile for the end of the connection, and would hear of the body instead."""
+    async with web(tmp_path, users=False) as running:
+        await running.nobody.put("/api/nodes/CT1", json={"host": "127.0.0.1", "port": 104})
+        for line in (
+            f"GET /api/instances/{ROOT}.3.1/file",
+            "GET /api/audit/export",
+            "GET /api/logs/stream",
+            "GET /api/status",
+            "DELETE /api/nodes/CT1",
+        ):
+            for header, body, status in (
+                ("Transfer-Encoding: chunked", b"zz\r\n", 400),
+                ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n1\r\n \r\n" % (1 << 20, b" " * (1 << 20)), 413),
+                ("Content-Length: 5", b"x", 408),
+            ):
+                monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.2 if status == 408 else 30)
+                answer = await answers(running, request(running, f"{line} HTTP/1.1", header, body=body))
+                assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (line, header, answer[:200])
+        assert await running.archive.audit.flush(20)
+        whole = request(running, "GET /api/audit/export HTTP/1.1", "Connection: close", "Content-Length: 2", body=b"{}")
+        assert b"application-started" in await answers(running, whole)
+        assert list(running.archive.nodes) == ["CT1"]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_many_small_chunks_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """h11 needs a second for as many as come at once: it gets them in pieces, and others have their turn between them."""
+    pieces: list[tuple[int, int]] = []
+    receive = h11.Connection.receive_data
+
+    def noted(connection: h11.Connection, data: bytes) -> None:
+        if connection.our_role is h11.SERVER:
+            pieces.append((id(connection), len(data)))
+        receive(connection, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", noted)
+    async with web(tmp_path, users=False, filled=False) as running:
+        chunks = b"".join(b"1\r\n%c\r\n" % each for each in b'{"host":"a","port":104}' + b" " * 60_000)
+        put = ("PUT /api/nodes/CT1 HTTP/1.1", "Content-Type: application/json", "Transfer-Encoding: chunked")
+        behind = request(running, "GET /healthz HTTP/1.1", "Connection: close")
+        answer = await answers(running, request(running, *put, body=chunks + b"0\r\n\r\n") + behind)
+        assert re.findall(rb"HTTP/1\.1 ([0-9]+) ", answer) == [b"200", b"200"]
+        assert set(running.archive.nodes) == {"CT1"}
+    assert sum(length for _, length in pieces) > 360_000
+    assert max(length for _, length in pieces) <= protocol.MOST_IN_A_TURN
+
+
+async def test_empty_lines_before_a_request_are_passed_over(tmp_path: Path) -> None:
+    """RFC 9112 2.2."""
+    async with web(tmp_path, users=False, filled=False) as running, connected(running) as (reader, writer):
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                writer.write(b"\r\n")
+                await running.nobody.get("/healthz")
+                writer.write(b"\r\n\r\n" + request(running, "GET /healthz HTTP/1.1"))
+                assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
 
 
 WRONG = {

@@ -9,11 +9,20 @@ import socket
 import ssl
 from pathlib import Path
 
+import pytest
+
 from support.certificates import Authority
 from support.filled import fill
 from support.network import LOOPBACK
 from support.objects import Sample
 from support.web import Web, web
+from tomowire.web import protocol
+
+
+@pytest.fixture(params=[protocol.MOST_IN_A_TURN, 7], autouse=True)
+def in_turns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come is looked through piece by piece: the end of it may come before all is."""
+    monkeypatch.setattr(protocol, "MOST_IN_A_TURN", request.param)
 
 
 async def answers(running: Web, *requests: str, host: str = "localhost", apart: bool = False) -> bytes:

@@ -81,6 +81,28 @@ async def test_a_key_that_is_there_twice_is_not_chosen_from(
         assert not running.archive.nodes
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_taken"),
+    [
+        ("application/json", True),
+        ("Application/JSON ; charset=utf-8", True),
+        ("application/merge-patch+json", True),
+        ("application/a/b+json", False),
+        ("application/a b+json", False),
+        ("application/+json", False),
+        ("application/jsonl", False),
+        ("text/json", False),
+        ('"application/json"', False),
+        (";", False),
+    ],
+)
+async def test_of_what_kind_a_body_is(tmp_path: Path, kind: str, is_taken: bool) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        content = b'{"host":"127.0.0.1","port":104}'
+        answer = await running.nobody.put(NODE, content=content, headers={"Content-Type": kind})
+        assert answer.status_code == (200 if is_taken else 415)
+
+
 async def test_no_more_mistakes_are_looked_for_than_are_told(tmp_path: Path) -> None:
     """Everybody waits meanwhile: a body of a megabyte may hold a hundred thousand, an address thousands."""
     body = b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}"

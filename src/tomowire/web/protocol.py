@@ -36,6 +36,9 @@ HEADER_TIMEOUT: Final = 10.0
 STALL_TIMEOUT: Final = 30.0
 """Seconds in which a client must take some of its answer, and in which a connection that was closed gets rid of the rest."""
 
+MOST_IN_A_TURN: Final = 4 * 1024
+"""Bytes: they may be seven hundred chunks, which everybody else has to wait for."""
+
 KEEP_ALIVE: Final = 15
 """Seconds between two requests."""
 
@@ -154,6 +157,8 @@ class HttpConnection(H11Protocol):
         self._tell_gone = on_gone
         self._header: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._unread = bytearray()
+        self._turn: asyncio.Handle | None = None
         self._received = memoryview(b"")
 
     @property
@@ -180,7 +185,33 @@ class HttpConnection(H11Protocol):
         self._tell_open(self)
 
     def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if self._turn is None:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Look through some of what has come, and have the rest wait until others have had their turn."""
+        data = bytes(self._unread[:MOST_IN_A_TURN])
+        del self._unread[:MOST_IN_A_TURN]
+        self._read(data)
+        if self.transport.is_closing():
+            self._unread.clear()
+        if self._unread:
+            self.transport.pause_reading()
+            self._turn = self.loop.call_soon(self._take_turn)
+        elif self._turn is not None:
+            self._turn = None
+            if not self.flow.read_paused:
+                self.transport.resume_reading()
+            if self._has_ended.is_set():
+                self._stays_open()
+
+    def _read(self, data: bytes) -> None:
         if self.conn.their_state is h11.ERROR:  # nobody knows what it could be, and it would be kept
+            return
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            data = data.lstrip(b"\r\n")  # RFC 9112 2.2: some send an empty line behind a body
+        if not data:
             return
         super().data_received(data)
         if self.is_answering:
@@ -193,7 +224,7 @@ class HttpConnection(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says that it is never so
         """Who has said all there is may still read, as `nc -N` does: it gets its answer, and then the connection is closed."""
         self._has_ended.set()
-        return self._stays_open()
+        return self._stays_open() if self._turn is None else self.scheme == "http"
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP, or could be read in two ways. In the middle of an answer there is no place for another one."""
@@ -244,6 +275,7 @@ class HttpConnection(H11Protocol):
         self._header = None
         _stop(self._stalled)
         self._stalled = None
+        _stop(self._turn)
         self._tell_gone(self)
 
     # What `tls_handshake` hands over as to a `BufferedProtocol`
@@ -298,6 +330,6 @@ _HINTS: Final = {
 }
 
 
-def _stop(timer: asyncio.TimerHandle | None) -> None:
+def _stop(timer: asyncio.Handle | None) -> None:
     if timer is not None:
         timer.cancel()
