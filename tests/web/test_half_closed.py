@@ -18,6 +18,8 @@ from support.objects import Sample
 from support.web import Web, web
 from tomowire.web import protocol
 
+ON_EVERY_LOOP = True
+
 
 @pytest.fixture(params=[protocol.MOST_IN_A_TURN, 7], autouse=True)
 def in_turns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
