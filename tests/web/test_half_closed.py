@@ -137,3 +137,10 @@ async def test_over_tls_the_connection_ends(tmp_path: Path) -> None:
             assert await reader.readuntil(b"}")
             writer.close()
             await writer.wait_closed()
+
+
+async def test_many_requests_at_once_are_all_answered(tmp_path: Path) -> None:
+    """More than is looked through in a turn: the end has come when the first are answered."""
+    async with web(tmp_path, users=False, filled=False) as running:
+        found = bodies(await answers(running, *["GET /healthz HTTP/1.1\n\n"] * 500))
+        assert found == [b'{"status":"alive"}'] * 500

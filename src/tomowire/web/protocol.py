@@ -246,7 +246,7 @@ class HttpConnection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._has_ended.is_set() and not self.transport.is_closing():
+        if self._has_ended.is_set() and self._turn is None and not self.transport.is_closing():
             self._stays_open()
         self._watch_closing()
 
