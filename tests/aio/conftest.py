@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from support.certificates import Authority
+from support.event_loops import pytest_asyncio_loop_factories
+
+__all__ = ["authority", "pytest_asyncio_loop_factories", "stranger"]
 
 
 @pytest.fixture(scope="session")

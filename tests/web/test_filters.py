@@ -8,6 +8,8 @@ import pytest
 
 from support.objects import ROOT
 from support.web import web
+from tomowire.server.audit.events import Outcome
+from tomowire.server.audit.specific import KINDS
 
 # PS3.5 Table 6.2-1 and PS3.4 C.2.2.2: how each is written, and what is to be said where it is not.
 WRONG = [
@@ -77,6 +79,49 @@ async def test_parameters_that_are_not_known_or_given_twice(
         assert answer.json()["errors"][0]["name"] == name
         assert words in answer.json()["detail"]
         assert (await running.nobody.get("/api/jobs?state=done&state=failed")).status_code == 200, "that is a list"
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "known"),
+    [
+        (
+            "/api/audit?event=nope",
+            "event",
+            ["application-started", "association-begun", "instances-transferred", "events-lost"],
+        ),
+        ("/api/audit?event=Login", "event", ["login", "logout"]),
+        ("/api/audit/export?event=", "event", ["login", "logout"]),
+        ("/api/audit?outcome=5", "outcome", ["0, 4, 8 or 12"]),
+        ("/api/audit?outcome=success", "outcome", ["0, 4, 8 or 12"]),
+        ("/api/audit/export?format=pdf", "format", ["jsonl, csv or xml"]),
+        ("/api/jobs?state=nope", "state.0", ["waiting, running", "done"]),
+        ("/api/jobs?kind=send&kind=fetch", "kind.1", ["send, retrieve"]),
+        ("/api/jobs/0b9f3c1e-5a43-4c5e-9d6b-8a3f4f1f2f60/items?state=x", "state.0", ["done"]),
+        ("/api/logs?level=loud", "level", ["debug, info, warning, error or critical"]),
+    ],
+)
+async def test_of_what_is_to_be_one_of_a_few_they_are_named(
+    tmp_path: Path, address: str, name: str, known: list[str]
+) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.get(address)
+        assert answer.status_code == 422
+        (error,) = answer.json()["errors"]
+        assert (error["in"], error["name"]) == ("query", name)
+        assert error["detail"].startswith("is not known; known are ")
+        assert error["detail"] in answer.json()["detail"], "all of them"
+        for each in known:
+            assert each in error["detail"]
+
+
+async def test_every_kind_of_event_can_be_asked_for(tmp_path: Path, index_url: str | None) -> None:
+    async with web(tmp_path, users=False, filled=False, index_url=index_url) as running:
+        for kind in KINDS:
+            for outcome in Outcome:
+                parameters = {"event": kind, "outcome": int(outcome)}
+                answer = await running.nobody.get("/api/audit", params=parameters)
+                assert answer.status_code == 200, answer.text
+                assert {each["event"] for each in answer.json()["entries"]} <= {kind}
 
 
 async def test_ids_and_bodies_that_have_no_form(tmp_path: Path) -> None:

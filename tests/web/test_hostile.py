@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,58 @@ async def test_bodies_that_make_no_sense(tmp_path: Path, what: str) -> None:
             assert answer.json()["title"]
             assert method == "POST" or words in answer.json()["detail"], answer.text
         assert (await running.nobody.get(NODE)).status_code == 404, "nothing came of it"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "names"),
+    [
+        ("PUT", NODE, '{"host":"a","port":1,"port":104}', ["port"]),
+        ("PUT", NODE, '{"host":"a","port":104,"port":104}', ["port"]),
+        ("PUT", NODE, '{"host":"a","ho\\u0073t":"b","port":1,"may":[],"may":[]}', ["host", "may"]),
+        ("POST", "/api/query", '{"node":"CT1","keys":{"PatientID":"1","PatientID":"2"}}', ["PatientID"]),
+        ("PUT", "/api/configuration", '{"configuration":{"nodes":{"A":{"host":"a","host":"b"}}}}', ["host"]),
+        ("POST", "/api/users", '[{"x' + "x" * 200 + '":1,"x' + "x" * 200 + '":1}]', ["x" * 100]),
+        (
+            "POST",
+            "/api/users",
+            "{" + ",".join(f'"{n}":1,"{n}":2' for n in range(9000)) + "}",
+            [str(n) for n in range(20)],
+        ),
+    ],
+)
+async def test_a_key_that_is_there_twice_is_not_chosen_from(
+    tmp_path: Path, method: str, path: str, body: str, names: list[str]
+) -> None:
+    """RFC 8259 4: who stands between may have taken the other one."""
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.request(method, path, content=body, headers=JSON)
+        assert answer.status_code == 400
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert f"'{names[0]}' is given more than once" in answer.json()["detail"]
+        assert [each["name"] for each in answer.json()["errors"]] == names
+        assert not running.archive.nodes
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_taken"),
+    [
+        ("application/json", True),
+        ("Application/JSON ; charset=utf-8", True),
+        ("application/merge-patch+json", True),
+        ("application/a/b+json", False),
+        ("application/a b+json", False),
+        ("application/+json", False),
+        ("application/jsonl", False),
+        ("text/json", False),
+        ('"application/json"', False),
+        (";", False),
+    ],
+)
+async def test_of_what_kind_a_body_is(tmp_path: Path, kind: str, is_taken: bool) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        content = b'{"host":"127.0.0.1","port":104}'
+        answer = await running.nobody.put(NODE, content=content, headers={"Content-Type": kind})
+        assert answer.status_code == (200 if is_taken else 415)
 
 
 async def test_no_more_mistakes_are_looked_for_than_are_told(tmp_path: Path) -> None:
@@ -94,12 +148,16 @@ async def test_who_goes_away_before_the_body_has_come_is_no_mistake_of_the_serve
 ) -> None:
     caplog.set_level(logging.INFO, "tomowire.http")
     async with web(tmp_path, users=False, filled=False) as running:
-        _, writer = await asyncio.open_connection(LOOPBACK, running.http.port)
         head = f"Host: {LOOPBACK}:{running.http.port}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-        writer.write(f"PUT {NODE} HTTP/1.1\r\n{head}{{".encode())
-        await writer.drain()
-        writer.close()
-        async with asyncio.timeout(10):
+        assert running.http._connections is not None
+        connections = running.http._connections._open
+        async with asyncio.timeout(30):
+            with socket.create_connection((LOOPBACK, running.http.port)) as gone:
+                gone.sendall(f"PUT {NODE} HTTP/1.1\r\n{head}{{".encode())
+                while not any(each.is_answering and each.scope["method"] == "PUT" for each in connections):
+                    await running.nobody.get("/healthz")
+                # With its sending side closed it might still read an answer: this is what tells that it does not.
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             while not any(f"PUT {NODE}" in record.getMessage() for record in caplog.records):
                 await running.nobody.get("/healthz")
     [line] = [record for record in caplog.records if f"PUT {NODE}" in record.getMessage()]

@@ -39,6 +39,7 @@ MOST_ERRORS: Final = 20
 """Of what is wrong with a request as much is told, and no more of it is thought about."""
 
 _LONGEST: Final = 500
+_LONGEST_PLACE: Final = 400
 _NO_JSON: Final = (
     "the body is no JSON that can be read: no text in UTF-8, nested too deeply, or a number with too many digits"
 )
@@ -159,11 +160,23 @@ def _place(error: Mapping[str, Any], request: Request) -> dict[str, str]:
             "detail": f"this is no JSON: {error['ctx']['error']}, at character {path[0]}"[:300],
         }
     words = WORDS.get(error.get("ctx", {}).get("pattern", ""))
-    detail = words or _SAID.get(error["type"]) or _length(error) or str(error["msg"]).removeprefix("Value error, ")
+    detail = (
+        words
+        or _SAID.get(error["type"])
+        or _length(error)
+        or _known(error)
+        or str(error["msg"]).removeprefix("Value error, ")
+    )
     if error["type"] == "extra_forbidden" and len(path) == 1:
         near = nearest(str(path[0]), list(_known_in_body(request)))
         detail += f"; is {near} meant?" if near is not None else ""
-    return {"in": str(where), "name": ".".join(map(str, path))[:100], "detail": detail[:300]}
+    return {"in": str(where), "name": ".".join(map(str, path))[:100], "detail": detail[:_LONGEST_PLACE]}
+
+
+def _known(error: Mapping[str, Any]) -> str:
+    """Of what is to be one of a few, those; empty for anything else."""
+    few = error.get("ctx", {}).get("expected", "").replace("'", "")
+    return f"is not known; known are {few}" if error["type"] in ("enum", "literal_error") else ""
 
 
 def _length(error: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from tomowire.web.problems import PROBLEM, problem_body
-from tomowire.web.requests import MOST_ADDRESS, MOST_HEADER
+from tomowire.web.requests import BROKEN, HAS_ENDED, MOST_ADDRESS, MOST_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ HEADER_TIMEOUT: Final = 10.0
 
 STALL_TIMEOUT: Final = 30.0
 """Seconds in which a client must take some of its answer, and in which a connection that was closed gets rid of the rest."""
+
+MOST_IN_A_TURN: Final = 4 * 1024
+"""Bytes: they may be seven hundred chunks, which everybody else has to wait for."""
 
 KEEP_ALIVE: Final = 15
 """Seconds between two requests."""
@@ -145,13 +149,16 @@ class HttpConnection(H11Protocol):
         on_open: Callable[[HttpConnection], None],
         on_gone: Callable[[HttpConnection], None],
     ) -> None:
-        super().__init__(config, state, {}, asyncio.get_running_loop())
+        self._has_ended = asyncio.Event()
+        super().__init__(config, state, {HAS_ENDED: self._has_ended}, asyncio.get_running_loop())
         self.logger = _uvicorn_logger
         self.access_log = False
         self._tell_open = on_open
         self._tell_gone = on_gone
         self._header: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._unread = bytearray()
+        self._turn: asyncio.Handle | None = None
         self._received = memoryview(b"")
 
     @property
@@ -165,12 +172,47 @@ class HttpConnection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
+    @property
+    def _lacks_something(self) -> bool:
+        """Whether a request has begun and does not end with what has come."""
+        if self.is_answering:
+            return bool(self.cycle.more_body)
+        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect_header()
         self._tell_open(self)
 
     def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if self._turn is None:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Look through some of what has come, and have the rest wait until others have had their turn."""
+        data = bytes(self._unread[:MOST_IN_A_TURN])
+        del self._unread[:MOST_IN_A_TURN]
+        self._read(data)
+        if self.transport.is_closing():
+            self._unread.clear()
+        if self._unread:
+            self.transport.pause_reading()
+            self._turn = self.loop.call_soon(self._take_turn)
+        elif self._turn is not None:
+            self._turn = None
+            if not self.flow.read_paused:
+                self.transport.resume_reading()
+            if self._has_ended.is_set():
+                self._stays_open()
+
+    def _read(self, data: bytes) -> None:
+        if self.conn.their_state is h11.ERROR:  # nobody knows what it could be, and it would be kept
+            return
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            data = data.lstrip(b"\r\n")  # RFC 9112 2.2: some send an empty line behind a body
+        if not data:
+            return
         super().data_received(data)
         if self.is_answering:
             _stop(self._header)
@@ -179,21 +221,33 @@ class HttpConnection(H11Protocol):
             self._expect_header()
         self._watch_closing()
 
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says that it is never so
+        """Who has said all there is may still read, as `nc -N` does: it gets its answer, and then the connection is closed."""
+        self._has_ended.set()
+        return self._stays_open() if self._turn is None else self.scheme == "http"
+
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP, or could be read in two ways. In the middle of an answer there is no place for another one."""
+        status, why = _why_none(sys.exception())
+        if self.is_answering and not self.cycle.response_started:
+            self.cycle.scope["state"][BROKEN] = why  # whoever reads the body answers
+            self.cycle.message_event.set()
+            return
         logger.info("%s: sent what is no HTTP request", self.peer)
-        if self.is_answering:
+        if self.conn.our_state is not h11.IDLE:
             self.transport.abort()
             return
-        body = problem_body(400, "this is no request of HTTP/1.1, or its header is too long")
+        body = problem_body(status, why)
         headers = [("Content-Type", PROBLEM), ("Content-Length", str(len(body))), ("Connection", "close")]
-        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
         self._watch_closing()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._has_ended.is_set() and self._turn is None and not self.transport.is_closing():
+            self._stays_open()
         self._watch_closing()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -221,6 +275,7 @@ class HttpConnection(H11Protocol):
         self._header = None
         _stop(self._stalled)
         self._stalled = None
+        _stop(self._turn)
         self._tell_gone(self)
 
     # What `tls_handshake` hands over as to a `BufferedProtocol`
@@ -231,6 +286,18 @@ class HttpConnection(H11Protocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._received[:nbytes]))
+
+    def _stays_open(self) -> bool:
+        """Of one on which no more comes: whether it stays open. (None does with TLS: asyncio knows no half of it.)"""
+        if self.scheme == "http":
+            if self._lacks_something:
+                self.conn.receive_data(b"")
+                self.handle_events()
+            if self.is_answering:
+                return True
+        self.transport.close()
+        self._watch_closing()
+        return False
 
     def _expect_header(self) -> None:
         self._header = self.loop.call_later(HEADER_TIMEOUT, self._on_no_header)
@@ -246,6 +313,23 @@ class HttpConnection(H11Protocol):
             self._stalled = self.loop.call_later(STALL_TIMEOUT, self.transport.abort)
 
 
-def _stop(timer: asyncio.TimerHandle | None) -> None:
+def _why_none(error: BaseException | None) -> tuple[int, str]:
+    """Status and words for what h11 could not read. What it quotes of that is left out."""
+    if not isinstance(error, h11.RemoteProtocolError):
+        return 400, _NONE
+    if error.error_status_hint == 431:
+        return 431, f"the header is too long: with the address it has {MOST_HEADER + MOST_ADDRESS} bytes at most"
+    why = str(error).partition(": bytearray(")[0]
+    return error.error_status_hint, f"{_NONE}: {why}{_HINTS.get(why, '')}"
+
+
+_NONE: Final = "this is no request of HTTP/1.1"
+_HINTS: Final = {
+    "illegal request line": " (METHOD /path HTTP/1.1; spaces in the path, and all that is not ASCII, have to be percent-encoded)",
+    "peer unexpectedly closed connection": " before the empty line that ends the header",
+}
+
+
+def _stop(timer: asyncio.Handle | None) -> None:
     if timer is not None:
         timer.cancel()

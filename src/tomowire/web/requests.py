@@ -10,10 +10,10 @@ import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from tomowire.server.logs import http_request
 from tomowire.web.problems import MISTAKE, Problem, problem_response
+from tomowire.web.target import in_origin_form
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +29,12 @@ MOST_ADDRESS: Final = 16 * 1024
 
 BODY_TIMEOUT: Final = 30.0
 """Seconds in which all of it has to come."""
+
+HAS_ENDED: Final = "has_ended"
+"""Where the state of a request has the `Event` that its client sends no more."""
+
+BROKEN: Final = "broken"
+"""And why its body cannot be read, if that is so."""
 
 _LONGEST_PATH: Final = 200
 
@@ -52,7 +58,7 @@ class EveryRequest:
         http_request.set(exchange.request_id)
         try:
             exchange.check()
-            await self._app(_as_get(scope), exchange.receive, exchange.send)
+            await self._app(_as_get(in_origin_form(scope)), exchange.receive, exchange.send)
         except Problem as problem:  # of a body, where nobody caught it
             await exchange.fail(problem.status_code, problem.detail)
         except Exception as error:
@@ -97,7 +103,7 @@ class _Exchange:
             raise Problem(413, _TOO_LONG)
 
     async def receive(self) -> Message:
-        """Raises `Problem` for a body that is too long, or too slow."""
+        """Raises `Problem` for a body that is too long, too slow, or none."""
         if self._is_body_whole:
             return await self._receive()
         try:
@@ -105,6 +111,8 @@ class _Exchange:
                 message = await self._receive()
         except TimeoutError:
             raise Problem(408, f"the request did not come within {BODY_TIMEOUT:g} s", headers=_CLOSE) from None
+        if (why := self._scope["state"].get(BROKEN)) is not None:
+            raise Problem(400, why, headers=_CLOSE)
         self._body_left -= len(message.get("body", b""))
         if self._body_left < 0:
             raise Problem(413, _TOO_LONG, headers=_CLOSE)
@@ -143,7 +151,9 @@ class _Exchange:
             port,
             principal.name if principal is not None else "-",
             self._scope["method"],
-            quote(self._scope["path"][:_LONGEST_PATH]),
+            self._scope["raw_path"][:_LONGEST_PATH].decode(
+                "ascii"
+            ),  # as it came: there are no control characters in it
             self._status,
             self._sent,
             (time.perf_counter() - self._began) * 1e3,

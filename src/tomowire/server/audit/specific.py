@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from tomowire.server.audit import codes, events
 from tomowire.server.audit.events import AuditEvent, Party
@@ -34,7 +34,15 @@ _WORDS: Final = re.compile("(?<!^)(?=[A-Z])")
 
 def kind_of(event: AuditEvent) -> str:
     """What the trail calls the event: `association-begun`, `instances-transferred`, ..."""
-    return _WORDS.sub("-", type(event).__name__).lower()
+    return _name_of(type(event))
+
+
+def _name_of(kind: type) -> str:
+    return _WORDS.sub("-", kind.__name__).lower()
+
+
+KINDS: Final = tuple(map(_name_of, get_args(AuditEvent)))
+"""All that `kind_of` may answer."""
 
 
 def message_of(event: AuditEvent, teller: Teller) -> AuditMessage:

@@ -6,14 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from fastapi import Query, Response
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from tomowire.server.app import Archive
-from tomowire.server.audit.events import AuditLogUsed
+from tomowire.server.audit.events import AuditLogUsed, Outcome
+from tomowire.server.audit.specific import KINDS
 from tomowire.server.audit.trail import Entry, Filter
 from tomowire.server.users import Role
 from tomowire.web.api.audit_formats import FEET, HEADS, MEDIA_TYPES, messages_of, rows_of
@@ -22,6 +23,11 @@ from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.forms import Text
 
 router = topic("audit")
+
+if TYPE_CHECKING:
+    EventName: TypeAlias = str
+else:
+    EventName = Literal[KINDS]
 
 _PAGE: Final = 500
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,8 +63,8 @@ class AuditVerification(Model):
 class AuditFilter(Model):
     """Which events; what is not given does not matter."""
 
-    event: Text | None = Field(None, description="What kind of event.", examples=["instances-transferred"])
-    outcome: int | None = Field(None, ge=0, le=12, description="0, 4, 8 or 12 (PS3.15 Table A.5.2-1).")
+    event: EventName | None = Field(None, description="What kind of event.", examples=["instances-transferred"])
+    outcome: Outcome | None = Field(None, description="0 is success, 4, 8 and 12 are failures (PS3.15 Table A.5.2-1).")
     actor: Text | None = Field(None, description="Who did it: a user, or an AE title.")
     source: Text | None = Field(None, description="Where it came from.")
     patient: Text | None = Field(None, description="Patient ID of somebody whose objects the event is about.")
@@ -145,7 +151,7 @@ async def _exported(archive: Archive, query: AuditExport, before: int) -> AsyncG
 def _wanted(query: AuditFilter) -> Filter:
     return Filter(
         event=query.event,
-        outcome=query.outcome,
+        outcome=None if query.outcome is None else int(query.outcome),
         actor=query.actor,
         source=query.source,
         patient=query.patient,

@@ -64,9 +64,9 @@ async def get_logs(here: Here, query: Annotated[LogQuery, Query()]) -> LogLines:
 async def follow_logs(here: Here, query: Annotated[LogQuery, Query()]) -> Response:
     """The last lines and then each that comes, as server-sent events `log`.
 
-    Who takes them too slowly does not get all: an event `dropped` says how many are missing. The stream ends with the archive, and
-    within seconds when who follows would not be let in any more: the token is revoked or has expired, the user is removed, has
-    another password, or may do less.
+    Who takes them too slowly does not get all: an event `dropped` says how many are missing. The stream ends with the archive, with
+    the connection, also when only the sending side of the client is closed, and within seconds when who follows would not be let in
+    any more: the token is revoked or has expired, the user is removed, has another password, or may do less.
     """
     return _Stream(here, query)
 
@@ -93,6 +93,8 @@ class _Stream(StreamingResponse):
 async def _events(here: Asked, query: LogQuery) -> AsyncGenerator[str, None]:
     clock = asyncio.get_running_loop().time
     closing = asyncio.ensure_future(here.closing.wait())
+    # Who sends no more has mostly gone away, and would have the place until it is written to.
+    ended = asyncio.ensure_future(here.has_ended.wait())
     ask_again = clock() + HEARTBEAT
     try:
         async with aclosing(here.archive.log_tail.subscribe(query.limit)) as lines:
@@ -100,9 +102,9 @@ async def _events(here: Asked, query: LogQuery) -> AsyncGenerator[str, None]:
             try:
                 while True:
                     reading = reading or asyncio.ensure_future(anext(lines))
-                    waiting: set[asyncio.Future[Any]] = {reading, closing}
+                    waiting: set[asyncio.Future[Any]] = {reading, closing, ended}
                     await asyncio.wait(waiting, timeout=max(ask_again - clock(), 0), return_when="FIRST_COMPLETED")
-                    if closing.done():
+                    if closing.done() or (ended.done() and not reading.done()):
                         return
                     if clock() >= ask_again:
                         if not await here.may_still(_MAY_FOLLOW):
@@ -128,6 +130,7 @@ async def _events(here: Asked, query: LogQuery) -> AsyncGenerator[str, None]:
                         await reading
     finally:
         closing.cancel()
+        ended.cancel()
 
 
 def _event(line: dict[str, Any]) -> str:

@@ -33,7 +33,13 @@ _ECHO_TIMEOUT: Final = 10.0
 """Seconds, for all of it."""
 
 AeTitlePath = Annotated[
-    str, Path(max_length=16, pattern=AE_TITLE, description="The AE title of a node.", examples=["WORKSTATION"])
+    str,
+    Path(
+        max_length=16,
+        pattern=AE_TITLE,
+        description="The AE title of a node; a slash in it is written `%2F`.",
+        examples=["WORKSTATION"],
+    ),
 ]
 Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HOST)]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -19,6 +22,8 @@ from tomowire.server.users import Principal, Role
 from tomowire.web.api.query_parameters import QueryParameters
 from tomowire.web.gate import Gate
 from tomowire.web.problems import PROBLEM, Problem
+from tomowire.web.requests import HAS_ENDED
+from tomowire.web.target import names
 
 ROLE: Final = "x-role"
 """Where the OpenAPI document says which role an operation needs."""
@@ -45,6 +50,8 @@ _MEANING: Final = {
 MOST_PARTS: Final = 20_000
 """Commas in a body. Each part may be wrong in a way of its own, and all that is wrong is found while everybody waits."""
 
+_JSON: Final = re.compile(r"application/([0-9a-z!#$&^_.-]+\+)?json")
+
 _LINK: Final = {"description": 'The next page, with `rel="next"`.', "schema": {"type": "string"}}
 _LOCATION: Final = {"description": "Where the job is.", "schema": {"type": "string"}}
 _ALWAYS: Final = (401, 403, 422, 429, 500, 503)
@@ -65,6 +72,12 @@ class Asked:
     def party(self) -> Party:
         """Who asks, for the audit trail."""
         return Party(self.principal.name, self.request.client.host if self.request.client is not None else "")
+
+    @property
+    def has_ended(self) -> asyncio.Event:
+        """Set when who asks sends no more, and may have gone."""
+        ended: asyncio.Event = self.request.scope["state"][HAS_ENDED]
+        return ended
 
     async def may_still(self, role: Role) -> bool:
         """Whether who asks would be let in now, with this role: not with a token that is revoked, nor as a user who was removed.
@@ -96,7 +109,9 @@ class Operation(APIRoute):
         has_body = self.body_field is not None
         query = QueryParameters.of(self.dependant.query_params)
 
-        async def checked(request: Request) -> Response:
+        async def checked(given: Request) -> Response:
+            request = _JsonRequest(given.scope, given.receive)
+            request.scope["path_params"] = names(request.path_params)
             principal: Principal = request.scope["state"]["principal"]
             if principal.role < role:
                 asked = _asked(request)
@@ -107,16 +122,36 @@ class Operation(APIRoute):
             if has_body and request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise Problem(415, "the body is to come as it is: none that is compressed (Content-Encoding) is taken")
             query.check(request.query_params)
-            if has_body and (await request.body()).count(b",") > MOST_PARTS:
+            body = await request.body()  # where none is wanted too: with one that is none it was no request
+            if has_body and body.count(b",") > MOST_PARTS:
                 raise Problem(413, f"a body has {MOST_PARTS} parts at most")
             return await handle(request)
 
         return checked
 
 
+class _JsonRequest(Request):
+    """Of a key that an object has twice Python would take what is said last, and others what is said first (RFC 8259 4)."""
+
+    async def json(self) -> Any:
+        return json.loads(await self.body(), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    counted = Counter(name for name, _ in pairs)
+    errors = [{"in": "body", "name": name[:100], "detail": _TWICE} for name, count in counted.items() if count > 1]
+    raise Problem(400, f"the body cannot be understood: {errors[0]['name']!r} {_TWICE}", errors=errors)
+
+
+_TWICE: Final = "is given more than once"
+
+
 def _is_json(request: Request) -> bool:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given == "application/json" or (given.startswith("application/") and given.endswith("+json")):
+    if _JSON.fullmatch(given):
         return True
     # Nothing at all is nothing of a wrong kind: whether it is enough is for validation to say.
     return (
