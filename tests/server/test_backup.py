@@ -154,6 +154,31 @@ async def test_backup_destroy_restore(
     assert len(administered(new_index)["jobs"]) == 1
 
 
+async def test_what_was_restored_says_when_and_in_which_order_it_came_without_its_index_too(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    def said(root: Path) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+            return connection.execute(
+                "SELECT sop_instance_uid, patient_id, received_at FROM instances"
+                " JOIN series USING (series_key) JOIN studies USING (study_key) JOIN patients USING (patient_key) ORDER BY 1"
+            ).fetchall()
+
+    async with opened(root, None) as storage:
+        for number in (3, 1, 2):
+            await keep(storage, Sample(number, patient_id=f"P{number}"))
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        connection.execute("UPDATE instances SET received_at = 1000000000000000 + instance_key")
+        connection.commit()
+    before = said(root)
+    new_root = tmp_path / "new"
+    backup(root, folder, backend_for(None, root))
+    restore(folder, new_root, backend_for(None, new_root), threads=1)
+    (new_root / "index.sqlite").unlink()
+    assert reindex(new_root) == 3
+    assert said(new_root) == before
+
+
 async def test_a_backup_while_four_senders_store_replace_and_delete(
     root: Path, folder: Path, index_url: str | None, index: IndexBackend, tmp_path: Path
 ) -> None:

@@ -187,6 +187,24 @@ def test_childless_rows_go_on_postgresql_too(root: Path, index_url: str) -> None
     assert len(held(root, index_url)) == 3
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+async def test_a_study_comes_back_under_the_patient_of_its_first_object(
+    tmp_path: Path, index_url: str | None, first: int
+) -> None:
+    samples = [Sample(number, patient_id=f"P{number}") for number in (first, *({1, 2, 3} - {first}))]
+    async with ArchiveStorage(tmp_path, fsync=False, index_url=index_url) as storage:
+        await keep(storage, *samples)
+    for number, sample in enumerate(samples):
+        os.utime(tmp_path / path_of(sample), (1_000_000 + number, 1_000_000 + number))
+    engine = backend_for(index_url, tmp_path).engine()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM instances"))
+    assert all(each.is_mended for each in repair(tmp_path, index_url=index_url))
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT patient_id FROM patients")).scalars().all() == [f"P{first}"]
+    engine.dispose()
+
+
 @pytest.mark.parametrize("index_url", [None], ids=["sqlite"])
 def test_a_damaged_database_is_left_to_reindex(root: Path) -> None:
     path = root / "index.sqlite"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -132,7 +132,8 @@ def file_checksum(path: Path) -> str:
 
 
 def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
-    """Copy the file of an object to the new file `target`, which is durable then, and what the index says.
+    """Copy the file of an object to the new file `target`, which is durable then, and what the index says. Its time is when the
+    object was received: who makes the index from files alone has nothing else to go by.
 
     Raises `CopyFailed` if it is not what was received, or the disk does not give it, `OSError`; then `target` is to be removed.
     """
@@ -140,6 +141,8 @@ def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
     try:
         for block in _checked_blocks(source, row):
             write_all(into, (block,))
+        with suppress(OSError):  # a share that keeps times of its own
+            os.utime(into, ns=(row.received_at * 1000, row.received_at * 1000))
         sync_file(into)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # which the system says without a name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -62,7 +62,8 @@ def check(
             with backend.open_reader() as reader:
                 yield from check_index(backend)
                 yield from check_rows(directory, reader, content=content, threads=threads, progress=progress)
-                yield from check_files(directory, reader, is_elsewhere=backend.dialect != "sqlite")
+                files = directory.object_files()
+                yield from check_files(directory, reader, files, is_elsewhere=backend.dialect != "sqlite")
                 yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
             if not error.is_damage:
@@ -125,9 +126,11 @@ def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingK
     return None
 
 
-def check_files(directory: DataDirectory, reader: IndexReader, *, is_elsewhere: bool) -> Iterator[Finding]:
-    """Files of which the index says nothing. `is_elsewhere` as an `IndexWriter` has it."""
-    for path in directory.object_files():
+def check_files(
+    directory: DataDirectory, reader: IndexReader, paths: Iterable[str], *, is_elsewhere: bool
+) -> Iterator[Finding]:
+    """Files of which the index says nothing, among those at `paths`. `is_elsewhere` as an `IndexWriter` has it."""
+    for path in paths:
         name = ObjectName.parse(path)
         if name is None:
             yield Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")

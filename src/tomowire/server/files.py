@@ -264,9 +264,12 @@ class DataDirectory:
         """The part files that are there: those being received, and at the start what a killed process left."""
         return (self.root / INCOMING).glob(f"*{_PART_SUFFIX}")
 
-    def object_files(self) -> Iterator[str]:
-        """The paths, relative to the data directory, of all files below `objects/`, whatever their names; never all in memory."""
-        return _walk(self.root, OBJECTS, besides=_NO_OBJECTS)
+    def object_files(self, folder: str = OBJECTS) -> Iterator[str]:
+        """The paths, relative to the data directory, of all files below `objects/`, whatever their names; never all in memory.
+
+        `folder` names one of those in it, in the same way.
+        """
+        return _walk(self.root, folder, besides=_NO_OBJECTS if folder == OBJECTS else frozenset())
 
 
 def is_archive(root: Path | str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError, WireError
+from tomowire.server.arrival import files_by_arrival
 from tomowire.server.audit.checking import begin_anew
 from tomowire.server.belonging import Belonging, ObjectsElsewhere, archive_id_of, belonging, mark_objects, refuse
 from tomowire.server.files import DataDirectory, ObjectName
@@ -64,10 +65,10 @@ def reindex(
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
     `index_url` is where the index is, if not in `root`. `report` gets what is wrong with files; they all stay where they are.
-    Memory does not grow with the number of objects.
+    Memory does not grow with the number of objects, but for those of one study, and by the name of each study.
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
-    Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
-    in another order than that in which they came.
+    Where the objects of a patient, study or series disagree about it the index has what the first of those says that are there, as
+    when they were stored: files are read in the order of their `arrival`.
     Raises `UsageError` if there is no archive, a process uses it, a later tomowire has made the index, which may know more than
     the files say, or the old index has objects and none of them is there; `IndexUnavailable`, `OSError`. Then the old index stays.
     """
@@ -143,8 +144,7 @@ class _Builder:
         row, finding = self._former.compare(found.name, found.row)
         if finding is not None:
             self._report(finding)
-            found = replace(found, row=row)
-        self._batch[found.name.sop_instance_uid] = found
+        self._batch[found.name.sop_instance_uid] = replace(found, row=row)
 
     def flush(self) -> None:
         known = self._writer.find(list(self._batch))
@@ -194,7 +194,7 @@ def _build(
     builder = _Builder(writer, directory, former, report)
     number = 0
     work = partial(examine, directory.root)
-    for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):
+    for number, found in enumerate(in_parallel(work, files_by_arrival(directory, former), threads=threads), start=1):
         builder.add(found)
         if progress is not None and number % _ROWS_AT_ONCE == 0:
             progress(number, None)

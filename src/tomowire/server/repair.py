@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.server.arrival import files_by_arrival
 from tomowire.server.audit.checking import check_audit
 from tomowire.server.belonging import Belonging, belonging, refuse
 from tomowire.server.check import check_files, check_index, check_rows
 from tomowire.server.files import DIRECTORY_MODE, DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.folders import SeriesFolders
+from tomowire.server.former import FormerIndex
 from tomowire.server.index.backend import backend_for
 from tomowire.server.index.deleting import Deleted, Doomed
 from tomowire.server.index.reader import IndexReader
@@ -70,7 +72,7 @@ def repair(
 ) -> Generator[Mended, None, None]:
     """Mend the archive in `root`, which nobody uses; gives what was wrong, each when it is mended. May be killed and begun again.
 
-    `content=False` looks at names and sizes only. Memory does not grow with the number of objects.
+    `content=False` looks at names and sizes only. Memory grows as that of `reindex`.
     Raises `UsageError` if there is no archive, a process uses it, or the files are another's; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory, ExitStack() as stack:
@@ -104,7 +106,8 @@ def repair(
         stack.callback(mender.close)
         for finding in check_rows(directory, reader, content=content, threads=threads, progress=progress):
             yield mender.mend_row(finding)
-        for finding in check_files(directory, reader, is_elsewhere=writer.is_elsewhere):
+        files = files_by_arrival(directory, FormerIndex(directory, reader))
+        for finding in check_files(directory, reader, files, is_elsewhere=writer.is_elsewhere):
             yield mender.mend_file(finding)
         with suppress(FilesHeld):
             finish_removals(directory, writer)
