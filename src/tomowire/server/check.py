@@ -51,6 +51,7 @@ def check(
     Raises `UsageError` if there is no archive, or one of another version; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory:
+        directory.require_restored()
         if directory.why_unlocked:
             logger.warning(
                 "%s cannot be locked (%s): an archive may be running there, so what looks unfinished is passed over",

@@ -1,6 +1,7 @@
 """`tomowire restore`: an archive made again, in a new data directory, from a point of a backup.
 
     1. marker    which point is being restored: until it is gone no program takes the directory for an archive    (durable)
+                 The directory is locked by then: who comes meanwhile is told that it is in use.
     2. objects   copied, checked, synced                                                                          (durable)
     3. marker    which index they go to                                                                           (durable)
     4. index     loaded, in one step                                                                              (durable)
@@ -22,7 +23,7 @@ from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.backup import CopyFailed, check_file, copy_checked, file_checksum, keep_anchor
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
 from tomowire.server.belonging import archive_id_of, mark_objects
-from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, RESTORING, DataDirectory
+from tomowire.server.files import DIRECTORY_MODE, INCOMING, LOCK, OBJECTS, RESTORING, RESTORING_NEW, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.index.backend import IndexBackend
 from tomowire.server.index.dumping import current_copy
@@ -33,7 +34,8 @@ from tomowire.server.posix import sync_directory, sync_file
 
 _THREADS: Final = 4
 _EVERY: Final = 100
-_NO_OBSTACLES: Final = frozenset({"lost+found"})
+_NO_OBSTACLES: Final = frozenset({"lost+found", LOCK, RESTORING_NEW})
+"""What a new disk has, and what an earlier run leaves that was ended at its first step."""
 
 
 def restore(
@@ -58,12 +60,15 @@ def restore(
         found = source.point(point)
         target = Path(root).absolute()
         _require_new(target, found)
-        begun = _begun(target, backend)
-        _require_room(backend, begun)
-        target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        if not begun:
-            _note(target, found.name)
-        with DataDirectory.open_empty(target) as directory:
+        _require_room(backend, _begun(target, backend))
+
+        def begin() -> None:
+            _require_new(target, found)  # somebody may have been here before it was locked
+            if not _begun(target, backend):
+                _note(target, found.name)
+
+        with DataDirectory.open_empty(target, begin=begin) as directory:
+            begun = _begun(target, backend)
             name = found.index.name
             if file_checksum(found.index) != found.checksums.get(name):
                 report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
@@ -86,7 +91,7 @@ def restore(
 
 def _note(target: Path, point: str, index: str = "") -> None:
     """Write the marker, durably: the point and, before its index is loaded, where to. Raises `OSError`."""
-    new = target / f"{RESTORING}.new"
+    new = target / RESTORING_NEW
     with new.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(f"{point}\n{index}\n" if index else point)
         file.flush()
@@ -97,13 +102,16 @@ def _note(target: Path, point: str, index: str = "") -> None:
 
 
 def _read_note(target: Path) -> list[str]:
-    """What `_note` wrote, a line each. Raises `OSError`."""
-    return (target / RESTORING).read_text("utf-8", "surrogateescape").split("\n")
+    """What `_note` wrote, a line each; nothing if it is not there. Raises `OSError`."""
+    try:
+        return (target / RESTORING).read_text("utf-8", "surrogateescape").split("\n")
+    except FileNotFoundError:
+        return []
 
 
 def _begun(target: Path, backend: IndexBackend) -> bool:
     """Whether an earlier run was about to load the index, into this database."""
-    return (target / RESTORING).exists() and _read_note(target)[1:2] == [backend.name]
+    return _read_note(target)[1:2] == [backend.name]
 
 
 def _require_room(backend: IndexBackend, begun: bool) -> None:
@@ -136,16 +144,13 @@ def _require_new(root: Path, point: Point) -> None:
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder")
     others = set(os.listdir(root)) - _NO_OBSTACLES
-    if others == {f"{RESTORING}.new"}:  # an earlier run was ended at its first step
+    if RESTORING not in others:
+        if others:
+            raise UsageError(f"{root} is not empty: an archive is restored to a new folder only")
         return
-    if not others:
-        return
-    if RESTORING in others:
-        begun = _read_note(root)[0]
-        if begun in (point.name, ""):
-            return
+    begun = "".join(_read_note(root)[:1])
+    if begun not in (point.name, ""):
         raise UsageError(f"{root} holds what a restore of {begun!r} has begun: finish that one, or name another folder")
-    raise UsageError(f"{root} is not empty: an archive is restored to a new folder only")
 
 
 def _restore_objects(

@@ -17,6 +17,7 @@ def upgrade(root: Path | str, *, index_url: str | None = None) -> tuple[str | No
     """
     with DataDirectory.inspect(root) as directory:
         directory.require_lock()
+        directory.require_restored()
         backend = backend_for(index_url, directory.root)
         backend.settle(directory)
         if not backend.exists():
