@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sqlite3
@@ -11,10 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, Text, insert, select
 
 from support.filesystems import read_only, tiny_disk
+from support.former_index import fill_former, make_former
 from support.objects import Sample, chunks_of, stream
 from support.programs import run_tomowire
 from support.stored import files_below
@@ -24,11 +27,13 @@ from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, points_of
 from tomowire.server.backup_upkeep import prune, verify
+from tomowire.server.check import check
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.metadata import metadata
 from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.index.versions import CURRENT
 from tomowire.server.reindex import reindex
 from tomowire.server.restore import restore
 
@@ -102,6 +107,11 @@ def administered(index: IndexBackend) -> dict[str, list[tuple[Any, ...]]]:
         rows = {table.name: [tuple(row) for row in connection.execute(select(table))] for table in ADMINISTRATION}
     engine.dispose()
     return rows
+
+
+def postgres_execute(url: str, sql: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.encode())
 
 
 def manifest_of(point: Point) -> list[str]:
@@ -179,6 +189,75 @@ async def test_what_was_restored_says_when_and_in_which_order_it_came_without_it
     assert said(new_root) == before
 
 
+@pytest.mark.parametrize("former", ["0001", "0002"])
+@pytest.mark.parametrize("moves_to", ["the same", "the other"])
+async def test_before_an_upgrade_a_backup_is_made_by_the_new_program(
+    root: Path,
+    folder: Path,
+    former: str,
+    moves_to: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    index_url: str | None,
+) -> None:
+    """What one does first, whatever is upgraded: the dump is of the old schema, and what it is restored to of the new one."""
+    await fill(tmp_path / "source")
+    old_url = None if index_url is None else str(request.getfixturevalue("empty_postgres_url"))
+    make_former(former, root, old_url)
+    fill_former(root, old_url, tmp_path / "source" / "index.sqlite")
+    shutil.rmtree(root / "objects")
+    shutil.copytree(tmp_path / "source" / "objects", root / "objects")
+    where = ("--data-dir", root, *(("--index-url", old_url) if old_url is not None else ()))
+    for copied in (13, 0):
+        done = await asyncio.to_thread(run_tomowire, "backup", folder, "--json", *where)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["copied"] == copied
+    assert ("has schema 0001, and no audit trail yet" in done.stderr) == (former == "0001")
+    point = points_of(folder)[-1]
+    with closing(sqlite3.connect(point.index)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(former,)]
+    assert not list(point.folder.glob("index.sqlite-*"))
+    problems: list[Problem] = []
+    verify(folder, report=problems.append)
+    assert problems == []
+    assert (await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", *where)).returncode == 0
+    assert (await asyncio.to_thread(run_tomowire, "db", "upgrade", *where)).returncode == 0
+    before = held(root, backend_for(old_url, root))
+    assert len(before) == 13
+    new_root = tmp_path / "new"
+    to_postgres = (index_url is not None) == (moves_to == "the same")
+    new_url = str(request.getfixturevalue("postgres_url")) if to_postgres else None
+    if new_url is not None:
+        postgres_execute(new_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    new_index = backend_for(new_url, new_root)
+    restore(folder, new_root, new_index, report=lambda problem: pytest.fail(str(problem)))
+    assert new_index.version() == CURRENT
+    assert held(new_root, new_index) == before
+    assert list(check(new_root, index_url=new_url)) == []
+
+
+async def test_a_backup_of_a_later_program_is_made_by_that(root: Path, folder: Path) -> None:
+    await fill(root)
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(UsageError, match="use a newer tomowire"):
+        backup(root, folder, backend_for(None, root))
+    assert points_of(folder) == []
+
+
+async def test_a_backup_of_an_older_schema_without_its_disk_is_refused(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    await fill(tmp_path / "source")
+    make_former("0002", root, None)
+    fill_former(root, None, tmp_path / "source" / "index.sqlite")
+    with pytest.raises(UsageError, match="is the disk mounted"):
+        backup(root, folder, backend_for(None, root))
+    with pytest.raises(UsageError, match="holds no backup"):
+        points_of(folder)
+
+
 async def test_a_backup_while_four_senders_store_replace_and_delete(
     root: Path, folder: Path, index_url: str | None, index: IndexBackend, tmp_path: Path
 ) -> None:
@@ -208,8 +287,6 @@ async def test_a_backup_while_four_senders_store_replace_and_delete(
         new_root = tmp_path / f"new{number}"
         new_index = backend_for(None, new_root)
         restore(folder, new_root, new_index, point=point.name, report=lambda problem: pytest.fail(str(problem)))
-        from tomowire.server.check import check
-
         assert list(check(new_root)) == []
         assert len(held(new_root, new_index)) == point.objects > 0
     assert len(files_below(root)) == len(held(root, index))
@@ -345,8 +422,6 @@ async def test_what_is_wrong_in_the_archive_is_told_and_the_rest_is_copied(
     assert {problem.path for problem in missing} == {SAMPLES[0].uid, SAMPLES[1].uid}
     async with opened(new_root, None) as storage:  # sending them again mends it
         await keep(storage, SAMPLES[0], SAMPLES[1])
-    from tomowire.server.check import check
-
     assert list(check(new_root)) == []
 
 

@@ -89,7 +89,8 @@ def backup(
         backend.dump(unfinished / "index.sqlite")
         sums = _Sums(report, copied)
         copier = _Copier(directory.root, into, link=link)
-        with SqliteReader.open(unfinished / "index.sqlite") as reader:
+        # Before an upgrade is when a backup is wanted most: a dump has the schema that the index has, and a restore brings it up.
+        with SqliteReader.open(unfinished / "index.sqlite", older=True) as reader:
             total = reader.counts().instances
             with closing(in_parallel(copier.copy, reader.objects(), threads=threads)) as done:
                 _write_manifest(unfinished / "manifest", sums.each(done, total, progress))

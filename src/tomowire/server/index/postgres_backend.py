@@ -58,10 +58,13 @@ class PostgresBackend:
             return True
 
     def is_empty(self) -> bool:
+        return self.version() is None
+
+    def version(self) -> str | None:
         from tomowire.server.index.postgres_versions import schema_version
 
         with self._connect() as connection:
-            return schema_version(connection) is None
+            return schema_version(connection)
 
     def open_writer(self) -> PostgresWriter:
         from tomowire.server.index.postgres_session import PostgresSession
@@ -73,7 +76,7 @@ class PostgresBackend:
         writer.upgraded_from = before if before != now else None
         return writer
 
-    def open_reader(self) -> IndexReader:
+    def open_reader(self, *, older: bool = False) -> IndexReader:
         from tomowire.server.index.postgres_reader import PostgresReader
         from tomowire.server.index.postgres_versions import schema_version
         from tomowire.server.index.versions import CURRENT
@@ -83,7 +86,7 @@ class PostgresBackend:
             version = schema_version(connection)
             if version is None:
                 raise UsageError("the index is empty: run 'tomowire db reindex'")
-            if version != CURRENT:
+            if version != CURRENT and not older:
                 raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
             return PostgresReader(connection)
         except BaseException:
@@ -101,10 +104,7 @@ class PostgresBackend:
         return postgres_versions.upgrade(self._url)
 
     def require_no_newer(self) -> None:
-        with self._connect() as connection:
-            from tomowire.server.index.postgres_versions import schema_version
-
-            schema_version(connection)
+        self.version()
 
     def damage(self) -> Iterator[str]:
         from tomowire.server.index.postgres_connect import postgres_errors

@@ -63,6 +63,11 @@ def create_schema(connection: sqlite3.Connection) -> None:
         raise
 
 
+def create_former_schema(path: Path, version: str) -> None:
+    """Make the tables of an older version in the empty database at `path`. Raises what `is_of_the_database`."""
+    _migrate(path, MIGRATIONS, version)
+
+
 def upgrade(path: Path, *, migrations: Path = MIGRATIONS) -> tuple[str | None, str | None]:
     """Bring the database at `path` to the current schema, in one transaction; gives the version before and the one after.
 
@@ -128,7 +133,7 @@ def _version_at(path: Path) -> str | None:
         connection.close()
 
 
-def _migrate(path: Path, migrations: Path) -> None:
+def _migrate(path: Path, migrations: Path, version: str = "head") -> None:
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
@@ -137,11 +142,13 @@ def _migrate(path: Path, migrations: Path) -> None:
     # that fails half-way must leave nothing.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
-        run_migrations(connection, migrations)
+        run_migrations(connection, migrations, version=version)
 
 
-def run_migrations(connection: Connection, migrations: Path = MIGRATIONS, *, schema: str | None = None) -> None:
-    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in.
+def run_migrations(
+    connection: Connection, migrations: Path = MIGRATIONS, *, schema: str | None = None, version: str = "head"
+) -> None:
+    """Apply what `migrations` has up to `version` and the database has not, in the transaction that `connection` is in.
 
     `schema` is where the version stands, if not in the first place where a table of that name is found.
     """
@@ -153,4 +160,4 @@ def run_migrations(connection: Connection, migrations: Path = MIGRATIONS, *, sch
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    command.upgrade(config, "head")
+    command.upgrade(config, version)
