@@ -536,6 +536,27 @@ async def test_a_full_disk_is_named(root: Path, folder: Path, tmp_path: Path) ->
         assert done.stderr.startswith(f"tomowire: {disk}/data/")
 
 
+@pytest.mark.parametrize("size", [4 << 10, 16 << 10, 200 << 10])
+async def test_a_full_disk_is_named_too_where_the_index_finds_no_room(
+    root: Path, folder: Path, tmp_path: Path, index_url: str | None, size: int
+) -> None:
+    """SQLite says that "database or disk is full", and the system of a write not which file it was to."""
+    async with opened(root, index_url) as storage:
+        await keep(storage, *SAMPLES)
+    from_where = ("--data-dir", root, *(("--index-url", index_url) if index_url is not None else ()))
+    assert (await asyncio.to_thread(run_tomowire, "backup", folder, *from_where)).returncode == 0
+    with tiny_disk(tmp_path / "disk", size) as disk:
+        done = await asyncio.to_thread(run_tomowire, "backup", disk / "backup", *from_where)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"tomowire: {disk}/backup")
+        assert done.stderr.endswith(": No space left on device\n")
+    with tiny_disk(tmp_path / "other", size) as disk:
+        done = await asyncio.to_thread(run_tomowire, "restore", folder, "--data-dir", disk / "data")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"tomowire: {disk}/data")
+        assert done.stderr.endswith(": No space left on device\n")
+
+
 async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder: Path) -> None:
     await fill(root)
     index = backend_for(None, root)

@@ -33,6 +33,7 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
+from tomowire.server.room import told_where
 from tomowire.services.file_writing import write_all
 from tomowire.wire.value import value
 
@@ -82,7 +83,11 @@ def backup(
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):
         raise UsageError(f"{folder} is inside the data directory: what destroys the one destroys the other")
-    with BackupFolder.open(folder, create=True) as into, files_held(directory.hold_path):
+    with (
+        told_where(Path(folder).absolute()),  # all that is written from here on
+        BackupFolder.open(folder, create=True) as into,
+        files_held(directory.hold_path),
+    ):
         unfinished = into.begin_point()
         made_at = datetime.now(UTC).isoformat()
         anchor = keep_anchor(directory.root, unfinished)  # before the trail, which it is never ahead of

@@ -31,6 +31,7 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
+from tomowire.server.room import told_where
 
 _THREADS: Final = 4
 _EVERY: Final = 100
@@ -67,7 +68,7 @@ def restore(
             if not _begun(target, backend):
                 _note(target, found.name)
 
-        with DataDirectory.open_empty(target, begin=begin) as directory:
+        with told_where(target), DataDirectory.open_empty(target, begin=begin) as directory:
             begun = _begun(target, backend)
             name = found.index.name
             if file_checksum(found.index) != found.checksums.get(name):
