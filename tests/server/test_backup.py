@@ -25,7 +25,7 @@ from tomowire.errors import UsageError
 from tomowire.server import backup as backup_module
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder, Point, Problem, points_of
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, points_of
 from tomowire.server.backup_upkeep import prune, verify
 from tomowire.server.check import check
 from tomowire.server.incoming import DuplicatePolicy
@@ -199,6 +199,7 @@ async def test_before_an_upgrade_a_backup_is_made_by_the_new_program(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     index_url: str | None,
+    postgres: object,
 ) -> None:
     """What one does first, whatever is upgraded: the dump is of the old schema, and what it is restored to of the new one."""
     await fill(tmp_path / "source")
@@ -555,6 +556,59 @@ async def test_a_full_disk_is_named_too_where_the_index_finds_no_room(
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert done.stderr.startswith(f"tomowire: {disk}/data")
         assert done.stderr.endswith(": No space left on device\n")
+
+
+@pytest.mark.parametrize("gone", ["incoming", "."])
+async def test_a_folder_that_goes_away_is_not_what_the_archive_has_lost(root: Path, folder: Path, gone: str) -> None:
+    """Its disk was taken away, say. It is not said of each object that the archive has no file of it."""
+    await fill(root)
+    index = backend_for(None, root)
+    paths = {path.rpartition("/")[2].removesuffix(".dcm"): root / path for path in files_below(root)}
+    with index.open_reader() as reader:
+        first = paths[next(reader.objects()).name.sop_instance_uid]
+    first.rename(saved := root / "saved")
+    os.mkfifo(first)
+    told: list[Problem] = []
+    work = asyncio.create_task(asyncio.to_thread(backup, root, folder, index, threads=1, report=told.append))
+
+    def take_away() -> None:
+        with first.open("wb") as fifo:  # the first object is being copied
+            (folder / gone).rename(folder.with_name("elsewhere"))
+            fifo.write(saved.read_bytes())
+
+    await asyncio.to_thread(take_away)
+    with pytest.raises(FileNotFoundError) as raised:
+        await work
+    assert str(raised.value.filename).startswith(f"{folder}/")
+    assert told == []
+
+
+async def test_a_restore_whose_backup_goes_away_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
+    await fill(root)
+    backup(root, folder, backend_for(None, root))
+    with SqliteReader.open(points_of(folder)[0].index) as reader:
+        row = next(reader.objects())
+    blob, new_root = folder / blob_path(row.name, row.checksum), tmp_path / "new"
+    blob.rename(tmp_path / "blob")
+    os.mkfifo(blob)
+    told: list[Problem] = []
+    new_index = backend_for(None, new_root)
+    work = asyncio.create_task(asyncio.to_thread(restore, folder, new_root, new_index, threads=1, report=told.append))
+
+    def take_away() -> None:
+        with blob.open("wb"):  # the first object is being copied
+            folder.rename(tmp_path / "elsewhere")
+
+    await asyncio.to_thread(take_away)
+    with pytest.raises(FileNotFoundError, match="tomowire-backup"):
+        await work
+    assert told == []
+    (tmp_path / "elsewhere").rename(folder)
+    blob.unlink()
+    (tmp_path / "blob").rename(blob)
+    restore(folder, new_root, new_index, report=told.append)
+    assert told == []
+    assert held(new_root, new_index) == held(root, backend_for(None, root))
 
 
 async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder: Path) -> None:

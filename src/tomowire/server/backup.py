@@ -209,6 +209,10 @@ class _Copier:
         except CopyFailed as error:
             return _Done(row, problem=f"not copied: {error}")
         except FileNotFoundError:
+            if os.path.lexists(
+                self._root / row.name.path
+            ):  # it is the copy that could not be made: the folder has gone
+                raise
             return _Done(row, problem="the index has it, but there is no such file")
         return _Done(row, was_copied=True)
 

@@ -122,6 +122,10 @@ class BackupFolder:
         if self._held >= 0:
             os.close(self._held)
 
+    def require_there(self) -> None:
+        """To be asked when an object is not there as it should be: that it is not all of them. Raises `OSError`."""
+        (self.root / _ABOUT).read_bytes()
+
     def points(self) -> list[Point]:
         """All complete points, the oldest first."""
         found = []

@@ -162,7 +162,7 @@ def _restore_objects(
     report: Callable[[Problem], None],
     progress: Progress | None,
 ) -> None:
-    restorer = _Restorer(source.root, directory.root)
+    restorer = _Restorer(source, directory.root)
     with SqliteReader.open(dump) as reader:
         total = reader.counts().instances
         done = in_parallel(lambda row: (row, restorer.restore(row)), reader.objects(), threads=threads)
@@ -177,7 +177,7 @@ def _restore_objects(
 class _Restorer:
     """Copies objects into a data directory, in several threads."""
 
-    def __init__(self, source: Path, root: Path) -> None:
+    def __init__(self, source: BackupFolder, root: Path) -> None:
         self._source = source
         self._root = root
         self._lock = Lock()
@@ -185,14 +185,16 @@ class _Restorer:
         self._folders: set[Path] = set()
 
     def restore(self, row: IndexedObject) -> str:
-        """Gives what is wrong, or nothing."""
+        """Gives what is wrong, or nothing. Raises `OSError`: where the disk of the backup has gone the rest is restored later."""
         try:
-            blob, target = self._source / blob_path(row.name, row.checksum), self._root / row.name.path
+            blob, target = self._source.root / blob_path(row.name, row.checksum), self._root / row.name.path
             if not _is_there(target, row):
                 self._copy(blob, target, row)
         except FileNotFoundError:
+            self._source.require_there()
             return "it is not in the backup"
         except CopyFailed as error:
+            self._source.require_there()
             return f"the backup's copy is damaged: {error}"
         except InvalidUid as error:
             return str(error)
