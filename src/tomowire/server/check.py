@@ -24,7 +24,7 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.journal import Commitment, Intent, read_commitment, read_journal
 from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import is_of_index, is_superseded, may_be_answered
-from tomowire.server.stored_file import read_stored_file
+from tomowire.server.stored_file import read_stored_file, stat_stored_file, what_is_wrong
 
 logger: Final = logging.getLogger(__name__)
 
@@ -103,15 +103,15 @@ def _check_object(root: Path, row: IndexedObject, *, content: bool) -> tuple[Ind
         return row, Finding(FindingKind.UIDS_DIFFER, "", str(error))
     try:
         problem = _compare(root / path, row, content=content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         problem = FindingKind.FILE_MISSING, "the index has it, but there is no such file"
     except (OSError, WireError) as error:
-        problem = FindingKind.UNREADABLE, str(error)
+        problem = FindingKind.UNREADABLE, what_is_wrong(error)
     return row, None if problem is None else Finding(problem[0], path, problem[1])
 
 
 def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingKind, str] | None:
-    size, expected = path.stat().st_size, row.header_size + row.data_set_size
+    size, expected = stat_stored_file(path).st_size, row.header_size + row.data_set_size
     if size != expected:
         return FindingKind.SIZE_DIFFERS, f"{size} bytes, and not {expected}"
     if not content:

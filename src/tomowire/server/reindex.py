@@ -29,7 +29,7 @@ from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import recover
 from tomowire.server.removal import FilesHeld, finish_removals
 from tomowire.server.room import is_of_room, told_of_room
-from tomowire.server.stored_file import read_stored_file
+from tomowire.server.stored_file import read_stored_file, stat_stored_file, what_is_wrong
 from tomowire.wire.part10 import FileMeta
 from tomowire.wire.value import value
 
@@ -210,10 +210,10 @@ def examine(root: Path, path: str) -> Found | Finding:
     if name is None:
         return Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")
     try:
-        modified = (root / path).stat().st_mtime_ns
+        modified = stat_stored_file(root / path).st_mtime_ns
         file = read_stored_file(root / path, scan=True)
     except (OSError, WireError) as error:
-        return Finding(FindingKind.UNREADABLE, path, str(error))
+        return Finding(FindingKind.UNREADABLE, path, what_is_wrong(error))
     assert file.scanned is not None  # it was asked for
     record = instance_record(file.scanned)
     if (problem := _contradiction(name, file.meta, record)) is not None:

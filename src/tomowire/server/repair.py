@@ -37,6 +37,7 @@ from tomowire.server.posix import sync_directory
 from tomowire.server.recovery import recover
 from tomowire.server.reindex import Found, examine
 from tomowire.server.removal import FilesHeld, finish_removals
+from tomowire.server.stored_file import stat_stored_file, what_is_wrong
 from tomowire.services.models import Level
 from tomowire.wire.value import value
 
@@ -162,7 +163,7 @@ class _Mender:
             what = mend()
             return Mended(finding, what, is_lost=is_lost, gone=self._gone, came=self._came)
         except OSError as error:
-            return Mended(finding, f"not mended: {error}", is_mended=False)
+            return Mended(finding, f"not mended: {what_is_wrong(error)}", is_mended=False)
 
     def _give_up(self, name: ObjectName, finding: Finding) -> str:
         """Raises `OSError`, `IndexUnavailable`."""
@@ -229,6 +230,7 @@ class _Mender:
 def _require_readable(path: Path) -> None:
     """Raises `PermissionError`: a file that is not shown to us is not damaged by that. What the disk does not give back is."""
     try:
+        stat_stored_file(path)
         path.open("rb").close()
     except PermissionError:
         raise
