@@ -17,7 +17,7 @@ from tomowire.errors import InUse, UsageError
 from tomowire.server import restore as restoring
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder
+from tomowire.server.backup_folder import BackupFolder, Point
 from tomowire.server.check import check
 from tomowire.server.files import DataDirectory
 from tomowire.server.index.backend import backend_for
@@ -135,6 +135,26 @@ async def test_what_came_there_before_it_was_locked_stays(
     with pytest.raises(UsageError, match="not empty"):
         restore(folder, root, backend_for(None, root))
     assert sorted(path.name for path in root.iterdir()) == ["incoming", "lock", "objects"]
+
+
+@pytest.mark.parametrize("place_of_index", ["sqlite", "postgresql"])
+async def test_what_is_not_in_the_audit_trail_yet_is_not_finished(
+    folder: Path, tmp_path: Path, place_of_index: str, empty_postgres_url: str
+) -> None:
+    root, url = tmp_path / "new", empty_postgres_url if place_of_index == "postgresql" else None
+    backend, told = backend_for(url, root), list[str]()
+
+    def interrupted(point: Point) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(folder, root, backend, loaded=interrupted)
+    await require_no_archive(root, url, folder)
+    point = restore(folder, root, backend, loaded=lambda point: told.append(point.name))
+    assert told == [point.name]
+    assert held(root, url) == {sample.uid for sample in SAMPLES}
+    with pytest.raises(UsageError, match="that is finished: 'tomowire db check'"):
+        restore(folder, root, backend)
 
 
 def test_what_was_interrupted_is_neither_checked_nor_upgraded(tmp_path: Path) -> None:

@@ -54,10 +54,12 @@ def command(
         from tomowire.server.restore import restore
         from tomowire.server.settings import Settings
 
+        def note(made: Point) -> None:
+            note_restored(Settings(data_dir, index_url=index_url), folder, made, problems)
+
         backend = backend_for(index_url, data_dir)
         with open_counter("restoring") as progress:
-            restored = restore(folder, data_dir, backend, point=point, report=report, progress=progress)
-        note_restored(Settings(data_dir, index_url=index_url), folder, restored, problems)
+            restored = restore(folder, data_dir, backend, point=point, report=report, loaded=note, progress=progress)
         # Every byte has been compared with its checksum just now.
         return restored, list(check(data_dir, index_url=index_url, content=False))
 

@@ -5,7 +5,8 @@
     2. objects   copied, checked, synced                                                                          (durable)
     3. marker    which index they go to                                                                           (durable)
     4. index     loaded, in one step                                                                              (durable)
-    5. marker    removed
+    5. audit     told of it
+    6. marker    removed
 
 What is interrupted is gone on with by the same command. An index that is there then is the one that this restore has loaded, or
 the tables that it has made for it; in any other case the database must be empty.
@@ -47,6 +48,7 @@ def restore(
     point: str | None = None,
     threads: int = _THREADS,
     report: Callable[[Problem], None] = lambda problem: None,
+    loaded: Callable[[Point], None] = lambda point: None,
     progress: Progress | None = None,
 ) -> Point:
     """Make the archive of a point (the newest, if none is named) in `root`, which must be new or empty; its index is put into
@@ -54,7 +56,8 @@ def restore(
 
     `report` gets the objects that the backup does not have, or not as they were received: the index has them all the same, as it
     had them then, so that `db check` names them and a sender may send them again. It is told too when the index is not what was
-    written: then it is restored as far as it can be read.
+    written: then it is restored as far as it can be read. `loaded` is called when all is there, before it is an archive; once more
+    if that was interrupted.
     Raises `UsageError`, `IndexUnavailable`, `OSError`.
     """
     with BackupFolder.open(folder, create=False, shared=True) as source:
@@ -84,6 +87,7 @@ def restore(
                 _note(target, found.name, backend.name)
                 backend.load(dump, directory)
             mark_objects(directory, archive_id)
+            loaded(found)
             dump.unlink()
             (target / RESTORING).unlink()
             sync_directory(target)
@@ -147,7 +151,10 @@ def _require_new(root: Path, point: Point) -> None:
     others = set(os.listdir(root)) - _NO_OBSTACLES
     if RESTORING not in others:
         if others:
-            raise UsageError(f"{root} is not empty: an archive is restored to a new folder only")
+            done = "; if a restore has made what is there, that is finished: 'tomowire db check' looks at it"
+            raise UsageError(
+                f"{root} is not empty: an archive is restored to a new folder only{done if OBJECTS in others else ''}"
+            )
         return
     begun = "".join(_read_note(root)[:1])
     if begun not in (point.name, ""):
