@@ -171,3 +171,34 @@ def test_an_account_that_may_only_read_makes_a_backup_and_is_told_that_it_is_not
     assert "is not in the audit trail" in line
     assert "permission denied for table audit_events" in line
     assert run_tomowire("backup", backups, "--verify").returncode == 0
+
+
+def test_a_point_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Nor does what a network disk, or a Mac, puts into each folder."""
+    data, backups = tmp_path / "data", tmp_path / "backups"
+    run_tomowire("import", write_samples(tmp_path / "files", [Sample(1)]), "--data-dir", data)
+    for _ in range(3):
+        assert run_tomowire("backup", backups, "--data-dir", data).returncode == 0
+    for folder in ("points", "incoming", "objects"):
+        (backups / folder / "@eaDir").mkdir()
+        (backups / folder / ".DS_Store").touch()
+    names = run_tomowire("backup", backups, "--list").stdout.split()[::5]
+    assert len(names) == 3
+    (backups / "points" / names[2] / "point.json").write_bytes(b"")
+    listed = run_tomowire("backup", backups, "--list", "--json")
+    assert listed.returncode == 1
+    assert [point["point"] for point in json.loads(listed.stdout)["points"]] == names[:2]
+    assert f"{names[2]}/point.json cannot be read" in listed.stderr
+    for arguments in (["backup", backups, "--verify"], ["restore", backups, "--data-dir", tmp_path / "new"]):
+        done = run_tomowire(*arguments)
+        assert done.returncode == 2
+        assert "name another point, or move" in done.stderr
+        assert run_tomowire(*arguments, "--point", names[0]).returncode == 0
+    done = run_tomowire("backup", backups, "--data-dir", data, "--keep", "1", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["given_up"] == []
+    assert "older ones were not given up" in done.stderr
+    (backups / "points" / names[2]).rename(tmp_path / "elsewhere")
+    done = run_tomowire("backup", backups, "--data-dir", data, "--keep", "1", "--json")
+    assert (done.returncode, len(json.loads(done.stdout)["given_up"])) == (0, 3)
+    assert run_tomowire("backup", backups, "--verify").returncode == 0

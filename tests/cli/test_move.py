@@ -137,15 +137,22 @@ Answers = list[tuple[dict[str, Any], bytes | None]]
 
 async def answered(answers: Answers, *arguments: str, asked: list[RawMessage] | None = None) -> Done:
     """Run `move` of one study, which a peer answers so: fields of the response, and its identifier."""
+    return await all_answered([answers], *arguments, asked=asked)
+
+
+async def all_answered(requests: list[Answers], *arguments: str, asked: list[RawMessage] | None = None) -> Done:
+    """The same for several requests, one after the other: that study is the first of those that are named."""
 
     async def script(peer: RawPeer) -> None:
         await peer.accept()
-        message = await peer.read_message()
-        assert isinstance(message.command, CMoveRQ)
-        if asked is not None:
-            asked.append(message)
-        for fields, identifier in answers:
-            await peer.send(message_pdus(message.context_id, response(message.command, fields, identifier), identifier))
+        for answers in requests:
+            message = await peer.read_message()
+            assert isinstance(message.command, CMoveRQ)
+            if asked is not None:
+                asked.append(message)
+            for fields, identifier in answers:
+                answer = response(message.command, fields, identifier)
+                await peer.send(message_pdus(message.context_id, answer, identifier))
         await peer.answer_release()
 
     async with raw_acceptor(script) as port:
@@ -240,6 +247,35 @@ async def test_a_peer_that_counts_nothing_is_not_one_that_has_nothing(pending: i
     assert "says that it is done, and not how many objects it has sent" in done.stderr
     none = await answered([({"status": 0x0000, "completed": 0, "failed": 0, "warning": 0}, None)], "--json")
     assert (none.code, "nothing that matches" in none.stderr) == (1, True)
+
+
+UNCOUNTED: Answers = [({"status": 0x0000}, None)]
+NOTHING: Answers = [({"status": 0x0000, "completed": 0, "failed": 0, "warning": 0}, None)]
+THREE: Answers = [({"status": 0x0000, "completed": 3, "failed": 0, "warning": 0}, None)]
+REFUSED: Answers = [({"status": 0xA701}, None)]
+
+
+@pytest.mark.parametrize(
+    ("requests", "code", "uncounted", "words"),
+    [
+        ([UNCOUNTED, NOTHING], 0, 1, "says that it is done, and not how many"),
+        ([NOTHING, UNCOUNTED], 0, 1, "says that it is done, and not how many"),
+        ([UNCOUNTED, THREE, UNCOUNTED], 0, 2, "says that it is done with 2 of the requests, and not how many"),
+        ([UNCOUNTED, REFUSED], 1, 1, "says that it is done with 1 of the requests, and not how many"),
+        ([REFUSED, UNCOUNTED], 1, 1, "says that it is done with 1 of the requests, and not how many"),
+        ([NOTHING, NOTHING], 1, 0, "nothing that matches"),
+        ([NOTHING, THREE], 0, 0, ""),
+    ],
+)
+async def test_each_of_several_requests_is_counted_or_not_by_itself(
+    requests: list[Answers], code: int, uncounted: int, words: str
+) -> None:
+    others = [argument for number in range(1, len(requests)) for argument in ("--study-uid", f"1.2.{number}")]
+    done = await all_answered(requests, *others, "--json")
+    assert (done.code, done.json["uncounted"]) == (code, uncounted)
+    assert words in done.stderr
+    assert ("how many objects it has sent" in done.stderr) == bool(uncounted)
+    assert ("nothing that matches" in done.stderr) == (requests == [NOTHING, NOTHING])
 
 
 async def test_ctrl_c_cancels_it_at_the_peer() -> None:

@@ -143,6 +143,7 @@ def test_nodes_may_call_from_their_hosts(who: list[str], tmp_path: Path) -> None
         assert code("AWAY") == 4
         assert code("STRANGER") == 4
         assert code("FRIEND") == (0 if "FRIEND" in who else 4)
+        archive.stderr.wait_for("end with Ctrl-C")
         assert archive.end() == 0
     log = archive.stderr.text
     assert "the host nowhere.invalid of node LOST is not found: the node is not let in before it is" in log

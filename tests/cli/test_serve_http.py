@@ -37,6 +37,13 @@ def ready(url: str) -> None:
             return
 
 
+def test_it_says_first_where_it_is_and_then_what_to_try(tmp_path: Path) -> None:
+    with serving("serve", "--data-dir", tmp_path / "data", "--http-port", free_port()) as program:
+        program.stderr.wait_for("end with Ctrl-C")
+        where = [program.stderr.text.index(line) for line in ("  DICOM  ", "  HTTP   ", "try, in another", "end with")]
+    assert where == sorted(where)
+
+
 def test_it_is_ended_over_http(tmp_path: Path) -> None:
     port = free_port()
     with serving("serve", "--data-dir", tmp_path / "data", "--http-port", port) as program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sqlite3
@@ -11,10 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, Text, insert, select
 
 from support.filesystems import read_only, tiny_disk
+from support.former_index import fill_former, make_former
 from support.objects import Sample, chunks_of, stream
 from support.programs import run_tomowire
 from support.stored import files_below
@@ -22,13 +25,15 @@ from tomowire.errors import UsageError
 from tomowire.server import backup as backup_module
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder, Point, Problem, points_of
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, points_of
 from tomowire.server.backup_upkeep import prune, verify
+from tomowire.server.check import check
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.metadata import metadata
 from tomowire.server.index.sqlite_reader import SqliteReader
+from tomowire.server.index.versions import CURRENT
 from tomowire.server.reindex import reindex
 from tomowire.server.restore import restore
 
@@ -104,6 +109,11 @@ def administered(index: IndexBackend) -> dict[str, list[tuple[Any, ...]]]:
     return rows
 
 
+def postgres_execute(url: str, sql: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.encode())
+
+
 def manifest_of(point: Point) -> list[str]:
     return point.manifest.read_text("ascii").splitlines()
 
@@ -154,6 +164,101 @@ async def test_backup_destroy_restore(
     assert len(administered(new_index)["jobs"]) == 1
 
 
+async def test_what_was_restored_says_when_and_in_which_order_it_came_without_its_index_too(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    def said(root: Path) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+            return connection.execute(
+                "SELECT sop_instance_uid, patient_id, received_at FROM instances"
+                " JOIN series USING (series_key) JOIN studies USING (study_key) JOIN patients USING (patient_key) ORDER BY 1"
+            ).fetchall()
+
+    async with opened(root, None) as storage:
+        for number in (3, 1, 2):
+            await keep(storage, Sample(number, patient_id=f"P{number}"))
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        connection.execute("UPDATE instances SET received_at = 1000000000000000 + instance_key")
+        connection.commit()
+    before = said(root)
+    new_root = tmp_path / "new"
+    backup(root, folder, backend_for(None, root))
+    restore(folder, new_root, backend_for(None, new_root), threads=1)
+    (new_root / "index.sqlite").unlink()
+    assert reindex(new_root) == 3
+    assert said(new_root) == before
+
+
+@pytest.mark.parametrize("former", ["0001", "0002"])
+@pytest.mark.parametrize("moves_to", ["the same", "the other"])
+async def test_before_an_upgrade_a_backup_is_made_by_the_new_program(
+    root: Path,
+    folder: Path,
+    former: str,
+    moves_to: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    index_url: str | None,
+    postgres: object,
+) -> None:
+    """What one does first, whatever is upgraded: the dump is of the old schema, and what it is restored to of the new one."""
+    await fill(tmp_path / "source")
+    old_url = None if index_url is None else str(request.getfixturevalue("empty_postgres_url"))
+    make_former(former, root, old_url)
+    fill_former(root, old_url, tmp_path / "source" / "index.sqlite")
+    shutil.rmtree(root / "objects")
+    shutil.copytree(tmp_path / "source" / "objects", root / "objects")
+    where = ("--data-dir", root, *(("--index-url", old_url) if old_url is not None else ()))
+    for copied in (13, 0):
+        done = await asyncio.to_thread(run_tomowire, "backup", folder, "--json", *where)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["copied"] == copied
+    assert ("has schema 0001, and no audit trail yet" in done.stderr) == (former == "0001")
+    point = points_of(folder)[-1]
+    with closing(sqlite3.connect(point.index)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(former,)]
+    assert not list(point.folder.glob("index.sqlite-*"))
+    problems: list[Problem] = []
+    verify(folder, report=problems.append)
+    assert problems == []
+    assert (await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", *where)).returncode == 0
+    assert (await asyncio.to_thread(run_tomowire, "db", "upgrade", *where)).returncode == 0
+    before = held(root, backend_for(old_url, root))
+    assert len(before) == 13
+    new_root = tmp_path / "new"
+    to_postgres = (index_url is not None) == (moves_to == "the same")
+    new_url = str(request.getfixturevalue("postgres_url")) if to_postgres else None
+    if new_url is not None:
+        postgres_execute(new_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    new_index = backend_for(new_url, new_root)
+    restore(folder, new_root, new_index, report=lambda problem: pytest.fail(str(problem)))
+    assert new_index.version() == CURRENT
+    assert held(new_root, new_index) == before
+    assert list(check(new_root, index_url=new_url)) == []
+
+
+async def test_a_backup_of_a_later_program_is_made_by_that(root: Path, folder: Path) -> None:
+    await fill(root)
+    with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(UsageError, match="use a newer tomowire"):
+        backup(root, folder, backend_for(None, root))
+    assert points_of(folder) == []
+
+
+async def test_a_backup_of_an_older_schema_without_its_disk_is_refused(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    await fill(tmp_path / "source")
+    make_former("0002", root, None)
+    fill_former(root, None, tmp_path / "source" / "index.sqlite")
+    with pytest.raises(UsageError, match="is the disk mounted"):
+        backup(root, folder, backend_for(None, root))
+    with pytest.raises(UsageError, match="holds no backup"):
+        points_of(folder)
+
+
 async def test_a_backup_while_four_senders_store_replace_and_delete(
     root: Path, folder: Path, index_url: str | None, index: IndexBackend, tmp_path: Path
 ) -> None:
@@ -183,8 +288,6 @@ async def test_a_backup_while_four_senders_store_replace_and_delete(
         new_root = tmp_path / f"new{number}"
         new_index = backend_for(None, new_root)
         restore(folder, new_root, new_index, point=point.name, report=lambda problem: pytest.fail(str(problem)))
-        from tomowire.server.check import check
-
         assert list(check(new_root)) == []
         assert len(held(new_root, new_index)) == point.objects > 0
     assert len(files_below(root)) == len(held(root, index))
@@ -320,8 +423,6 @@ async def test_what_is_wrong_in_the_archive_is_told_and_the_rest_is_copied(
     assert {problem.path for problem in missing} == {SAMPLES[0].uid, SAMPLES[1].uid}
     async with opened(new_root, None) as storage:  # sending them again mends it
         await keep(storage, SAMPLES[0], SAMPLES[1])
-    from tomowire.server.check import check
-
     assert list(check(new_root)) == []
 
 
@@ -434,6 +535,80 @@ async def test_a_full_disk_is_named(root: Path, folder: Path, tmp_path: Path) ->
     with tiny_disk(tmp_path / "third", 64 << 10) as disk:
         done = await asyncio.to_thread(run_tomowire, "restore", folder, "--data-dir", disk / "data")
         assert done.stderr.startswith(f"tomowire: {disk}/data/")
+
+
+@pytest.mark.parametrize("size", [4 << 10, 16 << 10, 200 << 10])
+async def test_a_full_disk_is_named_too_where_the_index_finds_no_room(
+    root: Path, folder: Path, tmp_path: Path, index_url: str | None, size: int
+) -> None:
+    """SQLite says that "database or disk is full", and the system of a write not which file it was to."""
+    async with opened(root, index_url) as storage:
+        await keep(storage, *SAMPLES)
+    from_where = ("--data-dir", root, *(("--index-url", index_url) if index_url is not None else ()))
+    assert (await asyncio.to_thread(run_tomowire, "backup", folder, *from_where)).returncode == 0
+    with tiny_disk(tmp_path / "disk", size) as disk:
+        done = await asyncio.to_thread(run_tomowire, "backup", disk / "backup", *from_where)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"tomowire: {disk}/backup")
+        assert done.stderr.endswith(": No space left on device\n")
+    with tiny_disk(tmp_path / "other", size) as disk:
+        done = await asyncio.to_thread(run_tomowire, "restore", folder, "--data-dir", disk / "data")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"tomowire: {disk}/data")
+        assert done.stderr.endswith(": No space left on device\n")
+
+
+@pytest.mark.parametrize("gone", ["incoming", "."])
+async def test_a_folder_that_goes_away_is_not_what_the_archive_has_lost(root: Path, folder: Path, gone: str) -> None:
+    """Its disk was taken away, say. It is not said of each object that the archive has no file of it."""
+    await fill(root)
+    index = backend_for(None, root)
+    paths = {path.rpartition("/")[2].removesuffix(".dcm"): root / path for path in files_below(root)}
+    with index.open_reader() as reader:
+        first = paths[next(reader.objects()).name.sop_instance_uid]
+    first.rename(saved := root / "saved")
+    os.mkfifo(first)
+    told: list[Problem] = []
+    work = asyncio.create_task(asyncio.to_thread(backup, root, folder, index, threads=1, report=told.append))
+
+    def take_away() -> None:
+        with first.open("wb") as fifo:  # the first object is being copied
+            (folder / gone).rename(folder.with_name("elsewhere"))
+            fifo.write(saved.read_bytes())
+
+    await asyncio.to_thread(take_away)
+    with pytest.raises(FileNotFoundError) as raised:
+        await work
+    assert str(raised.value.filename).startswith(f"{folder}/")
+    assert told == []
+
+
+async def test_a_restore_whose_backup_goes_away_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
+    await fill(root)
+    backup(root, folder, backend_for(None, root))
+    with SqliteReader.open(points_of(folder)[0].index) as reader:
+        row = next(reader.objects())
+    blob, new_root = folder / blob_path(row.name, row.checksum), tmp_path / "new"
+    blob.rename(tmp_path / "blob")
+    os.mkfifo(blob)
+    told: list[Problem] = []
+    new_index = backend_for(None, new_root)
+    work = asyncio.create_task(asyncio.to_thread(restore, folder, new_root, new_index, threads=1, report=told.append))
+
+    def take_away() -> None:
+        with blob.open("wb"):  # the first object is being copied
+            folder.rename(tmp_path / "elsewhere")
+
+    await asyncio.to_thread(take_away)
+    with pytest.raises(FileNotFoundError, match="tomowire-backup"):
+        await work
+    assert told == []
+    (tmp_path / "elsewhere").rename(folder)
+    blob.unlink()
+    (tmp_path / "blob").rename(blob)
+    restore(folder, new_root, new_index, report=told.append)
+    assert told == []
+    assert held(new_root, new_index) == held(root, backend_for(None, root))
 
 
 async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder: Path) -> None:

@@ -194,6 +194,27 @@ async def test_what_seems_to_come_from_the_future_has_no_grace(storage: ArchiveS
     assert studies_left(storage) == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("ahead", [-36000.0, 36000.0])
+async def test_a_clock_that_is_set_neither_prolongs_nor_ends_the_grace_of_what_just_came(
+    storage: ArchiveStorage, ahead: float
+) -> None:
+    clock, passed = Clock(), Clock()
+    passed.at = 1000.0
+    settings = QuotaSettings(bytes=int(4.5 * SIZE), every=FAR_AWAY, grace=600.0)
+    watching = Quotas(settings, storage.records, storage.deletion, now=clock, clock=passed)
+    for sample in STUDIES:
+        again = await storage.ingest.receive(sample.incoming(), stream(chunks_of(sample.data_set)))
+        watching.received(again, SIZE)
+    clock.ahead = ahead
+    passed.at += 599.9
+    assert await enforce(watching, storage) == 0
+    assert "quota.grace" in watching.trouble
+    passed.at += 0.2
+    assert await watching.enforce() == 1
+    assert studies_left(storage) == [2, 3, 4, 5]
+    assert not watching._lately
+
+
 @pytest.mark.parametrize("size", [SIZE, 10 * SIZE])
 async def test_what_replaces_the_newest_object_is_counted(tmp_path: Path, each_index: str, size: int) -> None:
     """SQLite gives it the key of the one that went."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -165,6 +165,77 @@ def test_the_log_of_the_old_index_is_not_played_into_the_new_one(tmp_path: Path)
     assert reindex(root) == len(SAMPLES) - 1
     assert contents(root) == {sample.uid: sample.data_set for sample in SAMPLES if sample != SAMPLES[1]}
     assert findings(root) == []
+
+
+DISAGREEING = [
+    Sample(
+        n * 10 + study,
+        study=study,
+        series=n % 2,
+        patient_id=f"P{(n + study) % 3}",
+        overrides={
+            0x00100010: ("PN", f"Name^{n}{study}"),
+            0x00081030: ("LO", f"description {n}"),
+            0x0008103E: ("LO", f"series {n}"),
+        },
+    )
+    for n in range(4)
+    for study in (3, 1, 4, 5, 2)
+]
+"""Of each study, patient and series the objects say different things."""
+
+
+def patients_of_studies(root: Path) -> list[tuple[object, ...]]:
+    return select(
+        root,
+        "SELECT study_instance_uid, patient_id, patient_name, study_description FROM studies"
+        " JOIN patients USING (patient_key) ORDER BY 1",
+    )
+
+
+def set_times(root: Path, samples: Sequence[Sample]) -> None:
+    """As if they had been stored in this order."""
+    for number, sample in enumerate(samples):
+        os.utime(root / path_of(sample), (1_000_000 + number, 1_000_000 + number))
+
+
+@on_both
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_study_stays_under_the_patient_that_it_came_under_first(tmp_path: Path, order: int) -> None:
+    """The old index knows in which order the objects came, and the times of files that were copied do not."""
+    samples = DISAGREEING[::order]
+    await store(tmp_path, *samples)
+    set_times(tmp_path, samples[::-1])
+    before, under = rows(tmp_path), patients_of_studies(tmp_path)
+    received = "SELECT sop_instance_uid, received_at FROM instances ORDER BY 1"
+    came = select(tmp_path, received)
+    for _ in range(2):
+        assert reindex(tmp_path) == len(samples)
+        assert patients_of_studies(tmp_path) == under
+        assert rows(tmp_path) == before
+        assert select(tmp_path, received) == came
+
+
+@on_both
+@pytest.mark.parametrize("order", [1, -1])
+async def test_without_an_index_the_times_of_the_files_say_what_came_first(tmp_path: Path, order: int) -> None:
+    samples = DISAGREEING[::order]
+    await store(tmp_path, *samples)
+    set_times(tmp_path, samples)
+    before, under = rows(tmp_path), patients_of_studies(tmp_path)
+    lose_index(tmp_path)
+    assert reindex(tmp_path) == len(samples)
+    assert patients_of_studies(tmp_path) == under
+    assert rows(tmp_path) == before
+
+
+@on_both
+async def test_a_file_that_cannot_be_read_says_nothing_of_its_study(tmp_path: Path) -> None:
+    first, second, third = (Sample(n, series=n, patient_id=f"P{n}") for n in (3, 1, 2))
+    await store(tmp_path, first, second, third)
+    os.truncate(tmp_path / path_of(first), 200)
+    assert reindex(tmp_path) == 2
+    assert [row[1] for row in patients_of_studies(tmp_path)] == [second.patient_id]
 
 
 @on_both

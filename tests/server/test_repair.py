@@ -22,9 +22,11 @@ from tomowire.errors import UsageError
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.check import check
 from tomowire.server.files import ObjectName
+from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import backend_for
 from tomowire.server.protection import Protection
+from tomowire.server.reindex import reindex
 from tomowire.server.repair import repair
 
 ONE, TWO, THREE = Sample(1), Sample(2, series=2, size=200_000), Sample(3, study=2, patient_id="P2")
@@ -185,6 +187,48 @@ def test_childless_rows_go_on_postgresql_too(root: Path, index_url: str) -> None
     assert all(each.is_mended for each in repair(root, index_url=index_url))
     assert list(check(root, index_url=index_url)) == []
     assert len(held(root, index_url)) == 3
+
+
+def test_nobody_waits_for_a_pipe_among_the_objects(root: Path, index_url: str | None) -> None:
+    for name in (path_of(ONE), path_of(Sample(77))):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+    found = {finding.path: finding.explanation for finding in check(root, index_url=index_url)}
+    assert found == {path_of(ONE): "it is no file", path_of(Sample(77)): "the index does not have it"}
+    told: list[Finding] = []
+    assert reindex(root, index_url=index_url, report=told.append) == 2
+    assert {finding.path: finding.explanation for finding in told} == dict.fromkeys(found, "it is no file")
+    assert {each.finding.path for each in repair(root, index_url=index_url) if each.is_mended} == set(found)
+    assert files_below(root, "lost+found") == {f"lost+found/{path}" for path in found}
+    assert list(check(root, index_url=index_url)) == []
+
+
+def test_a_folder_that_is_no_folder_any_more_has_lost_its_files(root: Path, index_url: str | None) -> None:
+    folder = (root / path_of(ONE)).parent
+    folder.rename(root / "elsewhere")
+    folder.touch()
+    mended = {each.finding.path: each for each in repair(root, index_url=index_url)}
+    assert mended[path_of(ONE)].finding.kind is FindingKind.FILE_MISSING
+    assert mended[path_of(ONE)].is_lost
+    assert list(check(root, index_url=index_url)) == []
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+async def test_a_study_comes_back_under_the_patient_of_its_first_object(
+    tmp_path: Path, index_url: str | None, first: int
+) -> None:
+    samples = [Sample(number, patient_id=f"P{number}") for number in (first, *({1, 2, 3} - {first}))]
+    async with ArchiveStorage(tmp_path, fsync=False, index_url=index_url) as storage:
+        await keep(storage, *samples)
+    for number, sample in enumerate(samples):
+        os.utime(tmp_path / path_of(sample), (1_000_000 + number, 1_000_000 + number))
+    engine = backend_for(index_url, tmp_path).engine()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM instances"))
+    assert all(each.is_mended for each in repair(tmp_path, index_url=index_url))
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT patient_id FROM patients")).scalars().all() == [f"P{first}"]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("index_url", [None], ids=["sqlite"])

@@ -13,15 +13,18 @@ from support.crashes import CrashServer
 from support.filesystems import quick_directory
 from support.objects import Sample, chunks_of, stream
 from support.postgres import Cluster
-from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.errors import IndexUnavailable, InUse, UsageError
+from tomowire.server import restore as restoring
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
 from tomowire.server.backup_folder import BackupFolder, Point
 from tomowire.server.check import check
+from tomowire.server.files import DataDirectory
 from tomowire.server.index.backend import backend_for
 from tomowire.server.reindex import reindex
 from tomowire.server.repair import repair
 from tomowire.server.restore import restore
+from tomowire.server.upgrade import upgrade
 
 SAMPLES = [Sample(1), Sample(2, study=2)]
 ALL_OF_THE_LAST = 25
@@ -109,6 +112,75 @@ async def test_killed_at_each_step(folder: Path, place_of_index: str, postgres: 
                 assert list(check(root, index_url=url)) == []
             shutil.rmtree(root)
     assert interrupted > 2
+
+
+async def test_who_comes_while_it_begins_is_told_that_it_is_in_use(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that a restore was interrupted, nor that there is something else: a person would be called for that."""
+    root, note, seen = tmp_path / "new", restoring._note, []
+
+    def come() -> None:
+        for work in (
+            lambda: DataDirectory.open(root),
+            lambda: restore(folder, root, backend_for(None, root)),
+        ):
+            with pytest.raises(InUse):
+                work()
+        seen.append(sorted(path.name for path in root.iterdir()))
+
+    def noted(*arguments: str) -> None:
+        come()
+        note(*arguments)
+        come()
+        with pytest.raises(InUse):
+            reindex(root)
+
+    monkeypatch.setattr(restoring, "_note", noted)
+    restore(folder, root, backend_for(None, root))
+    assert seen[:2] == [["lock"], ["lock", "restoring"]]
+    assert held(root, None) == {sample.uid for sample in SAMPLES}
+
+
+async def test_what_came_there_before_it_was_locked_stays(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, require_room = tmp_path / "new", restoring._require_room
+    monkeypatch.setattr(
+        restoring, "_require_room", lambda *arguments: (require_room(*arguments), DataDirectory.open(root).close())
+    )
+    with pytest.raises(UsageError, match="not empty"):
+        restore(folder, root, backend_for(None, root))
+    assert sorted(path.name for path in root.iterdir()) == ["incoming", "lock", "objects"]
+
+
+@pytest.mark.parametrize("place_of_index", ["sqlite", "postgresql"])
+async def test_what_is_not_in_the_audit_trail_yet_is_not_finished(
+    folder: Path, tmp_path: Path, place_of_index: str, empty_postgres_url: str
+) -> None:
+    root, url = tmp_path / "new", empty_postgres_url if place_of_index == "postgresql" else None
+    backend, told = backend_for(url, root), list[str]()
+
+    def interrupted(point: Point) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(folder, root, backend, loaded=interrupted)
+    await require_no_archive(root, url, folder)
+    point = restore(folder, root, backend, loaded=lambda point: told.append(point.name))
+    assert told == [point.name]
+    assert held(root, url) == {sample.uid for sample in SAMPLES}
+    with pytest.raises(UsageError, match="that is finished: 'tomowire db check'"):
+        restore(folder, root, backend)
+
+
+def test_what_was_interrupted_is_neither_checked_nor_upgraded(tmp_path: Path) -> None:
+    (tmp_path / "restoring").touch()
+    for name in ("", "objects"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for work in (upgrade, lambda root: list(check(root))):
+            with pytest.raises(UsageError, match="was interrupted: run 'tomowire restore' again"):
+                work(tmp_path)
 
 
 async def test_tables_that_it_had_made_do_not_make_it_an_archive(

@@ -13,6 +13,7 @@ from tomowire.cli.guarded import guarded
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
 from tomowire.cli.running import ExitCode, complain, leave, printable, readable, set_up_logging
+from tomowire.errors import IndexUnavailable, UsageError
 
 if TYPE_CHECKING:
     from tomowire.server.backup_folder import Point, Problem
@@ -74,7 +75,7 @@ def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_
     from tomowire.server.backup_upkeep import prune
     from tomowire.server.index.backend import backend_for
 
-    def work() -> tuple[Point, list[str]]:
+    def work() -> tuple[Point, list[str], str]:
         backend = backend_for(settings.index_url, settings.data_dir)
         with BackupNoted(settings, folder) as noted, open_counter("copying") as progress:
             made = backup(
@@ -88,11 +89,14 @@ def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_
             )
             noted.made(made)
         if keep is None or made.problem_count:  # older points may have what this one lacks
-            return made, []
-        with BackupFolder.open(folder, create=False) as opened:
-            return made, [gone.name for gone in prune(opened, keep)]
+            return made, [], ""
+        try:
+            with BackupFolder.open(folder, create=False) as opened:
+                return made, [gone.name for gone in prune(opened, keep)], ""
+        except (UsageError, IndexUnavailable) as error:
+            return made, [], str(error)
 
-    made, gone = guarded(work)
+    made, gone, obstacle = guarded(work)
     if as_json:
         click.echo(json.dumps({"folder": readable(folder), **_facts(made), "given_up": gone}))
     else:
@@ -100,20 +104,25 @@ def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_
             f"point {made.name}: {made.objects} objects, {_size(made.bytes)}, {made.copied} of them copied"
             + (f"; {len(gone)} older points given up" if gone else "")
         )
-    leave(ExitCode.FAILED if made.problem_count else ExitCode.OK)
+    if obstacle:
+        complain(f"the point is made, and older ones were not given up, or not all that only they had: {obstacle}")
+    leave(ExitCode.FAILED if made.problem_count or obstacle else ExitCode.OK)
 
 
 def _list(folder: Path, *, as_json: bool) -> None:
     from tomowire.server.backup_folder import points_of
 
-    points = guarded(lambda: points_of(folder))
+    damaged: list[Problem] = []
+    points = guarded(lambda: points_of(folder, damaged.append))
+    for each in damaged:
+        complain(each.explanation)
     if as_json:
         click.echo(json.dumps({"folder": readable(folder), "points": [_facts(point) for point in points]}))
     else:
         for point in points:
             wrong = f", {point.problem_count} problems" if point.problem_count else ""
             click.echo(f"{point.name}  {point.objects} objects  {_size(point.bytes)}{wrong}")
-    leave(ExitCode.OK)
+    leave(ExitCode.FAILED if damaged else ExitCode.OK)
 
 
 def _verify(folder: Path, name: str | None, *, as_json: bool) -> None:

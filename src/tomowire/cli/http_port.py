@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from tomowire.cli.running import complain, explain, say
 from tomowire.errors import TomowireError
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from tomowire.server.app import Archive, Reconfigured
     from tomowire.server.audit.events import Party
     from tomowire.server.settings import HttpSettings
-
-
-HOW_TO_END: Final = "end with Ctrl-C"
-"""The last line of what an archive says when it begins."""
 
 
 def warn_of_plain_http(settings: HttpSettings) -> None:
@@ -38,7 +34,8 @@ class HttpPort:
     """`async with HttpPort(archive, settings, ...) as http`: the port is open a second later, or it has been said why not.
 
     Where a person has asked for it (`is_wanted`) what goes wrong ends the program: `stop` is called, and `failure` is what it was.
-    Else the archive goes on without it. `reload` has the configuration read again.
+    Else the archive goes on without it. `reload` has the configuration read again. `what_to_do` is said once it has been said where
+    the archive is.
     """
 
     def __init__(
@@ -49,12 +46,14 @@ class HttpPort:
         is_wanted: bool,
         stop: Callable[[], object],
         reload: Callable[[Party], Awaitable[Reconfigured]] | None,
+        what_to_do: str,
     ) -> None:
         self._archive = archive
         self._settings = settings
         self._is_wanted = is_wanted
         self._stop = stop
         self._reload = reload
+        self._what_to_do = what_to_do
         self._stack = contextlib.AsyncExitStack()
         self.failure: Exception | None = None
 
@@ -79,7 +78,7 @@ class HttpPort:
             self._fail(error)
         else:
             say(f"  HTTP   {server.url}/api/status")
-            say(HOW_TO_END)
+            say(self._what_to_do)
 
     def _fail(self, error: Exception) -> None:
         if self._is_wanted:
@@ -87,4 +86,4 @@ class HttpPort:
             self._stop()
         else:
             complain(f"there is no HTTP port, and the archive goes on without it: {explain(error)}", "error")
-            say(HOW_TO_END)
+            say(self._what_to_do)

@@ -135,4 +135,5 @@ async def move_all(
         requests.lost(error, ())
     for failure in requests.failures:
         report.failed(failure)
+    report.uncounted = requests.uncounted
     return last

@@ -65,6 +65,8 @@ class RetrievalReport:
     bytes: int = 0
     is_undelivered: bool = False
     """Whether the peer says of something that it could not send it to where it should go."""
+    uncounted: int = 0
+    """Requests that the peer says are done, without how many objects that were."""
     _began: float = field(default_factory=time.perf_counter)
     _outcomes: dict[str, str] = field(default_factory=dict)
     _facts: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -74,7 +76,6 @@ class RetrievalReport:
     _failed: int = 0  # those of which nobody says which they are
     _failed_there: int = 0  # by the peer's count
     _expected: int | None = None  # by the peer's count
-    _is_uncounted: bool = False  # whether the peer counts nothing of what it does
     _is_cut: bool = False  # whether something ended before its time
     _error: str | None = None
     _way_around: str = ""
@@ -106,7 +107,6 @@ class RetrievalReport:
         self._completed, self._warnings = progress.completed, progress.warning
         self._failed_there = progress.failed
         _, expected = counts_of(progress)
-        self._is_uncounted = expected is None
         if expected is not None:  # what of it is given up is not counted any more later
             self._expected = max(expected, self._expected or 0)
         if progress.error_comment is not None:
@@ -165,8 +165,9 @@ class RetrievalReport:
         counts = self._counts()
         left = self._left(counts)
         is_nothing = not (any(counts.values()) or self._codes or interrupted)
-        if is_nothing and self.destination is not None and self._is_uncounted:
-            complain(f"{self.peer} says that it is done, and not how many objects it has sent")
+        if self.uncounted and self.destination is not None:
+            of_what = "" if is_nothing else f" with {self.uncounted} of the requests"
+            complain(f"{self.peer} says that it is done{of_what}, and not how many objects it has sent")
         elif is_nothing:
             # For a query that is an answer, for who wants the objects it is a failure.
             self._error = f"{self.peer} has nothing that matches"
@@ -210,7 +211,9 @@ class RetrievalReport:
             "method": self.method,
             **({"bytes": self.bytes} if self.destination is None else {"destination": self.destination}),
             **counts,
-            "not_retrieved" if self.destination is None else "not_sent": left,
+            **(
+                {"not_retrieved": left} if self.destination is None else {"not_sent": left, "uncounted": self.uncounted}
+            ),
             "interrupted": interrupted,
             "error": self._error,
             "seconds": round(time.perf_counter() - self._began, 3),
@@ -241,5 +244,5 @@ class RetrievalReport:
         """What all failures have in common when nothing else was done, or that some operation failed."""
         if not self._codes:
             return ExitCode.OK
-        is_well = any(count for what, count in counts.items() if what != _FAILED)
+        is_well = self.uncounted or any(count for what, count in counts.items() if what != _FAILED)
         return self._codes.copy().pop() if len(self._codes) == 1 and not is_well else ExitCode.FAILED

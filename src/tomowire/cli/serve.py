@@ -22,7 +22,7 @@ from tomowire.cli.configured import (
     is_given,
     loaded,
 )
-from tomowire.cli.http_port import HOW_TO_END, HttpPort, warn_of_plain_http
+from tomowire.cli.http_port import HttpPort, warn_of_plain_http
 from tomowire.cli.nodes import node_options
 from tomowire.cli.options import AeTitle
 from tomowire.cli.receiving import (
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_AET: Final = "TOMOWIRE"
+HOW_TO_END: Final = "end with Ctrl-C"
+"""The last line of what an archive says when it begins."""
 
 
 def _http_options(command: Callable[..., T]) -> Callable[..., T]:
@@ -180,13 +182,20 @@ async def _serve(settings: Settings, source: Source | None, *, wants_http: bool)
                 await stack.enter_async_context(archive)
             reload = Reload(archive, source)
             await stack.enter_async_context(reloads.served(reload))
-            say(archive.greeting(_program()))
+            say(archive.greeting())
+            what_to_do = "\n".join(filter(None, (archive.to_try(_program()), HOW_TO_END)))
             if settings.http is not None:
-                from_outside = reload if source is not None else None
-                http = HttpPort(archive, settings.http, is_wanted=wants_http, stop=stop.set, reload=from_outside)
+                http = HttpPort(
+                    archive,
+                    settings.http,
+                    is_wanted=wants_http,
+                    stop=stop.set,
+                    reload=reload if source is not None else None,
+                    what_to_do=what_to_do,
+                )
                 await stack.enter_async_context(http)
             else:
-                say(HOW_TO_END)
+                say(what_to_do)
             await stop.wait()
             complain(closing_words(archive.associations, settings.shutdown_grace))
     if http is not None and http.failure is not None:

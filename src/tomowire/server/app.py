@@ -182,30 +182,40 @@ class Archive:
         """How many associations there are now."""
         return len(self._server.associations) if self._server is not None else 0
 
-    def greeting(self, program: str = "tomowire") -> str:
-        """Where the archive is for DICOM, and what to try next with `program`."""
-        assert self._server is not None
-        host, port = self._server.addresses[0]
-        shown = f"[{host}]" if ":" in host else host
-        peer = f"{self.settings.ae_title}@{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
-        allowed = self.settings.allowed_callers
-        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.access.is_open else ""
-        caller += " --tls" if self.settings.tls is not None else ""
-        to_try = (
-            "try, in another terminal:",
-            f"  {program} echo {peer}{caller}",
-            f"  {program} send {peer} FOLDER{caller}",
-            f"  {program} query {peer}{caller}",
-        )
+    def greeting(self) -> str:
+        """Where the archive is for DICOM."""
+        shown, port = self._shown_address
         return "\n".join(
             (
                 f"tomowire archive, data in {self.settings.data_dir.absolute()}",
                 f"  DICOM  {self.settings.ae_title} on {shown}:{port}{', TLS' if self.settings.tls is not None else ''}",
                 *self._about_the_first_token(),
-                # Nodes call from where they are.
-                *(to_try if allowed or self.access.is_open else ()),
             )
         )
+
+    def to_try(self, program: str = "tomowire") -> str:
+        """What to try next with `program`; empty where only nodes may call, which do so from where they are."""
+        allowed = self.settings.allowed_callers
+        if not (allowed or self.access.is_open):
+            return ""
+        shown, port = self._shown_address
+        peer = f"{self.settings.ae_title}@{'127.0.0.1' if shown in ('0.0.0.0', '[::]') else shown}:{port}"
+        caller = f" --aet {shlex.quote(allowed[0])}" if allowed and not self.access.is_open else ""
+        caller += " --tls" if self.settings.tls is not None else ""
+        return "\n".join(
+            (
+                "try, in another terminal:",
+                f"  {program} echo {peer}{caller}",
+                f"  {program} send {peer} FOLDER{caller}",
+                f"  {program} query {peer}{caller}",
+            )
+        )
+
+    @property
+    def _shown_address(self) -> tuple[str, int]:
+        assert self._server is not None
+        host, port = self._server.addresses[0]
+        return f"[{host}]" if ":" in host else host, port
 
     def _about_the_first_token(self) -> tuple[str, ...]:
         if self.first_token is None:

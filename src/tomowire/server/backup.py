@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -33,6 +33,7 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
+from tomowire.server.room import told_where
 from tomowire.services.file_writing import write_all
 from tomowire.wire.value import value
 
@@ -82,14 +83,19 @@ def backup(
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):
         raise UsageError(f"{folder} is inside the data directory: what destroys the one destroys the other")
-    with BackupFolder.open(folder, create=True) as into, files_held(directory.hold_path):
+    with (
+        told_where(Path(folder).absolute()),  # all that is written from here on
+        BackupFolder.open(folder, create=True) as into,
+        files_held(directory.hold_path),
+    ):
         unfinished = into.begin_point()
         made_at = datetime.now(UTC).isoformat()
         anchor = keep_anchor(directory.root, unfinished)  # before the trail, which it is never ahead of
         backend.dump(unfinished / "index.sqlite")
         sums = _Sums(report, copied)
         copier = _Copier(directory.root, into, link=link)
-        with SqliteReader.open(unfinished / "index.sqlite") as reader:
+        # Before an upgrade is when a backup is wanted most: a dump has the schema that the index has, and a restore brings it up.
+        with SqliteReader.open(unfinished / "index.sqlite", older=True) as reader:
             total = reader.counts().instances
             with closing(in_parallel(copier.copy, reader.objects(), threads=threads)) as done:
                 _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
@@ -132,7 +138,8 @@ def file_checksum(path: Path) -> str:
 
 
 def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
-    """Copy the file of an object to the new file `target`, which is durable then, and what the index says.
+    """Copy the file of an object to the new file `target`, which is durable then, and what the index says. Its time is when the
+    object was received: who makes the index from files alone has nothing else to go by.
 
     Raises `CopyFailed` if it is not what was received, or the disk does not give it, `OSError`; then `target` is to be removed.
     """
@@ -140,6 +147,8 @@ def copy_checked(source: Path, target: Path, row: IndexedObject) -> None:
     try:
         for block in _checked_blocks(source, row):
             write_all(into, (block,))
+        with suppress(OSError):  # a share that keeps times of its own
+            os.utime(into, ns=(row.received_at * 1000, row.received_at * 1000))
         sync_file(into)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # which the system says without a name
@@ -200,6 +209,10 @@ class _Copier:
         except CopyFailed as error:
             return _Done(row, problem=f"not copied: {error}")
         except FileNotFoundError:
+            if os.path.lexists(
+                self._root / row.name.path
+            ):  # it is the copy that could not be made: the folder has gone
+                raise
             return _Done(row, problem="the index has it, but there is no such file")
         return _Done(row, was_copied=True)
 

@@ -22,7 +22,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ _INCOMING: Final = "incoming"
 _POINTS: Final = "points"
 _POINT: Final = "point.json"
 _UNFINISHED: Final = ".unfinished"
+_NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z")
 _BLOB: Final = re.compile(r"(objects/.+)\.([0-9a-f]{32})\.dcm")
 _NO_OBSTACLES: Final = frozenset({_LOCK, "lost+found"})
 
@@ -122,31 +123,39 @@ class BackupFolder:
         if self._held >= 0:
             os.close(self._held)
 
+    def require_there(self) -> None:
+        """To be asked when an object is not there as it should be: that it is not all of them. Raises `OSError`."""
+        (self.root / _ABOUT).read_bytes()
+
     def points(self) -> list[Point]:
-        """All complete points, the oldest first."""
+        """All complete points, the oldest first. Raises `UsageError` if one of them cannot be read."""
+        return [self.point(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Those of all complete points, the oldest first. What else lies there, such as what a network disk keeps, is no point."""
         found = []
         with suppress(FileNotFoundError), os.scandir(self.root / _POINTS) as entries:
-            found = [entry.name for entry in entries if not entry.name.endswith(_UNFINISHED)]
-        return [_read_point(self.root / _POINTS / name) for name in sorted(found)]
+            found = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
+        return sorted(found)
 
     def point(self, name: str | None) -> Point:
-        """The point of this name; the newest if none is named. Raises `UsageError` if there is none."""
-        points = self.points()
-        if not points:
+        """The point of this name; the newest if none is named. Raises `UsageError` if there is none, or it cannot be read."""
+        names = self.names()
+        if not names:
             raise UsageError(f"{self.root} holds no complete backup")
         if name is None:
-            return points[-1]
-        for point in points:
-            if point.name == name:
-                return point
-        raise UsageError(f"{self.root} has no point {name!r}; the newest is {points[-1].name}")
+            name = names[-1]
+        elif name not in names:
+            raise UsageError(f"{self.root} has no point {name!r}; the newest is {names[-1]}")
+        return _read_point(self.root / _POINTS / name)
 
     def begin_point(self) -> Path:
         """The folder of a new point, not complete yet; those that were never completed are removed."""
         for leftover in (self.root / _POINTS).glob(f"*{_UNFINISHED}"):
             remove_tree(leftover)
         for part in (self.root / _INCOMING).iterdir():
-            part.unlink()
+            if not part.is_dir():
+                part.unlink()
         name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         folder = self.root / _POINTS / f"{name}{_UNFINISHED}"
         folder.mkdir(mode=DIRECTORY_MODE)
@@ -227,13 +236,24 @@ def _locked(path: Path, *, shared: bool) -> int:
     return held
 
 
-def points_of(root: Path | str) -> list[Point]:
-    """All complete points in a folder, the oldest first, also while it is in use. Raises `UsageError` if it holds no backup."""
+def points_of(root: Path | str, report: Callable[[Problem], None] | None = None) -> list[Point]:
+    """All complete points in a folder, the oldest first, also while it is in use. Raises `UsageError` if it holds no backup.
+
+    `report` gets those that cannot be read; without it that raises `UsageError` too.
+    """
     root = Path(root).absolute()
     if not (root / _ABOUT).exists():
         raise UsageError(f"{root} holds no backup")
     _require_known(root)
-    return BackupFolder(root, -1).points()
+    folder, found = BackupFolder(root, -1), []
+    for name in folder.names():
+        try:
+            found.append(folder.point(name))
+        except UsageError as error:
+            if report is None:
+                raise
+            report(Problem(name, str(error)))
+    return found
 
 
 def _require_empty(root: Path, *, create: bool) -> None:
@@ -274,4 +294,7 @@ def _read_point(folder: Path) -> Point:
             dict(facts["checksums"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / _POINT} cannot be read: {error}") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(
+            f"{folder / _POINT} cannot be read ({why}): name another point, or move {folder} elsewhere"
+        ) from error

@@ -88,6 +88,7 @@ def _problem(folder: BackupFolder, row: IndexedObject) -> str:
     try:
         check_file(path, row)
     except FileNotFoundError:
+        folder.require_there()
         return "it is not in the backup"
     except CopyFailed as error:
         _set_aside(folder, path)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -94,12 +95,12 @@ def require_some_objects(directory: DataDirectory, backend: IndexBackend) -> Non
     Raises `ObjectsElsewhere` if the objects are not there, `OSError`.
     """
     try:
-        reader = backend.open_reader()
-    except (UsageError, IndexUnavailable):  # of another version, or damaged: what can be kept of it is kept
+        reader = backend.open_reader(older=True)
+    except (UsageError, IndexUnavailable):  # of a later version, or damaged: whoever reads it will say so
         return
     with reader:
         archive_id = archive_id_of(reader)
-    refuse(directory, belonging(directory, archive_id, backend.open_reader))
+    refuse(directory, belonging(directory, archive_id, partial(backend.open_reader, older=True)))
 
 
 def refuse(directory: DataDirectory, found: Belonging) -> None:

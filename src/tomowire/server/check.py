@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.journal import Commitment, Intent, read_commitment, read_journal
 from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import is_of_index, is_superseded, may_be_answered
-from tomowire.server.stored_file import read_stored_file
+from tomowire.server.stored_file import read_stored_file, stat_stored_file, what_is_wrong
 
 logger: Final = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ def check(
     Raises `UsageError` if there is no archive, or one of another version; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory:
+        directory.require_restored()
         if directory.why_unlocked:
             logger.warning(
                 "%s cannot be locked (%s): an archive may be running there, so what looks unfinished is passed over",
@@ -62,7 +63,8 @@ def check(
             with backend.open_reader() as reader:
                 yield from check_index(backend)
                 yield from check_rows(directory, reader, content=content, threads=threads, progress=progress)
-                yield from check_files(directory, reader, is_elsewhere=backend.dialect != "sqlite")
+                files = directory.object_files()
+                yield from check_files(directory, reader, files, is_elsewhere=backend.dialect != "sqlite")
                 yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
             if not error.is_damage:
@@ -101,15 +103,15 @@ def _check_object(root: Path, row: IndexedObject, *, content: bool) -> tuple[Ind
         return row, Finding(FindingKind.UIDS_DIFFER, "", str(error))
     try:
         problem = _compare(root / path, row, content=content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         problem = FindingKind.FILE_MISSING, "the index has it, but there is no such file"
     except (OSError, WireError) as error:
-        problem = FindingKind.UNREADABLE, str(error)
+        problem = FindingKind.UNREADABLE, what_is_wrong(error)
     return row, None if problem is None else Finding(problem[0], path, problem[1])
 
 
 def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingKind, str] | None:
-    size, expected = path.stat().st_size, row.header_size + row.data_set_size
+    size, expected = stat_stored_file(path).st_size, row.header_size + row.data_set_size
     if size != expected:
         return FindingKind.SIZE_DIFFERS, f"{size} bytes, and not {expected}"
     if not content:
@@ -125,9 +127,11 @@ def _compare(path: Path, row: IndexedObject, *, content: bool) -> tuple[FindingK
     return None
 
 
-def check_files(directory: DataDirectory, reader: IndexReader, *, is_elsewhere: bool) -> Iterator[Finding]:
-    """Files of which the index says nothing. `is_elsewhere` as an `IndexWriter` has it."""
-    for path in directory.object_files():
+def check_files(
+    directory: DataDirectory, reader: IndexReader, paths: Iterable[str], *, is_elsewhere: bool
+) -> Iterator[Finding]:
+    """Files of which the index says nothing, among those at `paths`. `is_elsewhere` as an `IndexWriter` has it."""
+    for path in paths:
         name = ObjectName.parse(path)
         if name is None:
             yield Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -34,8 +34,11 @@ from tomowire.wire.value import value
 
 OBJECTS: Final = "objects"
 INCOMING: Final = "incoming"
+LOCK: Final = "lock"
 RESTORING: Final = "restoring"
 """A file that says which point of a backup is being restored; there until that is done."""
+RESTORING_NEW: Final = "restoring.new"
+"""The same, while it is written."""
 
 DIRECTORY_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
@@ -44,10 +47,10 @@ take away more.)"""
 
 _OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
 _INDEX: Final = "index.sqlite"
-_LOCK: Final = "lock"
 _HOLD: Final = "hold"
-_NO_OBSTACLES: Final = frozenset({INCOMING, _LOCK, _HOLD, "lost+found"})
-"""What may be in a folder that becomes a data directory: what a start leaves that was killed at once, and what a new disk has."""
+_NO_OBSTACLES: Final = frozenset({INCOMING, LOCK, _HOLD, RESTORING, RESTORING_NEW, "lost+found"})
+"""What may be in a folder that becomes a data directory: what a start or a restore leaves that was killed at once, and what a new
+disk has."""
 _NO_OBJECTS: Final = frozenset({"lost+found"})
 """What may be in `objects/` and is not ours: it may be a disk of its own."""
 _PART_SUFFIX: Final = ".part"
@@ -136,15 +139,17 @@ class DataDirectory:
         return cls.open_empty(root, fsync=fsync)
 
     @classmethod
-    def open_empty(cls, root: Path, *, fsync: bool = True) -> Self:
-        """The same, whatever is in it: the caller has looked. `root` is absolute."""
+    def open_empty(cls, root: Path, *, fsync: bool = True, begin: Callable[[], None] = lambda: None) -> Self:
+        """The same, whatever is in it: the caller has looked. `root` is absolute. `begin` is called once it is locked, before there
+        is anything else in it."""
         made = [] if root.exists() else [root]
         root.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        held = lock_file(root / _LOCK, FILE_MODE)
+        held = lock_file(root / LOCK, FILE_MODE)
         if held is None:
-            raise InUse(f"the data directory {root} is in use by another process (PID {holder_of(root / _LOCK)})")
+            raise InUse(f"the data directory {root} is in use by another process (PID {holder_of(root / LOCK)})")
         opened = cls(root, held, fsync=fsync)
         try:
+            begin()
             for folder in (root / OBJECTS, root / INCOMING):
                 made += [] if folder.exists() else [folder]
                 folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
@@ -166,11 +171,11 @@ class DataDirectory:
         """
         found = cls.look(root)
         try:
-            found._lock = lock_file(found.root / _LOCK, FILE_MODE)
+            found._lock = lock_file(found.root / LOCK, FILE_MODE)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
-            found._lock, is_known = lock_unwritten(found.root / _LOCK)
+            found._lock, is_known = lock_unwritten(found.root / LOCK)
             found.why_unlocked = "" if is_known else os.strerror(error.errno)
         return found
 
@@ -182,7 +187,7 @@ class DataDirectory:
         """
         require_posix()
         root = Path(root).absolute()
-        if not (root / OBJECTS).is_dir():
+        if not ((root / OBJECTS).is_dir() or (root / RESTORING).exists()):
             raise UsageError(f"{root} is not the data directory of an archive: it has no folder '{OBJECTS}'")
         return cls(root, None)
 
@@ -206,7 +211,7 @@ class DataDirectory:
             for folder in self._made:
                 if folder != self.root:
                     folder.rmdir()
-            (self.root / _LOCK).unlink()
+            (self.root / LOCK).unlink()
             if self.root in self._made:
                 self.root.rmdir()
         except OSError:  # there is something in it
@@ -237,8 +242,9 @@ class DataDirectory:
     def require_restored(self) -> None:
         """Raises `UsageError` if a restore was interrupted: what there is is not the archive, and no index is made of it."""
         if (marker := self.root / RESTORING).exists():
+            what = "was interrupted" if self.is_locked else "is going on, or was interrupted"
             raise UsageError(
-                f"a restore to {self.root} was interrupted: run 'tomowire restore' again (if the backup is lost: remove "
+                f"a restore to {self.root} {what}: run 'tomowire restore' again (if the backup is lost: remove "
                 f"{marker}, and 'tomowire db reindex' makes an archive of what has come)"
             )
 
@@ -264,9 +270,12 @@ class DataDirectory:
         """The part files that are there: those being received, and at the start what a killed process left."""
         return (self.root / INCOMING).glob(f"*{_PART_SUFFIX}")
 
-    def object_files(self) -> Iterator[str]:
-        """The paths, relative to the data directory, of all files below `objects/`, whatever their names; never all in memory."""
-        return _walk(self.root, OBJECTS, besides=_NO_OBJECTS)
+    def object_files(self, folder: str = OBJECTS) -> Iterator[str]:
+        """The paths, relative to the data directory, of all files below `objects/`, whatever their names; never all in memory.
+
+        `folder` names one of those in it, in the same way.
+        """
+        return _walk(self.root, folder, besides=_NO_OBJECTS if folder == OBJECTS else frozenset())
 
 
 def is_archive(root: Path | str) -> bool:

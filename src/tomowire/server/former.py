@@ -1,9 +1,9 @@
-"""What the index that is to be replaced says about the objects: the checksums of what was received, which no file can give."""
+"""What the index that is to be replaced says of the objects, and no file can: the checksum of what was received, and when."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, Self
@@ -41,14 +41,27 @@ class FormerIndex:
             if reader is not None:
                 reader.close()
 
+    def numbers(self, names: Sequence[ObjectName]) -> dict[ObjectName, int]:
+        """Those of the objects that the old index has with this file, numbered in the order in which they were stored."""
+        if self._reader is None:
+            return {}
+        try:
+            found = self._reader.find_objects([name.sop_instance_uid for name in names])
+        except IndexUnavailable as error:
+            self._give_up(error)
+            return {}
+        return {known.name: known.instance_id for known in found.values()}
+
     def compare(self, name: ObjectName, row: NewRow) -> tuple[NewRow, Finding | None]:
         """The row to be indexed for a file, and what is wrong with the file if it is not what was received.
 
-        The row of such a file keeps what the old index says was received, so that `db check` goes on finding it.
+        It was received when the old index says so: the time of the file may be that of a restore. The row of a file that is not
+        what was received keeps what the old index says was, so that `db check` goes on finding it.
         """
         known = self._known(name)
         if known is None:
             return row, None
+        row = replace(row, received_at=known.received_at)
         syntax, found = known.transfer_syntax_uid, row.record.transfer_syntax_uid
         if known.checksum != row.checksum:
             kind, problem = FindingKind.CONTENT_DIFFERS, "the checksum of the data set is not that of what was received"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -42,7 +43,8 @@ _MICROSECONDS: Final = 1_000_000
 
 
 class Quotas:
-    """`async with Quotas(settings, records, deletion) as quotas`; without limits it does nothing. `now` gives seconds since 1970.
+    """`async with Quotas(settings, records, deletion) as quotas`; without limits it does nothing. `now` gives seconds since 1970,
+    and `clock` those of a clock that nobody sets.
 
     `received` is to be told of each object that gets Success.
     """
@@ -54,16 +56,18 @@ class Quotas:
         deletion: Deletion,
         *,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._records = records
         self._deletion = deletion
         self._now = now
+        self._clock = clock
         self._wake = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._usage: Usage | None = None
         self._is_guess = False
-        # When which study last had an answer of Success: of an object that was there already too.
+        # When, by `clock`, which study last had an answer of Success: of an object that was there already too.
         self._lately: dict[str, float] = {}
         self._room = settings.bytes
         self._came = 0
@@ -94,7 +98,7 @@ class Quotas:
         """An object of `size` bytes has got Success."""
         if self._settings.bytes is None:
             return
-        self._lately[stored.study_instance_uid] = self._now()
+        self._lately[stored.study_instance_uid] = self._clock()
         if stored.outcome is Outcome.REPLACED:  # in SQLite it may have the key of the one that went
             self._is_guess = True
         if stored.is_new:
@@ -135,7 +139,7 @@ class Quotas:
     async def enforce(self) -> int:
         """Look now, and delete what is too much or too old; gives the number of studies that went. Raises `IndexUnavailable`."""
         self._came = 0
-        since = self._now() - self._settings.grace
+        since = self._clock() - self._settings.grace
         self._lately = {study: at for study, at in self._lately.items() if at > since}
         if self._is_guess:
             self._usage, self._is_guess = None, False
@@ -177,9 +181,9 @@ class Quotas:
 
     def _grace_left(self, study: OldStudy) -> float:
         """Seconds for which a study does not go to make room; what the clock, set back since, takes for the future has none."""
-        now, last = self._now(), study.last_received / _MICROSECONDS
-        last = max(last if last <= now else 0.0, self._lately.get(study.study_instance_uid, 0.0))
-        return last + self._settings.grace - now
+        stored = self._now() - study.last_received / _MICROSECONDS
+        heard = self._clock() - self._lately.get(study.study_instance_uid, -math.inf)
+        return self._settings.grace - min(stored if stored >= 0 else math.inf, heard)
 
     def _hindrance(self) -> str:
         """Why the oldest study does not go, though there is too much."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError, WireError
+from tomowire.server.arrival import files_by_arrival
 from tomowire.server.audit.checking import begin_anew
 from tomowire.server.belonging import Belonging, ObjectsElsewhere, archive_id_of, belonging, mark_objects, refuse
 from tomowire.server.files import DataDirectory, ObjectName
@@ -29,7 +30,7 @@ from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import recover
 from tomowire.server.removal import FilesHeld, finish_removals
 from tomowire.server.room import is_of_room, told_of_room
-from tomowire.server.stored_file import read_stored_file
+from tomowire.server.stored_file import read_stored_file, stat_stored_file, what_is_wrong
 from tomowire.wire.part10 import FileMeta
 from tomowire.wire.value import value
 
@@ -66,10 +67,11 @@ def reindex(
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
     `index_url` is where the index is, if not in `root`. `report` gets what is wrong with files; they all stay where they are.
-    Memory does not grow with the number of objects. `on_upgrade` is told if the old index gets another schema first.
+    Memory does not grow with the number of objects, but for those of one study, and by the name of each study. `on_upgrade` is told
+    if the old index gets another schema first.
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
-    Where the objects of a patient, study or series disagree about it the index has what the first one says, and files are read
-    in another order than that in which they came.
+    Where the objects of a patient, study or series disagree about it the index has what the first of those says that are there, as
+    when they were stored: files are read in the order of their `arrival`.
     Raises `UsageError` if there is no archive, a process uses it, a later tomowire has made the index, which may know more than
     the files say, or the old index has objects and none of them is there; `IndexUnavailable`, `OSError`. Then the old index stays.
     """
@@ -145,8 +147,7 @@ class _Builder:
         row, finding = self._former.compare(found.name, found.row)
         if finding is not None:
             self._report(finding)
-            found = replace(found, row=row)
-        self._batch[found.name.sop_instance_uid] = found
+        self._batch[found.name.sop_instance_uid] = replace(found, row=row)
 
     def flush(self) -> None:
         known = self._writer.find(list(self._batch))
@@ -196,7 +197,7 @@ def _build(
     builder = _Builder(writer, directory, former, report)
     number = 0
     work = partial(examine, directory.root)
-    for number, found in enumerate(in_parallel(work, directory.object_files(), threads=threads), start=1):
+    for number, found in enumerate(in_parallel(work, files_by_arrival(directory, former), threads=threads), start=1):
         builder.add(found)
         if progress is not None and number % _ROWS_AT_ONCE == 0:
             progress(number, None)
@@ -212,10 +213,10 @@ def examine(root: Path, path: str) -> Found | Finding:
     if name is None:
         return Finding(FindingKind.FOREIGN_FILE, path, "not a name that the archive gives to a file")
     try:
-        modified = (root / path).stat().st_mtime_ns
+        modified = stat_stored_file(root / path).st_mtime_ns
         file = read_stored_file(root / path, scan=True)
     except (OSError, WireError) as error:
-        return Finding(FindingKind.UNREADABLE, path, str(error))
+        return Finding(FindingKind.UNREADABLE, path, what_is_wrong(error))
     assert file.scanned is not None  # it was asked for
     record = instance_record(file.scanned)
     if (problem := _contradiction(name, file.meta, record)) is not None:

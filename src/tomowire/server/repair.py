@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.server.arrival import files_by_arrival
 from tomowire.server.audit.checking import check_audit
 from tomowire.server.belonging import Belonging, belonging, refuse
 from tomowire.server.check import check_files, check_index, check_rows
 from tomowire.server.files import DIRECTORY_MODE, DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.folders import SeriesFolders
+from tomowire.server.former import FormerIndex
 from tomowire.server.index.backend import backend_for
 from tomowire.server.index.deleting import Deleted, Doomed
 from tomowire.server.index.reader import IndexReader
@@ -36,6 +38,7 @@ from tomowire.server.posix import sync_directory
 from tomowire.server.recovery import recover
 from tomowire.server.reindex import Found, examine
 from tomowire.server.removal import FilesHeld, finish_removals
+from tomowire.server.stored_file import stat_stored_file, what_is_wrong
 from tomowire.services.models import Level
 from tomowire.wire.value import value
 
@@ -72,8 +75,8 @@ def repair(
 ) -> Generator[Mended, None, None]:
     """Mend the archive in `root`, which nobody uses; gives what was wrong, each when it is mended. May be killed and begun again.
 
-    `content=False` looks at names and sizes only. Memory does not grow with the number of objects. `on_upgrade` is told if the
-    index gets another schema.
+    `content=False` looks at names and sizes only. Memory grows as that of `reindex`. `on_upgrade` is told if the index gets another
+    schema.
     Raises `UsageError` if there is no archive, a process uses it, or the files are another's; `IndexUnavailable`, `OSError`.
     """
     with DataDirectory.inspect(root) as directory, ExitStack() as stack:
@@ -107,7 +110,8 @@ def repair(
         stack.callback(mender.close)
         for finding in check_rows(directory, reader, content=content, threads=threads, progress=progress):
             yield mender.mend_row(finding)
-        for finding in check_files(directory, reader, is_elsewhere=writer.is_elsewhere):
+        files = files_by_arrival(directory, FormerIndex(directory, reader))
+        for finding in check_files(directory, reader, files, is_elsewhere=writer.is_elsewhere):
             yield mender.mend_file(finding)
         with suppress(FilesHeld):
             finish_removals(directory, writer)
@@ -162,7 +166,7 @@ class _Mender:
             what = mend()
             return Mended(finding, what, is_lost=is_lost, gone=self._gone, came=self._came)
         except OSError as error:
-            return Mended(finding, f"not mended: {error}", is_mended=False)
+            return Mended(finding, f"not mended: {what_is_wrong(error)}", is_mended=False)
 
     def _give_up(self, name: ObjectName, finding: Finding) -> str:
         """Raises `OSError`, `IndexUnavailable`."""
@@ -229,6 +233,7 @@ class _Mender:
 def _require_readable(path: Path) -> None:
     """Raises `PermissionError`: a file that is not shown to us is not damaged by that. What the disk does not give back is."""
     try:
+        stat_stored_file(path)
         path.open("rb").close()
     except PermissionError:
         raise

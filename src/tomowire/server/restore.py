@@ -1,10 +1,12 @@
 """`tomowire restore`: an archive made again, in a new data directory, from a point of a backup.
 
     1. marker    which point is being restored: until it is gone no program takes the directory for an archive    (durable)
+                 The directory is locked by then: who comes meanwhile is told that it is in use.
     2. objects   copied, checked, synced                                                                          (durable)
     3. marker    which index they go to                                                                           (durable)
-    4. index     loaded, in one step; whoever keeps account of it is told                                         (durable)
-    5. marker    removed
+    4. index     loaded, in one step                                                                              (durable)
+    5. audit     whoever keeps account of it is told                                                              (durable)
+    6. marker    removed
 
 What is interrupted is gone on with by the same command. An index that is there then is the one that this restore has loaded, or
 the tables that it has made for it; in any other case the database must be empty.
@@ -22,7 +24,7 @@ from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.backup import CopyFailed, check_file, copy_checked, file_checksum, keep_anchor
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
 from tomowire.server.belonging import archive_id_of, mark_objects
-from tomowire.server.files import DIRECTORY_MODE, INCOMING, OBJECTS, RESTORING, DataDirectory
+from tomowire.server.files import DIRECTORY_MODE, INCOMING, LOCK, OBJECTS, RESTORING, RESTORING_NEW, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.index.backend import IndexBackend
 from tomowire.server.index.dumping import current_copy
@@ -30,10 +32,12 @@ from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
+from tomowire.server.room import told_where
 
 _THREADS: Final = 4
 _EVERY: Final = 100
-_NO_OBSTACLES: Final = frozenset({"lost+found"})
+_NO_OBSTACLES: Final = frozenset({"lost+found", LOCK, RESTORING_NEW})
+"""What a new disk has, and what an earlier run leaves that was ended at its first step."""
 
 
 def restore(
@@ -60,12 +64,15 @@ def restore(
         found = source.point(point)
         target = Path(root).absolute()
         _require_new(target, found)
-        begun = _begun(target, backend)
-        _require_room(backend, begun)
-        target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        if not begun:
-            _note(target, found.name)
-        with DataDirectory.open_empty(target) as directory:
+        _require_room(backend, _begun(target, backend))
+
+        def begin() -> None:
+            _require_new(target, found)  # somebody may have been here before it was locked
+            if not _begun(target, backend):
+                _note(target, found.name)
+
+        with told_where(target), DataDirectory.open_empty(target, begin=begin) as directory:
+            begun = _begun(target, backend)
             name = found.index.name
             if file_checksum(found.index) != found.checksums.get(name):
                 report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
@@ -89,7 +96,7 @@ def restore(
 
 def _note(target: Path, point: str, index: str = "") -> None:
     """Write the marker, durably: the point and, before its index is loaded, where to. Raises `OSError`."""
-    new = target / f"{RESTORING}.new"
+    new = target / RESTORING_NEW
     with new.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(f"{point}\n{index}\n" if index else point)
         file.flush()
@@ -100,13 +107,16 @@ def _note(target: Path, point: str, index: str = "") -> None:
 
 
 def _read_note(target: Path) -> list[str]:
-    """What `_note` wrote, a line each. Raises `OSError`."""
-    return (target / RESTORING).read_text("utf-8", "surrogateescape").split("\n")
+    """What `_note` wrote, a line each; nothing if it is not there. Raises `OSError`."""
+    try:
+        return (target / RESTORING).read_text("utf-8", "surrogateescape").split("\n")
+    except FileNotFoundError:
+        return []
 
 
 def _begun(target: Path, backend: IndexBackend) -> bool:
     """Whether an earlier run was about to load the index, into this database."""
-    return (target / RESTORING).exists() and _read_note(target)[1:2] == [backend.name]
+    return _read_note(target)[1:2] == [backend.name]
 
 
 def _require_room(backend: IndexBackend, begun: bool) -> None:
@@ -139,16 +149,16 @@ def _require_new(root: Path, point: Point) -> None:
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder")
     others = set(os.listdir(root)) - _NO_OBSTACLES
-    if others == {f"{RESTORING}.new"}:  # an earlier run was ended at its first step
+    if RESTORING not in others:
+        if others:
+            done = "; if a restore has made what is there, that is finished: 'tomowire db check' looks at it"
+            raise UsageError(
+                f"{root} is not empty: an archive is restored to a new folder only{done if OBJECTS in others else ''}"
+            )
         return
-    if not others:
-        return
-    if RESTORING in others:
-        begun = _read_note(root)[0]
-        if begun in (point.name, ""):
-            return
+    begun = "".join(_read_note(root)[:1])
+    if begun not in (point.name, ""):
         raise UsageError(f"{root} holds what a restore of {begun!r} has begun: finish that one, or name another folder")
-    raise UsageError(f"{root} is not empty: an archive is restored to a new folder only")
 
 
 def _restore_objects(
@@ -159,7 +169,7 @@ def _restore_objects(
     report: Callable[[Problem], None],
     progress: Progress | None,
 ) -> None:
-    restorer = _Restorer(source.root, directory.root)
+    restorer = _Restorer(source, directory.root)
     with SqliteReader.open(dump) as reader:
         total = reader.counts().instances
         done = in_parallel(lambda row: (row, restorer.restore(row)), reader.objects(), threads=threads)
@@ -174,7 +184,7 @@ def _restore_objects(
 class _Restorer:
     """Copies objects into a data directory, in several threads."""
 
-    def __init__(self, source: Path, root: Path) -> None:
+    def __init__(self, source: BackupFolder, root: Path) -> None:
         self._source = source
         self._root = root
         self._lock = Lock()
@@ -182,14 +192,16 @@ class _Restorer:
         self._folders: set[Path] = set()
 
     def restore(self, row: IndexedObject) -> str:
-        """Gives what is wrong, or nothing."""
+        """Gives what is wrong, or nothing. Raises `OSError`: where the disk of the backup has gone the rest is restored later."""
         try:
-            blob, target = self._source / blob_path(row.name, row.checksum), self._root / row.name.path
+            blob, target = self._source.root / blob_path(row.name, row.checksum), self._root / row.name.path
             if not _is_there(target, row):
                 self._copy(blob, target, row)
         except FileNotFoundError:
+            self._source.require_there()
             return "it is not in the backup"
         except CopyFailed as error:
+            self._source.require_there()
             return f"the backup's copy is damaged: {error}"
         except InvalidUid as error:
             return str(error)

@@ -44,11 +44,26 @@ def is_of_room(error: Exception, root: Path) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     cause = error.__cause__ if isinstance(error, IndexUnavailable) else error
+    cause = getattr(cause, "orig", cause)  # SQLAlchemy's errors have the driver's
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if code != sqlite3.SQLITE_IOERR:
         return code == sqlite3.SQLITE_FULL
-    figures = os.statvfs(root)
+    try:
+        figures = os.statvfs(root)
+    except OSError:  # it has gone
+        return False
     return figures.f_blocks > 0 and figures.f_bavail * figures.f_frsize < _LEAST
+
+
+@contextmanager
+def told_where(place: Path) -> Iterator[None]:
+    """For an error that came of a full disk, and does not say which, `OSError` is raised that does: it is the one with `place`."""
+    try:
+        yield
+    except (IndexUnavailable, OSError) as error:
+        if getattr(error, "filename", None) is not None or not is_of_room(error, place):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(place)) from error
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from tomowire.errors import FileFormatError, IncompleteFileMeta
+from tomowire.errors import FileFormatError, IncompleteFileMeta, WireError
 from tomowire.server.checksum import new_checksum
 from tomowire.server.index.scanner import HeaderScanner, ScannedHeader
 from tomowire.wire.part10 import FileMeta, decode_file_meta
@@ -29,6 +32,19 @@ class StoredFile:
 
     scanned: ScannedHeader | None
     """The attributes, if they were asked for."""
+
+
+def stat_stored_file(path: Path) -> os.stat_result:
+    """Raises `OSError`, also for what is no file: whoever opened a pipe would wait for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
+    return found
+
+
+def what_is_wrong(error: OSError | WireError) -> str:
+    """Of a file that has been named already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def read_stored_file(path: Path, *, scan: bool) -> StoredFile:

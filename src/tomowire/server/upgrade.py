@@ -21,6 +21,7 @@ def upgrade(
     """
     with DataDirectory.inspect(root) as directory:
         directory.require_lock()
+        directory.require_restored()
         backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
         backend.settle(directory)
         if not backend.exists():

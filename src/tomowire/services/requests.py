@@ -59,6 +59,8 @@ class Requests:
         self._done = Progress(total(self._parts), 0, 0, 0)
         self._later: int | None = 0  # objects of the parts whose turn has not come
         self._failures = list(failures)
+        self.uncounted = 0
+        """Requests that went well, as the peer says, which does not say of how many objects."""
         self._said: dict[str, None] = {}  # what the peer said about them, each once
 
     @property
@@ -102,6 +104,8 @@ class Requests:
             except ExceptionGroup as group:
                 self._failures += group.exceptions
                 self._said[group.message] = None
+            else:
+                self.uncounted += last.remaining is None
             list_refused = None
             self._done = self._with(last)
 

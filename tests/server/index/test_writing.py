@@ -73,6 +73,7 @@ def test_what_is_known_of_an_object(writer: IndexWriter, reader: IndexReader) ->
         340,
         len(sample.data_set),
         bytes(range(16)),
+        1_700_000_000_000_000,
     )
     assert writer.find([sample.uid, "1.2.3"]) == {sample.uid: expected}
     assert reader.instance(sample.uid) == expected

@@ -16,7 +16,7 @@ from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server.audit.anchor import ANCHOR, move_anchor, read_anchor, write_anchor
 from tomowire.server.audit.events import AuditEvent
 from tomowire.server.audit.teller import teller_of
-from tomowire.server.audit.trail import START, Entry, append, holds, last_entry
+from tomowire.server.audit.trail import START, TRAIL_SINCE, Entry, append, holds, last_entry
 from tomowire.server.audit.writing import load_drafts_of, until_first
 from tomowire.server.posix import is_read_only
 
@@ -176,5 +176,9 @@ async def _tell(settings: Settings, events: Sequence[AuditEvent]) -> None:
     from tomowire.server.index.backend import backend_for
     from tomowire.server.records import Records
 
-    async with Records(backend_for(settings.index_url, settings.data_dir).engine) as records:
+    backend = backend_for(settings.index_url, settings.data_dir)
+    if (schema := backend.version()) is not None and schema < TRAIL_SINCE:
+        logger.warning("the index has schema %s, and no audit trail yet: %d events are not in one", schema, len(events))
+        return
+    async with Records(backend.engine) as records:
         await Notes(records, settings).tell(events)

@@ -23,6 +23,9 @@ End: TypeAlias = tuple[int, bytes]
 START: Final = bytes(32)
 """What the first row has in the place of a previous hash."""
 
+TRAIL_SINCE: Final = "0002"
+"""The first schema of the index whose table of events takes what `append` adds."""
+
 BEFORE_ALL: Final = -(2**63)
 """A number that is smaller than any: who looks for what was put in looks there too."""
 

@@ -62,11 +62,14 @@ class IndexBackend(Protocol):
     def is_empty(self) -> bool:
         """Whether there is no index: no database file, or one without tables."""
 
+    def version(self) -> str | None:
+        """That of its schema: this program's, or an older one; None without tables."""
+
     def open_writer(self) -> IndexWriter:
         """The writer, of an index that is made if there is none, and upgraded if it is old. Raises `OSError` too."""
 
-    def open_reader(self) -> IndexReader:
-        """A reader of an index that is there, and current."""
+    def open_reader(self, *, older: bool = False) -> IndexReader:
+        """A reader of an index that is there, and current. `older`: or of an older schema, to ask for objects only."""
 
     def engine(self) -> Engine:
         """For `Records`, on an index whose schema is current. Imports SQLAlchemy."""

@@ -20,7 +20,7 @@ from tomowire.server.index.sqlite_errors import sqlite_errors
 from tomowire.server.posix import sync_file
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, MetaData
 
 _ROWS_AT_ONCE: Final = 1000
 
@@ -42,16 +42,20 @@ def dump_tables(engine: Engine, path: Path) -> None:
 
     Raises `IndexUnavailable`, `OSError`.
     """
+    from sqlalchemy import MetaData
+
     from tomowire.server.index.engines import database_errors
 
     _create(path)
-    with sqlite_errors(), closing(sqlite3.connect(path, isolation_level=None)) as made:
-        versions.create_schema(made)
     target = _engine(path)
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     try:
-        with database_errors(), snapshot.connect() as source, target.begin() as into:
-            copy_tables(source, into)
+        with database_errors(), snapshot.connect() as source:
+            _make_tables(path, str(source.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()))
+            with target.begin() as into:
+                (tables := MetaData()).reflect(into)
+                tables.remove(tables.tables["alembic_version"])
+                copy_tables(source, into, tables)
     finally:
         target.dispose()
     _sync(path)
@@ -67,21 +71,18 @@ def load_tables(path: Path, engine: Engine) -> None:
     source = _engine(path)
     try:
         with database_errors(), source.connect() as dump, engine.begin() as into:
-            copy_tables(dump, into)
+            copy_tables(dump, into, _current_tables())
             _go_on_counting(into)
     finally:
         source.dispose()
 
 
-def copy_tables(source: Connection, target: Connection) -> None:
-    """All rows of all tables, in an order that foreign keys allow, to tables that are empty but for what names the index."""
+def copy_tables(source: Connection, target: Connection, tables: MetaData) -> None:
+    """All rows of all `tables`, in an order that foreign keys allow, to tables that are empty but for what names the index."""
     from sqlalchemy import delete, insert, select
 
-    from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
-    from tomowire.server.index.metadata import metadata
-
-    target.execute(delete(schema.archive))
-    for table in metadata.sorted_tables:
+    target.execute(delete(tables.tables["archive"]))
+    for table in tables.sorted_tables:
         rows = source.execution_options(stream_results=True, yield_per=_ROWS_AT_ONCE).execute(select(table))
         for part in rows.mappings().partitions(_ROWS_AT_ONCE):
             target.execute(insert(table), [dict(row) for row in part])
@@ -100,15 +101,31 @@ def current_copy(dump: Path, path: Path) -> None:
     _sync(path)
 
 
+def _make_tables(path: Path, version: str) -> None:
+    """Make those of a version in an empty database. Raises `IndexUnavailable`."""
+    with sqlite_errors():
+        if version != versions.CURRENT:
+            versions.create_former_schema(path, version)
+        with closing(sqlite3.connect(path, isolation_level=None)) as made:
+            if version == versions.CURRENT:
+                versions.create_schema(made)
+            made.execute("PRAGMA journal_mode = DELETE")  # as above
+
+
+def _current_tables() -> MetaData:
+    from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
+    from tomowire.server.index.metadata import metadata
+
+    return metadata
+
+
 def _go_on_counting(connection: Connection) -> None:
     """Keys that a sequence gives out begin after those that were copied; SQLite looks at the table itself."""
     if connection.dialect.name == "sqlite":
         return
     from sqlalchemy import func, select, text
 
-    from tomowire.server.index.metadata import metadata
-
-    for table in metadata.sorted_tables:
+    for table in _current_tables().sorted_tables:
         key = table.autoincrement_column
         if key is None:
             continue

@@ -64,10 +64,13 @@ class PostgresBackend:
             return True
 
     def is_empty(self) -> bool:
+        return self.version() is None
+
+    def version(self) -> str | None:
         from tomowire.server.index.postgres_versions import schema_version
 
         with self._connect() as connection:
-            return schema_version(connection) is None
+            return schema_version(connection)
 
     def open_writer(self) -> PostgresWriter:
         from tomowire.server.index.postgres_session import PostgresSession
@@ -77,7 +80,7 @@ class PostgresBackend:
         session = PostgresSession(self.name, self._connect, fsync=self._fsync, busy_timeout=self._busy_timeout)
         return PostgresWriter(session)
 
-    def open_reader(self) -> IndexReader:
+    def open_reader(self, *, older: bool = False) -> IndexReader:
         from tomowire.server.index.postgres_reader import PostgresReader
         from tomowire.server.index.postgres_versions import schema_version
         from tomowire.server.index.versions import CURRENT
@@ -87,7 +90,7 @@ class PostgresBackend:
             version = schema_version(connection)
             if version is None:
                 raise UsageError("the index is empty: run 'tomowire db reindex'")
-            if version != CURRENT:
+            if version != CURRENT and not older:
                 raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
             return PostgresReader(connection)
         except BaseException:
@@ -105,10 +108,7 @@ class PostgresBackend:
         return postgres_versions.upgrade(self._url, on_upgrade=self._on_upgrade)
 
     def require_no_newer(self) -> None:
-        with self._connect() as connection:
-            from tomowire.server.index.postgres_versions import schema_version
-
-            schema_version(connection)
+        self.version()
 
     def damage(self) -> Iterator[str]:
         from tomowire.server.index.postgres_connect import postgres_errors

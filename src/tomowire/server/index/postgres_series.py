@@ -75,7 +75,10 @@ class SeriesKeys:
         return [self._known[name] for name in names]
 
     def _made(self, connection: Connection, new: dict[SeriesName, InstanceRecord]) -> dict[SeriesName, int]:
-        studies = self._studies(connection, {name[1]: record for name, record in reversed(new.items())})
+        first: dict[str, InstanceRecord] = {}
+        for name, record in new.items():
+            first.setdefault(name[1], record)
+        studies = self._studies(connection, first)
         for _, study, identity in new:
             if studies[study][1] != identity:
                 self._tell_of_another_patient(study)
@@ -89,14 +92,14 @@ class SeriesKeys:
         return {name: _there(found, (name[0], studies[name[1]][0])) for name in new}
 
     def _studies(self, connection: Connection, wanted: dict[str, InstanceRecord]) -> dict[str, tuple[int, str]]:
-        """Study Instance UID -> key, and identity of the patient that it is under."""
+        """Study Instance UID -> key, and identity of the patient that it is under. `wanted` in the order of their objects."""
         found = _find_studies(connection, wanted)
-        missing = {uid: record for uid, record in sorted(wanted.items()) if uid not in found}
+        missing = {uid: record for uid, record in wanted.items() if uid not in found}
         if missing:
             patients = _patients(connection, missing.values())
             rows = [
                 (patients[statements.patient_identity(record.patient)], *statements.study_values(record.study))
-                for record in missing.values()
+                for _, record in sorted(missing.items())
             ]
             connection.cursor().executemany(_INSERT_STUDY, rows)
             found |= _find_studies(connection, missing)
@@ -117,7 +120,7 @@ def _name(record: InstanceRecord) -> SeriesName:
 
 
 def _patients(connection: Connection, records: Iterable[InstanceRecord]) -> dict[str, int]:
-    """Identity -> key of the patients of `records`; made if they are new."""
+    """Identity -> key of the patients of `records`; made if they are new, each as its first record has it."""
     wanted: dict[str, InstanceRecord] = {}
     for record in records:
         wanted.setdefault(statements.patient_identity(record.patient), record)

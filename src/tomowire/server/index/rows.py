@@ -30,6 +30,9 @@ class IndexedObject:
     checksum: bytes
     """Of the data set as received."""
 
+    received_at: int
+    """Microseconds since 1970, UTC."""
+
 
 @value()
 class NewRow:

@@ -57,8 +57,12 @@ class SqliteBackend:
             self._path, fsync=self._fsync, busy_timeout=self._busy_timeout, on_upgrade=self._on_upgrade
         )
 
-    def open_reader(self) -> SqliteReader:
-        return SqliteReader.open(self._path, busy_timeout=self._busy_timeout)
+    def version(self) -> str | None:
+        with sqlite_errors(), closing(connect_reader(self._path)) as connection:
+            return versions.require_current(connection)
+
+    def open_reader(self, *, older: bool = False) -> SqliteReader:
+        return SqliteReader.open(self._path, busy_timeout=self._busy_timeout, older=older)
 
     def engine(self) -> Engine:
         from tomowire.server.index.engines import sqlite_engine

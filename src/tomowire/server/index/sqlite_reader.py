@@ -37,15 +37,18 @@ class SqliteReader:
         self._cursor: sqlite3.Cursor | None = None
 
     @classmethod
-    def open(cls, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> Self:
-        """Open the index at `path`. Raises `UsageError` if it is not of this program's version, `IndexUnavailable`."""
+    def open(cls, path: Path, *, busy_timeout: float = BUSY_TIMEOUT, older: bool = False) -> Self:
+        """Open the index at `path`. `older`: one of an older schema too, to ask for objects only.
+
+        Raises `UsageError` if it is not of this program's version, `IndexUnavailable`.
+        """
         with sqlite_errors():
             connection = connect_reader(path, busy_timeout=busy_timeout)
             try:
                 version = require_current(connection)
                 if version is None:  # killed at its very first start
                     raise UsageError("the index is empty: run 'tomowire db reindex'")
-                if version != CURRENT:
+                if version != CURRENT and not older:
                     raise UsageError(f"the index has schema {version}: run 'tomowire db upgrade'")
                 prepare(connection)
             except BaseException:

@@ -130,7 +130,7 @@ FIND_STUDY: Final = (
 FIND_SERIES: Final = "SELECT series_key FROM series WHERE series_instance_uid = ? AND study_key = ?"
 FIND_OBJECT: Final = (
     "SELECT instance_key, study_instance_uid, series_instance_uid, sop_instance_uid, generation,"
-    " sop_class_uid, transfer_syntax_uid, header_size, data_set_size, checksum"
+    " sop_class_uid, transfer_syntax_uid, header_size, data_set_size, checksum, received_at"
     " FROM instances JOIN series USING (series_key) JOIN studies USING (study_key)"
 )
 """The columns of an `IndexedObject`; with a WHERE to be added."""

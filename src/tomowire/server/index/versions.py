@@ -73,6 +73,11 @@ def create_schema(connection: sqlite3.Connection) -> None:
         raise
 
 
+def create_former_schema(path: Path, version: str) -> None:
+    """Make the tables of an older version in the empty database at `path`. Raises what `is_of_the_database`."""
+    _migrate(path, MIGRATIONS, None, version)
+
+
 def upgrade(
     path: Path, *, migrations: Path = MIGRATIONS, on_upgrade: OnUpgrade | None = None
 ) -> tuple[str | None, str | None]:
@@ -140,7 +145,7 @@ def _version_at(path: Path) -> str | None:
         connection.close()
 
 
-def _migrate(path: Path, migrations: Path, on_upgrade: OnUpgrade | None) -> None:
+def _migrate(path: Path, migrations: Path, on_upgrade: OnUpgrade | None, version: str = "head") -> None:
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
@@ -149,7 +154,7 @@ def _migrate(path: Path, migrations: Path, on_upgrade: OnUpgrade | None) -> None
     # that fails half-way must leave nothing.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
-        is_news = run_migrations(connection, migrations, on_upgrade=on_upgrade)
+        is_news = run_migrations(connection, migrations, on_upgrade=on_upgrade, version=version)
     if is_news and on_upgrade is not None:
         on_upgrade.committed()
 
@@ -160,8 +165,10 @@ def run_migrations(
     *,
     schema: str | None = None,
     on_upgrade: OnUpgrade | None = None,
+    version: str = "head",
 ) -> bool:
-    """Apply what `migrations` has and the database has not, in the transaction that `connection` is in; whether that was anything.
+    """Apply what `migrations` has up to `version` and the database has not, in the transaction that `connection` is in; whether
+    that was anything.
 
     `schema` is where the version stands, if not in the first place where a table of that name is found.
     """
@@ -177,7 +184,7 @@ def run_migrations(
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    command.upgrade(config, "head")
+    command.upgrade(config, version)
     after = versions.get_current_revision()
     if after != before and on_upgrade is not None:
         on_upgrade.upgraded(connection, before, after)

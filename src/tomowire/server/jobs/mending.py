@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, select, update
 
 from tomowire.server.index.schema import instances, patients, series, studies
 from tomowire.server.index.statements import (
@@ -48,24 +48,25 @@ def mend(connection: Connection, instance_key: int, checksum: bytes, record: Ins
     if row is None:
         return None
     count = _put_right(connection, instances, same, record.instance)
-    if not _is_first(connection, instances, instances.c.instance_key, instance_key, series_key=row.series_key):
+    if not _came_first(connection, instance_key, instances.c.series_key == row.series_key):
         return Mended(count)
     count += _put_right(connection, series, series.c.series_key == row.series_key, record.series)
-    if not _is_first(connection, series, series.c.series_key, row.series_key, study_key=row.study_key):
+    if not _came_first(connection, instance_key, series.c.study_key == row.study_key):
         return Mended(count)
     count += _put_right(connection, studies, studies.c.study_key == row.study_key, record.study)
     if patient_identity(record.patient) != row.identity:
         return Mended(count, is_of_another_patient=True)
-    if _is_first(connection, studies, studies.c.study_key, row.study_key, patient_key=row.patient_key):
+    if _came_first(connection, instance_key, studies.c.patient_key == row.patient_key):
         count += _put_right(connection, patients, patients.c.patient_key == row.patient_key, record.patient)
     return Mended(count)
 
 
-def _is_first(connection: Connection, table: Table, key: ColumnElement[int], mine: int, **above: int) -> bool:
-    """Whether no row below the same one above came before this."""
-    [(name, parent)] = above.items()
-    first = connection.execute(select(func.min(key)).select_from(table).where(table.c[name] == parent)).scalar_one()
-    return bool(first == mine)
+def _came_first(connection: Connection, instance_key: int, below: ColumnElement[bool]) -> bool:
+    """Whether no object there came before this. Only the keys of objects tell: rows above them are made in the order of their UIDs
+    when they are made together."""
+    there = instances.join(series).join(studies)
+    earlier = select(instances.c.instance_key).select_from(there).where(below, instances.c.instance_key < instance_key)
+    return not connection.execute(select(earlier.exists())).scalar_one()
 
 
 def _put_right(connection: Connection, table: Table, which: ColumnElement[bool], attributes: Any) -> int:
