@@ -22,4 +22,6 @@ def upgrade(root: Path | str, *, index_url: str | None = None) -> tuple[str | No
         backend.settle(directory)
         if not backend.exists():
             raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
+        if backend.is_empty() and next(directory.object_files(), None) is not None:
+            raise UsageError(f"{directory.root} holds objects, and {backend.name} no index: run 'tomowire db reindex'")
         return backend.upgrade()
