@@ -92,6 +92,29 @@ def test_an_archive_that_starts_while_it_is_restored_may_try_again(tmp_path: Pat
     assert "was interrupted" in done.stderr
 
 
+def test_a_folder_of_backups_is_not_taken_for_an_archive(tmp_path: Path) -> None:
+    """Whoever made an index there, and repaired it, would put all objects of the backups aside."""
+    data, backups = tmp_path / "data", tmp_path / "backups"
+    run_tomowire("import", write_samples(tmp_path / "files", [Sample(1)]), "--data-dir", data)
+    assert run_tomowire("backup", backups, "--data-dir", data).returncode == 0
+    there = sorted(backups.rglob("*"))
+    for command in (
+        ["serve", "--port", "0", "--no-http"],
+        ["import", tmp_path / "files"],
+        ["db", "check"],
+        ["db", "check", "--repair"],
+        ["db", "reindex"],
+        ["db", "upgrade"],
+        ["backup", tmp_path / "others"],
+    ):
+        done = run_tomowire(*command, "--data-dir", backups)
+        assert done.returncode == 2, command
+        assert f"tomowire restore {backups} --data-dir FOLDER" in done.stderr
+    done = run_tomowire("restore", backups, "--data-dir", backups / "new")
+    assert (done.returncode, "is inside the folder of backups" in done.stderr) == (2, True)
+    assert sorted(backups.rglob("*")) == there
+
+
 def test_points_are_listed_and_given_up(tmp_path: Path) -> None:
     data, backups = tmp_path / "data", tmp_path / "backups"
     run_tomowire("import", write_samples(tmp_path / "files", [Sample(1)]), "--data-dir", data)
@@ -109,6 +132,8 @@ def test_points_are_listed_and_given_up(tmp_path: Path) -> None:
         (["backup", "{}/backups", "--data-dir", "{}/nothing"], 2, "not the data directory"),
         (["backup", "{}/backups", "--list"], 2, "holds no backup"),
         (["backup", "{}/backups", "--list", "--verify"], 2, "exclude each other"),
+        (["backup", "{}/backups", "--list", "--keep", "2"], 2, "not with --list or --verify"),
+        (["backup", "{}/backups", "--verify", "--link"], 2, "not with --list or --verify"),
         (["restore", "{}", "--data-dir", "{}/new"], 2, "holds no backup"),
         (["import", "{}", "--data-dir", "{}/data"], 2, "in one another"),
         (["import", "{}/nothing", "--data-dir", "{}/data"], 2, "does not exist"),

@@ -200,6 +200,15 @@ def test_an_archive_without_its_index_does_not_begin_a_new_one(data_dir: Path) -
     assert "run 'tomowire db reindex'" in done.stderr
 
 
+def test_an_archive_without_its_index_is_told_what_to_do(data_dir: Path) -> None:
+    (data_dir / "index.sqlite").unlink()
+    for arguments in (["check"], ["check", "--repair"], ["upgrade"]):
+        done = run_tomowire("db", *arguments, "--data-dir", data_dir)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "run 'tomowire db reindex'" in done.stderr
+    assert not (data_dir / "index.sqlite").exists()
+
+
 def test_upgrade_of_what_is_up_to_date(data_dir: Path) -> None:
     done = run_tomowire("db", "upgrade", "--data-dir", data_dir)
     assert (done.returncode, done.stdout) == (0, "")

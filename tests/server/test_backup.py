@@ -237,6 +237,24 @@ async def test_before_an_upgrade_a_backup_is_made_by_the_new_program(
     assert list(check(new_root, index_url=new_url)) == []
 
 
+async def test_a_backup_without_an_index_is_none(
+    root: Path, folder: Path, index_url: str | None, request: pytest.FixtureRequest
+) -> None:
+    """Who has forgotten to say where the index is, or names another database, is told what is missing."""
+    await fill(root, index_url)
+    url = request.getfixturevalue("empty_postgres_url") if index_url is not None else None
+    if url is None:
+        (root / "index.sqlite").unlink()
+    where = ("--data-dir", root, *(("--index-url", url) if url is not None else ()))
+    done = await asyncio.to_thread(run_tomowire, "backup", folder, *where)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has no index in" in done.stderr
+    assert not await asyncio.to_thread(folder.exists)
+    done = await asyncio.to_thread(run_tomowire, "db", "upgrade", *where)
+    assert (done.returncode, "run 'tomowire db reindex'" in done.stderr) == (2, True)
+    assert backend_for(url, root).is_empty()
+
+
 async def test_a_backup_of_a_later_program_is_made_by_that(root: Path, folder: Path) -> None:
     await fill(root)
     with closing(sqlite3.connect(root / "index.sqlite")) as connection:
@@ -244,7 +262,8 @@ async def test_a_backup_of_a_later_program_is_made_by_that(root: Path, folder: P
         connection.commit()
     with pytest.raises(UsageError, match="use a newer tomowire"):
         backup(root, folder, backend_for(None, root))
-    assert points_of(folder) == []
+    with pytest.raises(UsageError, match="holds no backup"):
+        points_of(folder)
 
 
 async def test_a_backup_of_an_older_schema_without_its_disk_is_refused(

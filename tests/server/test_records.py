@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,18 @@ def test_an_error_does_not_show_the_values(records: Records) -> None:
     shown = "".join(traceback.format_exception(caught.value))
     assert "INSERT INTO nothing_of_this_name" in shown
     assert name not in shown
+
+
+async def test_a_damaged_database_is_an_index_that_cannot_be_used(tmp_path: Path) -> None:
+    """SQLite's "database disk image is malformed" is of no kind that SQLAlchemy has a class for."""
+    backend, index = backend_for(None, tmp_path), tmp_path / "index.sqlite"
+    backend.open_writer().close()
+    with closing(sqlite3.connect(index)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'protected_studies'")
+    data = index.read_bytes()
+    index.write_bytes(data[: (page - 1) * 4096] + b"\xff" * 4096 + data[page * 4096 :])
+    async with Records(backend.engine) as records:
+        with pytest.raises(IndexUnavailable, match="malformed") as raised:
+            await count(records)
+    assert raised.value.is_damage

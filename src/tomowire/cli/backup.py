@@ -60,6 +60,8 @@ def command(
         raise click.UsageError("--list and --verify exclude each other")
     if point is not None and not verify:
         raise click.UsageError("--point goes with --verify")
+    if (as_list or verify) and (link or keep is not None):
+        raise click.UsageError("--keep and --link are for who makes a point: not with --list or --verify")
     if as_list:
         _list(folder, as_json=as_json)
     elif verify:

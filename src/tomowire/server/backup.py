@@ -79,6 +79,11 @@ def backup(
     """
     directory = DataDirectory.look(root)
     directory.require_restored()
+    if backend.is_empty() or backend.version() is None:
+        raise UsageError(
+            f"{directory.root} has no index in {backend.name}: if it is in a database, name that with --index-url or --config; if"
+            " it is lost, 'tomowire db reindex' makes it again from the files"
+        )
     require_some_objects(directory, backend)
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):

@@ -30,14 +30,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from tomowire.errors import InUse, UsageError
-from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, OBJECTS, ObjectName
+from tomowire.server.files import BACKUPS, DIRECTORY_MODE, FILE_MODE, OBJECTS, ObjectName
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.posix import lock, require_posix, sync_directory, sync_file, try_lock_shared
 from tomowire.wire.value import value
 
 FORMAT: Final = 1
 DAMAGED: Final = "damaged"
-_ABOUT: Final = "tomowire-backup.json"
 _LOCK: Final = "lock"
 _INCOMING: Final = "incoming"
 _POINTS: Final = "points"
@@ -104,14 +103,14 @@ class BackupFolder:
         """
         require_posix()
         root = Path(root).absolute()
-        if not (root / _ABOUT).exists():
+        if not (root / BACKUPS).exists():
             _require_empty(root, create=create)
         _require_known(root)
         for folder in (root, root / OBJECTS, root / _POINTS, root / _INCOMING) if create else ():
             folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         opened = cls(root, _locked(root / _LOCK, shared=shared))
-        if create and not (root / _ABOUT).exists():
-            opened.write_whole(root / _ABOUT, json.dumps({"format": FORMAT}).encode("ascii"))
+        if create and not (root / BACKUPS).exists():
+            opened.write_whole(root / BACKUPS, json.dumps({"format": FORMAT}).encode("ascii"))
         return opened
 
     def __enter__(self) -> Self:
@@ -125,7 +124,7 @@ class BackupFolder:
 
     def require_there(self) -> None:
         """To be asked when an object is not there as it should be: that it is not all of them. Raises `OSError`."""
-        (self.root / _ABOUT).read_bytes()
+        (self.root / BACKUPS).read_bytes()
 
     def points(self) -> list[Point]:
         """All complete points, the oldest first. Raises `UsageError` if one of them cannot be read."""
@@ -242,7 +241,7 @@ def points_of(root: Path | str, report: Callable[[Problem], None] | None = None)
     `report` gets those that cannot be read; without it that raises `UsageError` too.
     """
     root = Path(root).absolute()
-    if not (root / _ABOUT).exists():
+    if not (root / BACKUPS).exists():
         raise UsageError(f"{root} holds no backup")
     _require_known(root)
     folder, found = BackupFolder(root, -1), []
@@ -267,14 +266,14 @@ def _require_empty(root: Path, *, create: bool) -> None:
 
 def _require_known(root: Path) -> None:
     try:
-        about = json.loads((root / _ABOUT).read_bytes())
+        about = json.loads((root / BACKUPS).read_bytes())
         known = about["format"] == FORMAT
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise UsageError(f"{root / _ABOUT} is not of this version of tomowire")
+        raise UsageError(f"{root / BACKUPS} is not of this version of tomowire")
 
 
 def _read_point(folder: Path) -> Point:

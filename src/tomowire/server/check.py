@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tomowire.errors import IndexUnavailable, InvalidUid, WireError
+from tomowire.errors import IndexUnavailable, InvalidUid, UsageError, WireError
 from tomowire.server.audit.checking import check_audit
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
@@ -59,6 +59,8 @@ def check(
                 directory.why_unlocked,
             )
         backend = backend_for(index_url, directory.root)
+        if backend.is_empty():
+            raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
         try:
             with backend.open_reader() as reader:
                 yield from check_index(backend)

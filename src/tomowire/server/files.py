@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -39,6 +40,8 @@ RESTORING: Final = "restoring"
 """A file that says which point of a backup is being restored; there until that is done."""
 RESTORING_NEW: Final = "restoring.new"
 """The same, while it is written."""
+BACKUPS: Final = "tomowire-backup.json"
+"""A file that is in each folder of backups. Such a folder has objects too, and is no data directory."""
 
 DIRECTORY_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
@@ -131,6 +134,7 @@ class DataDirectory:
         """
         require_posix()
         root = Path(root).absolute()
+        _require_no_backups(root)
         if _is_foreign(root):
             raise UsageError(
                 f"{root} is not empty, and not the data directory of an archive: name one with --data-dir that is, "
@@ -187,6 +191,7 @@ class DataDirectory:
         """
         require_posix()
         root = Path(root).absolute()
+        _require_no_backups(root)
         if not ((root / OBJECTS).is_dir() or (root / RESTORING).exists()):
             raise UsageError(f"{root} is not the data directory of an archive: it has no folder '{OBJECTS}'")
         return cls(root, None)
@@ -281,6 +286,14 @@ class DataDirectory:
 def is_archive(root: Path | str) -> bool:
     """Whether an archive has begun in this folder."""
     return (Path(root) / OBJECTS).is_dir()
+
+
+def _require_no_backups(root: Path) -> None:
+    if (root / BACKUPS).exists():
+        raise UsageError(
+            f"{root} is a folder of backups, and not the data directory of an archive: 'tomowire restore {shlex.quote(str(root))}"
+            " --data-dir FOLDER' makes one of them"
+        )
 
 
 def _is_foreign(root: Path) -> bool:

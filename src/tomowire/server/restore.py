@@ -63,6 +63,8 @@ def restore(
     with BackupFolder.open(folder, create=False, shared=True) as source:
         found = source.point(point)
         target = Path(root).absolute()
+        if target.resolve().is_relative_to(source.root.resolve()):
+            raise UsageError(f"{root} is inside the folder of backups: what destroys the one destroys the other")
         _require_new(target, found)
         _require_room(backend, _begun(target, backend))
 

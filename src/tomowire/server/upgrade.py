@@ -26,4 +26,6 @@ def upgrade(
         backend.settle(directory)
         if not backend.exists():
             raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
+        if backend.is_empty() and next(directory.object_files(), None) is not None:
+            raise UsageError(f"{directory.root} holds objects, and {backend.name} no index: run 'tomowire db reindex'")
         return backend.upgrade()

@@ -90,6 +90,8 @@ def database_errors() -> Iterator[None]:
     except exc.IntegrityError:
         raise
     except exc.DBAPIError as error:
+        if type(error) is exc.DatabaseError:  # of no kind: SQLite's "database disk image is malformed"
+            raise IndexUnavailable(str(error.orig), is_damage=True) from error
         if not error.connection_invalidated and getattr(error.orig, "sqlstate", None) != _NO_RIGHT:
             raise
         raise IndexUnavailable(str(error.orig)) from error
