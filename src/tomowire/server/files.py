@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tomowire.errors import InUse, InvalidUid, UsageError
-from tomowire.server.lock_file import holder_of, lock_file, lock_unwritten
+from tomowire.server.lock_file import holder_of, let_go, lock_file, lock_unwritten
 from tomowire.server.posix import require_posix, sync_directory
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.value import value
@@ -218,9 +218,9 @@ class DataDirectory:
             pass
 
     def close(self) -> None:
-        """Let go of the lock; the file stays (removing it would let two processes lock two files of one name)."""
+        """Let go of the lock; the file stays, empty (removing it would let two processes lock two files of one name)."""
         if self._lock is not None:
-            os.close(self._lock)
+            let_go(self._lock)
             self._lock = None
 
     def __enter__(self) -> Self:
