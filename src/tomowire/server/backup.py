@@ -29,6 +29,7 @@ from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
@@ -79,6 +80,8 @@ def backup(
     """
     directory = DataDirectory.look(root)
     directory.require_restored()
+    if backend.is_empty():
+        raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'{OR_NAMED}")
     require_some_objects(directory, backend)
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):

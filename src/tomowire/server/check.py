@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tomowire.errors import IndexUnavailable, InvalidUid, WireError
+from tomowire.errors import IndexUnavailable, InvalidUid, UsageError, WireError
 from tomowire.server.audit.checking import check_audit
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.reader import IndexReader, Statement
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.journal import Commitment, Intent, read_commitment, read_journal
@@ -60,6 +61,8 @@ def check(
             )
         backend = backend_for(index_url, directory.root)
         try:
+            if backend.is_empty():
+                raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'{OR_NAMED}")
             with backend.open_reader() as reader:
                 yield from check_index(backend)
                 yield from check_rows(directory, reader, content=content, threads=threads, progress=progress)
