@@ -126,9 +126,37 @@ async def test_an_archive_that_was_reindexed_has_its_new_mark(root: Path) -> Non
     assert reindex(root) == 3
     new = mark_of(root)
     assert new != old
-    new.rename(old)  # killed before it was made
+    old.mkdir()  # killed before it was taken away
     await begun(root)
     assert mark_of(root) == new
+
+
+async def test_an_index_that_was_not_the_last_to_use_the_files(root: Path) -> None:
+    """One of before that was put in place: it has some of them, and knows nothing of what came since."""
+    mark = mark_of(root)
+    mark.rename(mark.with_name(".archive-another"))
+    await refused(root, "are of another index than this one, .* db reindex")
+    with pytest.raises(UsageError, match="are of another index than this one"):
+        list(repair(root, index_url=index_url_of(root)))
+    with pytest.raises(UsageError, match="are of another index than this one"):
+        backup(root, root.with_name("backups"), backend_for(index_url_of(root), root))
+    assert reindex(root) == 3
+    await begun(root)
+    assert findings(root) == []
+
+
+async def test_an_index_whose_mark_cannot_be_made_does_not_take_the_place_of_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(belonging, "sync_directory", refuse)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            reindex(root)
+    await archive(root, Sample(7, study=7))
+    assert findings(root) == []
 
 
 async def test_an_archive_whose_objects_were_all_deleted_goes_on(root: Path) -> None:

@@ -107,6 +107,14 @@ def test_looking_at_a_folder_does_not_make_it_an_archive(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_lock_names_nobody_after_an_orderly_end(tmp_path: Path) -> None:
+    """Its number may be another process' by the time that somebody sends a signal to it."""
+    for opened in (DataDirectory.open, DataDirectory.inspect):
+        with opened(tmp_path):
+            assert (tmp_path / "lock").read_text("ascii") == f"{os.getpid()}\n"
+        assert (tmp_path / "lock").read_bytes() == b""
+
+
 @pytest.mark.parametrize("names", [[], ["lost+found", ".DS_Store"], ["lock"]], ids="+".join)
 def test_an_empty_folder_becomes_a_data_directory(names: list[str], tmp_path: Path) -> None:
     for name in names:

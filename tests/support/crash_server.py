@@ -166,7 +166,7 @@ def run(job: dict[str, Any], tell: Callable[[Any], None]) -> None:
         backend = backend_for(job["index_url"], job["root"])
         restore(Path(job["restored_from"]), Path(job["root"]), backend, threads=1)
     elif job["batches"] is None:
-        reindex(Path(job["root"]), index_url=job["index_url"], threads=1)
+        reindex(Path(job["root"]), index_url=job["index_url"], threads=1, move=job.get("move", False))
     else:
         with DataDirectory.open(Path(job["root"])) as directory:
             store(directory, job, tell)

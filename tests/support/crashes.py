@@ -86,6 +86,10 @@ class CrashServer:
         """Rebuild the index; or be killed just before `step` (from 1)."""
         return self._run(root, step, "kill", {"batches": None, "links": True})
 
+    def move(self, root: Path, index_url: str | None, *, step: int = NEVER) -> Run:
+        """Rebuild the index in another place; or be killed just before `step` (from 1)."""
+        return self._run(root, step, "kill", {"batches": None, "links": True, "index_url": index_url, "move": True})
+
     def restore(self, folder: Path, root: Path, index_url: str | None, *, step: int = NEVER) -> Run:
         """Restore the newest point of the backups in `folder`; or be killed just before `step` (from 1)."""
         job = {"batches": None, "links": True, "restored_from": str(folder), "index_url": index_url}

@@ -70,12 +70,17 @@ def check(settings: Settings, quick: bool, repair: bool, as_json: bool, verbose:
 
 @command.command
 @settings_options
+@click.option("--move", is_flag=True, help="The new index comes to another place than the old one.")
 @json_option
 @verbose_option
-def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
+def reindex(settings: Settings, move: bool, as_json: bool, verbose: int) -> None:
     """Build the index again from the files, and put it in place of the old one at the end.
 
     The archive must not be running. Files that cannot be indexed are printed, and stay where they are (exit code 1).
+
+    With --move it may come from the data directory to PostgreSQL, from there to the data directory, or to another database; without
+    it that is refused. Users, tokens, jobs and the audit trail stay behind. Protected studies stay protected if the old index is in
+    the data directory.
     """
     from tomowire.server.audit.teller import person
     from tomowire.server.audit.upgraded import UpgradeNoted
@@ -101,6 +106,7 @@ def reindex(settings: Settings, as_json: bool, verbose: int) -> None:
                 report=report,
                 progress=progress,
                 on_upgrade=UpgradeNoted(settings, person()),
+                move=move,
             )
             note_reindexed(settings, count, findings.count, lost)
         return count

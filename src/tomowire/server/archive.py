@@ -20,6 +20,7 @@ from tomowire.server.files import DataDirectory
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.connect import BUSY_TIMEOUT
+from tomowire.server.index.location import OR_NAMED, note_location
 from tomowire.server.index.readers import IndexReaders
 from tomowire.server.index.rows import IndexWriter
 from tomowire.server.index.versions import OnUpgrade
@@ -116,11 +117,12 @@ class ArchiveStorage:
             backend.settle(directory)
             has_index = not backend.is_empty()
         if not has_index and next(directory.object_files(), None) is not None:
-            raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'")
+            raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'{OR_NAMED}")
         with _told_of(backend):
             index = backend.open_writer()
             opened.callback(index.close)
             require_own_objects(directory, index.archive_id, backend.open_reader)
+            note_location(directory, backend.place)
             recover(directory, index)
         return index
 

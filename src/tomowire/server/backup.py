@@ -29,6 +29,7 @@ from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
@@ -80,10 +81,7 @@ def backup(
     directory = DataDirectory.look(root)
     directory.require_restored()
     if backend.is_empty() or backend.version() is None:
-        raise UsageError(
-            f"{directory.root} has no index in {backend.name}: if it is in a database, name that with --index-url or --config; if"
-            " it is lost, 'tomowire db reindex' makes it again from the files"
-        )
+        raise UsageError(f"{directory.root} has no index in {backend.name}: run 'tomowire db reindex'{OR_NAMED}")
     require_some_objects(directory, backend)
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):

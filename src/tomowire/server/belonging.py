@@ -3,15 +3,20 @@
 The index may be in a database of its own, and the objects on a disk of their own. If that disk is not mounted, an archive that
 began all the same would write new objects below the mount point, where nobody sees them again; and what looks after missing files
 would find that all of them are. So `objects/` holds a mark, an empty folder named for the `archive_id` of its index. Nothing begins
-when that says otherwise, or is not there, unless the files tell that it is the same archive: one of before there was a mark, or
-whose mark could not be made after `db reindex`, which gives the index another name. (A folder, and not a file: any program may be
-given all that is in `objects/`, and finds DICOM files in it and nothing else.)
+when that says otherwise; when it is not there, the files tell whether it is the same archive, of before there was a mark. (A
+folder, and not a file: any program may be given all that is in `objects/`, and finds DICOM files in it and nothing else.)
+
+An archive may have had two indexes one after the other, in SQLite and in PostgreSQL, and both know some of the files. The mark is
+that of the one in use: with the other, what was stored since would be unknown, and what was protected since would be deleted. Only
+`db reindex` gives the files to another index. It marks them for that one before it takes its place, and takes the old mark away
+afterwards: killed in between, there are two marks, and either will do until one of them has begun.
 
     mark        index            files
     its own     -                -                             begin (some files, or all, may be lost: `db check` says so)
-    none, or    has objects      some of those of the index    begin, and make the mark
-    another     has objects      others                        another archive's disk
-                has objects      none                          the disk is not mounted
+    none        has objects      some of those of the index    begin, and make the mark
+    another     has objects      some of those of the index    an index of before, or one that was put back
+    none, or    has objects      others                        another archive's disk
+    another     has objects      none                          the disk is not mounted
     another     has no objects   some                          an index that was lost, or another archive's
     otherwise                                                  begin, and make the mark: a new archive, or one that was emptied
 """
@@ -54,6 +59,7 @@ class Belonging(Enum):
     MARKED = "the mark says so"
     SAME = "the mark is to be made"
     FOREIGN = "the files are those of another index"
+    SUPERSEDED = "another index was the last to use the files"
     LOST_INDEX = "the index has no objects, and there are files of another"
     ABSENT = "there are no files"
 
@@ -74,18 +80,18 @@ def belonging(directory: DataDirectory, archive_id: str, open_reader: Callable[[
         if not paths:
             return Belonging.ABSENT
         if any(os.path.exists(directory.root / path) for path in _paths_of(rows)) or _knows_one(reader, paths):
-            return Belonging.SAME
+            return Belonging.SUPERSEDED if marks else Belonging.SAME
     return Belonging.FOREIGN
 
 
 def require_own_objects(directory: DataDirectory, archive_id: str, open_reader: Callable[[], IndexReader]) -> None:
-    """To be called before anything is changed. Files that are those of the index are marked as such.
+    """To be called before anything is changed. Files that are those of the index are marked as such, and as no
+    other's: a `db reindex` that was killed may have left two marks, and from now on only one of the two indexes is current.
 
     Raises `ObjectsElsewhere` if they are not; `IndexUnavailable`, `OSError`.
     """
-    found = belonging(directory, archive_id, open_reader)
-    refuse(directory, found)
-    if found is Belonging.SAME:
+    refuse(directory, belonging(directory, archive_id, open_reader))
+    if marks_of(directory) != {archive_id}:
         mark_objects(directory, archive_id)
 
 
@@ -119,6 +125,12 @@ def refuse(directory: DataDirectory, found: Belonging) -> None:
                 "another archive's index named? For an index of these files name an empty database, and run "
                 "'tomowire db reindex'"
             )
+        case Belonging.SUPERSEDED:
+            raise ObjectsElsewhere(
+                f"the files below {objects} are of another index than this one, which was the last to use them: was --index-url or "
+                "--config left out, or an index of before put in place? If this one is to be used, 'tomowire db reindex' makes it "
+                "anew from the files"
+            )
         case Belonging.LOST_INDEX:
             raise ObjectsElsewhere(
                 f"the index has no objects, and the files below {objects} are of another one: is it the right index, and the "
@@ -141,16 +153,36 @@ def marks_of(directory: DataDirectory) -> set[str]:
 
 
 def mark_objects(directory: DataDirectory, archive_id: str) -> None:
-    """Mark, durably, of which index the files are. Where that cannot be done it is done another time."""
+    """Mark, durably, that the files are of this index, and of no other. Raises `OSError` as `mark_too`."""
+    mark_too(directory, archive_id)
+    objects = directory.root / OBJECTS
+    try:
+        for other in marks_of(directory) - {archive_id}:
+            (objects / f"{_MARK}{other}").rmdir()
+            _sync(directory)
+    except OSError as error:
+        logger.warning("the objects in %s are still marked as those of another index: %s", objects, error)
+
+
+def mark_too(directory: DataDirectory, archive_id: str) -> None:
+    """Mark, durably, that the files are of this index, whichever others they are of.
+
+    Where that cannot be done it is done another time, if there is no other mark. Else it raises `OSError`: the index would not be
+    taken for that of the files.
+    """
     objects = directory.root / OBJECTS
     try:
         (objects / f"{_MARK}{archive_id}").mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-        for other in marks_of(directory) - {archive_id}:
-            (objects / f"{_MARK}{other}").rmdir()
-        if directory.fsync:
-            sync_directory(objects)
+        _sync(directory)
     except OSError as error:
+        if marks_of(directory) - {archive_id}:
+            raise
         logger.warning("the objects in %s cannot be marked as those of this index: %s", objects, error)
+
+
+def _sync(directory: DataDirectory) -> None:
+    if directory.fsync:
+        sync_directory(directory.root / OBJECTS)
 
 
 def _paths_of(rows: list[IndexedObject]) -> Iterator[str]:

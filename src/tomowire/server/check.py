@@ -19,6 +19,7 @@ from tomowire.server.audit.checking import check_audit
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.index.backend import IndexBackend, backend_for
+from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.reader import IndexReader, Statement
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.journal import Commitment, Intent, read_commitment, read_journal
@@ -62,6 +63,8 @@ def check(
         if backend.is_empty():
             raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
         try:
+            if backend.is_empty():
+                raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'{OR_NAMED}")
             with backend.open_reader() as reader:
                 yield from check_index(backend)
                 yield from check_rows(directory, reader, content=content, threads=threads, progress=progress)

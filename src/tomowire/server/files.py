@@ -4,9 +4,10 @@
         lock                                                   held (flock) for as long as a process uses the directory
         hold                                                   held (flock) while no file may be removed: see `hold`
         index.sqlite                                           what is known about the objects
+        index.location                                         instead: which database knows it, see `index.location`
         incoming/journal, incoming/committed, incoming/<n>.part    what is not stored yet: see `journal` and `recovery`
         objects/<ab>/<study>/<series>/<instance>[-<n>].dcm     the objects: Part 10 files (PS3.10 7.1)
-    objects/.archive-<id>/                                 empty: of which index they are, see `belonging`
+        objects/.archive-<id>/                                 empty: of which index they are, see `belonging`
 
 `<ab>` are the first two hexadecimal digits of the SHA-256 of the Study Instance UID: 256 folders, so that none of them gets
 too many entries. The names are made of UIDs that PS3.5 9.1 allows and of nothing else: digits and dots cannot leave the folder.
@@ -28,7 +29,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tomowire.errors import InUse, InvalidUid, UsageError
-from tomowire.server.lock_file import holder_of, lock_file, lock_unwritten
+from tomowire.server.lock_file import holder_of, let_go, lock_file, lock_unwritten
 from tomowire.server.posix import require_posix, sync_directory
 from tomowire.uids import is_tolerable_uid
 from tomowire.wire.value import value
@@ -50,6 +51,7 @@ take away more.)"""
 
 _OBJECT_PATH: Final = re.compile(r"objects/[0-9a-f]{2}/([0-9.]+)/([0-9.]+)/([0-9.]+)(?:-([1-9][0-9]*))?\.dcm")
 _INDEX: Final = "index.sqlite"
+LOCATION: Final = "index.location"
 _HOLD: Final = "hold"
 _NO_OBSTACLES: Final = frozenset({INCOMING, LOCK, _HOLD, RESTORING, RESTORING_NEW, "lost+found"})
 """What may be in a folder that becomes a data directory: what a start or a restore leaves that was killed at once, and what a new
@@ -223,9 +225,9 @@ class DataDirectory:
             pass
 
     def close(self) -> None:
-        """Let go of the lock; the file stays (removing it would let two processes lock two files of one name)."""
+        """Let go of the lock; the file stays, empty (removing it would let two processes lock two files of one name)."""
         if self._lock is not None:
-            os.close(self._lock)
+            let_go(self._lock)
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -298,7 +300,7 @@ def _require_no_backups(root: Path) -> None:
 
 def _is_foreign(root: Path) -> bool:
     """Whether `root` is a folder that holds something, and no archive."""
-    if (root / OBJECTS).is_dir() or (root / _INDEX).exists() or not root.exists():
+    if (root / OBJECTS).is_dir() or not root.exists() or any((root / name).exists() for name in (_INDEX, LOCATION)):
         return False
     return any(name not in _NO_OBSTACLES and not name.startswith(".") for name in os.listdir(root))
 

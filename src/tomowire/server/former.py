@@ -27,11 +27,11 @@ class FormerIndex:
 
     @classmethod
     @contextmanager
-    def open(cls, directory: DataDirectory, backend: IndexBackend) -> Iterator[Self]:
+    def open(cls, directory: DataDirectory, backend: IndexBackend | None) -> Iterator[Self]:
         """The old index of `directory`; one that knows nothing if there is none, or if it cannot be read."""
         reader = None
         try:
-            if not backend.is_empty():
+            if backend is not None and not backend.is_empty():
                 reader = _open(backend)
         except (IndexUnavailable, UsageError) as error:
             _note(error)

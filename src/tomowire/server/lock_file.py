@@ -43,9 +43,18 @@ def _is_named(path: Path, descriptor: int) -> bool:
         return False
 
 
+def let_go(descriptor: int) -> None:
+    """Unlock a file that was locked here. It names nobody then: the number may soon be that of another process."""
+    try:
+        os.ftruncate(descriptor, 0)
+    except OSError:  # it may not be written to, or its disk has gone
+        pass
+    os.close(descriptor)
+
+
 def holder_of(path: Path) -> str:
     """The number of the process that holds it."""
     try:
-        return path.read_bytes().decode("ascii", "replace").strip()
+        return path.read_bytes().decode("ascii", "replace").strip() or "?"
     except FileNotFoundError:  # gone just now
         return "?"

@@ -17,15 +17,25 @@ from typing import Final
 from tomowire.errors import IndexUnavailable, UsageError, WireError
 from tomowire.server.arrival import files_by_arrival
 from tomowire.server.audit.checking import begin_anew
-from tomowire.server.belonging import Belonging, ObjectsElsewhere, archive_id_of, belonging, mark_objects, refuse
+from tomowire.server.belonging import (
+    Belonging,
+    ObjectsElsewhere,
+    archive_id_of,
+    belonging,
+    mark_objects,
+    mark_too,
+    refuse,
+)
 from tomowire.server.files import DataDirectory, ObjectName
 from tomowire.server.findings import Finding, FindingKind, Progress
 from tomowire.server.former import FormerIndex
 from tomowire.server.index.attributes import InstanceRecord
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.extraction import instance_record
+from tomowire.server.index.location import note_location
 from tomowire.server.index.rows import IndexedObject, IndexWriter, NewRow
 from tomowire.server.index.versions import OnUpgrade
+from tomowire.server.moving import index_in_use, keep_protection
 from tomowire.server.parallel import in_parallel
 from tomowire.server.recovery import recover
 from tomowire.server.removal import FilesHeld, finish_removals
@@ -63,33 +73,41 @@ def reindex(
     threads: int = _THREADS,
     progress: Progress | None = None,
     on_upgrade: OnUpgrade | None = None,
+    move: bool = False,
 ) -> int:
     """Build the index of the archive in `root` again; gives the number of objects in it.
 
-    `index_url` is where the index is, if not in `root`. `report` gets what is wrong with files; they all stay where they are.
-    Memory does not grow with the number of objects, but for those of one study, and by the name of each study. `on_upgrade` is told
-    if the old index gets another schema first.
+    `index_url` is where the index is to be, if not in `root`; `move` says that it may have been elsewhere. `report` gets what is
+    wrong with files; they all stay where they are. Memory does not grow with the number of objects, but for those of one study, and
+    by the name of each study. `on_upgrade` is told if the old index gets another schema first.
     A file that is not what the old index says was received is indexed, reported, and goes on being found by `db check`.
     Where the objects of a patient, study or series disagree about it the index has what the first of those says that are there, as
     when they were stored: files are read in the order of their `arrival`.
-    Raises `UsageError` if there is no archive, a process uses it, a later tomowire has made the index, which may know more than
-    the files say, or the old index has objects and none of them is there; `IndexUnavailable`, `OSError`. Then the old index stays.
+    Raises `UsageError` if there is no archive, a process uses it, its index is elsewhere, a later tomowire has made the index, and
+    may know more than the files say, or the old index has objects and none of them is there; `IndexUnavailable`, `OSError`. Then
+    the old index stays.
     """
     with DataDirectory.inspect(root) as directory:
         directory.require_lock()
         directory.require_restored()
-        backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
+        backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade, wherever=True)
         backend.settle(directory)
         backend.require_no_newer()
+        old = index_in_use(directory, backend, move=move)
         with told_of_room(directory.root, _MAKE_ROOM):
-            _forget_unfinished(directory, backend)
+            is_current = _forget_unfinished(directory, old)
         with told_of_room(directory.root, _MAKE_ROOM), backend.rebuild() as building:
-            with FormerIndex.open(directory, backend) as former:
+            with FormerIndex.open(directory, old if is_current else None) as former:
                 count = _build(building.writer, directory, former, report, threads=threads, progress=progress)
                 for finding in former.missing():
                     report(finding)
+            if old is not backend:
+                for finding in keep_protection(old, backend):
+                    report(finding)
+            mark_too(directory, building.writer.archive_id)
             for problem in building.finish(directory):
                 report(Finding(FindingKind.INDEX_DAMAGED, backend.short_name, problem))
+        note_location(directory, backend.place)
         with closing(backend.open_reader()) as reader:
             mark_objects(directory, archive_id_of(reader))
             for finding in begin_anew(reader, directory.root):
@@ -97,13 +115,18 @@ def reindex(
     return count
 
 
-def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
+def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> bool:
     """What was deleted, or being stored when the archive was killed, must not be indexed. Only the old index knows what that is.
 
+    Gives whether it is to be asked: not one that another index has come after. What it has deleted may have been stored again.
     Raises `IndexUnavailable` if it could say so another time, `UsageError` if its objects are elsewhere.
     """
     try:
         if not backend.is_empty():
+            with backend.open_reader(older=True) as reader:
+                archive_id = archive_id_of(reader)
+            if belonging(directory, archive_id, partial(backend.open_reader, older=True)) is Belonging.SUPERSEDED:
+                return False
             with closing(backend.open_writer()) as index:
                 found = belonging(directory, index.archive_id, backend.open_reader)
                 if found is not Belonging.LOST_INDEX:  # that is what this is for
@@ -118,6 +141,7 @@ def _forget_unfinished(directory: DataDirectory, backend: IndexBackend) -> None:
         if is_of_room(error, directory.root):
             raise
         logger.info("the old index cannot be asked what was unfinished: %s", error)
+    return True
 
 
 def _is_of_the_disk(error: IndexUnavailable) -> bool:

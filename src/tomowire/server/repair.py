@@ -31,6 +31,7 @@ from tomowire.server.folders import SeriesFolders
 from tomowire.server.former import FormerIndex
 from tomowire.server.index.backend import backend_for
 from tomowire.server.index.deleting import Deleted, Doomed
+from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.reader import IndexReader
 from tomowire.server.index.rows import IndexWriter
 from tomowire.server.index.versions import OnUpgrade
@@ -85,7 +86,7 @@ def repair(
         backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
         backend.settle(directory)
         if backend.is_empty():
-            raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
+            raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'{OR_NAMED}")
         try:
             damage = list(check_index(backend))
             writer = stack.enter_context(closing(backend.open_writer()))

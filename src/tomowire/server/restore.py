@@ -4,7 +4,7 @@
                  The directory is locked by then: who comes meanwhile is told that it is in use.
     2. objects   copied, checked, synced                                                                          (durable)
     3. marker    which index they go to                                                                           (durable)
-    4. index     loaded, in one step                                                                              (durable)
+    4. index     loaded, in one step; where it is                                                                 (durable)
     5. audit     whoever keeps account of it is told                                                              (durable)
     6. marker    removed
 
@@ -28,6 +28,7 @@ from tomowire.server.files import DIRECTORY_MODE, INCOMING, LOCK, OBJECTS, RESTO
 from tomowire.server.findings import Progress
 from tomowire.server.index.backend import IndexBackend
 from tomowire.server.index.dumping import current_copy
+from tomowire.server.index.location import note_location
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
@@ -89,6 +90,7 @@ def restore(
                 _note(target, found.name, backend.name)
                 backend.load(dump, directory)
             mark_objects(directory, archive_id)
+            note_location(directory, backend.place)
             loaded(found)
             dump.unlink()
             (target / RESTORING).unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 from tomowire.errors import UsageError
 from tomowire.server.files import DataDirectory
 from tomowire.server.index.backend import backend_for
+from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.versions import OnUpgrade
 
 
@@ -25,7 +26,9 @@ def upgrade(
         backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade)
         backend.settle(directory)
         if not backend.exists():
-            raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
+            raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'{OR_NAMED}")
         if backend.is_empty() and next(directory.object_files(), None) is not None:
-            raise UsageError(f"{directory.root} holds objects, and {backend.name} no index: run 'tomowire db reindex'")
+            raise UsageError(
+                f"{directory.root} holds objects, and {backend.name} no index: run 'tomowire db reindex'{OR_NAMED}"
+            )
         return backend.upgrade()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from tomowire.server.index.connect import BUSY_TIMEOUT
 from tomowire.server.index.index_url import parameters_of
+from tomowire.server.index.location import require_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,6 +49,10 @@ class IndexBackend(Protocol):
     @property
     def short_name(self) -> str:
         """Where it is, for people who know the data directory."""
+
+    @property
+    def place(self) -> str | None:
+        """Which database it is, to be written down: HOST:PORT/DATABASE. None is the data directory."""
 
     @property
     def dialect(self) -> Literal["sqlite", "postgresql"]:
@@ -103,14 +108,18 @@ def backend_for(
     fsync: bool = True,
     busy_timeout: float = BUSY_TIMEOUT,
     on_upgrade: OnUpgrade | None = None,
+    wherever: bool = False,
 ) -> IndexBackend:
     """The index at `url`, `postgresql://...`, or, for None, the file in `data_dir`. Nothing is opened yet.
 
     `fsync=False` gives up the promise that what is committed survives a power cut. `busy_timeout` (seconds) is how long to wait for
     another process that holds the index. `on_upgrade` is told when one of the methods brings the index to another schema. Raises
-    `UsageError` for another kind of URL, and without the driver.
+    `UsageError` for another kind of URL, and without the driver; and, unless it may be `wherever` it is, for None where the archive
+    in `data_dir` is known to have its index elsewhere.
     """
     if url is None:
+        if not wherever:
+            require_here(data_dir)
         from tomowire.server.index.sqlite_backend import SqliteBackend
 
         path = Path(data_dir).absolute() / "index.sqlite"

@@ -72,6 +72,19 @@ def parameters_of(url: str) -> dict[str, str | int]:
     return found
 
 
+def place_of(url: str) -> str:
+    """Which database it is, HOST:PORT/DATABASE, with what libpq takes from the environment. Raises `UsageError`."""
+    found = parameters_of(url)
+    from psycopg.pq import Conninfo
+
+    assumed = {each.keyword.decode(): (each.val or b"").decode("utf-8", "replace") for each in Conninfo.get_defaults()}
+    host = found.get("host") or found.get("hostaddr") or assumed.get("host") or assumed.get("hostaddr") or "localhost"
+    database = found.get("dbname") or assumed.get("dbname") or found.get("user") or assumed.get("user")
+    if "service" in found:  # what it says is in a file
+        return f"service {found['service']}"
+    return f"{host}:{found.get('port') or assumed.get('port')}/{database}"
+
+
 def _passwords(url: str) -> set[str]:
     before, place = credentials(url)
     raw = before.partition(":")[2]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tomowire.errors import UsageError
 from tomowire.server.index import integrity
-from tomowire.server.index.index_url import shown
+from tomowire.server.index.index_url import place_of, shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -53,6 +53,10 @@ class PostgresBackend:
     @property
     def short_name(self) -> str:
         return self.name
+
+    @property
+    def place(self) -> str:
+        return place_of(self._url)
 
     def settle(self, directory: DataDirectory) -> None:
         from tomowire.server.index.postgres_rebuild import forget_rebuild

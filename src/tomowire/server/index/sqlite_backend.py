@@ -43,6 +43,10 @@ class SqliteBackend:
     def short_name(self) -> str:
         return self._path.name
 
+    @property
+    def place(self) -> None:
+        return None
+
     def settle(self, directory: DataDirectory) -> None:
         finish_swap(directory)
 
