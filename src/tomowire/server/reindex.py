@@ -104,7 +104,7 @@ def reindex(
             if old is not backend:
                 for finding in keep_protection(old, backend):
                     report(finding)
-            mark_too(directory, building.writer.archive_id)
+            mark_too(directory, building.archive_id)
             for problem in building.finish(directory):
                 report(Finding(FindingKind.INDEX_DAMAGED, backend.short_name, problem))
         note_location(directory, backend.place)

@@ -31,6 +31,10 @@ class Rebuild(Protocol):
     def writer(self) -> IndexWriter:
         """Fills it. What is written is durable only after `finish`."""
 
+    @property
+    def archive_id(self) -> str:
+        """The name that the index has after `finish`."""
+
     def finish(self, directory: DataDirectory) -> Sequence[str]:
         """Put it in the place of the old one, in one step: killed at any moment, there is the one or the other.
 

@@ -34,6 +34,13 @@ class PostgresRebuild:
         self._main = sql.Identifier(main)
         self._building = sql.Identifier(building)
 
+    @property
+    def archive_id(self) -> str:
+        """Not the writer's: it has taken its lock before there was a table."""
+        with self._session.working() as connection:
+            ((archive_id,),) = connection.execute(self._compose("SELECT archive_id FROM {building}.archive")).fetchall()
+        return str(archive_id)
+
     def finish(self, directory: DataDirectory) -> Sequence[str]:
         if directory.journal_path.exists():  # it is about the old index
             directory.journal_path.unlink()

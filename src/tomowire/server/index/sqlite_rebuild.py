@@ -33,6 +33,10 @@ class SqliteRebuild:
         self._path = path
         self._building = building
 
+    @property
+    def archive_id(self) -> str:
+        return self.writer.archive_id
+
     def finish(self, directory: DataDirectory) -> Sequence[str]:
         self.writer.fold()
         self.writer.close()
