@@ -168,8 +168,10 @@ def test_mistakes_elsewhere_do_not_hide_those_of_nodes(file: Path) -> None:
     with pytest.raises(ConfigurationInvalid) as invalid:
         load(file)
     assert [str(each).removeprefix(f"{file}:") for each in invalid.value.problems] == [
-        "1: nodes.THISISAVERYLONGNAMEOFANODE is no AE title, 1 to 16 characters of ASCII without backslash: say with ae_title "
-        "which it has",
+        (
+            "1: nodes.THISISAVERYLONGNAMEOFANODE is no AE title, 1 to 16 characters of ASCII without backslash: say with "
+            "ae_title which it has"
+        ),
         "3: nodes.THISISAVERYLONGNAMEOFANODE.port must be a whole number from 1 to 65535, and not 0",
         "8: nodes.B has the AE title X, as nodes.A has: a C-MOVE would not know where to",
         "12: nodes.C.host is missing",

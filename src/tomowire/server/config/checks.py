@@ -152,27 +152,32 @@ def _certificates(configuration: Configuration) -> Iterator[Found]:
             yield Found(path, f"cannot be read: {file}: {error.strerror}")
     if not readable:
         return
+    told: set[str] = set()  # what `nodes_tls` does not say is as in `dicom.tls`, and so is what is wrong with that
+    for path, attempt, tls in _ways(configuration):
+        text = _failure(attempt, tls)
+        if text is not None and text not in told:
+            told.add(text)
+            yield Found(path, f"cannot be used: {text}")
+
+
+def _ways(configuration: Configuration) -> Iterator[tuple[Path, Callable[..., None], object]]:
+    """All that TLS is used for, each with what finds out whether it can be."""
     from tomowire.aio.tls_context import try_client, try_server
 
     settings = settings_of(configuration)
-    of_server = _failure(try_server, settings.tls) if settings.tls is not None else None
-    if of_server:
-        yield Found(("dicom", "tls"), f"cannot be used: {of_server}")
-    calls_with_tls = any(node.tls for node in settings.nodes)
-    if settings.node_tls is not None and calls_with_tls and (text := _failure(try_client, settings.node_tls)):
-        if text != of_server:  # what `nodes_tls` does not say is as in `dicom.tls`
-            yield Found(("nodes_tls",), f"cannot be used: {text}")
+    if settings.tls is not None:
+        yield ("dicom", "tls"), try_server, settings.tls
+    if settings.node_tls is not None and any(node.tls for node in settings.nodes):
+        yield ("nodes_tls",), try_client, settings.node_tls
     audit, http = settings.audit, configuration.http
     if audit.syslog_host is not None and audit.syslog_tls:
         from tomowire.server.audit.syslog_ways import tls_of
 
-        if text := _failure(try_client, tls_of(audit)):
-            yield Found(("audit",), f"cannot be used: {text}")
+        yield ("audit",), try_client, tls_of(audit)
     if http.certificate is not None:
         from tomowire.aio.tls import TlsServer
 
-        if text := _failure(try_server, TlsServer(http.certificate, http.key)):
-            yield Found(("http", "certificate"), f"cannot be used: {text}")
+        yield ("http", "certificate"), try_server, TlsServer(http.certificate, http.key)
 
 
 def _files(configuration: Configuration) -> Iterator[tuple[Path, FilePath]]:
