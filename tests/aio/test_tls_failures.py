@@ -121,7 +121,7 @@ async def test_the_peers_certificate_is_for_another_host(authority: Authority, s
     async with serve(ssl=TlsServer(**other.options)) as server:
         why = await refused(server.port, TlsClient(authority.file))
         assert why.startswith(f"the peer's certificate is for another host: it is not valid for {LOOPBACK!r};")
-        assert "server_hostname=" in why
+        assert "(server_hostname=)" in why
         assert "refuses this side's certificate" in await said.one_line()
 
 
@@ -137,7 +137,7 @@ async def test_the_peers_certificate_is_signed_by_another_authority(
     async with serve(ssl=TlsServer(**stranger.sign().options)) as server:
         why = await refused(server.port, TlsClient(authority.file))
         assert "is signed by an authority that is not trusted here" in why
-        assert "authorities=, --tls-ca" in why
+        assert "(authorities=)" in why
         assert (
             await said.one_line()
             == "the caller refuses this side's certificate: it does not trust the authority that signed it"
@@ -185,7 +185,7 @@ async def test_the_acceptor_wants_a_certificate_and_gets_none(
     tls = TlsServer(**authority.sign().options, authorities=authority.file)
     async with serve(ssl=tls) as server:
         why = await refused(server.port, client_of(authority, version))
-        assert "the peer wants a certificate of this side, and was shown none (certificate=, --tls-cert)" in why
+        assert "the peer wants a certificate of this side, and was shown none (certificate=)" in why
         assert await said.one_line() == "the caller has shown no certificate, and one is required"
         assert server.associations == []
 
@@ -311,9 +311,7 @@ async def test_the_peer_stops_in_the_middle_of_the_handshake(authority: Authorit
 @pytest.mark.parametrize("contexts", [1, 128])
 async def test_a_caller_speaks_dicom_without_tls(authority: Authority, said: Said, contexts: int) -> None:
     async with serve(ssl=TlsServer(**authority.sign().options)) as server:
-        with pytest.raises(
-            TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=, --tls\)$"
-        ):
+        with pytest.raises(TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=\)$"):
             async with associate(f"ANY@{LOOPBACK}:{server.port}", [verification()] * contexts):
                 raise AssertionError
         assert await said.one_line() == "the other side speaks DICOM without TLS on this connection"
@@ -345,9 +343,7 @@ async def test_the_peer_answers_with_tls_where_there_is_none() -> None:
         await peer.read_until_closed()
 
     async with raw_acceptor(script) as port:
-        with pytest.raises(
-            TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=, --tls\)$"
-        ):
+        with pytest.raises(TlsFailed, match=r"the other side speaks TLS, and this connection is without \(ssl=\)$"):
             async with associate(f"ANY@{LOOPBACK}:{port}", [verification()]):
                 raise AssertionError
 

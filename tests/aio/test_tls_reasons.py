@@ -62,7 +62,7 @@ def test_what_is_no_tls(first: bytes, said: str) -> None:
         (
             "BAD_CERTIFICATE",
             False,
-            "the peer wants another certificate of this side (certificate=, --tls-cert): bad certificate",
+            "the peer wants another certificate of this side (certificate=): bad certificate",
         ),
         ("BAD_CERTIFICATE", None, "the peer refuses this side's certificate: it cannot use it"),
         ("INSUFFICIENT_SECURITY", True, "the other side wants stronger ciphers or keys: see the TLS profiles of both"),

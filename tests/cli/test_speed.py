@@ -49,7 +49,7 @@ def test_how_rates_are_written() -> None:
 
     option = click.Option(["--bandwidth"], type=click.STRING)
     kind = bandwidth_option(click.Command("send")).params[0].type
-    for text, rate in [("500k", 500e3), ("10M", 10e6), ("1.5G", 1.5e9), ("2000", 2000.0)]:
+    for text, rate in [("500k", 500e3), ("500K", 500e3), ("2g", 2e9), ("10M", 10e6), ("1.5G", 1.5e9), ("2000", 2000.0)]:
         assert kind.convert(text, option, None) == rate
 
 

@@ -39,7 +39,7 @@ def test_objects_are_sent_found_and_retrieved_over_tls(tmp_path: Path, authority
     with serving("serve", "--data-dir", tmp_path / "data", *showing(authority.sign())) as archive:
         assert "TOMOWIRE on 127.0.0.1" in archive.stderr.text
         assert ", TLS" in archive.stderr.text
-        assert "--tls" in archive.stderr.text
+        archive.stderr.wait_for("--tls")
         sent = run_tomowire("send", peer(archive), shared_data / "synthetic-dcmtk", "--json", *trust)
         assert sent.returncode == 0, sent.stderr
         found = run_tomowire("query", peer(archive), "--format", "json", *trust)
@@ -56,7 +56,7 @@ def test_both_sides_show_certificates(tmp_path: Path, authority: Authority) -> N
         assert run_tomowire("echo", peer(listener), *mine).returncode == 0
         refused = run_tomowire("echo", peer(listener), "--tls-ca", authority.file)
     assert refused.returncode == 3
-    assert "the peer wants a certificate of this side, and was shown none (certificate=, --tls-cert)" in refused.stderr
+    assert "the peer wants a certificate of this side, and was shown none (--tls-cert)" in refused.stderr
     assert "the caller has shown no certificate, and one is required" in listener.stderr.text
     assert "Traceback" not in listener.stderr.text
 
@@ -75,7 +75,7 @@ def test_whom_to_trust_and_by_which_name(tmp_path: Path, authority: Authority) -
         assert run_tomowire("echo", peer(listener), "--tls-ca", authority.file, *name).returncode == 0
         blind = run_tomowire("echo", peer(listener), "--tls-insecure")
     assert (unknown.returncode, other.returncode, blind.returncode) == (3, 3, 0)
-    assert "to trust it, name its authority (authorities=, --tls-ca)" in unknown.stderr
+    assert "to trust it, name its authority (--tls-ca)" in unknown.stderr
     assert "--tls-server-name" in json.loads(other.stdout)["error"]
     assert "warning: --tls-insecure: the peer's certificate is not verified" in blind.stderr
 
@@ -87,7 +87,7 @@ def test_one_side_only_speaks_tls(tmp_path: Path, authority: Authority) -> None:
     with serving("listen", "-o", tmp_path / "tls", *showing(authority.sign())) as tls:
         refused = run_tomowire("echo", peer(tls))
     assert refused.returncode == 3
-    assert "the other side speaks TLS, and this connection is without (ssl=, --tls)" in refused.stderr
+    assert "the other side speaks TLS, and this connection is without (--tls)" in refused.stderr
     assert "speaks DICOM without TLS" in tls.stderr.text
 
 

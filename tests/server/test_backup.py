@@ -21,7 +21,7 @@ from support.former_index import fill_former, make_former
 from support.objects import Sample, chunks_of, stream
 from support.programs import run_tomowire
 from support.stored import files_below
-from tomowire.errors import UsageError
+from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server import backup as backup_module
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
@@ -351,6 +351,21 @@ async def test_an_interrupted_backup_is_gone_on_with(root: Path, folder: Path, m
     require_consistent(point, folder)
     assert sorted(path.name for path in (folder / "points").iterdir()) == [point.name]
     assert list((folder / "incoming").iterdir()) == []
+
+
+async def test_of_a_damaged_index_it_is_said_that_another_point_is_needed(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    await fill(root)
+    made = backup(root, folder, backend_for(None, root))
+    damaged = bytearray(made.index.read_bytes())
+    damaged[100:4000] = bytes(3900)
+    made.index.chmod(0o600)
+    made.index.write_bytes(damaged)
+    with pytest.raises(
+        IndexUnavailable, match=rf"point {made.name} is damaged: restore another one \(--point\), to another"
+    ):
+        restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"))
 
 
 async def test_a_damaged_copy_is_found_and_copied_again(root: Path, folder: Path) -> None:

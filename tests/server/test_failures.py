@@ -37,7 +37,7 @@ def test_each_kind_has_its_status(error: Exception, status: int) -> None:
     ("error", "comment"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/data/secret"), "No space left on device"),
-        (IndexUnavailable("database is locked"), "index: database is locked"),
+        (IndexUnavailable('connection to "10.0.0.1", port 5432 failed'), "the index cannot be used now"),
         (DataSetError("the last value lacks 4294967295 bytes", offset=12345678901), None),
         (DataSetError("the data set ends within a sequence", offset=12345678901), None),
         (DataSetError("w" * 80, offset=123), "w" * 50 + " (at byte 123)"),

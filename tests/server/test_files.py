@@ -111,8 +111,8 @@ def test_the_lock_names_nobody_after_an_orderly_end(tmp_path: Path) -> None:
     """Its number may be another process' by the time that somebody sends a signal to it."""
     for opened in (DataDirectory.open, DataDirectory.inspect):
         with opened(tmp_path):
-            assert (tmp_path / "lock").read_text("ascii") == f"{os.getpid()}\n"
-        assert (tmp_path / "lock").read_bytes() == b""
+            assert (tmp_path / "lock").read_text("ascii").strip() == str(os.getpid())
+        assert (tmp_path / "lock").read_bytes().strip() == b""
 
 
 @pytest.mark.parametrize("names", [[], ["lost+found", ".DS_Store"], ["lock"]], ids="+".join)

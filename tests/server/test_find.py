@@ -18,6 +18,7 @@ from support.raw_peer import RawPeer, associate_rq, command_pdu, message_pdus
 from tomowire import CFindScu, CStoreScu, Level, Model, QueryFailed, associate, storage
 from tomowire.aio.association import Association
 from tomowire.aio.responses import responses
+from tomowire.protocol.status import Status
 from tomowire.server.app import Archive, Settings
 from tomowire.server.find import ArchiveFind
 from tomowire.server.index.backend import backend_for
@@ -159,13 +160,16 @@ async def test_each_answer_has_the_character_set_that_it_needs(association: Asso
         (identifier(Level.STUDY, StudyInstanceUID=""), Model.PATIENT_ROOT),
     ],
 )
-async def test_what_is_no_query_of_the_model_is_refused(association: Association, query: Dataset, model: Model) -> None:
+async def test_what_is_no_query_of_the_model_is_refused(
+    association: Association, query: Dataset, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
     """PS3.4 C.4.1.2.1 and C.4.1.1.4: an identifier that does not match the SOP class, and which element it is about."""
     query.PatientName = ""
     with pytest.raises(QueryFailed) as caught:
         await found(association, query, model)
     assert caught.value.status == 0xA900
     assert caught.value.offending_elements
+    assert f"query not answered: {Status(0xA900)}: {caught.value.error_comment}" in caplog.text
     assert len(await found(association, identifier(Level.STUDY, StudyInstanceUID=f"{ROOT}.1.1"))) == 1
 
 

@@ -123,6 +123,13 @@ async def test_what_cannot_be_read_is_told(root: Path, tree: Path, monkeypatch: 
     assert {each.reason for each in seen if each.result is Result.FAILED} == {"Permission denied"}
 
 
+async def test_a_file_has_no_command(root: Path, tmp_path: Path) -> None:
+    sample = Sample(1, overrides={0x00080016: ("UI", "")})
+    (imported,) = await run(root, write(tmp_path / "one.dcm", part10(sample)))
+    assert imported.result is Result.FAILED
+    assert "the data set has no SOP Class UID" in imported.reason
+
+
 async def test_a_tree_deeper_than_a_stack(root: Path, tree: Path) -> None:
     write(tree / "1.dcm", part10(SAMPLES[0]))
     descriptor = os.open(tree, os.O_RDONLY)

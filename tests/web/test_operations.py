@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from support.certificates import Authority
 from support.network import free_port
 from support.objects import ROOT
 from support.web import PASSWORD, Web, web
 from tomowire import Peer, Storage, Verification, associate, listen, verification
+from tomowire.aio.tls import TlsClient, TlsServer
 from tomowire.errors import AssociationAborted, AssociationRejected
 from tomowire.server.access import CallerRule
 from tomowire.server.audit.trail import Filter
@@ -135,6 +137,20 @@ async def test_an_echo_from_here(tmp_path: Path) -> None:
             away = await result(running, "POST", "/api/nodes/AWAY/echo")
             assert (away["succeeded"], away["status"]) == (False, None)
             assert "refused" in away["error"]
+
+
+async def test_an_echo_over_tls_says_which_key_is_wrong(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    root = tmp_path / "data"
+    tls = TlsServer(**authority.sign("viewer.example.org").options)
+    async with listen(port=0, services=[Verification()], ssl=tls) as peer:
+        nodes = (Node("NAMED", "127.0.0.1", peer.port, tls=True), Node("PLAIN", "127.0.0.1", peer.port))
+        settings = {"nodes": nodes, "node_tls": TlsClient(authorities=authority.file)}
+        async with web(root, users=False, filled=False, settings=settings) as running:
+            named = await result(running, "POST", "/api/nodes/NAMED/echo")
+            assert named["error"].endswith("or say which to look for (tls_name)")
+            plain = await result(running, "POST", "/api/nodes/PLAIN/echo")
+            assert plain["error"].endswith("this connection is without (tls)")
 
 
 async def test_a_study_is_sent_and_the_job_tells(tmp_path: Path, index_url: str | None) -> None:

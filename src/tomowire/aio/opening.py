@@ -97,7 +97,7 @@ class Opening:
 
     def _not_dicom(self, error: AssociationAborted, foreign: str) -> AssociationError:
         if foreign == "TLS":
-            return TlsFailed(f"{self._cannot}: {SPEAKS_TLS} (ssl=, --tls)")
+            return TlsFailed(f"{self._cannot}: {SPEAKS_TLS} (ssl=)")
         text = f"{self._address} is no DICOM server, as it seems: check host and port; {error}"
         return AssociationAborted(
             text, source=error.source, reason=error.reason, by_peer=error.by_peer, foreign=foreign

@@ -1,4 +1,7 @@
-"""Why TLS failed, in words: what happened, whose fault it is, and what to do."""
+"""Why TLS failed, in words: what happened, whose fault it is, and what to do.
+
+Arguments stand as `(authorities=)`: a program with options, or keys, of its own puts their names there.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,8 @@ _NOTHING_IN_COMMON: Final = {
     "DH_KEY_TOO_SMALL": "the other side's Diffie-Hellman key is too short for the TLS profile (2048 bits)",
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "the other side's TLS is too old to be safe",
 }
-_SHOW_ONE: Final = "(certificate=, --tls-cert)"
-_TRUST_IT: Final = "to trust it, name its authority (authorities=, --tls-ca)"
+_SHOW_ONE: Final = "(certificate=)"
+_TRUST_IT: Final = "to trust it, name its authority (authorities=)"
 
 
 def alert_of(error: BaseException | None) -> str | None:
@@ -125,7 +128,7 @@ def _certificate_of_peer(error: ssl.SSLCertVerificationError) -> str:
         name = error.verify_message.partition("'")[2].rpartition("'")[0]
         return (
             f"the peer's certificate is for another host: it is not valid for {name!r}; "
-            "call the peer by a name that is in it, or say which to look for (server_hostname=, --tls-server-name)"
+            "call the peer by a name that is in it, or say which to look for (server_hostname=)"
         )
     what = _VERIFICATION.get(error.verify_code, f"was not accepted: {error.verify_message}")
     advice = f"; {_TRUST_IT}" if error.verify_code in _UNKNOWN_AUTHORITY else ""

@@ -113,7 +113,8 @@ def reindex(settings: Settings, move: bool, as_json: bool, verbose: int) -> None
 
     count = guarded(work)
     findings.end(indexed=count)
-    complain(f"{count} objects indexed" + (f", {findings.count} findings" if findings.count else ""))
+    wrong = f", {_counted(findings.count, 'finding')}" if findings.count else ""
+    complain(f"{_counted(count, 'object')} indexed{wrong}")
     leave(ExitCode.FAILED if findings.count else ExitCode.OK)
 
 
@@ -201,6 +202,10 @@ class _Findings:
         if self._as_json:
             begin = "" if self.count else self._before_row
             click.echo(f"{begin}], {json.dumps(facts)[1:]}")
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _line(finding: Finding, became: str) -> bytes:

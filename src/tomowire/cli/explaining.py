@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tomowire.aio.connect import associate
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable, with_options
 from tomowire.errors import AssociationError, NoAcceptedContext, TomowireError, UsageError
 from tomowire.protocol.explain import describe_agreement, describe_proposal
 from tomowire.services.diagnosis import diagnose
@@ -122,7 +122,7 @@ def _print_association(report: _Report) -> None:
 
 def _print_diagnosis(diagnosis: Diagnosis) -> None:
     click.echo()
-    _print_pairs([("what happened", diagnosis.happened), ("whose fault", diagnosis.whose)])
+    _print_pairs([("what happened", with_options(diagnosis.happened)), ("whose fault", diagnosis.whose)])
     for number, each in enumerate(diagnosis.change):
         _print_pairs([("what to change" if not number else "", each)])
 
@@ -139,7 +139,12 @@ def _as_json(report: _Report) -> dict[str, Any]:
         "peer": str(report.address),
         "ok": report.code == ExitCode.OK,
         "error": explain(report.error) if report.error is not None else None,
-        "diagnosis": {name: getattr(diagnosis, name) for name in ("kind", "happened", "whose", "change")}
+        "diagnosis": {
+            "kind": diagnosis.kind,
+            "happened": with_options(diagnosis.happened),
+            "whose": diagnosis.whose,
+            "change": diagnosis.change,
+        }
         if diagnosis is not None
         else None,
         "association": _agreement_as_json(report.agreement) if report.agreement is not None else None,

@@ -66,7 +66,7 @@ def command(
 
     restored, findings = guarded(work)
     for finding in findings:
-        complain(f"{finding.kind.value}: {finding.path}: {finding.explanation}")
+        complain(": ".join(filter(None, [finding.kind.value, str(finding.path), finding.explanation])))
     if as_json:
         wrong = [{"path": readable(each.path), "explanation": each.explanation} for each in problems]
         facts = {"point": restored.name, "objects": restored.objects, "problems": wrong, "findings": len(findings)}

@@ -45,6 +45,15 @@ _OPTIONS: Final = {
 }
 
 
+# The same for the arguments that errors of TLS name.
+_OF_ARGUMENTS: Final = {
+    "(ssl=)": "(--tls)",
+    "(authorities=)": "(--tls-ca)",
+    "(certificate=)": "(--tls-cert)",
+    "(server_hostname=)": "(--tls-server-name)",
+}
+
+
 class ExitCode(IntEnum):
     """The same for all commands; documented in `tomowire --help` and docs/commands.md."""
 
@@ -141,7 +150,14 @@ def explain(error: Exception) -> str:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename2 is not None
         place = error.filename2 if is_full else error.filename
         return f"{place}: {error.strerror}" if place is not None else error.strerror
-    return str(error)
+    return with_options(str(error))
+
+
+def with_options(text: str) -> str:
+    """What the library says, with options where it names its arguments."""
+    for argument, option in _OF_ARGUMENTS.items():
+        text = text.replace(argument, option)
+    return text
 
 
 def complain(text: str, level: str = "info") -> None:

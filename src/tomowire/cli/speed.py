@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tomowire.services.adapting import Pace
 
 _MOST: Final = 64
-_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)", re.ASCII)
-_UNITS: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)", re.ASCII | re.IGNORECASE)
+_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
 class _Associations(click.ParamType["int | Pace"]):
@@ -38,7 +38,7 @@ class _Rate(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found = _RATE.fullmatch(str(value))
-        rate = float(found[1]) * _UNITS[found[2]] if found else 0.0
+        rate = float(found[1]) * _UNITS[found[2].lower()] if found else 0.0
         if not rate:
             self.fail(f"{value!r} is no number of bytes per second: write 500k, 10M or 1.5G", param, ctx)
         return rate

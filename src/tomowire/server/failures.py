@@ -42,8 +42,8 @@ def failure_of(error: Exception, root: Path | None = None) -> StoreFailed:
         case OSError():  # by its number: the text names files
             reason = os.strerror(error.errno) if error.errno else "input/output error"
             return store_failed(OUT_OF_RESOURCES, reason, log=str(error))
-        case IndexUnavailable():
-            return store_failed(OUT_OF_RESOURCES, f"index: {error}")
+        case IndexUnavailable():  # its text may name the database
+            return store_failed(OUT_OF_RESOURCES, "the index cannot be used now", log=f"index: {error}")
         case _:
             return store_failed(PROCESSING_FAILURE, f"unforeseen: {type(error).__name__}")
 

@@ -70,7 +70,9 @@ def announced(file: DicomFile) -> Incoming:
         title = check_ae_title(title)
     except UsageError:
         title = SENDER
-    return Incoming(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, title, SENDER, "")
+    return Incoming(
+        file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, title, SENDER, "", is_file=True
+    )
 
 
 async def chunks_of(file: DicomFile) -> AsyncGenerator[Chunk, None]:

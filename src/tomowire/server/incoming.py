@@ -25,6 +25,8 @@ class Incoming:
     calling_ae_title: str
     called_ae_title: str
     peer_address: str
+    is_file: bool = False
+    """Whether a file says all that, and no association."""
 
 
 class DuplicatePolicy(Enum):

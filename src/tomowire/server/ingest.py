@@ -54,9 +54,13 @@ class Ingest:
         cancelled, nothing of the object is left. The last chunk's memory is used until this returns.
         """
         if not is_tolerable_uid(incoming.sop_instance_uid):
-            raise store_failed(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a UID")
+            raise store_failed(
+                INVALID_SOP_INSTANCE, f"{'' if incoming.is_file else 'Affected '}SOP Instance UID is not a UID"
+            )
         if not is_tolerable_uid(incoming.sop_class_uid):
-            raise store_failed(DATA_SET_MISMATCH, "Affected SOP Class UID is not a UID")
+            raise store_failed(
+                DATA_SET_MISMATCH, f"{'' if incoming.is_file else 'Affected '}SOP Class UID is not a UID"
+            )
         header = _file_header(incoming)
         first = await anext(chunks, None)
         if first is None:
@@ -179,9 +183,9 @@ def _checked_record(incoming: Incoming, scanned: ScannedHeader) -> InstanceRecor
     record = instance_record(scanned)
     comment = None
     if record.instance.sop_class_uid != incoming.sop_class_uid:
-        comment = "SOP Class UID of data set and command differ"
+        comment = _differs("SOP Class UID", record.instance.sop_class_uid, incoming)
     elif record.instance.sop_instance_uid != incoming.sop_instance_uid:
-        comment = "SOP Instance UID of data set and command differ"
+        comment = _differs("SOP Instance UID", record.instance.sop_instance_uid, incoming)
     elif not is_tolerable_uid(record.study.study_instance_uid):
         comment = "Study Instance UID missing or not a UID"
     elif not is_tolerable_uid(record.series.series_instance_uid):
@@ -189,3 +193,10 @@ def _checked_record(incoming: Incoming, scanned: ScannedHeader) -> InstanceRecor
     if comment is not None:
         raise store_failed(DATA_SET_MISMATCH, comment)
     return record
+
+
+def _differs(name: str, found: str | None, incoming: Incoming) -> str:
+    """A file announces its object in its file meta information, and nobody has sent it."""
+    if not incoming.is_file:
+        return f"{name} of data set and command differ"
+    return f"{name} of data set and file meta information differ" if found else f"the data set has no {name}"

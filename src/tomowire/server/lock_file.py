@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from tomowire.server.posix import lock
+
+_SIZE: Final = 16
+"""Of the file: with nobody's number too, since on a full disk it would not grow again."""
 
 
 def lock_file(path: Path, mode: int) -> int | None:
@@ -15,8 +20,7 @@ def lock_file(path: Path, mode: int) -> int | None:
     if not lock(descriptor) or not _is_named(path, descriptor):
         os.close(descriptor)
         return None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii").ljust(_SIZE, b"\n"), 0)
     return descriptor
 
 
@@ -45,10 +49,8 @@ def _is_named(path: Path, descriptor: int) -> bool:
 
 def let_go(descriptor: int) -> None:
     """Unlock a file that was locked here. It names nobody then: the number may soon be that of another process."""
-    try:
-        os.ftruncate(descriptor, 0)
-    except OSError:  # it may not be written to, or its disk has gone
-        pass
+    with suppress(OSError):  # it may not be written to, or its disk has gone
+        os.pwrite(descriptor, b"\n" * _SIZE, 0)
     os.close(descriptor)
 
 

@@ -23,6 +23,13 @@ _TLS_NAME: Final = "tls-name="
 _MAY: Final = "may="
 _AND: Final = "+"
 
+_KEYS: Final = {
+    "(ssl=)": "(tls)",
+    "(server_hostname=)": "(tls_name)",
+    "(authorities=)": "(nodes_tls.authorities)",
+    "(certificate=)": "(nodes_tls.certificate)",
+}
+
 
 @value()
 class Node:
@@ -90,6 +97,13 @@ def nodes_by_title(nodes: Iterable[Node]) -> Mapping[str, Node]:
         if other != node:
             raise UsageError(f"two nodes are named {title}: {other} and {node}")
     return found
+
+
+def with_keys(text: str) -> str:
+    """What an error about a node says, with keys of the configuration where the library names its arguments."""
+    for argument, key in _KEYS.items():
+        text = text.replace(argument, key)
+    return text
 
 
 def _read_option(option: str, text: str) -> dict[str, Any]:

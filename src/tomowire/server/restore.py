@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from tomowire.errors import InvalidUid, UsageError
+from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
 from tomowire.server.backup import CopyFailed, check_file, copy_checked, file_checksum, keep_anchor
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path
 from tomowire.server.belonging import archive_id_of, mark_objects
@@ -77,11 +77,20 @@ def restore(
         with told_where(target), DataDirectory.open_empty(target, begin=begin) as directory:
             begun = _begun(target, backend)
             name = found.index.name
-            if file_checksum(found.index) != found.checksums.get(name):
+            is_changed = file_checksum(found.index) != found.checksums.get(name)
+            if is_changed:
                 report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
             dump = target / INCOMING / "index.restoring"
             dump.unlink(missing_ok=True)
-            current_copy(found.index, dump)
+            try:
+                current_copy(found.index, dump)
+            except IndexUnavailable as error:
+                if not (is_changed or error.is_damage):
+                    raise
+                raise IndexUnavailable(
+                    f"the index of the point {found.name} is damaged: restore another one (--point), to another folder",
+                    is_damage=True,
+                ) from error
             with SqliteReader.open(dump) as reader:
                 archive_id = archive_id_of(reader)
             if not (begun and _is_loaded(backend, archive_id)):

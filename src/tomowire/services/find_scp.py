@@ -77,8 +77,9 @@ class FindAnswers:
 class Find:
     """The SCP of C-FIND: `answer` is called for every query, and its iterator gives the matches, as many at once as it likes.
 
-    It raises `QueryFailed` to end with that status. `DataSetError`, which `decode` raises, ends with C000H, any other exception
-    with 0110H. When the peer cancels, the iterator is cancelled where it waits, and closed.
+    It raises `QueryFailed` to end with that status; the comment goes to the log as well as to the peer, and names no patient.
+    `DataSetError`, which `decode` raises, ends with C000H, any other exception with 0110H. When the peer cancels, the iterator is
+    cancelled where it waits, and closed.
 
     It serves the `models`; with `relational`, relational queries are agreed to when a requestor asks for them (PS3.4 C.5.1.1), and
     so is whatever else `answer` can do and `options` names.
@@ -121,8 +122,8 @@ class Find:
         except DataSetError as error:
             status, comment = CANNOT_UNDERSTAND, str(error)
         if Status(status).is_failure:
-            # Without the comment, which may quote what was asked for.
-            logger.warning("%s: query not answered: %s", request.association.title, Status(status))
+            why = f": {comment}" if comment else ""
+            logger.warning("%s: query not answered: %s%s", request.association.title, Status(status), why)
         await request.respond(
             CFindRSP(
                 message_id_being_responded_to=message.message_id,

@@ -53,6 +53,15 @@ NODE = '[nodes.V]\nhost = "h"\nport = 1\n'
                 )
             ],
         ),
+        ('[nodes.V]\nhost = "10.0.0.255"\nport = 1\n', []),
+        (
+            '[[callers]]\nae_title = "A"\nmay = ["echo"]\n[[callers]]\nae_title = "A"\naddresses = ["10.0.0.1"]\n',
+            ["warning 4: callers[1] never applies: callers[0] before it is about all of these callers"],
+        ),
+        (
+            '[[callers]]\nae_title = "A"\naddresses = ["10.0.0.1"]\n[[callers]]\nae_title = "A"\n',
+            [],
+        ),
         ("[[callers]]\n", ["1: callers[0] says nothing of who calls: give an ae_title, addresses or a certificate"]),
         (
             '[[callers]]\ncertificate = "CN:A"\n[dicom.tls]\ncertificate = "cert.pem"\nkey = "key.pem"\n',
@@ -91,6 +100,12 @@ NODE = '[nodes.V]\nhost = "h"\nport = 1\n'
             '[dicom.tls]\ncertificate = "cert.pem"\nkey = "other.pem"\n',
             [
                 "1: dicom.tls cannot be used: the certificate {folder}/cert.pem with the key {folder}/other.pem cannot be used"
+            ],
+        ),
+        (
+            f'{NODE}tls = true\n[dicom.tls]\ncertificate = "cert.pem"\nkey = "other.pem"\n',
+            [
+                "5: dicom.tls cannot be used: the certificate {folder}/cert.pem with the key {folder}/other.pem cannot be used"
             ],
         ),
         (
@@ -142,6 +157,28 @@ def test_what_is_found(text: str, expected: list[str], file: Path) -> None:
     assert len(found) == len(expected), found
     for one, other in zip(found, expected, strict=True):
         assert one.startswith(other.format(folder=file.parent)), one
+
+
+def test_mistakes_elsewhere_do_not_hide_those_of_nodes(file: Path) -> None:
+    """Nor do those in a node itself."""
+    file.write_text(
+        '[nodes.THISISAVERYLONGNAMEOFANODE]\nhost = "h"\nport = 0\n[nodes.A]\nhost = "h"\nport = 1\nae_title = "X"\n'
+        '[nodes.B]\nhost = "h"\nport = 1\nae_title = "X"\n[nodes.C]\nae_title = ""\n[http]\nprt = 1\n'
+    )
+    with pytest.raises(ConfigurationInvalid) as invalid:
+        load(file)
+    assert [str(each).removeprefix(f"{file}:") for each in invalid.value.problems] == [
+        (
+            "1: nodes.THISISAVERYLONGNAMEOFANODE is no AE title, 1 to 16 characters of ASCII without backslash: say with "
+            "ae_title which it has"
+        ),
+        "3: nodes.THISISAVERYLONGNAMEOFANODE.port must be a whole number from 1 to 65535, and not 0",
+        "8: nodes.B has the AE title X, as nodes.A has: a C-MOVE would not know where to",
+        "12: nodes.C.host is missing",
+        "12: nodes.C.port is missing",
+        "13: nodes.C.ae_title must be an AE title, 1 to 16 characters of ASCII without backslash, and not ''",
+        "15: http.prt is no key that is known; did you mean 'port'?",
+    ]
 
 
 def test_an_archive_is_not_begun_with_mistakes_and_hears_of_warnings(file: Path) -> None:

@@ -368,7 +368,7 @@ age = "soon"
     )
     assert found == [
         "3: dicom.prot is no key that is known; did you mean 'port'?",
-        "4: dicom.port must be a whole number from 0 to 65535, and not '104'",
+        "4: dicom.port must be a whole number from 0 to 65535 (without quotes), and not '104'",
         '5: dicom.aliases must be a list, written ["...", "..."], and not \'PACS\'',
         "6: dicom.any_sop_class must be true or false (without quotes), and not 'no'",
         "7: dicom.ae_title must be an AE title, 1 to 16 characters of ASCII without backslash, and not 'A title that is too long'",

@@ -43,7 +43,20 @@ def test_a_password_that_had_to_be_escaped_is_not_shown_either(url: str) -> None
         ("postgresql://u:secret@h/d?sslmod=require", "has an option that libpq does not know, 'sslmod'"),
         ("postgresql://u:secret@h:5432x/d", "postgresql://u@h:5432x/d has a port that is not a number from 1 to 65535"),
         ("postgresql://u:secret@h:5432,h2:70000/d", "a port that is not a number from 1 to 65535"),
-        ("postgresql://u:sec%zzret@h/d", "postgresql://u@h/d cannot be understood"),
+        ("postgresql://u:sec%zzret@h/d", "postgresql://u@h/d cannot be understood: in a password @ is written %40"),
+        ("postgresql://u:sec%@h/d", "postgresql://u@h/d cannot be understood: in a password @ is written %40"),
+        ("postgresql://u:sec%00ret@h/d", "postgresql://u@h/d cannot be understood: in a password @ is written %40"),
+        ("postgresql://u:sec@ret@h/d", "has more than one @: in a password @ is written %40"),
+        ("postgresql://u:x@sec?sec=ret@h/d", "has more than one @: in a password @ is written %40"),
+        ("postgresql://u:x@sec/ret@h/d", "has more than one @: in a password @ is written %40"),
+        ("postgresql://u:sec/ret@h/d", "has a / before its @: in a password @ is written %40, / is %2F"),
+        ("postgresql://u:5432/sec@ret@h/d", "has a / before its @: in a password @ is written %40, / is %2F"),
+        ("postgresql://u:5432/x?sec=ret@h/d", "the index URL cannot be understood: in a password @ is written %40"),
+        ("postgresql://h/d?sslmod=require", "the index URL cannot be understood: it has an option that"),
+        (
+            "postgresql://u:secret",
+            "the index URL has a port that is not a number from 1 to 65535; if that is of a password",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_url_is_said_without_its_password(url: str, said: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,13 @@ from tomowire.errors import TomowireError, UsageError
 from tomowire.server.access_settings import is_loopback
 from tomowire.server.config.explain import in_order, origin_of
 from tomowire.server.config.mapping import nodes_of, settings_of
-from tomowire.server.config.problems import Path, Problem, dotted
+from tomowire.server.config.problems import Origin, Path, Problem, dotted
 from tomowire.server.index.index_url import parameters_of
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
     from tomowire.server.config.load import Loaded
-    from tomowire.server.config.models import Configuration
+    from tomowire.server.config.models import Caller, Configuration
 
 
 @value()
@@ -33,12 +33,17 @@ class Found:
 
 def check(loaded: Loaded) -> list[Problem]:
     """All that does not fit together, mistakes first. Files are read: not for the event loop."""
-    found = [
-        Problem(origin_of(each.path, loaded.origins), dotted(each.path), each.text, is_warning=each.is_warning)
-        for look in _CHECKS
-        for each in look(loaded.configuration)
-    ]
+    found = [_problem(each, loaded.origins) for look in _CHECKS for each in look(loaded.configuration)]
     return sorted(found, key=lambda each: (each.is_warning, in_order(each)))
+
+
+def check_nodes(configuration: Configuration, origins: Mapping[Path, Origin]) -> list[Problem]:
+    """What is wrong with the nodes alone: it can be told beside mistakes anywhere else."""
+    return [_problem(each, origins) for each in _nodes(configuration)]
+
+
+def _problem(found: Found, origins: Mapping[Path, Origin]) -> Problem:
+    return Problem(origin_of(found.path, origins), dotted(found.path), found.text, is_warning=found.is_warning)
 
 
 def _who_may_call(configuration: Configuration) -> Iterator[Found]:
@@ -64,6 +69,16 @@ def _callers(configuration: Configuration) -> Iterator[Found]:
         if caller.certificate is not None and (tls is None or tls.authorities is None or tls.client_auth == "none"):
             text = "needs dicom.tls with authorities: otherwise nobody shows a certificate"
             yield Found(("callers", number, "certificate"), text)
+        earlier = enumerate(configuration.callers[:number])
+        if (before := next((place for place, each in earlier if _covers(each, caller)), None)) is not None:
+            text = f"never applies: callers[{before}] before it is about all of these callers"
+            yield Found(("callers", number), text, is_warning=True)
+
+
+def _covers(one: Caller, other: Caller) -> bool:
+    """Whether `one`, which is asked first, is about everybody whom `other` is about."""
+    said = [(getattr(one, name), getattr(other, name)) for name in ("ae_title", "addresses", "certificate")]
+    return any(mine for mine, _ in said) and all(mine == theirs for mine, theirs in said if mine)
 
 
 def _nodes(configuration: Configuration) -> Iterator[Found]:
@@ -137,25 +152,32 @@ def _certificates(configuration: Configuration) -> Iterator[Found]:
             yield Found(path, f"cannot be read: {file}: {error.strerror}")
     if not readable:
         return
+    told: set[str] = set()  # what `nodes_tls` does not say is as in `dicom.tls`, and so is what is wrong with that
+    for path, attempt, tls in _ways(configuration):
+        text = _failure(attempt, tls)
+        if text is not None and text not in told:
+            told.add(text)
+            yield Found(path, f"cannot be used: {text}")
+
+
+def _ways(configuration: Configuration) -> Iterator[tuple[Path, Callable[..., None], object]]:
+    """All that TLS is used for, each with what finds out whether it can be."""
     from tomowire.aio.tls_context import try_client, try_server
 
     settings = settings_of(configuration)
-    if settings.tls is not None and (text := _failure(try_server, settings.tls)):
-        yield Found(("dicom", "tls"), f"cannot be used: {text}")
-    calls_with_tls = any(node.tls for node in settings.nodes)
-    if settings.node_tls is not None and calls_with_tls and (text := _failure(try_client, settings.node_tls)):
-        yield Found(("nodes_tls",), f"cannot be used: {text}")
+    if settings.tls is not None:
+        yield ("dicom", "tls"), try_server, settings.tls
+    if settings.node_tls is not None and any(node.tls for node in settings.nodes):
+        yield ("nodes_tls",), try_client, settings.node_tls
     audit, http = settings.audit, configuration.http
     if audit.syslog_host is not None and audit.syslog_tls:
         from tomowire.server.audit.syslog_ways import tls_of
 
-        if text := _failure(try_client, tls_of(audit)):
-            yield Found(("audit",), f"cannot be used: {text}")
+        yield ("audit",), try_client, tls_of(audit)
     if http.certificate is not None:
         from tomowire.aio.tls import TlsServer
 
-        if text := _failure(try_server, TlsServer(http.certificate, http.key)):
-            yield Found(("http", "certificate"), f"cannot be used: {text}")
+        yield ("http", "certificate"), try_server, TlsServer(http.certificate, http.key)
 
 
 def _files(configuration: Configuration) -> Iterator[tuple[Path, FilePath]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,9 @@ _SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 <<
 _SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _TIME_UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _TIME: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *(s|min|h|d)?", re.IGNORECASE | re.ASCII)
+
+_DIGITS_AND_DOTS: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
+"""No host has such a name: RFC 1123 2.1."""
 
 
 @value()
@@ -46,7 +50,8 @@ def whole(least: int, most: int) -> Kind:
 
     def read(given: Any) -> int:
         if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
-            raise ValueError(f"must be {words}, and not {shown(given)}")
+            hint = " (without quotes)" if isinstance(given, str) and given.strip().isdecimal() else ""
+            raise ValueError(f"must be {words}{hint}, and not {shown(given)}")
         return given
 
     return Kind(words, read)
@@ -101,9 +106,8 @@ def ae_title() -> Kind:
     """PS3.5 6.2, VR AE."""
 
     def read(given: Any) -> str:
-        title = _plain_text(given, "an AE title")
         try:
-            return check_ae_title(title)
+            return check_ae_title(given if isinstance(given, str) and given.isprintable() else "")
         except UsageError:
             raise ValueError(
                 f"must be an AE title, 1 to 16 characters of ASCII without backslash, and not {shown(given)}"
@@ -136,9 +140,19 @@ def host() -> Kind:
         found = _plain_text(given, words).strip()
         if not found or any(each in found for each in " /@[],") or found.count(":") == 1:
             raise ValueError(f"must be {words} without a port, and not {shown(given)}")
+        if _DIGITS_AND_DOTS.fullmatch(found) and not _is_address(found):
+            raise ValueError(f"must be {words}, and {shown(given)} is none of four numbers from 0 to 255")
         return found
 
     return Kind(words, read, is_text=True)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def path(what: str = "the path of a file") -> Kind:

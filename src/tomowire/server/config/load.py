@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from tomowire.errors import ConfigurationInvalid
-from tomowire.server.config.checks import check
+from tomowire.server.config.checks import check, check_nodes
 from tomowire.server.config.environment import read_environment
-from tomowire.server.config.explain import problems_of
+from tomowire.server.config.explain import in_order, problems_of
 from tomowire.server.config.mapping import settings_of
 from tomowire.server.config.models import Configuration
 from tomowire.server.config.problems import Origin, Path, Problem
@@ -112,10 +112,26 @@ def _validated(layers: list[Layer], problems: list[Problem]) -> Loaded:
     try:
         configuration = Configuration.model_validate(tree)
     except ValidationError as error:
-        raise ConfigurationInvalid([*problems_of(error, origins), *problems]) from None
+        wrong = {each["loc"] for each in error.errors(include_url=False)}
+        found = sorted([*problems_of(error, origins), *_of_nodes(tree, wrong, origins)], key=in_order)
+        raise ConfigurationInvalid([*found, *problems]) from None
     if problems:
-        raise ConfigurationInvalid(problems)
+        raise ConfigurationInvalid([*problems, *check_nodes(configuration, origins)])
     return Loaded(configuration, origins)
+
+
+def _of_nodes(tree: Mapping[str, Any], wrong: Collection[Path], origins: Mapping[Path, Origin]) -> list[Problem]:
+    """What is wrong with the nodes besides what is at the paths `wrong`: names that are no AE titles, and an AE title twice."""
+    names: dict[str, dict[str, Any]] = {}
+    for section, key in (("nodes", "ae_title"), ("knownDestinations", "aeTitle")):
+        nodes = tree.get(section)
+        for name, node in nodes.items() if isinstance(nodes, dict) else ():
+            if isinstance(node, Mapping) and not {(section, name), (section, name, "[key]"), (section, name, key)} & {
+                *wrong
+            }:
+                title = {key: node[key]} if key in node else {}
+                names.setdefault(section, {})[name] = {"host": "localhost", "port": 1} | title
+    return check_nodes(Configuration.model_validate(names), origins)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

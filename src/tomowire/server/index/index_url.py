@@ -10,6 +10,7 @@ from tomowire.errors import UsageError
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _EXAMPLE: Final = "postgresql://USER@HOST:PORT/DATABASE"
+_ENCODED: Final = "in a password @ is written %40, / is %2F, % is %25, a space is %20"
 _UNKNOWN_OPTION: Final = re.compile(r'invalid URI query parameter: "(\w{1,40})"')
 
 
@@ -22,6 +23,19 @@ def require_url(url: str) -> None:
         urlsplit(url)
     except ValueError as error:
         raise UsageError(f"the index URL cannot be understood: it looks like {_EXAMPLE}") from error
+
+
+def _require_encoded(url: str) -> None:
+    """Raises `UsageError` if libpq may take a part of the password for a host, which it would ask for by name, and repeat.
+
+    To libpq the first `@` ends the password, if no `/` is before it. (`@` in an option, and none before it, is as it says.)
+    """
+    authority, _, path = url.partition("://")[2].partition("/")
+    if "@" in authority:  # then there is a user, and maybe a password
+        if url.count("@") > 1:
+            raise UsageError(f"the index URL has more than one @: {_ENCODED}")
+    elif "@" in path.partition("?")[0]:
+        raise UsageError(f"the index URL has a / before its @: {_ENCODED}")
 
 
 def credentials(url: str) -> tuple[str, str]:
@@ -54,6 +68,7 @@ def without_password(text: str, url: str) -> str:
 def parameters_of(url: str) -> dict[str, str | int]:
     """What libpq reads from the URL, by keyword. Raises `UsageError`, also if the driver is not installed."""
     require_url(url)
+    _require_encoded(url)
     try:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
@@ -63,12 +78,13 @@ def parameters_of(url: str) -> dict[str, str | int]:
     try:
         found = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error as error:  # its text may have the password
-        unknown = _UNKNOWN_OPTION.search(str(error))
-        why = f": it has an option that libpq does not know, {unknown[1]!r}" if unknown else ""
-        raise UsageError(f"the index URL {shown(url)} cannot be understood{why}") from error
+        unknown = None if "@" in url and _may_be_password(url) else _UNKNOWN_OPTION.search(str(error))
+        why = f"it has an option that libpq does not know, {unknown[1]!r}" if unknown else _ENCODED
+        raise UsageError(f"{_named(url)} cannot be understood: {why}") from error
     for port in str(found.get("port", "")).split(","):
         if port and not (port.isdecimal() and 0 < int(port) < 65536):
-            raise UsageError(f"the index URL {shown(url)} has a port that is not a number from 1 to 65535")
+            why = "; if that is of a password, a host is missing: USER:PASSWORD@HOST" if _may_be_password(url) else ""
+            raise UsageError(f"{_named(url)} has a port that is not a number from 1 to 65535{why}")
     return found
 
 
@@ -83,6 +99,16 @@ def place_of(url: str) -> str:
     if "service" in found:  # what it says is in a file
         return f"service {found['service']}"
     return f"{host}:{found.get('port') or assumed.get('port')}/{database}"
+
+
+def _may_be_password(url: str) -> bool:
+    """Whether anything of a URL that is wrong may be a password: the `@` that should end it is missing, or taken for a part of an
+    option."""
+    return "@" not in url.partition("://")[2].partition("/")[0]
+
+
+def _named(url: str) -> str:
+    return "the index URL" if _may_be_password(url) else f"the index URL {shown(url)}"
 
 
 def _passwords(url: str) -> set[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tomowire.errors import AssociationError, AssociationRejected, NoAcceptedContext, OperationTimeout
 from tomowire.server.jobs.work import JobFailed, TryAgain
+from tomowire.server.nodes import with_keys
 from tomowire.services.retrying import is_transient
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def without_association(node: Node, error: Exception) -> TryAgain | JobFailed:
     text = str(error) if address in str(error) else f"{address}: {error}"
     if isinstance(error, AssociationRejected) and not is_transient(error):
         return JobFailed(f"{text}; retry this job when that is mended")
-    return TryAgain(text)
+    return TryAgain(with_keys(text))
 
 
 def is_of_association(error: Exception) -> bool:

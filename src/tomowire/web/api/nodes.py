@@ -15,7 +15,7 @@ from tomowire.aio.connect import associate
 from tomowire.aio.tls import TlsClient
 from tomowire.errors import TomowireError, UsageError
 from tomowire.protocol.status import Status
-from tomowire.server.nodes import MOST_ASSOCIATIONS, Node
+from tomowire.server.nodes import MOST_ASSOCIATIONS, Node, with_keys
 from tomowire.server.rights import Right
 from tomowire.server.settings import Settings
 from tomowire.server.users import Role
@@ -126,7 +126,7 @@ async def echo_node(here: Here, ae_title: AeTitlePath) -> Echo:
     except TimeoutError as late:
         error = str(late) or f"{node.address} did not answer within {_ECHO_TIMEOUT:g} s"
     except (TomowireError, OSError) as failure:
-        error = str(failure)
+        error = with_keys(str(failure))
     return Echo(
         ae_title=node.ae_title,
         succeeded=status is not None and status.is_success,
