@@ -276,6 +276,35 @@ async def test_a_user_named_like_a_part_of_the_archive_deletes_in_its_own_name(t
         assert entry.actor == "quota"
 
 
+async def test_the_audit_trail_has_from_where_it_was_asked_to_delete(tmp_path: Path) -> None:
+    async with web(tmp_path) as running:
+        operator = running.clients[Role.OPERATOR]
+        [first, *_] = (await operator.get("/api/series")).json()["series"]
+        [second, *_] = (await operator.get("/api/instances")).json()["instances"]
+        [third, *_] = (await operator.get("/api/studies", params={"newest_first": False})).json()["studies"]
+        for path in (
+            f"instances/{second['sop_instance_uid']}",
+            f"series/{first['series_instance_uid']}",
+            f"studies/{third['study_instance_uid']}",
+        ):
+            answer = await operator.delete(f"/api/{path}")
+            assert answer.status_code == 200, (path, answer.text)
+        gone = (await operator.get("/api/studies")).json()["studies"]
+        made = await operator.post("/api/delete", json={"uids": [each["study_instance_uid"] for each in gone]})
+        async with asyncio.timeout(60):
+            while (await operator.get(made.headers["Location"])).json()["state"] != "done":
+                pass
+        await running.archive.audit.flush(10)
+        told = [
+            each
+            for event in ("study-deleted", "instances-accessed")
+            for each in await running.archive.audit.list(Filter(event=event))
+        ]
+        assert len(told) == 3 + len(gone)
+        assert {(each.actor, each.source) for each in told} == {("operator", "127.0.0.1")}
+        assert all('NetworkAccessPointID="127.0.0.1"' in each.message for each in told)
+
+
 async def test_the_file_is_read_again_and_the_audit_trail_says_who_wanted_it(tmp_path: Path) -> None:
     from tomowire.cli.configured import Source
     from tomowire.cli.reloading import Reload

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tomowire.aio.serving import ServiceProvider
     from tomowire.server.deletion import Deletion
     from tomowire.server.jobs.jobs import Jobs
+    from tomowire.server.jobs.model import Job
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
     from tomowire.server.users import Users
@@ -282,9 +283,9 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            account_of=lambda job, node: self.witness.sending(node, job.created_by),
-            asking=lambda job, node, *asked: self.witness.asking(node, job.created_by, *asked),
-            reindexed=lambda job: self.witness.reindexing(job.job_id, job.created_by),
+            account_of=lambda job, node: self.witness.sending(node, _maker_of(job)),
+            asking=lambda job, node, *asked: self.witness.asking(node, _maker_of(job), *asked),
+            reindexed=lambda job: self.witness.reindexing(job.job_id, _maker_of(job)),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
@@ -375,6 +376,10 @@ class Archive:
 def _load_retrievals() -> None:
     """Import what C-GET and C-MOVE take."""
     import tomowire.server.retrieve  # noqa: F401 - for those who use it later
+
+
+def _maker_of(job: Job) -> Party:
+    return Party(job.created_by, job.address)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

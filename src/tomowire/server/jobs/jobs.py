@@ -48,6 +48,8 @@ class Jobs:
 
     `titles` gives the AE titles of the nodes that are known, and None if nobody here knows: then a job for any node is made.
 
+    `by` is who wants a job, and `address` from where that was asked for; "" : from here.
+
     All methods raise `IndexUnavailable`. `on_end` is called with each job that this process has ended.
     """
 
@@ -96,7 +98,7 @@ class Jobs:
         self._runner = None
         await self._stack.aclose()
 
-    async def send(self, level: Level | str, uids: Iterable[str], node: str, *, by: str) -> Job:
+    async def send(self, level: Level | str, uids: Iterable[str], node: str, *, by: str, address: str = "") -> Job:
         """Send all that the archive has now of these patients, studies, series or instances to `node` (an AE title).
 
         Raises `UsageError` for what the archive does not have, and for a node that it does not know.
@@ -105,7 +107,7 @@ class Jobs:
         named = _distinct(level, uids)
         node = self._known_node(node)
         await require_all(self._records, level, named)
-        new = _new(JobKind.SEND, node, by, level=level.value, uids=_few(named))
+        new = _new(JobKind.SEND, node, by, address, level=level.value, uids=_few(named))
         return self._made(await make_of_objects(self._records, new, level, named))
 
     async def retrieve(
@@ -115,6 +117,7 @@ class Jobs:
         node: str,
         *,
         by: str,
+        address: str = "",
         method: str = "get",
         study_uid: str | None = None,
         series_uid: str | None = None,
@@ -128,29 +131,42 @@ class Jobs:
         level = Level(level)
         named = _distinct(level, uids)
         above = {"study_uid": study_uid, "series_uid": series_uid}
-        new = _new(JobKind.RETRIEVE, self._known_node(node), by, level=level.value, method=method, **above)
+        new = _new(
+            JobKind.RETRIEVE,
+            self._known_node(node),
+            by,
+            address,
+            level=level.value,
+            method=method,
+            uids=_few(named),
+            **above,
+        )
         return self._made(await make(self._records, new, named))
 
-    async def query(self, level: Level | str, keys: Mapping[str, Any], node: str, *, by: str, most: int = 1000) -> Job:
+    async def query(
+        self, level: Level | str, keys: Mapping[str, Any], node: str, *, by: str, address: str = "", most: int = 1000
+    ) -> Job:
         """Ask `node`; `keys` are DICOM keywords and what they must match. Up to `most` answers are kept as the job's result."""
-        new = _new(JobKind.QUERY, self._known_node(node), by, level=Level(level).value, keys=dict(keys), most=most)
+        new = _new(
+            JobKind.QUERY, self._known_node(node), by, address, level=Level(level).value, keys=dict(keys), most=most
+        )
         return self._made(await make(self._records, new, [""]))
 
-    async def delete(self, level: Level | str, uids: Iterable[str], *, by: str) -> Job:
+    async def delete(self, level: Level | str, uids: Iterable[str], *, by: str, address: str = "") -> Job:
         """Delete these studies, series or instances. Raises `UsageError` for what the archive does not have."""
         level = Level(level)
         named = _distinct(level, uids)
         if level is Level.PATIENT:
             raise UsageError("a patient is deleted study by study: name the studies")
         await require_all(self._records, level, named)
-        new = _new(JobKind.DELETE, "", by, level=level.value)
+        new = _new(JobKind.DELETE, "", by, address, level=level.value, uids=_few(named))
         return self._made(await make(self._records, new, named))
 
-    async def reindex(self, study_uids: Iterable[str], *, by: str) -> Job:
+    async def reindex(self, study_uids: Iterable[str], *, by: str, address: str = "") -> Job:
         """Read the files of these studies again, and mend what the index says of them. Raises `UsageError`."""
         named = _distinct(Level.STUDY, study_uids)
         await require_all(self._records, Level.STUDY, named)
-        new = _new(JobKind.REINDEX, "", by, level=Level.STUDY.value)
+        new = _new(JobKind.REINDEX, "", by, address, level=Level.STUDY.value, uids=_few(named))
         return self._made(await make(self._records, new, named))
 
     async def list(
@@ -261,8 +277,9 @@ def _instead(title: str, known: Collection[str]) -> str:
     return f": add it to its configuration (it has {there or 'no nodes at all'})"
 
 
-def _new(kind: JobKind, node: str, by: str, **parameters: Any) -> NewJob:
-    return NewJob(kind, node, {name: value for name, value in parameters.items() if value is not None}, by)
+def _new(kind: JobKind, node: str, by: str, address: str, **parameters: Any) -> NewJob:
+    given = {**parameters, "address": address or None}
+    return NewJob(kind, node, {name: value for name, value in given.items() if value is not None}, by)
 
 
 def _is_id(text: str) -> bool:

@@ -17,7 +17,7 @@ from tomowire.server.users import Role
 from tomowire.services.models import Level
 from tomowire.web.api.jobs import JobSummary, job_fields
 from tomowire.web.api.models import Model, Whole
-from tomowire.web.api.operation import Here, operation, topic
+from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.forms import KEYWORD, AeTitle, Text, Uid
 from tomowire.web.problems import Problem
 
@@ -85,7 +85,7 @@ class ReindexRequest(Model):
 async def send(here: Here, response: Response, request: SendRequest) -> JobSummary:
     """Send all that the archive has of studies, series or instances to a node (C-STORE). The answer is the job that does it."""
     with _explained():
-        job = await here.archive.jobs.send(_LEVELS[request.level], request.uids, request.node, by=here.principal.name)
+        job = await here.archive.jobs.send(_LEVELS[request.level], request.uids, request.node, **_by(here))
     return _accepted(response, job)
 
 
@@ -97,7 +97,7 @@ async def retrieve(here: Here, response: Response, request: RetrieveRequest) -> 
             _LEVELS[request.level],
             request.uids,
             request.node,
-            by=here.principal.name,
+            **_by(here),
             method=request.method,
             study_uid=request.study_instance_uid,
             series_uid=request.series_instance_uid,
@@ -115,7 +115,7 @@ async def query(here: Here, response: Response, request: QueryRequest) -> JobSum
         raise Problem(422, f"the keys cannot be asked for: {error}", errors=[place]) from None
     with _explained():
         job = await here.archive.jobs.query(
-            _LEVELS[request.level], request.keys, request.node, by=here.principal.name, most=request.most
+            _LEVELS[request.level], request.keys, request.node, **_by(here), most=request.most
         )
     return _accepted(response, job)
 
@@ -124,7 +124,7 @@ async def query(here: Here, response: Response, request: QueryRequest) -> JobSum
 async def delete(here: Here, response: Response, request: DeleteRequest) -> JobSummary:
     """Delete studies, series or instances, each of them atomically. The answer is the job that does it."""
     with _explained():
-        job = await here.archive.jobs.delete(_LEVELS[request.level], request.uids, by=here.principal.name)
+        job = await here.archive.jobs.delete(_LEVELS[request.level], request.uids, **_by(here))
     return _accepted(response, job)
 
 
@@ -132,8 +132,13 @@ async def delete(here: Here, response: Response, request: DeleteRequest) -> JobS
 async def reindex(here: Here, response: Response, request: ReindexRequest) -> JobSummary:
     """Read the files of studies again, and mend what the index says of them. The answer is the job that does it."""
     with _explained():
-        job = await here.archive.jobs.reindex(request.study_instance_uids, by=here.principal.name)
+        job = await here.archive.jobs.reindex(request.study_instance_uids, **_by(here))
     return _accepted(response, job)
+
+
+def _by(here: Asked) -> dict[str, str]:
+    """Who wants the job, and from where: what is done for it is told so."""
+    return {"by": here.party.name, "address": here.party.address}
 
 
 @contextmanager
