@@ -143,6 +143,17 @@ def test_no_job_is_made_for_a_node_that_is_not_configured(
         assert (made.returncode, "--config" in made.stderr) == (0, False)
 
 
+@pytest.mark.parametrize("called", ["orthanc", "ORTHANC"])
+def test_a_node_is_named_by_its_section_or_by_its_ae_title(place: list[str], tmp_path: Path, called: str) -> None:
+    port = free_port()
+    file = tmp_path / "tomowire.toml"
+    file.write_text(f'[nodes.orthanc]\nae_title = "ORTHANC"\nhost = "{LOOPBACK}"\nport = {port}\n')
+    made = json.loads(jobs("send", [*place, "--config", str(file)], called, "--study-uid", STUDY, "--json"))
+    assert made["node"] == "ORTHANC"
+    echo = run_tomowire("echo", "--config", str(file), called)
+    assert (echo.returncode, f"ORTHANC@{LOOPBACK}:{port}" in echo.stderr) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -198,6 +198,33 @@ async def test_jobs_are_cancelled_and_retried(tmp_path: Path) -> None:
             await result(running, "POST", "/api/send", 422, json=wrong)
 
 
+async def test_a_node_is_named_by_its_name_or_its_ae_title(tmp_path: Path) -> None:
+    port = free_port()
+    nodes = (
+        Node("ORTHANC", "127.0.0.1", port, name="orthanc"),
+        Node("A", "127.0.0.1", port, name="B"),
+        Node("B", "127.0.0.1", port, name="b"),
+    )
+    async with web(tmp_path, users=False, settings={"nodes": nodes}) as running:
+        for name in ("orthanc", "ORTHANC"):
+            made = await result(running, "POST", "/api/send", 202, json={"node": name, "uids": [f"{ROOT}.1.1"]})
+            assert made["node"] == "ORTHANC"
+            assert (await result(running, "GET", f"/api/nodes/{name}"))["ae_title"] == "ORTHANC"
+            assert (await result(running, "POST", f"/api/nodes/{name}/echo"))["ae_title"] == "ORTHANC"
+        problem = await result(running, "POST", "/api/query", 409, json={"node": "B"})
+        assert problem["detail"] == "B is the name of one node and the AE title of another: say A or b"
+        assert (await result(running, "GET", "/api/nodes/B"))["ae_title"] == "B"
+        changed = {"host": "127.0.0.1", "port": port, "associations": 2}
+        assert (await result(running, "PUT", "/api/nodes/orthanc", json=changed))["ae_title"] == "ORTHANC"
+        assert set((await result(running, "GET", "/api/configuration"))["configuration"]["nodes"]) == {
+            "orthanc",
+            "A",
+            "b",
+        }
+        await result(running, "DELETE", "/api/nodes/orthanc", 204)
+        assert "ORTHANC" not in running.archive.nodes
+
+
 async def over(running: Web, url: str) -> dict[str, Any]:
     for _ in range(400):
         job: dict[str, Any] = await result(running, "GET", url)

@@ -30,6 +30,7 @@ from tomowire.server.later import Later
 from tomowire.server.logs import LogTail
 from tomowire.server.lull import LONGEST, Lull
 from tomowire.server.metrics import Measured, Metrics
+from tomowire.server.nodes import find_node
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.quotas import Quotas
@@ -289,7 +290,7 @@ class Archive:
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
-        return Jobs(storage.records, self.settings.jobs, parts, titles=lambda: self.nodes, first_look=LONGEST)
+        return Jobs(storage.records, self.settings.jobs, parts, nodes=self.nodes.values, first_look=LONGEST)
 
     async def _when_it_is_quiet(self, lull: Lull) -> None:
         """Import what takes long, before somebody with an umlaut or a question has to wait for it, and begin with what needs it."""
@@ -315,7 +316,8 @@ class Archive:
         ]
 
     def _node(self, title: str) -> Node | None:
-        return self.nodes.get(title)
+        """By its name too: of a job that was made where nobody knew the nodes."""
+        return self.nodes.get(title) or find_node(self.nodes.values(), title)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet

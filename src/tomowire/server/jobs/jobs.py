@@ -17,6 +17,7 @@ from tomowire.server.jobs.model import ItemState, Job, JobItem, JobKind, JobStat
 from tomowire.server.jobs.request import NewJob
 from tomowire.server.jobs.runner import Runner
 from tomowire.server.lazily import Lazily
+from tomowire.server.nodes import find_node
 from tomowire.server.settings import JobSettings
 from tomowire.services.models import Level
 from tomowire.uids import is_tolerable_uid
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tomowire.server.jobs import claims, table
     from tomowire.server.jobs.parts import Parts
     from tomowire.server.jobs.work import Kind
+    from tomowire.server.nodes import Node
     from tomowire.server.records import Records
 else:
     claims = Lazily("tomowire.server.jobs.claims")
@@ -46,7 +48,7 @@ class Jobs:
     A job is made whole or not at all, and is done at least once: after a crash it goes on where it was. What was acknowledged is
     written down at once and not done again; what was acknowledged in the last milliseconds before a crash may be.
 
-    `titles` gives the AE titles of the nodes that are known, and None if nobody here knows: then a job for any node is made.
+    `nodes` gives the nodes that are known, and None if nobody here knows: then a job for any node is made.
 
     `by` is who wants a job, and `address` from where that was asked for; "" : from here.
 
@@ -60,7 +62,7 @@ class Jobs:
         parts: Parts | None = None,
         *,
         kinds: Mapping[JobKind, Kind] | None = None,
-        titles: Callable[[], Collection[str]] | None = None,
+        nodes: Callable[[], Collection[Node]] | None = None,
         owner: str | None = None,
         first_look: float = _FIRST_LOOK,
         on_end: Callable[[Job], None] = lambda job: None,
@@ -69,7 +71,7 @@ class Jobs:
         self._settings = settings or JobSettings()
         self._parts = parts
         self._kinds = kinds
-        self._titles = titles
+        self._nodes = nodes
         self._owner = owner
         self._first_look = first_look
         self.on_end = on_end
@@ -99,7 +101,7 @@ class Jobs:
         await self._stack.aclose()
 
     async def send(self, level: Level | str, uids: Iterable[str], node: str, *, by: str, address: str = "") -> Job:
-        """Send all that the archive has now of these patients, studies, series or instances to `node` (an AE title).
+        """Send all that the archive has now of these patients, studies, series or instances to `node` (its AE title, or its name).
 
         Raises `UsageError` for what the archive does not have, and for a node that it does not know.
         """
@@ -248,12 +250,15 @@ class Jobs:
         self.wake()
         return job
 
-    def _known_node(self, title: str) -> str:
-        title = check_ae_title(title)
-        known = self._titles() if self._titles is not None else None
-        if known is not None and title not in known:
-            raise UsageError(f"the archive knows no node {title}{_instead(title, known)}")
-        return title
+    def _known_node(self, called: str) -> str:
+        """The AE title of the node that is called so."""
+        if self._nodes is None:
+            return check_ae_title(called)
+        known = self._nodes()
+        if (node := find_node(known, called.strip(" "))) is None:
+            names = {name for node in known for name in (node.name, node.ae_title) if name}
+            raise UsageError(f"the archive knows no node {called}{_instead(called, names)}")
+        return node.ae_title
 
     def _own_name(self) -> str:
         """Of this process, and of who was here before: one process at a time has the data directory of an archive."""

@@ -18,7 +18,7 @@ from tomowire.services.models import Level
 from tomowire.web.api.jobs import JobSummary, job_fields
 from tomowire.web.api.models import Model, Whole
 from tomowire.web.api.operation import Asked, Here, operation, topic
-from tomowire.web.forms import KEYWORD, AeTitle, Text, Uid
+from tomowire.web.forms import KEYWORD, NodeName, Text, Uid
 from tomowire.web.problems import Problem
 
 router = topic("transfers")
@@ -37,7 +37,9 @@ _LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIE
 class SendRequest(Model):
     """What is to be sent, and to whom."""
 
-    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    node: NodeName = Field(
+        description="The AE title of a node that the archive knows, or its name in the configuration."
+    )
     level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
 
@@ -45,7 +47,9 @@ class SendRequest(Model):
 class RetrieveRequest(Model):
     """What is to be retrieved, and from whom."""
 
-    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    node: NodeName = Field(
+        description="The AE title of a node that the archive knows, or its name in the configuration."
+    )
     level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
     method: Literal["get", "move"] = Field("get", description="C-GET, or a C-MOVE to this archive.")
@@ -56,7 +60,9 @@ class RetrieveRequest(Model):
 class QueryRequest(Model):
     """What is to be asked, and whom."""
 
-    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    node: NodeName = Field(
+        description="The AE title of a node that the archive knows, or its name in the configuration."
+    )
     level: Literal["patient", "study", "series", "instance"] = Field("study", description="What is to be found.")
     keys: dict[Keyword, Text] = Field(
         {},
