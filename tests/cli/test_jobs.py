@@ -18,6 +18,8 @@ from support.network import LOOPBACK, free_port
 from support.objects import Sample
 from support.programs import Program, run_tomowire, serving
 from support.stored import files_below
+from tomowire.server.jobs.opening import open_jobs
+from tomowire.server.settings import Settings
 
 SAMPLES = [Sample(number, number % 2) for number in range(1, 6)]
 STUDY = SAMPLES[0].study_uid
@@ -86,8 +88,8 @@ def test_jobs_are_listed_shown_cancelled_and_retried_while_no_archive_runs(place
     job_id = job["job_id"]
 
     title, line = jobs("list", place).splitlines()
-    assert title.split() == ["Job", "Kind", "Node", "State", "Done", "Failed", "Left", "Made", "Error"]
-    assert line.split()[:5] == [job_id, "send", "DEST", "waiting", "0/3"]
+    assert title.split() == ["Job", "Kind", "Node", "About", "State", "Done", "Failed", "Left", "Made", "Error"]
+    assert line.split()[:7] == [job_id, "send", "DEST", "series", SAMPLES[0].series_uid, "waiting", "0/3"]
     assert json.loads(jobs("list", place, "--kind", "send", "--state", "done", "--json")) == {"jobs": []}
 
     shown = jobs("show", place, job_id, "--items")
@@ -96,6 +98,14 @@ def test_jobs_are_listed_shown_cancelled_and_retried_while_no_archive_runs(place
 
     assert json.loads(jobs("cancel", place, job_id, "--json"))["state"] == "cancelled"
     assert json.loads(jobs("retry", place, job_id, "--json"))["state"] == "waiting"
+
+
+async def test_what_is_deleted_is_named_where_jobs_are_shown(place: list[str]) -> None:
+    with open_jobs(Settings(Path(place[1]))) as made:
+        job = await made.delete("IMAGE", [sample.uid for sample in SAMPLES[:2]], by="anna")
+    [_, line] = jobs("list", place).splitlines()
+    assert f"object {SAMPLES[0].uid} and 1 more" in line
+    assert f"object {SAMPLES[0].uid}, {SAMPLES[1].uid}\n" in jobs("show", place, job.job_id)
 
 
 def test_what_fails_is_shown_with_the_reason(place: list[str]) -> None:
@@ -131,6 +141,17 @@ def test_no_job_is_made_for_a_node_that_is_not_configured(
     if "PACS" in nodes:
         made = run_tomowire("jobs", "send", *place, "PACS", "--study-uid", STUDY)
         assert (made.returncode, "--config" in made.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("called", ["orthanc", "ORTHANC"])
+def test_a_node_is_named_by_its_section_or_by_its_ae_title(place: list[str], tmp_path: Path, called: str) -> None:
+    port = free_port()
+    file = tmp_path / "tomowire.toml"
+    file.write_text(f'[nodes.orthanc]\nae_title = "ORTHANC"\nhost = "{LOOPBACK}"\nport = {port}\n')
+    made = json.loads(jobs("send", [*place, "--config", str(file)], called, "--study-uid", STUDY, "--json"))
+    assert made["node"] == "ORTHANC"
+    echo = run_tomowire("echo", "--config", str(file), called)
+    assert (echo.returncode, f"ORTHANC@{LOOPBACK}:{port}" in echo.stderr) == (3, True)
 
 
 @pytest.mark.parametrize(

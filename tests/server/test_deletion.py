@@ -162,11 +162,11 @@ async def test_a_study_that_has_grown_since_is_left_alone(storage: ArchiveStorag
 
 
 async def test_listeners_hear_of_what_went_and_for_whom(storage: ArchiveStorage) -> None:
-    heard: list[tuple[Deleted, str]] = []
-    storage.deletion.listeners.append(lambda deleted, by: heard.append((deleted, by)))
-    [gone] = await storage.deletion.study(ONE.study_uid, by="somebody")
+    heard: list[tuple[Deleted, str, str]] = []
+    storage.deletion.listeners.append(lambda *told: heard.append(told))
+    [gone] = await storage.deletion.study(ONE.study_uid, by="somebody", address="192.0.2.7")
     await asyncio.sleep(0)
-    assert heard == [(gone, "somebody")]
+    assert heard == [(gone, "somebody", "192.0.2.7")]
 
 
 async def test_files_that_are_held_stay_until_they_are_let_go(storage: ArchiveStorage) -> None:

@@ -106,7 +106,7 @@ async def test_what_nobody_has_foreseen_does_not_end_it(
 
 async def test_too_many_bytes_take_the_oldest_studies(storage: ArchiveStorage) -> None:
     heard: list[str] = []
-    storage.deletion.listeners.append(lambda deleted, by: heard.append(f"{deleted.study_instance_uid} {by}"))
+    storage.deletion.listeners.append(lambda deleted, by, address: heard.append(f"{deleted.study_instance_uid} {by}"))
     assert await enforce(quotas(storage, bytes=int(3.5 * SIZE)), storage) == 2
     assert studies_left(storage) == [3, 4, 5]
     assert heard == [f"{STUDIES[number].study_uid} {BY}" for number in (0, 1)]
@@ -263,7 +263,7 @@ async def test_what_was_received_goes_when_its_grace_is_over(
     """Not only when it is looked again: that may be long after."""
     monkeypatch.setattr("tomowire.server.quotas._FIRST_LOOK", 0.0)
     gone = asyncio.Event()
-    storage.deletion.listeners.append(lambda deleted, by: gone.set())
+    storage.deletion.listeners.append(lambda deleted, by, address: gone.set())
     clock = Clock()
     clock.at = await oldest(storage) + 599.9
     settings = QuotaSettings(bytes=int(4.5 * SIZE), every=FAR_AWAY, grace=600.0)
@@ -336,7 +336,7 @@ async def test_all_is_gone_through_only_when_there_is_too_much(
 
 async def test_growth_wakes_it(storage: ArchiveStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = asyncio.Event()
-    storage.deletion.listeners.append(lambda deleted, by: gone.set())
+    storage.deletion.listeners.append(lambda deleted, by, address: gone.set())
     monkeypatch.setattr("tomowire.server.quotas._FIRST_LOOK", 0.0)
     settings = QuotaSettings(bytes=6 * SIZE, every=FAR_AWAY, grace=0.0)
     async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion) as watching:
@@ -351,7 +351,7 @@ async def test_growth_wakes_it(storage: ArchiveStorage, monkeypatch: pytest.Monk
 async def test_time_wakes_it(storage: ArchiveStorage) -> None:
     clock = Clock()
     gone = asyncio.Event()
-    storage.deletion.listeners.append(lambda deleted, by: gone.set())
+    storage.deletion.listeners.append(lambda deleted, by, address: gone.set())
     settings = QuotaSettings(age=60.0, every=0.02)
     async with asyncio.timeout(30), Watched(settings, storage.records, storage.deletion, now=clock) as watching:
         await watching.looked.wait()

@@ -24,7 +24,9 @@ async def test_what_was_asked_for_is_shown_as_it_was_asked(tmp_path: Path) -> No
     async with web(tmp_path, users=False, settings={"nodes": nodes}) as running:
 
         async def made(path: str, **body: object) -> dict[str, object]:
-            answer = await running.nobody.post(f"/api/{path}", json={"node": "AWAY", **body})
+            answer = await running.nobody.post(
+                f"/api/{path}", json={name: each for name, each in {"node": "AWAY", **body}.items() if each}
+            )
             assert answer.status_code == 202, answer.text
             job = (await running.nobody.get(answer.headers["Location"])).json()
             return dict(job)
@@ -32,7 +34,11 @@ async def test_what_was_asked_for_is_shown_as_it_was_asked(tmp_path: Path) -> No
         sent = await made("send", level="instance", uids=[f"{ROOT}.3.1"])
         assert sent["parameters"] == {"level": "instance", "uids": [f"{ROOT}.3.1"]}
         got = await made("retrieve", level="series", uids=["1.2.3"], study_instance_uid="1.2")
-        assert got["parameters"] == {"level": "series", "method": "get", "study_instance_uid": "1.2"}
+        assert got["parameters"] == {"level": "series", "uids": ["1.2.3"], "method": "get", "study_instance_uid": "1.2"}
+        deleted = await made("delete", node=None, uids=[STUDY])
+        assert deleted["parameters"] == {"level": "study", "uids": [STUDY]}
+        reindexed = await made("reindex", node=None, study_instance_uids=[f"{ROOT}.1.2"])
+        assert reindexed["parameters"] == {"level": "study", "study_instance_uids": [f"{ROOT}.1.2"]}
         asked = await made("query", keys={"PatientID": "JANE"}, most=5)
         assert asked["parameters"] == {"level": "study", "keys": {"PatientID": "JANE"}, "most": 5}
         async with asyncio.timeout(60):

@@ -214,6 +214,33 @@ async def test_jobs_are_cancelled_and_retried(tmp_path: Path) -> None:
             await result(running, "POST", "/api/send", 422, json=wrong)
 
 
+async def test_a_node_is_named_by_its_name_or_its_ae_title(tmp_path: Path) -> None:
+    port = free_port()
+    nodes = (
+        Node("ORTHANC", "127.0.0.1", port, name="orthanc"),
+        Node("A", "127.0.0.1", port, name="B"),
+        Node("B", "127.0.0.1", port, name="b"),
+    )
+    async with web(tmp_path, users=False, settings={"nodes": nodes}) as running:
+        for name in ("orthanc", "ORTHANC"):
+            made = await result(running, "POST", "/api/send", 202, json={"node": name, "uids": [f"{ROOT}.1.1"]})
+            assert made["node"] == "ORTHANC"
+            assert (await result(running, "GET", f"/api/nodes/{name}"))["ae_title"] == "ORTHANC"
+            assert (await result(running, "POST", f"/api/nodes/{name}/echo"))["ae_title"] == "ORTHANC"
+        problem = await result(running, "POST", "/api/query", 409, json={"node": "B"})
+        assert problem["detail"] == "B is the name of one node and the AE title of another: say A or b"
+        assert (await result(running, "GET", "/api/nodes/B"))["ae_title"] == "B"
+        changed = {"host": "127.0.0.1", "port": port, "associations": 2}
+        assert (await result(running, "PUT", "/api/nodes/orthanc", json=changed))["ae_title"] == "ORTHANC"
+        assert set((await result(running, "GET", "/api/configuration"))["configuration"]["nodes"]) == {
+            "orthanc",
+            "A",
+            "b",
+        }
+        await result(running, "DELETE", "/api/nodes/orthanc", 204)
+        assert "ORTHANC" not in running.archive.nodes
+
+
 async def over(running: Web, url: str) -> dict[str, Any]:
     for _ in range(400):
         job: dict[str, Any] = await result(running, "GET", url)
@@ -290,6 +317,35 @@ async def test_a_user_named_like_a_part_of_the_archive_deletes_in_its_own_name(t
         await running.archive.audit.flush(10)
         [entry] = await running.archive.audit.list(Filter(event="study-deleted"))
         assert entry.actor == "quota"
+
+
+async def test_the_audit_trail_has_from_where_it_was_asked_to_delete(tmp_path: Path) -> None:
+    async with web(tmp_path) as running:
+        operator = running.clients[Role.OPERATOR]
+        [first, *_] = (await operator.get("/api/series")).json()["series"]
+        [second, *_] = (await operator.get("/api/instances")).json()["instances"]
+        [third, *_] = (await operator.get("/api/studies", params={"newest_first": False})).json()["studies"]
+        for path in (
+            f"instances/{second['sop_instance_uid']}",
+            f"series/{first['series_instance_uid']}",
+            f"studies/{third['study_instance_uid']}",
+        ):
+            answer = await operator.delete(f"/api/{path}")
+            assert answer.status_code == 200, (path, answer.text)
+        gone = (await operator.get("/api/studies")).json()["studies"]
+        made = await operator.post("/api/delete", json={"uids": [each["study_instance_uid"] for each in gone]})
+        async with asyncio.timeout(60):
+            while (await operator.get(made.headers["Location"])).json()["state"] != "done":
+                pass
+        await running.archive.audit.flush(10)
+        told = [
+            each
+            for event in ("study-deleted", "instances-accessed")
+            for each in await running.archive.audit.list(Filter(event=event))
+        ]
+        assert len(told) == 3 + len(gone)
+        assert {(each.actor, each.source) for each in told} == {("operator", "127.0.0.1")}
+        assert all('NetworkAccessPointID="127.0.0.1"' in each.message for each in told)
 
 
 async def test_the_file_is_read_again_and_the_audit_trail_says_who_wanted_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tomowire.cli.configured import is_configured, settings_options
-from tomowire.cli.options import AeTitle, json_option
+from tomowire.cli.options import json_option
 from tomowire.cli.running import ExitCode, complain, run, set_up_logging
 from tomowire.errors import UsageError
 
@@ -121,7 +121,7 @@ def cancel(settings: Settings, job_id: str, as_json: bool) -> None:
 
 @command.command
 @settings_options
-@click.argument("node", type=AeTitle())
+@click.argument("node")
 @click.option("--patient-id", "patients", multiple=True, help="All of a patient; may be repeated.")
 @click.option("--study-uid", "studies", multiple=True, help="A study; may be repeated.")
 @click.option("--series-uid", "series", multiple=True, help="A series; may be repeated.")
@@ -136,7 +136,7 @@ def send(
     instances: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make a job that sends what the archive has of these to NODE, the AE title of a node in its configuration."""
+    """Make a job that sends what the archive has of these to NODE, the name or the AE title of a node in its configuration."""
     given = {"PATIENT": patients, "STUDY": studies, "SERIES": series, "IMAGE": instances}
     named = {level: uids for level, uids in given.items() if uids}
     if len(named) != 1:

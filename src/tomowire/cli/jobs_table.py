@@ -13,8 +13,10 @@ from tomowire.cli.running import printable
 if TYPE_CHECKING:
     from tomowire.server.jobs.model import Job, JobItem
 
-_TITLES: Final = ("Job", "Kind", "Node", "State", "Done", "Failed", "Left", "Made", "Error")
+_TITLES: Final = ("Job", "Kind", "Node", "About", "State", "Done", "Failed", "Left", "Made", "Error")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_SHOWN: Final = 5
+_LEVELS: Final = {"PATIENT": "patient", "STUDY": "study", "SERIES": "series", "IMAGE": "object"}
 _MICROSECONDS: Final = 1_000_000
 
 
@@ -39,6 +41,7 @@ def as_text(job: Job) -> str:
     facts = {
         "job": job.job_id,
         "kind": f"{job.kind} to {job.node}" if job.kind == "send" else f"{job.kind} {job.node}".rstrip(),
+        "about": _about(job, _SHOWN),
         "state": f"{job.state}{', to be cancelled' if job.cancel_requested and not job.is_over else ''}",
         "done": f"{progress.done} of {progress.total}, {progress.warnings} with a warning, {progress.failed} failed",
         "bytes": size,
@@ -61,8 +64,30 @@ def _row(job: Job) -> tuple[str, ...]:
     progress = job.progress
     left = "" if progress.seconds_left is None else _seconds(progress.seconds_left)
     counts = (f"{progress.done}/{progress.total}", str(progress.failed or ""))
-    texts = (job.job_id, job.kind, job.node, job.state, *counts, left, _moment(job.created_at), job.error)
+    texts = (
+        job.job_id,
+        job.kind,
+        job.node,
+        _about(job, 1),
+        job.state,
+        *counts,
+        left,
+        _moment(job.created_at),
+        job.error,
+    )
     return tuple(map(printable, texts))
+
+
+def _about(job: Job, most: int) -> str:
+    """What it is to be done to, up to `most` by their ids; of a job that an older release has made that is not known."""
+    asked = job.asked
+    uids = asked.get("uids")
+    if not uids:
+        return ""
+    # Of those that were asked for only the first are kept, and what is sent is counted in objects.
+    total = len(uids) if job.kind == "send" else max(job.progress.total, len(uids))
+    more = f" and {total - most} more" if total > most else ""
+    return f"{_LEVELS.get(asked.get('level', ''), '')} {', '.join(uids[:most])}{more}".lstrip()
 
 
 def _moment(microseconds: int) -> str:

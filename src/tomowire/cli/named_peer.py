@@ -8,6 +8,7 @@ from tomowire.cli.configured import Source
 from tomowire.errors import UsageError
 from tomowire.server.config.mapping import nodes_of, settings_of
 from tomowire.server.config.problems import nearest
+from tomowire.server.nodes import find_node as called
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def find_node(name: str, file: Path | None) -> tuple[Node, TlsClient | None]:
-    """The node of that name, and how it is called if that is with TLS.
+    """The node of that name or AE title, and how it is called if that is with TLS.
 
     Raises `UsageError` if there is none, `ConfigurationInvalid` for mistakes in the configuration.
     """
     configuration = Source(file, {}).load().configuration
     nodes = nodes_of(configuration)
-    node = nodes.get(name)
+    node = called(nodes.values(), name)
     if node is None:
-        meant = nearest(name, nodes)
+        meant = nearest(name, {*nodes, *(each.ae_title for each in nodes.values())})
         hint = f"did you mean {meant!r}?" if meant is not None else f"there are {', '.join(nodes) or 'none'}"
         raise UsageError(f"no node is named {name!r} in {file or 'the environment'}: {hint}")
     tls = settings_of(configuration).node_tls

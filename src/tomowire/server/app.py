@@ -30,6 +30,7 @@ from tomowire.server.later import Later
 from tomowire.server.logs import LogTail
 from tomowire.server.lull import LONGEST, Lull
 from tomowire.server.metrics import Measured, Metrics
+from tomowire.server.nodes import find_node
 from tomowire.server.protection import Protection
 from tomowire.server.quiet import fewer_failures
 from tomowire.server.quotas import Quotas
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from tomowire.aio.serving import ServiceProvider
     from tomowire.server.deletion import Deletion
     from tomowire.server.jobs.jobs import Jobs
+    from tomowire.server.jobs.model import Job
     from tomowire.server.nodes import Node
     from tomowire.server.retrieve import ArchiveRetrieve
     from tomowire.server.users import Users
@@ -282,13 +284,13 @@ class Archive:
             node=self._node,
             retrieve=lambda: self._retrieve,
             keep=self._keep,
-            account_of=lambda job, node: self.witness.sending(node, job.created_by),
-            asking=lambda job, node, *asked: self.witness.asking(node, job.created_by, *asked),
-            reindexed=lambda job: self.witness.reindexing(job.job_id, job.created_by),
+            account_of=lambda job, node: self.witness.sending(node, _maker_of(job)),
+            asking=lambda job, node, *asked: self.witness.asking(node, _maker_of(job), *asked),
+            reindexed=lambda job: self.witness.reindexing(job.job_id, _maker_of(job)),
             tls=lambda: self.settings.node_tls,
             deletion=storage.deletion,
         )
-        return Jobs(storage.records, self.settings.jobs, parts, titles=lambda: self.nodes, first_look=LONGEST)
+        return Jobs(storage.records, self.settings.jobs, parts, nodes=self.nodes.values, first_look=LONGEST)
 
     async def _when_it_is_quiet(self, lull: Lull) -> None:
         """Import what takes long, before somebody with an umlaut or a question has to wait for it, and begin with what needs it."""
@@ -314,7 +316,8 @@ class Archive:
         ]
 
     def _node(self, title: str) -> Node | None:
-        return self.nodes.get(title)
+        """By its name too: of a job that was made where nobody knew the nodes."""
+        return self.nodes.get(title) or find_node(self.nodes.values(), title)
 
     def _get(self) -> ServiceProvider:
         from tomowire.server.retrieve import ArchiveGet
@@ -375,6 +378,10 @@ class Archive:
 def _load_retrievals() -> None:
     """Import what C-GET and C-MOVE take."""
     import tomowire.server.retrieve  # noqa: F401 - for those who use it later
+
+
+def _maker_of(job: Job) -> Party:
+    return Party(job.created_by, job.address)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -25,8 +25,9 @@ __all__ = ["Deleted", "Deletion", "Listener"]
 
 logger: Final = logging.getLogger(__name__)
 
-Listener = Callable[[Deleted, str], None]
-"""Told of what went from each study, and on whose behalf; in the event loop. It must not raise."""
+Listener = Callable[[Deleted, str, str], None]
+"""Told of what went from each study, on whose behalf, and from which address that was asked for; in the event loop. It must not
+raise."""
 
 _LOOK_AGAIN: Final = 5.0
 """Seconds after which to try again what a backup holds (no event tells of the end of a lock) or the disk did not allow."""
@@ -35,9 +36,9 @@ _LOOK_AGAIN: Final = 5.0
 class Deletion:
     """`async with Deletion(commit) as deletion`; what an earlier process has left to be removed is removed too.
 
-    `by` is on whose behalf: a user, or the quota (`quotas.BY`). Each method gives what went from each study; nothing if there was
-    nothing. All raise `StudyProtected`, and `IndexUnavailable` when the index cannot be used now: then nothing was deleted, unless
-    `in_doubt` is set. What has begun is finished even when the call is cancelled.
+    `by` is on whose behalf: a user, who asked from `address`, or the quota (`quotas.BY`). Each method gives what went from each
+    study; nothing if there was nothing. All raise `StudyProtected`, and `IndexUnavailable` when the index cannot be used now: then
+    nothing was deleted, unless `in_doubt` is set. What has begun is finished even when the call is cancelled.
     """
 
     def __init__(self, commit: GroupCommit) -> None:
@@ -47,17 +48,19 @@ class Deletion:
         self.listeners: list[Listener] = []
         self.setbacks: Final = Setbacks("removing the files of deleted objects")
 
-    async def study(self, uid: str, *, by: str = "", unless_newer: int | None = None) -> tuple[Deleted, ...]:
+    async def study(
+        self, uid: str, *, by: str = "", address: str = "", unless_newer: int | None = None
+    ) -> tuple[Deleted, ...]:
         """Delete a study; not one of which an object came after `unless_newer` (microseconds since 1970)."""
-        return await self._delete(Doomed(Level.STUDY, uid, unless_newer=unless_newer), by)
+        return await self._delete(Doomed(Level.STUDY, uid, unless_newer=unless_newer), by, address)
 
-    async def series(self, uid: str, *, study: str = "", by: str = "") -> tuple[Deleted, ...]:
+    async def series(self, uid: str, *, study: str = "", by: str = "", address: str = "") -> tuple[Deleted, ...]:
         """Delete a series, in all studies that use its UID or in `study` only."""
-        return await self._delete(Doomed(Level.SERIES, uid, study), by)
+        return await self._delete(Doomed(Level.SERIES, uid, study), by, address)
 
-    async def instance(self, uid: str, *, by: str = "") -> tuple[Deleted, ...]:
+    async def instance(self, uid: str, *, by: str = "", address: str = "") -> tuple[Deleted, ...]:
         """Delete an instance, with the series and the study that this leaves empty."""
-        return await self._delete(Doomed(Level.IMAGE, uid), by)
+        return await self._delete(Doomed(Level.IMAGE, uid), by, address)
 
     async def swept(self) -> None:
         """Returns when the files of all that was deleted so far are gone, or held by a backup, or cannot be removed now."""
@@ -78,26 +81,26 @@ class Deletion:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
 
-    async def _delete(self, doomed: Doomed, by: str) -> tuple[Deleted, ...]:
+    async def _delete(self, doomed: Doomed, by: str, address: str) -> tuple[Deleted, ...]:
         try:
-            return tuple(await self._commit.perform(lambda writer: self._delete_now(writer, doomed, by)))
+            return tuple(await self._commit.perform(lambda writer: self._delete_now(writer, doomed, by, address)))
         finally:  # after a failure too: it may have been committed
             self._wake.set()
 
-    def _delete_now(self, writer: BatchWriter, doomed: Doomed, by: str) -> list[Deleted]:
+    def _delete_now(self, writer: BatchWriter, doomed: Doomed, by: str, address: str) -> list[Deleted]:
         """In the thread that stores. Listeners are told from here: whoever asked may have been cancelled by now."""
         deleted = writer.removing.delete(doomed)
         if deleted:
-            self._commit.loop.call_soon_threadsafe(self._tell, deleted, by)
+            self._commit.loop.call_soon_threadsafe(self._tell, deleted, by, address)
         return deleted
 
-    def _tell(self, deleted: list[Deleted], by: str) -> None:
+    def _tell(self, deleted: list[Deleted], by: str, address: str) -> None:
         self._wake.set()
         for each in deleted:
             what = "the whole study" if each.is_whole_study else "a part of the study"
             logger.info("deleted %d objects: %s %s (by %s)", each.instances, what, each.study_instance_uid, by or "?")
             for listener in self.listeners:
-                listener(each, by)
+                listener(each, by, address)
 
     async def _sweep(self) -> None:
         """Remove files whenever there are some to be removed."""

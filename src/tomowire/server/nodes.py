@@ -35,7 +35,7 @@ _KEYS: Final = {
 class Node:
     """A peer. `associations` is how many of ours it takes at once. With `tls` it is called over TLS; its certificate must then
     be for `tls_name`, or for `host` if that is None. `may` is what it may do when it calls, and whether others may have
-    objects sent to it."""
+    objects sent to it. `name` is what a configuration calls it, where that is not its AE title."""
 
     ae_title: str
     host: str
@@ -44,6 +44,7 @@ class Node:
     tls: bool = False
     tls_name: str | None = None
     may: frozenset[Right] = OF_NODES
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Node:
@@ -94,7 +95,7 @@ def nodes_by_title(nodes: Iterable[Node]) -> Mapping[str, Node]:
     for node in nodes:
         title = check_ae_title(node.ae_title)
         other = found.setdefault(title, node)
-        if other != node:
+        if replace(other, name=node.name) != node:
             raise UsageError(f"two nodes are named {title}: {other} and {node}")
     return found
 
@@ -104,6 +105,18 @@ def with_keys(text: str) -> str:
     for argument, key in _KEYS.items():
         text = text.replace(argument, key)
     return text
+
+
+def find_node(nodes: Iterable[Node], called: str) -> Node | None:
+    """The node that somebody calls by its name or by its AE title; None if there is none.
+
+    Raises `UsageError` for what is the name of one node and the AE title of another: nobody is to guess where objects go.
+    """
+    meant = [node for node in nodes if called in (node.name, node.ae_title)]
+    if len(meant) > 1:
+        ways = " or ".join(sorted({each for node in meant for each in (node.name, node.ae_title)} - {called, ""}))
+        raise UsageError(f"{called} is the name of one node and the AE title of another: say {ways}")
+    return meant[0] if meant else None
 
 
 def _read_option(option: str, text: str) -> dict[str, Any]:

@@ -219,7 +219,7 @@ class Quotas:
             )
         return len(gone)
 
-    def _shrank(self, deleted: Deleted, by: str) -> None:
+    def _shrank(self, deleted: Deleted, by: str, address: str) -> None:
         if self._usage is None:  # what is being read now may have it still
             self._is_guess = True
             return

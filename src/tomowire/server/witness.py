@@ -145,9 +145,9 @@ class Witness:
         """Somebody has read an object over HTTP."""
         self._readings.read(by, study_uid, sop_class_uid)
 
-    def deleted(self, deleted: Deleted, by: str) -> None:
-        """Objects were deleted."""
-        party = None if by in ("", QUOTA) else Party(by)
+    def deleted(self, deleted: Deleted, by: str, address: str) -> None:
+        """Objects were deleted, for somebody at an address or for the archive itself."""
+        party = None if by in ("", QUOTA) else Party(by, address)
         self._audit.record(event_of(deleted, party, f"for {QUOTA}" if by == QUOTA else ""))
 
     def aborting(self, association: Association, by: Party) -> None:
@@ -168,12 +168,12 @@ class Witness:
             self._audit.record(ConfigurationChanged(by=None, change=Change.USER, what=what))
             await self._audit.flush(_PATIENCE)
 
-    def sending(self, node: Node, by: str) -> Account:
+    def sending(self, node: Node, by: Party) -> Account:
         """The account of a job that sends objects to `node`; to be ended."""
-        return Account(self._audit, _party_at(node), Party(by) if by else None)
+        return Account(self._audit, _party_at(node), by if by.name else None)
 
     @contextmanager
-    def asking(self, node: Node, by: str, sop_class_uid: str, identifier: bytes) -> Iterator[None]:
+    def asking(self, node: Node, by: Party, sop_class_uid: str, identifier: bytes) -> Iterator[None]:
         """For a job that asks `node` (C-FIND), for as long as it does; `identifier` is in Implicit VR."""
         outcome, reason = Outcome.SUCCESS, ""
         try:
@@ -184,7 +184,7 @@ class Witness:
         finally:
             self._audit.record(
                 Query(
-                    by=Party(by) if by else None,
+                    by=by if by.name else None,
                     of=_party_at(node),
                     sop_class_uid=sop_class_uid,
                     identifier=identifier,
@@ -194,9 +194,9 @@ class Witness:
                 )
             )
 
-    def reindexing(self, job_id: str, by: str) -> Reindexed:
+    def reindexing(self, job_id: str, by: Party) -> Reindexed:
         """The account of a job that puts right what the index says; to be ended."""
-        return Reindexed(self._audit, Party(by) if by else None, job_id)
+        return Reindexed(self._audit, by if by.name else None, job_id)
 
     def find(self, answer: Callable[[FindRequest], AsyncIterator[FindAnswers]]) -> Callable[..., AsyncIterator[Any]]:
         """`answer`, with each query recorded when it is answered, or was refused."""

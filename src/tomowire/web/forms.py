@@ -77,6 +77,9 @@ UidPath = Annotated[
 AeTitle = Annotated[str, StringConstraints(max_length=16, pattern=AE_TITLE), Field(examples=["WORKSTATION"])]
 """An AE title (PS3.5 6.2): ASCII without a backslash; outer spaces mean nothing, and are not taken."""
 
+NodeName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=TEXT), Field(examples=["WORKSTATION"])]
+"""What a node is called: its AE title, or its name in the configuration."""
+
 Text = Annotated[str, StringConstraints(max_length=256, pattern=TEXT)]
 """A line of text."""
 

@@ -157,7 +157,7 @@ def test_every_key_comes_to_its_setting(file: Path) -> None:
                 tls_name="viewer",
                 may=frozenset({Right.ECHO, Right.MOVE_DESTINATION}),
             ),
-            Node("READ1", "2001:db8::7", 104, may=OF_NODES),
+            Node("READ1", "2001:db8::7", 104, may=OF_NODES, name="reading-room"),
         ),
         maximum_associations=50,
         memory=512 << 20,
@@ -245,7 +245,8 @@ def test_known_destinations_are_nodes(file: Path) -> None:
         "PLAIN": {"host": "192.0.2.1", "port": 11112},
     }
     file.write_text(json.dumps({"knownDestinations": destinations, "index": {"url": None}}))
-    assert load_settings(file).nodes == (Node("VIEWER", "viewer.example.org", 104), Node("PLAIN", "192.0.2.1", 11112))
+    viewer = Node("VIEWER", "viewer.example.org", 104, name="viewer")
+    assert load_settings(file).nodes == (viewer, Node("PLAIN", "192.0.2.1", 11112))
     destinations["PLAIN"] = {"host": "192.0.2.1", "port": 0, "aetitle": "P"}
     file.write_text(json.dumps({"knownDestinations": destinations}, indent=1))
     with pytest.raises(ConfigurationInvalid) as invalid:
@@ -282,7 +283,7 @@ def test_the_environment_goes_over_the_file_and_options_over_both(file: Path) ->
     assert (found.port, found.ae_title, found.bind) == (3, "0123", "127.0.0.2")
     assert (found.aliases, found.any_sop_class, found.shutdown_grace) == (("A", "B"), True, 1.5)
     assert (found.quota.bytes, found.index_url) == (1 << 30, "postgresql://db/x")
-    assert found.nodes == (Node("Viewer", "h", 2), Node("New", "h2", 4))
+    assert found.nodes == (Node("Viewer", "h", 2), Node("New", "h2", 4, name="V"))
     assert found.callers == (CallerRule("CT1"), CallerRule("CT2"))
 
 

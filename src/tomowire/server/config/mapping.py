@@ -11,7 +11,7 @@ from tomowire.server.rights import Right
 from tomowire.server.settings import AuditSettings, HttpSettings, JobSettings, LogSettings, QuotaSettings, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tomowire.aio.tls import TlsClient, TlsServer
     from tomowire.server.config import models
@@ -52,7 +52,7 @@ def settings_of(configuration: models.Configuration) -> Settings:
 
 
 def tree_of(settings: Settings) -> dict[str, Any]:
-    """The tree of sections that says `settings`, as a file would have it. Nodes are called by their AE titles."""
+    """The tree of sections that says `settings`, as a file would have it."""
     from tomowire.server.config import models
 
     tls, nodes_tls = settings.tls, settings.node_tls
@@ -63,7 +63,10 @@ def tree_of(settings: Settings) -> dict[str, Any]:
         },
         "storage": _shared(models.Storage, settings),
         "index": {"url": settings.index_url},
-        "nodes": {node.ae_title: {**_shared(models.Node, node), "tls": node.tls} for node in settings.nodes},
+        "nodes": {
+            _section_of(node, settings.nodes): {**_shared(models.Node, node), "tls": node.tls}
+            for node in settings.nodes
+        },
         "nodes_tls": nodes_tls and _shared(models.NodesTls, nodes_tls),
         "callers": [
             *(_shared(models.Caller, rule) for rule in settings.callers),
@@ -77,6 +80,12 @@ def tree_of(settings: Settings) -> dict[str, Any]:
     }
     said: dict[str, Any] = _said(tree)
     return said
+
+
+def _section_of(node: Node, nodes: Iterable[Node]) -> str:
+    """Its name, unless that is another's AE title: of two that have the same one was an option, or came over HTTP."""
+    is_taken = not node.name or any(node.name == other.ae_title for other in nodes)
+    return node.ae_title if is_taken else node.name
 
 
 def _shared(section: type[models.Section], values: object) -> dict[str, Any]:
@@ -127,7 +136,16 @@ def _port_with_tls(tls: models.DicomTls) -> TlsServer:
 def _node(name: str, node: models.Node) -> Node:
     is_tls = node.tls or node.tls_name is not None
     title = node.ae_title or name.strip(" ")
-    return Node(title, node.host, node.port, node.associations, is_tls, node.tls_name, frozenset(map(Right, node.may)))
+    return Node(
+        title,
+        node.host,
+        node.port,
+        node.associations,
+        is_tls,
+        node.tls_name,
+        frozenset(map(Right, node.may)),
+        _other(name, title),
+    )
 
 
 def _caller(caller: models.Caller) -> CallerRule:
@@ -141,7 +159,13 @@ def _caller(caller: models.Caller) -> CallerRule:
 
 
 def _destination(name: str, destination: models.KnownDestination) -> Node:
-    return Node(destination.aeTitle or name.strip(" "), destination.host, destination.port)
+    title = destination.aeTitle or name.strip(" ")
+    return Node(title, destination.host, destination.port, name=_other(name, title))
+
+
+def _other(name: str, title: str) -> str:
+    """The name, where it is not the AE title."""
+    return name if name.strip(" ") != title else ""
 
 
 def _values(section: models.Section, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -136,7 +136,8 @@ class Index(Section):
 
 
 class Node(Section):
-    """A peer: where C-MOVE may send to, and who may call from there. Commands know it by the name in the section's title."""
+    """A peer: where C-MOVE may send to, and who may call from there. Commands and the API know it by the name
+    in the section's title, and by its AE title."""
 
     ae_title: AeTitle | None = setting(
         None, "Its AE title. Without this key it is the name of the section.", example="VIEWER", reload=True

@@ -12,6 +12,7 @@ from tomowire.server.jobs.work import JobFailed
 from tomowire.services.models import Level
 
 if TYPE_CHECKING:
+    from tomowire.server.jobs.model import Job
     from tomowire.server.jobs.parts import Deletes, Parts
     from tomowire.server.jobs.work import Work
 
@@ -29,7 +30,7 @@ class Deleting:
         async with aclosing(work.items()) as items:
             async for item in items:
                 try:
-                    await _delete(deletion, level, item.uid, work.job.created_by)
+                    await _delete(deletion, level, item.uid, work.job)
                 except IndexUnavailable:
                     raise
                 except (TomowireError, OSError) as error:
@@ -39,11 +40,12 @@ class Deleting:
                 await work.settling.add(settled)
 
 
-async def _delete(deletion: Deletes, level: Level, uid: str, by: str) -> None:
+async def _delete(deletion: Deletes, level: Level, uid: str, job: Job) -> None:
     """What is gone already is gone: a former attempt may have been killed right after it."""
+    by, address = job.created_by, job.address
     if level is Level.STUDY:
-        await deletion.study(uid, by=by)
+        await deletion.study(uid, by=by, address=address)
     elif level is Level.SERIES:
-        await deletion.series(uid, by=by)
+        await deletion.series(uid, by=by, address=address)
     else:
-        await deletion.instance(uid, by=by)
+        await deletion.instance(uid, by=by, address=address)

@@ -17,6 +17,7 @@ from tomowire.server.jobs.model import ItemState, Job, JobItem, JobKind, JobStat
 from tomowire.server.jobs.request import NewJob
 from tomowire.server.jobs.runner import Runner
 from tomowire.server.lazily import Lazily
+from tomowire.server.nodes import find_node
 from tomowire.server.settings import JobSettings
 from tomowire.services.models import Level
 from tomowire.uids import is_tolerable_uid
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tomowire.server.jobs import claims, table
     from tomowire.server.jobs.parts import Parts
     from tomowire.server.jobs.work import Kind
+    from tomowire.server.nodes import Node
     from tomowire.server.records import Records
 else:
     claims = Lazily("tomowire.server.jobs.claims")
@@ -46,7 +48,9 @@ class Jobs:
     A job is made whole or not at all, and is done at least once: after a crash it goes on where it was. What was acknowledged is
     written down at once and not done again; what was acknowledged in the last milliseconds before a crash may be.
 
-    `titles` gives the AE titles of the nodes that are known, and None if nobody here knows: then a job for any node is made.
+    `nodes` gives the nodes that are known, and None if nobody here knows: then a job for any node is made.
+
+    `by` is who wants a job, and `address` from where that was asked for; "" : from here.
 
     All methods raise `IndexUnavailable`. `on_end` is called with each job that this process has ended.
     """
@@ -58,7 +62,7 @@ class Jobs:
         parts: Parts | None = None,
         *,
         kinds: Mapping[JobKind, Kind] | None = None,
-        titles: Callable[[], Collection[str]] | None = None,
+        nodes: Callable[[], Collection[Node]] | None = None,
         owner: str | None = None,
         first_look: float = _FIRST_LOOK,
         on_end: Callable[[Job], None] = lambda job: None,
@@ -67,7 +71,7 @@ class Jobs:
         self._settings = settings or JobSettings()
         self._parts = parts
         self._kinds = kinds
-        self._titles = titles
+        self._nodes = nodes
         self._owner = owner
         self._first_look = first_look
         self.on_end = on_end
@@ -96,8 +100,8 @@ class Jobs:
         self._runner = None
         await self._stack.aclose()
 
-    async def send(self, level: Level | str, uids: Iterable[str], node: str, *, by: str) -> Job:
-        """Send all that the archive has now of these patients, studies, series or instances to `node` (an AE title).
+    async def send(self, level: Level | str, uids: Iterable[str], node: str, *, by: str, address: str = "") -> Job:
+        """Send all that the archive has now of these patients, studies, series or instances to `node` (its AE title, or its name).
 
         Raises `UsageError` for what the archive does not have, and for a node that it does not know.
         """
@@ -105,7 +109,7 @@ class Jobs:
         named = _distinct(level, uids)
         node = self._known_node(node)
         await require_all(self._records, level, named)
-        new = _new(JobKind.SEND, node, by, level=level.value, uids=_few(named))
+        new = _new(JobKind.SEND, node, by, address, level=level.value, uids=_few(named))
         return self._made(await make_of_objects(self._records, new, level, named))
 
     async def retrieve(
@@ -115,6 +119,7 @@ class Jobs:
         node: str,
         *,
         by: str,
+        address: str = "",
         method: str = "get",
         study_uid: str | None = None,
         series_uid: str | None = None,
@@ -128,29 +133,42 @@ class Jobs:
         level = Level(level)
         named = _distinct(level, uids)
         above = {"study_uid": study_uid, "series_uid": series_uid}
-        new = _new(JobKind.RETRIEVE, self._known_node(node), by, level=level.value, method=method, **above)
+        new = _new(
+            JobKind.RETRIEVE,
+            self._known_node(node),
+            by,
+            address,
+            level=level.value,
+            method=method,
+            uids=_few(named),
+            **above,
+        )
         return self._made(await make(self._records, new, named))
 
-    async def query(self, level: Level | str, keys: Mapping[str, Any], node: str, *, by: str, most: int = 1000) -> Job:
+    async def query(
+        self, level: Level | str, keys: Mapping[str, Any], node: str, *, by: str, address: str = "", most: int = 1000
+    ) -> Job:
         """Ask `node`; `keys` are DICOM keywords and what they must match. Up to `most` answers are kept as the job's result."""
-        new = _new(JobKind.QUERY, self._known_node(node), by, level=Level(level).value, keys=dict(keys), most=most)
+        new = _new(
+            JobKind.QUERY, self._known_node(node), by, address, level=Level(level).value, keys=dict(keys), most=most
+        )
         return self._made(await make(self._records, new, [""]))
 
-    async def delete(self, level: Level | str, uids: Iterable[str], *, by: str) -> Job:
+    async def delete(self, level: Level | str, uids: Iterable[str], *, by: str, address: str = "") -> Job:
         """Delete these studies, series or instances. Raises `UsageError` for what the archive does not have."""
         level = Level(level)
         named = _distinct(level, uids)
         if level is Level.PATIENT:
             raise UsageError("a patient is deleted study by study: name the studies")
         await require_all(self._records, level, named)
-        new = _new(JobKind.DELETE, "", by, level=level.value)
+        new = _new(JobKind.DELETE, "", by, address, level=level.value, uids=_few(named))
         return self._made(await make(self._records, new, named))
 
-    async def reindex(self, study_uids: Iterable[str], *, by: str) -> Job:
+    async def reindex(self, study_uids: Iterable[str], *, by: str, address: str = "") -> Job:
         """Read the files of these studies again, and mend what the index says of them. Raises `UsageError`."""
         named = _distinct(Level.STUDY, study_uids)
         await require_all(self._records, Level.STUDY, named)
-        new = _new(JobKind.REINDEX, "", by, level=Level.STUDY.value)
+        new = _new(JobKind.REINDEX, "", by, address, level=Level.STUDY.value, uids=_few(named))
         return self._made(await make(self._records, new, named))
 
     async def list(
@@ -232,12 +250,15 @@ class Jobs:
         self.wake()
         return job
 
-    def _known_node(self, title: str) -> str:
-        title = check_ae_title(title)
-        known = self._titles() if self._titles is not None else None
-        if known is not None and title not in known:
-            raise UsageError(f"the archive knows no node {title}{_instead(title, known)}")
-        return title
+    def _known_node(self, called: str) -> str:
+        """The AE title of the node that is called so."""
+        if self._nodes is None:
+            return check_ae_title(called)
+        known = self._nodes()
+        if (node := find_node(known, called.strip(" "))) is None:
+            names = {name for node in known for name in (node.name, node.ae_title) if name}
+            raise UsageError(f"the archive knows no node {called}{_instead(called, names)}")
+        return node.ae_title
 
     def _own_name(self) -> str:
         """Of this process, and of who was here before: one process at a time has the data directory of an archive."""
@@ -261,8 +282,9 @@ def _instead(title: str, known: Collection[str]) -> str:
     return f": add it to its configuration (it has {there or 'no nodes at all'})"
 
 
-def _new(kind: JobKind, node: str, by: str, **parameters: Any) -> NewJob:
-    return NewJob(kind, node, {name: value for name, value in parameters.items() if value is not None}, by)
+def _new(kind: JobKind, node: str, by: str, address: str, **parameters: Any) -> NewJob:
+    given = {**parameters, "address": address or None}
+    return NewJob(kind, node, {name: value for name, value in given.items() if value is not None}, by)
 
 
 def _is_id(text: str) -> bool:

@@ -44,7 +44,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-_NOT_ASKED: Final = frozenset({"kinds"})
+_NOT_ASKED: Final = frozenset({"kinds", "address"})
 
 OVER = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -113,6 +113,11 @@ class Job:
     @property
     def is_over(self) -> bool:
         return self.state in OVER
+
+    @property
+    def address(self) -> str:
+        """From where it was asked for, over HTTP; "" if it was made where the archive is."""
+        return str(self.parameters.get("address", ""))
 
     @property
     def asked(self) -> dict[str, Any]:

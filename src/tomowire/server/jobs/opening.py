@@ -33,7 +33,6 @@ def open_jobs(settings: Settings, *, knows_nodes: bool = True) -> Iterator[Jobs]
         raise UsageError(f"there is no archive yet at {backend.name}: 'tomowire serve' makes one")
     records = Records(backend.engine)
     try:
-        titles = [node.ae_title for node in settings.nodes]
-        yield Jobs(records, settings.jobs, titles=(lambda: titles) if knows_nodes else None)
+        yield Jobs(records, settings.jobs, nodes=(lambda: settings.nodes) if knows_nodes else None)
     finally:
         records.close()

@@ -126,7 +126,7 @@ async def get_instance_file(here: Here, sop_instance_uid: UidPath) -> Response:
 @router.delete("/instances/{sop_instance_uid}", **operation("deleteInstance", Role.OPERATOR, 404, 409))
 async def delete_instance(here: Here, sop_instance_uid: UidPath) -> Deleted:
     """Delete an instance, and its series and study if nothing else is in them."""
-    deleting = here.archive.deletion.instance(sop_instance_uid, by=here.principal.name)
+    deleting = here.archive.deletion.instance(sop_instance_uid, by=here.principal.name, address=here.party.address)
     return await deleted(deleting, f"instance {sop_instance_uid}")
 
 

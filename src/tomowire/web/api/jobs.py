@@ -191,7 +191,8 @@ _NAMES: Final = {"study_uid": "study_instance_uid", "series_uid": "series_instan
 
 def _asked(job: Job) -> dict[str, Any]:
     """In the words of the requests of this API."""
-    asked = {_NAMES.get(name, name): each for name, each in job.asked.items()}
+    names = {**_NAMES, "uids": "study_instance_uids"} if job.kind is JobKind.REINDEX else _NAMES
+    asked = {names.get(name, name): each for name, each in job.asked.items()}
     if (level := asked.get("level")) is not None:
         asked["level"] = "instance" if level == Level.IMAGE else str(level).lower()
     return asked

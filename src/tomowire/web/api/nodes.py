@@ -15,14 +15,14 @@ from tomowire.aio.connect import associate
 from tomowire.aio.tls import TlsClient
 from tomowire.errors import TomowireError, UsageError
 from tomowire.protocol.status import Status
-from tomowire.server.nodes import MOST_ASSOCIATIONS, Node, with_keys
+from tomowire.server.nodes import MOST_ASSOCIATIONS, Node, find_node, with_keys
 from tomowire.server.rights import Right
 from tomowire.server.settings import Settings
 from tomowire.server.users import Role
 from tomowire.services.verification import CEchoScu, verification
 from tomowire.web.api.models import Flag, Model, Whole
 from tomowire.web.api.operation import Asked, Here, operation, topic
-from tomowire.web.forms import AE_TITLE, HOST, AeTitle
+from tomowire.web.forms import AE_TITLE, HOST, AeTitle, NodeName
 from tomowire.web.problems import Problem
 
 logger: Final = logging.getLogger("tomowire.http")
@@ -40,6 +40,10 @@ AeTitlePath = Annotated[
         description="The AE title of a node; a slash in it is written `%2F`.",
         examples=["WORKSTATION"],
     ),
+]
+NodePath = Annotated[
+    NodeName,
+    Path(description="The AE title of a node, or its name in the configuration; a slash in it is written `%2F`."),
 ]
 Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HOST)]
 
@@ -87,7 +91,7 @@ async def list_nodes(here: Here) -> Nodes:
 
 
 @router.get("/nodes/{ae_title}", **operation("getNode", Role.READER, 404))
-async def get_node(here: Here, ae_title: AeTitlePath) -> KnownNode:
+async def get_node(here: Here, ae_title: NodePath) -> KnownNode:
     """One node."""
     return _shown(_find(here, ae_title))
 
@@ -95,6 +99,9 @@ async def get_node(here: Here, ae_title: AeTitlePath) -> KnownNode:
 @router.put("/nodes/{ae_title}", **operation("putNode", Role.ADMINISTRATOR, 409, body=True))
 async def put_node(here: Here, ae_title: AeTitlePath, settings: NodeSettings) -> KnownNode:
     """Add a node, or change it. Associations go on; it holds until the archive ends or its configuration is read again."""
+    nodes = here.archive.nodes
+    known = nodes.get(ae_title) or find_node(nodes.values(), ae_title)
+    ae_title = known.ae_title if known is not None else ae_title
     node = Node(
         ae_title,
         settings.host,
@@ -103,20 +110,20 @@ async def put_node(here: Here, ae_title: AeTitlePath, settings: NodeSettings) ->
         settings.tls or settings.tls_name is not None,
         settings.tls_name,
         frozenset(settings.may),
+        known.name if known is not None else "",
     )
     await _change(here, ae_title, node)
     return _shown(node)
 
 
 @router.delete("/nodes/{ae_title}", status_code=204, **operation("removeNode", Role.ADMINISTRATOR, 404, 409))
-async def remove_node(here: Here, ae_title: AeTitlePath) -> None:
+async def remove_node(here: Here, ae_title: NodePath) -> None:
     """Remove a node: it may not call any more, nor be sent to."""
-    _find(here, ae_title)
-    await _change(here, ae_title, None)
+    await _change(here, _find(here, ae_title).ae_title, None)
 
 
 @router.post("/nodes/{ae_title}/echo", **operation("echoNode", Role.OPERATOR, 404))
-async def echo_node(here: Here, ae_title: AeTitlePath) -> Echo:
+async def echo_node(here: Here, ae_title: NodePath) -> Echo:
     """Ask a node whether it is there (C-ECHO), from the archive and as the archive. That it is not is an answer too."""
     node = _find(here, ae_title)
     began, status, error = time.perf_counter(), None, ""
@@ -157,7 +164,9 @@ async def _change(here: Asked, ae_title: str, node: Node | None) -> None:
 
 
 def _find(here: Asked, ae_title: str) -> Node:
-    node = here.archive.nodes.get(ae_title)
+    """By its AE title, which is its address here, or else by its name."""
+    nodes = here.archive.nodes
+    node = nodes.get(ae_title) or find_node(nodes.values(), ae_title)
     if node is None:
         raise Problem(404, f"there is no node {ae_title}")
     return node

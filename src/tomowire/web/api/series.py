@@ -91,7 +91,10 @@ async def get_series(here: Here, series_instance_uid: UidPath, query: Annotated[
 async def delete_series(here: Here, series_instance_uid: UidPath, query: Annotated[StudyUidQuery, Query()]) -> Deleted:
     """Delete a series, all of it or nothing, and its study if nothing else is in it."""
     deleting = here.archive.deletion.series(
-        series_instance_uid, study=query.study_instance_uid or "", by=here.principal.name
+        series_instance_uid,
+        study=query.study_instance_uid or "",
+        by=here.principal.name,
+        address=here.party.address,
     )
     return await deleted(deleting, f"series {series_instance_uid}")
 

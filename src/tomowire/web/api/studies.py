@@ -122,9 +122,8 @@ async def get_study(here: Here, study_instance_uid: UidPath) -> StudyDetails:
 @router.delete("/studies/{study_instance_uid}", **operation("deleteStudy", Role.OPERATOR, 404, 409))
 async def delete_study(here: Here, study_instance_uid: UidPath) -> Deleted:
     """Delete a study, all of it or nothing: it is gone when this answers, and its files follow."""
-    return await deleted(
-        here.archive.deletion.study(study_instance_uid, by=here.principal.name), f"study {study_instance_uid}"
-    )
+    deleting = here.archive.deletion.study(study_instance_uid, by=here.principal.name, address=here.party.address)
+    return await deleted(deleting, f"study {study_instance_uid}")
 
 
 @router.put("/studies/{study_instance_uid}/protection", **operation("protectStudy", Role.OPERATOR, 404, body=True))

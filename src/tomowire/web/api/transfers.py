@@ -17,8 +17,8 @@ from tomowire.server.users import Role
 from tomowire.services.models import Level
 from tomowire.web.api.jobs import JobSummary, job_fields
 from tomowire.web.api.models import Model, Whole
-from tomowire.web.api.operation import Here, operation, topic
-from tomowire.web.forms import KEYWORD, AeTitle, Text, Uid
+from tomowire.web.api.operation import Asked, Here, operation, topic
+from tomowire.web.forms import KEYWORD, NodeName, Text, Uid
 from tomowire.web.problems import Problem
 
 router = topic("transfers")
@@ -37,7 +37,9 @@ _LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIE
 class SendRequest(Model):
     """What is to be sent, and to whom."""
 
-    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    node: NodeName = Field(
+        description="The AE title of a node that the archive knows, or its name in the configuration."
+    )
     level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
 
@@ -45,7 +47,9 @@ class SendRequest(Model):
 class RetrieveRequest(Model):
     """What is to be retrieved, and from whom."""
 
-    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    node: NodeName = Field(
+        description="The AE title of a node that the archive knows, or its name in the configuration."
+    )
     level: LevelName = Field("study", description="What the UIDs are those of.")
     uids: Uids
     method: Literal["get", "move"] = Field("get", description="C-GET, or a C-MOVE to this archive.")
@@ -56,7 +60,9 @@ class RetrieveRequest(Model):
 class QueryRequest(Model):
     """What is to be asked, and whom."""
 
-    node: AeTitle = Field(description="The AE title of a node that the archive knows.")
+    node: NodeName = Field(
+        description="The AE title of a node that the archive knows, or its name in the configuration."
+    )
     level: Literal["patient", "study", "series", "instance"] = Field("study", description="What is to be found.")
     keys: dict[Keyword, Text] = Field(
         {},
@@ -85,7 +91,7 @@ class ReindexRequest(Model):
 async def send(here: Here, response: Response, request: SendRequest) -> JobSummary:
     """Send all that the archive has of studies, series or instances to a node (C-STORE). The answer is the job that does it."""
     with _explained():
-        job = await here.archive.jobs.send(_LEVELS[request.level], request.uids, request.node, by=here.principal.name)
+        job = await here.archive.jobs.send(_LEVELS[request.level], request.uids, request.node, **_by(here))
     return _accepted(response, job)
 
 
@@ -97,7 +103,7 @@ async def retrieve(here: Here, response: Response, request: RetrieveRequest) -> 
             _LEVELS[request.level],
             request.uids,
             request.node,
-            by=here.principal.name,
+            **_by(here),
             method=request.method,
             study_uid=request.study_instance_uid,
             series_uid=request.series_instance_uid,
@@ -115,7 +121,7 @@ async def query(here: Here, response: Response, request: QueryRequest) -> JobSum
         raise Problem(422, f"the keys cannot be asked for: {error}", errors=[place]) from None
     with _explained():
         job = await here.archive.jobs.query(
-            _LEVELS[request.level], request.keys, request.node, by=here.principal.name, most=request.most
+            _LEVELS[request.level], request.keys, request.node, **_by(here), most=request.most
         )
     return _accepted(response, job)
 
@@ -124,7 +130,7 @@ async def query(here: Here, response: Response, request: QueryRequest) -> JobSum
 async def delete(here: Here, response: Response, request: DeleteRequest) -> JobSummary:
     """Delete studies, series or instances, each of them atomically. The answer is the job that does it."""
     with _explained():
-        job = await here.archive.jobs.delete(_LEVELS[request.level], request.uids, by=here.principal.name)
+        job = await here.archive.jobs.delete(_LEVELS[request.level], request.uids, **_by(here))
     return _accepted(response, job)
 
 
@@ -132,8 +138,13 @@ async def delete(here: Here, response: Response, request: DeleteRequest) -> JobS
 async def reindex(here: Here, response: Response, request: ReindexRequest) -> JobSummary:
     """Read the files of studies again, and mend what the index says of them. The answer is the job that does it."""
     with _explained():
-        job = await here.archive.jobs.reindex(request.study_instance_uids, by=here.principal.name)
+        job = await here.archive.jobs.reindex(request.study_instance_uids, **_by(here))
     return _accepted(response, job)
+
+
+def _by(here: Asked) -> dict[str, str]:
+    """Who wants the job, and from where: what is done for it is told so."""
+    return {"by": here.party.name, "address": here.party.address}
 
 
 @contextmanager
