@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,17 @@ import pytest
 from support.crashes import CrashServer
 from support.filesystems import read_only
 from support.objects import Sample, chunks_of, stream
-from support.places import change_index, check, open_storage
+from support.places import change_index, check, open_storage, reindex
+from support.programs import run_tomowire
 from support.stored import files_below
 from tomowire.errors import UsageError
 from tomowire.server.archive import ArchiveStorage
+from tomowire.server.audit.events import Change, ConfigurationChanged, Party
+from tomowire.server.audit.noting import NotedCommand
 from tomowire.server.files import ObjectName
 from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.incoming import DuplicatePolicy
+from tomowire.server.settings import Settings
 
 on_both = pytest.mark.usefixtures("each_index")
 
@@ -84,6 +90,43 @@ def test_damage_is_found(root: Path, damage: Callable[[Path], None], expected: d
     assert kinds(root) == {}
     damage(root)
     assert kinds(root) == expected
+
+
+def number_the_last_row_zero(index: Path, table: str) -> None:
+    """Of a table that has but one page: a leaf, where each cell begins with the length of its row, and its key
+    (https://www.sqlite.org/fileformat2.html)."""
+    with closing(sqlite3.connect(index)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        [(number,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        [(size,)] = connection.execute("PRAGMA page_size")
+    data = bytearray(index.read_bytes())
+    page = memoryview(data)[(number - 1) * size : number * size]
+    rows = int.from_bytes(page[3:5], "big")
+    at = int.from_bytes(page[6 + 2 * rows : 8 + 2 * rows], "big")
+    while page[at] & 0x80:  # the length takes several bytes
+        at += 1
+    assert (page[0], page[at + 1]) == (13, rows)
+    page[at + 1] = 0
+    page.release()
+    index.write_bytes(data)
+
+
+def have_two_events(root: Path) -> None:
+    with NotedCommand(Settings(root)) as noted:
+        for what in ("first", "second"):
+            noted.tell(ConfigurationChanged(by=Party(name="me"), change=Change.SOFTWARE, what=what))
+
+
+@pytest.mark.parametrize("table", ["instances", "audit_events"])
+async def test_rows_that_are_not_in_their_order_are_not_read_for_ever(root: Path, table: str) -> None:
+    """Who asks for those after the last one gets the same again."""
+    await asyncio.to_thread(have_two_events, root)
+    number_the_last_row_zero(root / "index.sqlite", table)
+    assert {finding.kind for finding in check(root)} >= {FindingKind.INDEX_DAMAGED}
+    done = await asyncio.to_thread(run_tomowire, "backup", root.with_name("backups"), "--data-dir", root)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert await asyncio.to_thread(reindex, root) == 2
+    assert kinds(root).get("index.sqlite") is None
 
 
 def test_without_content_only_names_and_sizes_are_looked_at(root: Path) -> None:

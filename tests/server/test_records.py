@@ -155,5 +155,5 @@ async def test_a_damaged_database_is_an_index_that_cannot_be_used(tmp_path: Path
     index.write_bytes(data[: (page - 1) * 4096] + b"\xff" * 4096 + data[page * 4096 :])
     async with Records(backend.engine) as records:
         with pytest.raises(IndexUnavailable, match="malformed") as raised:
-            await count(records)
+            await records.read(lambda connection: connection.execute(select(protected_studies)).all())
     assert raised.value.is_damage

@@ -26,6 +26,7 @@ from tomowire.server.audit.events import AuditEvent, EventsLost, Query
 from tomowire.server.audit.teller import Teller
 from tomowire.server.audit.trail import BEFORE_ALL, EVERYTHING, Entry, Filter, problems, read
 from tomowire.server.audit.writing import TrailWriter
+from tomowire.server.index.paging import each_of_pages
 from tomowire.server.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -289,10 +290,9 @@ class Audit:
         return list(islice(problems(self._entries(), anchor), _MOST_PROBLEMS))
 
     def _entries(self) -> Iterator[Entry]:
-        after = BEFORE_ALL
-        while page := self._records.read_now(partial(read, after=after)):
-            yield from page
-            after = page[-1].number
+        return each_of_pages(
+            lambda after: self._records.read_now(partial(read, after=after)), lambda each: each.number, BEFORE_ALL
+        )
 
 
 def _weight(event: AuditEvent) -> int:

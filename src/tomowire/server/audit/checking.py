@@ -10,6 +10,7 @@ from tomowire.errors import UsageError
 from tomowire.server.audit.anchor import ANCHOR, read_anchor, write_anchor
 from tomowire.server.audit.trail import BEFORE_ALL, Entry, problems
 from tomowire.server.findings import Finding, FindingKind
+from tomowire.server.index.paging import each_of_pages
 from tomowire.server.index.reader import Statement
 
 if TYPE_CHECKING:
@@ -61,10 +62,7 @@ def begin_anew(reader: IndexReader, root: Path) -> Iterator[Finding]:
 
 
 def _entries(reader: IndexReader) -> Iterator[Entry]:
-    page = _page(reader, BEFORE_ALL, _PAGE)
-    while page:
-        yield from page
-        page = _page(reader, page[-1].number, _PAGE)
+    return each_of_pages(lambda after: _page(reader, after, _PAGE), lambda each: each.number, BEFORE_ALL)
 
 
 def _page(reader: IndexReader, after: int, limit: int, *, newest_first: bool = False) -> list[Entry]:

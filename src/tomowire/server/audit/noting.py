@@ -181,4 +181,13 @@ async def _tell(settings: Settings, events: Sequence[AuditEvent]) -> None:
         logger.warning("the index has schema %s, and no audit trail yet: %d events are not in one", schema, len(events))
         return
     async with Records(backend.engine) as records:
-        await Notes(records, settings).tell(events)
+        try:
+            await Notes(records, settings).tell(events)
+        except Exception as error:
+            from sqlalchemy import exc  # not `sqlalchemy.exc`: see `lazily`
+
+            if not isinstance(error, exc.IntegrityError):
+                raise
+            raise IndexUnavailable(
+                "the number of the next event is taken: 'tomowire db check' looks at the index"
+            ) from error

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tomowire.server.audit.events import Patient, Study
+from tomowire.server.index.paging import each_of_pages
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -182,10 +183,7 @@ def read(
 
 def entries(connection: Connection) -> Iterator[Entry]:
     """All entries, a page at a time."""
-    page = read(connection)
-    while page:
-        yield from page
-        page = read(connection, after=page[-1].number)
+    return each_of_pages(lambda after: read(connection, after=after), lambda each: each.number, 0)
 
 
 def problems(found: Iterable[Entry], anchor: End | None = None) -> Iterator[str]:

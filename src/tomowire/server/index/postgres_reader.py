@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from tomowire.server.files import ObjectName
 from tomowire.server.index import statements
+from tomowire.server.index.paging import each_of_pages
 from tomowire.server.index.postgres_connect import Connection, postgres_errors
 from tomowire.server.index.postgres_writer import indexed_object
 from tomowire.server.index.reader import PAGE, Counts, Row, Statement, Statistics
@@ -143,10 +144,7 @@ class PostgresReader:
         return [indexed_object(row) for row in self._rows(_OBJECTS, (after, size))]
 
     def objects(self) -> Iterator[IndexedObject]:
-        page = self.page()
-        while page:
-            yield from page
-            page = self.page(after=page[-1].instance_id)
+        return each_of_pages(self.page, lambda each: each.instance_id, 0)
 
     def counts(self) -> Counts:
         return Counts(*self._rows(_COUNTS)[0])

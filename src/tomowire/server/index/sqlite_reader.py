@@ -13,6 +13,7 @@ from tomowire.server.files import ObjectName
 from tomowire.server.index import statements
 from tomowire.server.index.connect import BUSY_TIMEOUT, connect_reader
 from tomowire.server.index.functions import prepare
+from tomowire.server.index.paging import each_of_pages
 from tomowire.server.index.reader import PAGE, Counts, Dialect, Row, Statement, Statistics
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_errors import indexed_object, sqlite_errors
@@ -117,10 +118,7 @@ class SqliteReader:
             return [indexed_object(row) for row in self.connection.execute(_OBJECTS, (after, size))]
 
     def objects(self) -> Iterator[IndexedObject]:
-        page = self.page()
-        while page:
-            yield from page
-            page = self.page(after=page[-1].instance_id)
+        return each_of_pages(self.page, lambda each: each.instance_id, 0)
 
     def counts(self) -> Counts:
         tables = ("patients", "studies", "series", "instances")
