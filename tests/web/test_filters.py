@@ -131,7 +131,7 @@ async def test_ids_and_bodies_that_have_no_form(tmp_path: Path) -> None:
             ("DELETE", "/api/instances/..", "nothing at this address"),
             ("GET", f"/api/series/{'1' * 65}", "at most 64 characters"),
             ("GET", "/api/jobs/1", "the id of a job looks like"),
-            ("GET", "/api/nodes/A%5CB", "an AE title has 1 to 16 characters"),
+            ("PUT", "/api/nodes/A%5CB", "an AE title has 1 to 16 characters"),
             ("DELETE", "/api/tokens/x", "12 hexadecimal digits"),
             ("GET", "/api/audit?after=-1", "take 'next' of the page before"),
         ):

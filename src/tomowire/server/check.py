@@ -60,8 +60,6 @@ def check(
                 directory.why_unlocked,
             )
         backend = backend_for(index_url, directory.root)
-        if backend.is_empty():
-            raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'")
         try:
             if backend.is_empty():
                 raise UsageError(f"{directory.root} has no index: run 'tomowire db reindex'{OR_NAMED}")
