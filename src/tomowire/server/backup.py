@@ -13,14 +13,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from tomowire._version import __version__
-from tomowire.errors import InvalidUid, UsageError
+from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
 from tomowire.server.audit.anchor import ANCHOR
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.belonging import require_some_objects
@@ -80,14 +80,16 @@ def backup(
     """
     directory = DataDirectory.look(root)
     directory.require_restored()
-    if backend.is_empty() or backend.version() is None:
-        raise UsageError(f"{directory.root} has no index in {backend.name}: run 'tomowire db reindex'{OR_NAMED}")
+    with _told_of_damage(backend):
+        if backend.is_empty() or backend.version() is None:
+            raise UsageError(f"{directory.root} has no index in {backend.name}: run 'tomowire db reindex'{OR_NAMED}")
     require_some_objects(directory, backend)
     inside = Path(folder).absolute().resolve()
     if inside.is_relative_to(directory.root.resolve()):
         raise UsageError(f"{folder} is inside the data directory: what destroys the one destroys the other")
     with (
         told_where(Path(folder).absolute()),  # all that is written from here on
+        _told_of_damage(backend),
         BackupFolder.open(folder, create=True) as into,
         files_held(directory.hold_path),
     ):
@@ -116,6 +118,17 @@ def backup(
             "problems": [{"path": each.path, "explanation": each.explanation} for each in sums.problems],
         }
         return into.finish_point(unfinished, facts)
+
+
+@contextmanager
+def _told_of_damage(backend: IndexBackend) -> Iterator[None]:
+    try:
+        yield
+    except IndexUnavailable as error:
+        if not error.is_damage:
+            raise
+        advice = "'tomowire db reindex' makes it again from the files, and then there can be a backup"
+        raise IndexUnavailable(f"{backend.name}: {error}; {advice}", is_damage=True) from error
 
 
 def keep_anchor(source: Path, target: Path) -> tuple[str, ...]:
