@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.certificates import Authority
-from support.network import LOOPBACK
-from support.programs import Program, run_tomowire, serving, start
+from support.network import LOOPBACK, free_port
+from support.programs import Program, run_on_a_terminal, run_tomowire, serving, start
 from support.raw_peer import RawPeer, associate_rq
 from tomowire.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tomowire.wire.items import PresentationContextRQ
@@ -136,6 +136,35 @@ def test_the_log_is_of_one_kind(file: Path) -> None:
         reload(archive, READ_AGAIN)
     lines = [json.loads(line) for line in archive.stderr.text.splitlines()]
     assert {"tomowire.serve", "tomowire.archive"} <= {line["logger"] for line in lines}
+
+
+def test_on_a_terminal_it_is_text(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    said = run_on_a_terminal(["serve", "--data-dir", file / "data", "--port", "0"])
+    assert said == f"tomowire: {file / 'data'}: Not a directory\r\n".encode()
+
+
+def test_what_an_archive_warns_of_at_its_start_is_of_that_kind_too(file: Path) -> None:
+    write(file, "", http='port = 0\nbind = "0.0.0.0"')
+    file.write_text(file.read_text().replace('"text"', '"json"'))
+    with serving("serve", "--config", file) as archive:
+        archive.stderr.wait_for("end with Ctrl-C")
+        assert archive.end() == 0
+    first, *others = (json.loads(line) for line in archive.stderr.text.splitlines())
+    assert (first["level"], first["logger"]) == ("warning", "tomowire.serve")
+    assert "http.bind is 0.0.0.0, open to the network without TLS" in first["message"]
+    assert "tomowire archive, data in" in others[0]["message"]
+
+
+def test_with_options_alone_too(tmp_path: Path) -> None:
+    options = ("--data-dir", tmp_path / "data", "--http-bind", "0.0.0.0", "--http-port", free_port())
+    with serving("serve", *options, "-v") as archive:
+        assert echo(archive, "CT1", "TOMOWIRE") == 0
+        assert archive.end() == 0
+    lines = [json.loads(line) for line in archive.stderr.text.splitlines()]
+    assert {"tomowire.serve", "tomowire.archive"} <= {line["logger"] for line in lines}
+    assert {"info", "warning"} == {line["level"] for line in lines}
 
 
 def test_a_start_that_fails_is_an_error_in_the_log(file: Path) -> None:

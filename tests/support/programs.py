@@ -79,6 +79,11 @@ def run_on_a_terminal(arguments: Sequence[object]) -> bytes:
     return output
 
 
+def messages(log: str) -> str:
+    """What a log of JSON lines says, line by line."""
+    return "\n".join(json.loads(line)["message"] for line in log.splitlines())
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that has ended."""

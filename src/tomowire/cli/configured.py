@@ -15,9 +15,10 @@ from tomowire.errors import ConfigurationInvalid
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tomowire.server.config import Loaded
+    from tomowire.server.config.problems import Problem
 
 T = TypeVar("T")
 
@@ -62,14 +63,11 @@ class Source:
 
         return load(self.file, os.environ, self.options)
 
-    def load_for_serving(self) -> Loaded:
-        """For an archive that is to run with it; warnings go to stderr. Raises `ConfigurationInvalid`."""
+    def load_for_serving(self) -> tuple[Loaded, Sequence[Problem]]:
+        """For an archive that is to run with it, and what it is to be warned of. Raises `ConfigurationInvalid`."""
         from tomowire.server.config import load_for_serving
 
-        loaded, warnings = load_for_serving(self.file, os.environ, self.options)
-        for each in warnings:
-            complain(f"warning: {each}")
-        return loaded
+        return load_for_serving(self.file, os.environ, self.options)
 
 
 def is_configured(file: Path | None) -> bool:
@@ -112,6 +110,12 @@ def loaded(load: Callable[[], T]) -> T:
     except ConfigurationInvalid as invalid:
         complain_of(invalid)
         sys.exit(ExitCode.USAGE)
+
+
+def warn_of(problems: Iterable[Problem]) -> None:
+    """A line for each."""
+    for problem in problems:
+        complain(f"warning: {problem}", "warning")
 
 
 def complain_of(invalid: ConfigurationInvalid) -> None:

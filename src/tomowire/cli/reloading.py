@@ -8,6 +8,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Final, Self
 
+from tomowire.cli.configured import warn_of
 from tomowire.cli.running import complain, printable
 from tomowire.errors import ConfigurationInvalid, TomowireError
 
@@ -90,7 +91,8 @@ class Reload:
     async def __call__(self, by: Party | None = None) -> Reconfigured:
         if self._source is None:
             return await self._archive.reconfigure(lambda settings: settings, by=by)
-        loaded = await asyncio.to_thread(self._source.load_for_serving)
+        loaded, warnings = await asyncio.to_thread(self._source.load_for_serving)
+        warn_of(warnings)
         return await self._archive.reconfigure(loaded.settings, by=by)
 
     def tell(self, report: Reconfigured) -> None:

@@ -21,6 +21,7 @@ from tomowire.cli.configured import (
     is_configured,
     is_given,
     loaded,
+    warn_of,
 )
 from tomowire.cli.http_port import HttpPort, warn_of_plain_http
 from tomowire.cli.nodes import node_options
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from tomowire.aio.tls import TlsClient
     from tomowire.cli.receiving import Acceptor
     from tomowire.server.nodes import Node
-    from tomowire.server.settings import HttpSettings, LogSettings, Settings
+    from tomowire.server.settings import HttpSettings, Settings
 
 T = TypeVar("T")
 
@@ -86,11 +87,14 @@ def _or_configured(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
             return
         from tomowire.cli.serve_configured import as_tree
+        from tomowire.server.logs import set_level
 
         source = Source(config, as_tree(options, is_given))
         set_up_logging(options["verbose"])
-        found = loaded(source.load_for_serving)
-        _log_as(found.settings.logs)
+        found, warnings = loaded(source.load_for_serving)
+        set_level(found.settings.logs.level)
+        _log_as(found.settings.logs.format)
+        warn_of(warnings)  # not before it is known how they are to be written
         run(_serve(found.settings, source, wants_http=found.is_said("http")))
 
     decorated: Callable[..., None] = config_option(gathered)
@@ -140,10 +144,9 @@ def command(
     What --config and the environment say (TOMOWIRE_DICOM__PORT) is overridden by options; --node and --allow add to it.
     SIGHUP has nodes, callers and certificates read again.
     """
-    from tomowire.server.logs import write_json
-    from tomowire.server.settings import Settings
+    from tomowire.server.settings import LogSettings, Settings
 
-    write_json()  # not on a terminal
+    _log_as(LogSettings().format)
     settings = Settings(
         data_dir=data_dir,
         ae_title=aet,
@@ -218,12 +221,12 @@ async def _require_http_port(settings: Settings) -> None:
         )
 
 
-def _log_as(logs: LogSettings) -> None:
-    from tomowire.server.logs import set_level, write_json
+def _log_as(form: str) -> None:
+    """`form` is one of those of `LogSettings`. What is said to a person is written like the log: the stream is of one kind."""
+    from tomowire.server.logs import write_json
 
-    set_level(logs.level)
-    if logs.format == "json" or (logs.format == "auto" and not sys.stderr.isatty()):
-        write_json(always=True)
+    if form == "json" or (form == "auto" and not sys.stderr.isatty()):
+        write_json()
         say_through(_say_as_json)
 
 

@@ -183,10 +183,10 @@ class _Subscriber:
             self._loop.call_soon_threadsafe(self._news.set)
 
 
-def write_json(*, always: bool = False) -> None:
-    """Have the log that goes to a stream written as JSON lines: `always`, or where that stream is no terminal."""
+def write_json() -> None:
+    """Have the log that goes to a stream written as JSON lines."""
     for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler and (always or not handler.stream.isatty()):
+        if type(handler) is logging.StreamHandler:
             handler.setFormatter(JsonLines())
 
 
