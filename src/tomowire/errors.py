@@ -252,16 +252,34 @@ class IndexUnavailable(TomowireError):
 
     `in_doubt` is set when a commit failed in such a way that it may still come to light after a crash: writing the log worked
     and syncing it did not, or the connection broke while it was awaited. `is_damage` is set when the database makes no sense;
-    otherwise it cannot be used now: locked, read-only, no room, no connection. `is_taken` is set when another archive writes to it.
+    otherwise it cannot be used now: locked, read-only, no room, no connection. `is_taken` is set when another archive writes to it,
+    `is_unreachable` when there was no connection to its server.
     """
 
     def __init__(
-        self, message: str, *, in_doubt: bool = False, is_damage: bool = False, is_taken: bool = False
+        self,
+        message: str,
+        *,
+        in_doubt: bool = False,
+        is_damage: bool = False,
+        is_taken: bool = False,
+        is_unreachable: bool = False,
     ) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
         self.is_damage = is_damage
         self.is_taken = is_taken
+        self.is_unreachable = is_unreachable
+
+    def said(self, message: str) -> IndexUnavailable:
+        """The same, with another text."""
+        return IndexUnavailable(
+            message,
+            in_doubt=self.in_doubt,
+            is_damage=self.is_damage,
+            is_taken=self.is_taken,
+            is_unreachable=self.is_unreachable,
+        )
 
 
 class StudyProtected(TomowireError):

@@ -249,6 +249,34 @@ async def test_75_in_use_now(arguments: list[str], tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--port", "0", "--no-http", "--data-dir", "{data}"],
+        ["db", "check", "--data-dir", "{data}"],
+        ["db", "check", "--repair", "--data-dir", "{data}"],
+        ["db", "reindex", "--data-dir", "{data}"],
+        ["db", "upgrade", "--data-dir", "{data}"],
+        ["import", "{files}", "--data-dir", "{data}"],
+        ["backup", "{backups}", "--data-dir", "{data}"],
+        ["restore", "{backups}", "--data-dir", "{other}"],
+        ["jobs", "list", "--data-dir", "{data}"],
+        ["user", "list", "--data-dir", "{data}"],
+    ],
+    ids=lambda arguments: "-".join(each for each in arguments[:3] if each[0] != "{"),
+)
+async def test_3_the_server_of_the_index_is_away(arguments: list[str], tmp_path: Path) -> None:
+    places = {name: tmp_path / name for name in ("data", "files", "backups", "other")}
+    places["files"].mkdir()
+    write_sample(places["files"])
+    assert (await tomowire("import", places["files"], "--data-dir", places["data"])).code == 0
+    assert (await tomowire("backup", places["backups"], "--data-dir", places["data"])).code == 0
+    url = f"postgresql://tomowire@{LOOPBACK}:{free_port()}/index"
+    done = await tomowire(*(each.format_map(places) for each in arguments), "--index-url", url)
+    assert (done.code, done.stdout) == (3, ""), done.stderr
+    assert "refused" in done.stderr
+
+
 async def test_75_the_index_of_another_archive_that_runs(postgres_url: str, tmp_path: Path) -> None:
     async with ArchiveStorage(tmp_path / "first", index_url=postgres_url):
         arguments = ["serve", "--data-dir", tmp_path / "second", "--port", "0", "--no-http"]

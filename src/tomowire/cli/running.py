@@ -82,7 +82,11 @@ def exit_code_of(error: BaseException) -> ExitCode:
     ):
         if isinstance(error, kind):
             return code
-    return ExitCode.IN_USE if isinstance(error, IndexUnavailable) and error.is_taken else ExitCode.FAILED
+    if isinstance(error, IndexUnavailable) and error.is_taken:
+        return ExitCode.IN_USE
+    if isinstance(error, IndexUnavailable) and error.is_unreachable:
+        return ExitCode.CANNOT_CONNECT
+    return ExitCode.FAILED
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:

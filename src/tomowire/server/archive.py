@@ -136,5 +136,4 @@ def _told_of(backend: IndexBackend) -> Iterator[None]:
         raise UsageError(f"{backend.name}: {error}") from error
     except IndexUnavailable as error:
         advice = "; 'tomowire db reindex' makes it again from the files" if error.is_damage else ""
-        text = f"{backend.name}: {error}{advice}"
-        raise IndexUnavailable(text, is_damage=error.is_damage, is_taken=error.is_taken) from error
+        raise error.said(f"{backend.name}: {error}{advice}") from error

@@ -71,7 +71,7 @@ def check(
                 yield from check_audit(reader, directory.root)
         except IndexUnavailable as error:
             if not error.is_damage:
-                raise IndexUnavailable(f"{backend.name}: {error}") from error
+                raise error.said(f"{backend.name}: {error}") from error
             yield Finding(FindingKind.INDEX_DAMAGED, backend.short_name, str(error))
 
 

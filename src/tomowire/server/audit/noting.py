@@ -148,7 +148,7 @@ class NotedCommand:
                 asyncio.run(_tell(self._settings, told))
             except IndexUnavailable as error:
                 if self._settings.index_url is not None or not is_read_only(self._settings.data_dir):
-                    raise IndexUnavailable(
+                    raise error.said(
                         f"what was done so far is done, and is not in the audit trail, which cannot be written: {error}"
                     ) from error
                 # A disk that takes nothing any more is when a backup is wanted most.

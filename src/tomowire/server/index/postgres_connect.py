@@ -72,7 +72,7 @@ def connect(url: str, *, patience: float | None = None) -> Connection:
     else:
         connection.patience = ANSWER_TIMEOUT if patience is None else patience
         return connection
-    raise IndexUnavailable(without_password(first_line(failed), url)) from failed
+    raise IndexUnavailable(without_password(first_line(failed), url), is_unreachable=True) from failed
 
 
 def is_lost(connection: psycopg.Connection[Any]) -> bool:

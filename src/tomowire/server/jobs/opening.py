@@ -27,8 +27,10 @@ def open_jobs(settings: Settings, *, knows_nodes: bool = True) -> Iterator[Jobs]
         is_empty = backend.is_empty()
         if not is_empty:
             backend.open_reader().close()
-    except (UsageError, IndexUnavailable) as error:
-        raise type(error)(f"{backend.name}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{backend.name}: {error}") from error
+    except IndexUnavailable as error:
+        raise error.said(f"{backend.name}: {error}") from error
     if is_empty:
         raise UsageError(f"there is no archive yet at {backend.name}: 'tomowire serve' makes one")
     records = Records(backend.engine)
