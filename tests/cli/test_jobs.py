@@ -6,9 +6,10 @@ import json
 import os
 import pwd
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,42 @@ def test_jobs_are_listed_shown_cancelled_and_retried_while_no_archive_runs(place
 
     assert json.loads(jobs("cancel", place, job_id, "--json"))["state"] == "cancelled"
     assert json.loads(jobs("retry", place, job_id, "--json"))["state"] == "waiting"
+
+
+def test_a_job_whose_archive_was_killed_is_not_said_to_be_running(place: list[str]) -> None:
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        with archive(place, "--node", f"DEST@{LOOPBACK}:{silent.getsockname()[1]}") as program:
+            job_id = jobs("send", place, "DEST", "--study-uid", STUDY).strip()
+            with silent.accept()[0]:  # the association is never answered
+                assert "state:        running\n" in jobs("show", place, job_id)
+                program.process.kill()
+                program.process.wait(20)
+            assert "was running when its archive ended; it goes on when one runs" in jobs("show", place, job_id)
+            assert "interrupted" in jobs("list", place)
+            assert json.loads(jobs("show", place, job_id, "--json"))["is_left"] is True
+
+
+async def test_what_has_failed_for_the_same_reason_is_shown_once(place: list[str]) -> None:
+    with open_jobs(Settings(Path(place[1])), knows_nodes=False) as made:
+        job = await made.send("STUDY", [STUDY], "DEST", by="anna")
+    uids = [sample.uid for sample in SAMPLES]
+    reasons = [(0xA700, "no room"), (None, "lost"), (0xA700, "no room"), (0xA700, "no room"), (0xA700, "other")]
+    with closing(sqlite3.connect(Path(place[1]) / "index.sqlite")) as index, index:
+        index.execute("UPDATE jobs SET state = 'failed'")
+        for uid, (status, comment) in zip(uids, reasons, strict=True):
+            said = (status, comment, uid)
+            index.execute("UPDATE job_items SET state = 'failed', status = ?, comment = ? WHERE uid = ?", said)
+    lines = jobs("show", place, job.job_id).splitlines()
+    assert sorted(line for line in lines if line.startswith("failed ")) == sorted(
+        [
+            f"failed   {uids[0]} and 2 more A700H no room",
+            f"failed   {uids[1]} lost",
+            f"failed   {uids[4]} A700H other",
+        ]
+    )
+    shown = jobs("show", place, job.job_id, "--items")
+    assert shown.count("A700H no room") == 3
+    assert len(json.loads(jobs("show", place, job.job_id, "--json"))["items"]) == 5
 
 
 async def test_what_is_deleted_is_named_where_jobs_are_shown(place: list[str]) -> None:

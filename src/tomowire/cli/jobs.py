@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -46,7 +47,7 @@ def list_(settings: Settings, states: tuple[str, ...], kinds: tuple[str, ...], l
     async def work(jobs: Jobs) -> int:
         from tomowire.cli.jobs_table import print_table
 
-        found = await jobs.list(state=states, kind=kinds, limit=limit)
+        found = [_left(settings, job) for job in await jobs.list(state=states, kind=kinds, limit=limit)]
         if as_json:
             click.echo(json.dumps({"jobs": [job.as_dict() for job in found]}))
         else:
@@ -62,12 +63,12 @@ def list_(settings: Settings, states: tuple[str, ...], kinds: tuple[str, ...], l
 @click.option("--items", is_flag=True, help="Name each object too, or what else the job is about.")
 @json_option
 def show(settings: Settings, job_id: str, items: bool, as_json: bool) -> None:
-    """Show one job, and what has failed of it. With --json the answers to a query too."""
+    """Show one job, and what has failed of it, once for each reason. With --json the answers to a query too."""
 
     async def work(jobs: Jobs) -> int:
-        from tomowire.cli.jobs_table import as_text, item_line
+        from tomowire.cli.jobs_table import as_text, item_line, lines_by_reason
 
-        job = await _found(jobs, job_id)
+        job = _left(settings, await _found(jobs, job_id))
         rows = _items(jobs, job.job_id, None if items else "failed")
         if as_json:
             click.echo(
@@ -75,8 +76,12 @@ def show(settings: Settings, job_id: str, items: bool, as_json: bool) -> None:
             )
         else:
             click.echo(as_text(job))
-            async for each in rows:
-                click.echo(item_line(each))
+            if items:
+                async for each in rows:
+                    click.echo(item_line(each))
+            else:
+                for line in await lines_by_reason(rows):
+                    click.echo(line)
         return ExitCode.OK
 
     _with_jobs(settings, work)
@@ -177,6 +182,15 @@ def _is_configured() -> bool:
 async def _found(jobs: Jobs, job_id: str) -> Job:
     if (job := await jobs.get(job_id)) is None:
         raise UsageError(f"there is no job {job_id}")
+    return job
+
+
+def _left(settings: Settings, job: Job) -> Job:
+    """The job, which is left as soon as its archive has been killed: with an index in the data directory none but that can have it."""
+    from tomowire.server.jobs.bell import is_forsaken
+
+    if job.state == "running" and settings.index_url is None and is_forsaken(settings.data_dir):
+        return replace(job, is_left=True)
     return job
 
 

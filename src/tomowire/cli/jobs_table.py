@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -42,7 +43,7 @@ def as_text(job: Job) -> str:
         "job": job.job_id,
         "kind": f"{job.kind} to {job.node}" if job.kind == "send" else f"{job.kind} {job.node}".rstrip(),
         "about": _about(job, _SHOWN),
-        "state": f"{job.state}{', to be cancelled' if job.cancel_requested and not job.is_over else ''}",
+        "state": f"{_state(job)}{', to be cancelled' if job.cancel_requested and not job.is_over else ''}",
         "done": f"{progress.done} of {progress.total}, {progress.warnings} with a warning, {progress.failed} failed",
         "bytes": size,
         "time left": "" if progress.seconds_left is None else _seconds(progress.seconds_left),
@@ -54,10 +55,22 @@ def as_text(job: Job) -> str:
     return "\n".join(f"{name + ':':13} {printable(text)}" for name, text in facts.items() if text)
 
 
-def item_line(item: JobItem) -> str:
-    """What has become of one item."""
+def item_line(item: JobItem, more: int = 0) -> str:
+    """What has become of one item, and of so many others."""
+    others = f" and {more} more" if more else ""
     status = "" if item.status is None else f" {item.status:04X}H"
-    return printable(f"{item.state:8} {item.uid}{status}{' ' if item.comment else ''}{item.comment}")
+    return printable(f"{item.state:8} {item.uid}{others}{status}{' ' if item.comment else ''}{item.comment}")
+
+
+async def lines_by_reason(items: AsyncIterable[JobItem]) -> list[str]:
+    """A line for those of which the same has become, with the first of them."""
+    firsts: dict[tuple[str, int | None, str], JobItem] = {}
+    counts = Counter[tuple[str, int | None, str]]()
+    async for item in items:
+        reason = (item.state, item.status, item.comment)
+        firsts.setdefault(reason, item)
+        counts[reason] += 1
+    return [item_line(item, counts[reason] - 1) for reason, item in firsts.items()]
 
 
 def _row(job: Job) -> tuple[str, ...]:
@@ -69,13 +82,17 @@ def _row(job: Job) -> tuple[str, ...]:
         job.kind,
         job.node,
         _about(job, 1),
-        job.state,
+        "interrupted" if job.is_left else job.state,
         *counts,
         left,
         _moment(job.created_at),
         job.error,
     )
     return tuple(map(printable, texts))
+
+
+def _state(job: Job) -> str:
+    return "was running when its archive ended; it goes on when one runs" if job.is_left else job.state
 
 
 def _about(job: Job, most: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tomowire.server.jobs.bell import heard, ring
+from tomowire.server.jobs.bell import heard, is_forsaken, ring
 
 
 async def test_who_rings_is_heard_each_time(tmp_path: Path) -> None:
@@ -25,10 +25,13 @@ async def test_who_rings_is_heard_each_time(tmp_path: Path) -> None:
 
 async def test_where_nobody_listens_nobody_is_waited_for(tmp_path: Path) -> None:
     assert not ring(tmp_path)
+    assert not is_forsaken(tmp_path), "it is not known that anybody was"
     os.mkfifo(tmp_path / "jobs.bell")  # left by a process that was killed
     assert not ring(tmp_path)
+    assert is_forsaken(tmp_path)
     with heard(tmp_path, lambda: None):
         assert ring(tmp_path)
+        assert not is_forsaken(tmp_path)
 
 
 async def test_a_pipe_that_is_full_blocks_nobody(tmp_path: Path) -> None:

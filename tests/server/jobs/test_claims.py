@@ -101,8 +101,10 @@ def test_a_node_that_is_full_gets_no_more(records: Records) -> None:
 def test_when_a_lease_has_ended_another_process_has_the_job(records: Records) -> None:
     job = make(records)
     first = claim(records, "a", lease=-1)
+    assert get(records, job).is_left
     second = claim(records, "b")
     assert second.job.job_id == job.job_id
+    assert not get(records, job).is_left
     assert second.job.attempts == 2
     assert first.job.attempts == 1
 

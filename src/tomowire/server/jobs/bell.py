@@ -6,6 +6,7 @@ Nothing is said through it but "look": what there is to do stands in the databas
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -31,6 +32,15 @@ def ring(data_dir: Path) -> bool:
     finally:
         os.close(pipe)
     return True
+
+
+def is_forsaken(data_dir: Path) -> bool:
+    """Whether the archive that listened here has ended without a word. Where nobody has listened that is not known: False."""
+    try:
+        os.close(os.open(data_dir / _NAME, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
 
 
 @contextmanager

@@ -107,6 +107,8 @@ class Job:
     error: str
     """What went wrong last, whose fault it is and what to do; "" if nothing did."""
     progress: Progress
+    is_left: bool = False
+    """It stands as running, and whoever had it has ended without a word: the next archive that runs goes on with it."""
     result: Any = None
     """What a query has found: data sets in the DICOM JSON model. Only `Jobs.get` gives it."""
 

@@ -228,6 +228,7 @@ def job_of(row: Row[Any], moment: int, *, result: Any = None) -> Job:
         cancel_requested=row.cancel_requested,
         error=row.error,
         progress=_progress(row, moment),
+        is_left=row.state == JobState.RUNNING.value and row.lease_until is not None and row.lease_until < moment,
         result=result,
     )
 
