@@ -156,6 +156,31 @@ async def test_an_archive_that_runs_is_not_imported_into(tmp_path: Path) -> None
     assert "send the files to it" in done.stderr
 
 
+def test_where_there_is_nothing_to_import_that_is_a_failure(tmp_path: Path) -> None:
+    """As with `send`: somebody wanted to have it."""
+    files = tmp_path / "files"
+    files.mkdir()
+    for _ in range(2):
+        done = run_tomowire("import", files, "--data-dir", tmp_path / "data")
+        assert done.returncode == 1
+        assert f"there is nothing to import: no DICOM file in {files}" in done.stderr
+        (files / "note.txt").write_text("no object")
+    write_samples(files / "below", [Sample(1)])
+    for _ in range(2):  # the second time the archive has it already
+        assert run_tomowire("import", files, "--data-dir", tmp_path / "data").returncode == 0
+
+
+def test_points_and_restored_objects_are_counted_in_words(tmp_path: Path) -> None:
+    files = write_samples(tmp_path / "files", [Sample(1)])
+    imported = run_tomowire("import", files, "--data-dir", tmp_path / "data")
+    assert "1 file: 1 stored" in imported.stderr
+    made = run_tomowire("backup", tmp_path / "backup", "--data-dir", tmp_path / "data")
+    assert ": 1 object, " in made.stderr
+    assert "  1 object  " in run_tomowire("backup", tmp_path / "backup", "--list").stdout
+    restored = run_tomowire("restore", tmp_path / "backup", "--data-dir", tmp_path / "new")
+    assert "restored 1 of 1 object, as of" in restored.stderr
+
+
 def test_an_import_tells_what_became_of_each_file(tmp_path: Path) -> None:
     files = write_samples(tmp_path / "files", [Sample(1), Sample(2)])
     (files / os.fsdecode(b"no-text-\xff.txt")).write_bytes(b"notes")

@@ -102,16 +102,18 @@ def test_jobs_are_listed_shown_cancelled_and_retried_while_no_archive_runs(place
 
 
 def test_a_job_whose_archive_was_killed_is_not_said_to_be_running(place: list[str]) -> None:
-    with socket.create_server((LOOPBACK, 0)) as silent:
-        with archive(place, "--node", f"DEST@{LOOPBACK}:{silent.getsockname()[1]}") as program:
-            job_id = jobs("send", place, "DEST", "--study-uid", STUDY).strip()
-            with silent.accept()[0]:  # the association is never answered
-                assert "state:        running\n" in jobs("show", place, job_id)
-                program.process.kill()
-                program.process.wait(20)
-            assert "was running when its archive ended; it goes on when one runs" in jobs("show", place, job_id)
-            assert "interrupted" in jobs("list", place)
-            assert json.loads(jobs("show", place, job_id, "--json"))["is_left"] is True
+    with (
+        socket.create_server((LOOPBACK, 0)) as silent,
+        archive(place, "--node", f"DEST@{LOOPBACK}:{silent.getsockname()[1]}") as program,
+    ):
+        job_id = jobs("send", place, "DEST", "--study-uid", STUDY).strip()
+        with silent.accept()[0]:  # the association is never answered
+            assert "state:        running\n" in jobs("show", place, job_id)
+            program.process.kill()
+            program.process.wait(20)
+        assert "was running when its archive ended; it goes on when one runs" in jobs("show", place, job_id)
+        assert "interrupted" in jobs("list", place)
+        assert json.loads(jobs("show", place, job_id, "--json"))["is_left"] is True
 
 
 async def test_what_has_failed_for_the_same_reason_is_shown_once(place: list[str]) -> None:

@@ -174,6 +174,20 @@ def test_what_is_wrong_is_said_in_a_line(
     assert "Traceback" not in done.stderr
 
 
+async def test_where_nobody_is_an_administrator_that_is_said(tmp_path: Path) -> None:
+    async with Archive(Settings(tmp_path / "data", port=0)):
+        pass
+    for name in ("kim", "lee"):
+        done = run_tomowire("user", "add", name, "--no-password", "--data-dir", tmp_path / "data")
+        assert done.returncode == 0
+        assert "nobody is an administrator, and over HTTP nobody can" in done.stderr
+        assert f"'tomowire user role {name} administrator' makes {name} one" in done.stderr
+    done = run_tomowire(
+        "user", "add", "jo", "--role", "administrator", "--no-password", "--data-dir", tmp_path / "data"
+    )
+    assert "nobody is an administrator" not in done.stderr
+
+
 def test_without_an_archive_there_are_no_users(tmp_path: Path) -> None:
     done = run_tomowire("user", "list", "--data-dir", tmp_path / "data")
     assert done.returncode == 2

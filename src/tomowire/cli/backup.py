@@ -12,7 +12,7 @@ from tomowire.cli.configured import settings_options
 from tomowire.cli.guarded import guarded
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, leave, printable, readable, set_up_logging
+from tomowire.cli.running import ExitCode, complain, counted, leave, printable, readable, set_up_logging
 from tomowire.errors import IndexUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def _make(folder: Path, settings: Settings, keep: int | None, *, link: bool, as_
         click.echo(json.dumps({"folder": readable(folder), **_facts(made), "given_up": gone}))
     else:
         complain(
-            f"point {made.name}: {made.objects} objects, {_size(made.bytes)}, {made.copied} of them copied"
-            + (f"; {len(gone)} older points given up" if gone else "")
+            f"point {made.name}: {counted(made.objects, 'object')}, {_size(made.bytes)}, {made.copied} of them copied"
+            + (f"; {counted(len(gone), 'older point')} given up" if gone else "")
         )
     if obstacle:
         complain(f"the point is made, and older ones were not given up, or not all that only they had: {obstacle}")
@@ -122,8 +122,8 @@ def _list(folder: Path, *, as_json: bool) -> None:
         click.echo(json.dumps({"folder": readable(folder), "points": [_facts(point) for point in points]}))
     else:
         for point in points:
-            wrong = f", {point.problem_count} problems" if point.problem_count else ""
-            click.echo(f"{point.name}  {point.objects} objects  {_size(point.bytes)}{wrong}")
+            wrong = f", {counted(point.problem_count, 'problem')}" if point.problem_count else ""
+            click.echo(f"{point.name}  {counted(point.objects, 'object')}  {_size(point.bytes)}{wrong}")
     leave(ExitCode.FAILED if damaged else ExitCode.OK)
 
 
@@ -145,7 +145,7 @@ def _verify(folder: Path, name: str | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"folder": readable(folder), **_facts(point), "damaged": wrong}))
     else:
-        complain(f"point {point.name}: {point.objects} objects, {len(wrong)} of them damaged or missing")
+        complain(f"point {point.name}: {counted(point.objects, 'object')}, {len(wrong)} of them damaged or missing")
     leave(ExitCode.FAILED if wrong or point.problem_count else ExitCode.OK)
 
 

@@ -10,7 +10,7 @@ import click
 
 from tomowire.cli.configured import CONFIG, Source
 from tomowire.cli.options import json_option
-from tomowire.cli.running import ExitCode, complain, leave, printable
+from tomowire.cli.running import ExitCode, complain, counted, leave, printable
 from tomowire.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
@@ -88,6 +88,6 @@ def _said(loaded: Loaded, path: KeyPath) -> str:
 
 
 def _counted(wrong: int, warnings: int) -> str:
-    parts = [f"{wrong} mistake{'s' if wrong != 1 else ''}"] if wrong else ["no mistakes"]
-    parts += [f"{warnings} warning{'s' if warnings != 1 else ''}"] if warnings else []
+    parts = [counted(wrong, "mistake")] if wrong else ["no mistakes"]
+    parts += [counted(warnings, "warning")] if warnings else []
     return ", ".join(parts)

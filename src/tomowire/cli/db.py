@@ -13,7 +13,7 @@ from tomowire.cli.configured import settings_options
 from tomowire.cli.guarded import guarded
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, leave, printable, readable, set_up_logging
+from tomowire.cli.running import ExitCode, complain, counted, leave, printable, readable, set_up_logging
 
 if TYPE_CHECKING:
     from tomowire.server.findings import Finding
@@ -62,7 +62,7 @@ def check(settings: Settings, quick: bool, repair: bool, as_json: bool, verbose:
     left = guarded(work)
     wrong = findings.count - left
     findings.end(ok=not wrong)
-    parts = [f"{wrong} finding{'' if wrong == 1 else 's'}"] if wrong else ["nothing wrong"]
+    parts = [counted(wrong, "finding")] if wrong else ["nothing wrong"]
     parts += [f"{left} left by a process that was killed: removed at the next start"] if left else []
     complain("; ".join(parts))
     leave(ExitCode.FAILED if wrong else ExitCode.OK)
@@ -113,8 +113,8 @@ def reindex(settings: Settings, move: bool, as_json: bool, verbose: int) -> None
 
     count = guarded(work)
     findings.end(indexed=count)
-    wrong = f", {_counted(findings.count, 'finding')}" if findings.count else ""
-    complain(f"{_counted(count, 'object')} indexed{wrong}")
+    wrong = f", {counted(findings.count, 'finding')}" if findings.count else ""
+    complain(f"{counted(count, 'object')} indexed{wrong}")
     leave(ExitCode.FAILED if findings.count else ExitCode.OK)
 
 
@@ -202,10 +202,6 @@ class _Findings:
         if self._as_json:
             begin = "" if self.count else self._before_row
             click.echo(f"{begin}], {json.dumps(facts)[1:]}")
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _line(finding: Finding, became: str) -> bytes:

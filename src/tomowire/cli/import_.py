@@ -13,7 +13,7 @@ import click
 from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, readable, run, set_up_logging
+from tomowire.cli.running import ExitCode, complain, counted, readable, run, set_up_logging
 from tomowire.errors import InUse, UsageError
 
 if TYPE_CHECKING:
@@ -113,6 +113,9 @@ async def _import(
         finally:
             await storage.__aexit__(None, None, None)
     complain(rows.summary())
+    if not rows.has_objects:
+        complain(f"there is nothing to import: no DICOM file in {', '.join(map(str, paths))}")
+        return ExitCode.FAILED
     return ExitCode.FAILED if rows.has_failures else ExitCode.OK
 
 
@@ -144,6 +147,11 @@ class _Rows:
             click.echo(f"], {json.dumps(facts)[1:]}")
 
     @property
+    def has_objects(self) -> bool:
+        """Whether there was any file that is one, or was meant to be."""
+        return self.count > self._results["skipped"]
+
+    @property
     def has_failures(self) -> bool:
         return bool(self._results["failed"] or self._results["conflict"])
 
@@ -161,4 +169,4 @@ class _Rows:
 
     def summary(self) -> str:
         parts = [f"{count} {name}" for name, count in sorted(self._results.items())]
-        return f"{self.count} files: {', '.join(parts) or 'nothing there'}; {self._bytes / 1e6:.1f} MB came"
+        return f"{counted(self.count, 'file')}: {', '.join(parts) or 'nothing there'}; {self._bytes / 1e6:.1f} MB came"

@@ -186,7 +186,7 @@ async def _found(jobs: Jobs, job_id: str) -> Job:
 
 
 def _left(settings: Settings, job: Job) -> Job:
-    """The job, which is left as soon as its archive has been killed: with an index in the data directory none but that can have it."""
+    """The job, which is left as soon as its archive was killed: where the index is in the data directory no other can have it."""
     from tomowire.server.jobs.bell import is_forsaken
 
     if job.state == "running" and settings.index_url is None and is_forsaken(settings.data_dir):

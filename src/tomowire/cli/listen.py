@@ -21,7 +21,7 @@ from tomowire.cli.receiving import (
     explained,
     stop_signal,
 )
-from tomowire.cli.running import ExitCode, complain, readable, run
+from tomowire.cli.running import ExitCode, complain, counted, readable, run
 from tomowire.cli.tls import reloading
 from tomowire.errors import UsageError
 from tomowire.protocol.status import SUCCESS
@@ -134,7 +134,7 @@ class CountedStorage(Storage):
 
     def summary(self) -> str:
         replaced = f" ({self._replaced} of them replaced a file that was there)" if self._replaced else ""
-        return f"{self._stored} objects stored{replaced}, {self._failed} refused"
+        return f"{counted(self._stored, 'object')} stored{replaced}, {self._failed} refused"
 
     async def handle(self, request: IncomingRequest) -> None:
         try:

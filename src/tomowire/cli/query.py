@@ -12,7 +12,7 @@ import click
 from tomowire.cli.answers import FORMATS, open_output
 from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import peer_argument, requestor_options
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
+from tomowire.cli.running import ExitCode, complain, counted, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
 from tomowire.protocol.explain import is_not_permitted
 from tomowire.services.confirming import Confirmation
@@ -116,7 +116,7 @@ async def _query(
     if not count:
         complain(f"{address} has nothing that matches")
     elif count == limit:
-        complain(f"stopped after {count} answer{'' if count == 1 else 's'} (--limit); there may be more")
+        complain(f"stopped after {counted(count, 'answer')} (--limit); there may be more")
     return ExitCode.OK
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, printable, readable, writing_to_stdout
+from tomowire.cli.running import (
+    ExitCode,
+    complain,
+    counted,
+    exit_code_of,
+    explain,
+    printable,
+    readable,
+    writing_to_stdout,
+)
 from tomowire.errors import NoAcceptedContext
 from tomowire.protocol.explain import result_of
 from tomowire.services.dicom_file import DicomFile
@@ -186,4 +195,4 @@ class Report:
 
 
 def _count(things: list[Any] | range, name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+    return counted(len(things), name)

@@ -13,7 +13,7 @@ from tomowire.cli.configured import index_url_option
 from tomowire.cli.guarded import guarded
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, leave, readable, set_up_logging
+from tomowire.cli.running import ExitCode, complain, counted, leave, readable, set_up_logging
 
 if TYPE_CHECKING:
     from tomowire.server.backup_folder import Point, Problem
@@ -72,5 +72,6 @@ def command(
         facts = {"point": restored.name, "objects": restored.objects, "problems": wrong, "findings": len(findings)}
         click.echo(json.dumps({"folder": readable(folder), "data_dir": readable(data_dir), **facts}))
     else:
-        complain(f"restored {restored.objects - len(problems)} objects of {restored.objects}, as of {restored.made_at}")
+        whole = restored.objects - len(problems)
+        complain(f"restored {whole} of {counted(restored.objects, 'object')}, as of {restored.made_at}")
     leave(ExitCode.FAILED if problems or findings else ExitCode.OK)

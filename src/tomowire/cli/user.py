@@ -44,6 +44,12 @@ def add(name: str, role: Role, password: str | None, settings: Settings) -> None
     async def work(users: Users) -> None:
         user = await users.add(name, role, password)
         complain(f"{user.name} is {_a(user.role)} now")
+        if all(str(each.role) != "administrator" for each in await users.list()):
+            complain(
+                "warning: nobody is an administrator, and over HTTP nobody can change users, nodes or the configuration:"
+                f" 'tomowire user role {user.name} administrator' makes {user.name} one",
+                "warning",
+            )
 
     with_users(settings, work)
 
