@@ -31,6 +31,7 @@ from support.retrievals import (
 )
 from tomowire import PeerAddress, Storage, StoreRequest
 from tomowire.errors import RetrieveFailed
+from tomowire.protocol.status import Status
 from tomowire.services import lanes, move_scp, put_off, suboperations, supply
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.identifiers import decode
@@ -133,7 +134,7 @@ async def test_a_destination_may_want_another_calling_title(files: list[DicomFil
     assert receiver.requests[0].association.calling_ae_title == "GATEWAY"
 
 
-async def test_case_66_an_unknown_destination(files: list[DicomFile]) -> None:
+async def test_case_66_an_unknown_destination(files: list[DicomFile], caplog: pytest.LogCaptureFixture) -> None:
     """A801H, and nobody is asked for objects; the association goes on."""
     receiver, stock = Receiver(), Stock(files)
     async with receiver.listening() as dest, moving(stock, dest) as requestor:
@@ -141,6 +142,7 @@ async def test_case_66_an_unknown_destination(files: list[DicomFile]) -> None:
         counts, failed, comment = await requestor.take_all()
         assert (counts, failed) == (Counts(0xA801, None, None, None, None), [])
         assert comment == "the move destination dest is not known here"
+        assert f"C-MOVE to 'dest' ended with {Status(0xA801)}: {comment}; 0 completed, 0 failed" in caplog.text
         assert stock.asked == []
         await requestor.move()
         counts, _, _ = await requestor.take_all()

@@ -47,8 +47,9 @@ stands there to be read, the responses to their sub-operations.
 class Get(RetrievalScp):
     """The SCP of C-GET: `objects` is called for every request, and says how many objects it selects and where they lie.
 
-    It raises `RetrieveFailed` or `QueryFailed` to end with that status; `DataSetError`, which `decode` raises, ends with C000H, any
-    other exception with 0110H. When the peer cancels, it is cancelled where it waits, and so is the iterator that it returned.
+    It raises `RetrieveFailed` or `QueryFailed` to end with that status; the comment goes to the log as well as to the peer, and
+    names no patient. `DataSetError`, which `decode` raises, ends with C000H, any other exception with 0110H. When the peer cancels,
+    it is cancelled where it waits, and so is the iterator that it returned.
 
     The requestor has to take the SCP role for what it wants to receive (PS3.7 D.3.3.4); an object for which it did not, or which it
     takes in no transfer syntax that can be made from the stored one, is a failed sub-operation. `timeout` is the time in seconds

@@ -235,7 +235,7 @@ async def answer_retrieval(
         status, comment, offending = failure.status, failure.error_comment, failure.offending_elements
     except DataSetError as error:
         status, comment = CANNOT_UNDERSTAND, str(error)
-    _log(request, message, operations, Status(status))
+    _log(request, message, operations, Status(status), comment)
     await operations.respond(status, comment, offending)
 
 
@@ -281,13 +281,15 @@ async def _read(request: IncomingRequest, message: RetrieveRQ) -> RetrieveReques
     return RetrieveRequest(model, identifier, context.transfer_syntax, association, message, relational)
 
 
-def _log(request: IncomingRequest, message: RetrieveRQ, operations: SubOperations, status: Status) -> None:
-    """Without the comment of a handler, which may quote what was asked for."""
+def _log(
+    request: IncomingRequest, message: RetrieveRQ, operations: SubOperations, status: Status, comment: str | None
+) -> None:
+    why = f": {comment}" if comment and comment != operations.reason else ""
     what = f"C-MOVE to {message.move_destination!r}" if isinstance(message, CMoveRQ) else "C-GET"
     logger.log(
         logging.WARNING if status.is_failure or operations.failed else logging.INFO,
-        "%s: %s ended with %s: %d completed, %d failed%s, %d with a warning, %d not begun",
-        *(request.association.title, what, status),
+        "%s: %s ended with %s%s; %d completed, %d failed%s, %d with a warning, %d not begun",
+        *(request.association.title, what, status, why),
         *(operations.completed, operations.failed),
         f" (first: {operations.reason})" if operations.reason else "",
         *(operations.warning, operations.remaining),
