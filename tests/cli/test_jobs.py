@@ -182,6 +182,14 @@ def test_no_job_is_made_for_a_node_that_is_not_configured(
         assert (made.returncode, "--config" in made.stderr) == (0, False)
 
 
+def test_a_node_that_is_named_with_its_address(place: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "tomowire.toml"
+    file.write_text(f'[nodes.C]\nhost = "{LOOPBACK}"\nport = 104\n')
+    done = run_tomowire("jobs", "send", *place, "--config", file, "C@localhost:1", "--study-uid", STUDY)
+    assert done.returncode == 2
+    assert "the archive knows no node C@localhost:1: did you mean C?" in done.stderr
+
+
 @pytest.mark.parametrize("called", ["orthanc", "ORTHANC"])
 def test_a_node_is_named_by_its_section_or_by_its_ae_title(place: list[str], tmp_path: Path, called: str) -> None:
     port = free_port()
@@ -198,6 +206,7 @@ def test_a_node_is_named_by_its_section_or_by_its_ae_title(place: list[str], tmp
     [
         (["send", "DEST"], "say what to send"),
         (["send", "DEST", "--study-uid", "1.2.3"], "the archive has no study 1.2.3"),
+        (["send", "DEST@localhost:104", "--study-uid", STUDY], "without its address, which the archive knows: DEST"),
         (["show", "nonsense"], "there is no job nonsense"),
     ],
 )

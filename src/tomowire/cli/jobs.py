@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _STATES: Final = ("making", "waiting", "running", "done", "failed", "cancelled")
 _KINDS: Final = ("send", "retrieve", "query", "delete", "reindex")
 _PAGE: Final = 1000
+_ADDRESS: Final = re.compile(r"(.+)@[^@]+:\d+")
+"""Of a peer; an AE title could look so, and none does."""
 
 _id_argument = click.argument("job_id", metavar="JOB")
 
@@ -149,6 +152,9 @@ def send(
             "say what to send: --patient-id, --study-uid, --series-uid or --instance-uid, one of them"
         )
     [(level, uids)] = named.items()
+
+    if not _is_configured() and (title := _ADDRESS.match(node)):
+        raise click.UsageError(f"NODE is named without its address, which the archive knows: {title[1]}")
 
     async def work(jobs: Jobs) -> int:
         from tomowire.server.audit.teller import person

@@ -276,7 +276,8 @@ def _instead(title: str, known: Collection[str]) -> str:
     """What the node may be that was meant."""
     from tomowire.server.config.problems import nearest
 
-    if (meant := nearest(title, known)) is not None:
+    alone = title.rpartition("@")[0] or title  # without its address, if that is what was given
+    if (meant := nearest(alone, known)) is not None:
         return f": did you mean {meant}?"
     there = ", ".join(sorted(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
     return f": add it to its configuration (it has {there or 'no nodes at all'})"
