@@ -10,8 +10,9 @@ import click
 
 from tomowire.cli.configured import CONFIG, Source
 from tomowire.cli.options import json_option
-from tomowire.cli.running import ExitCode, complain, counted, leave, printable
+from tomowire.cli.running import ExitCode, complain, leave, printable
 from tomowire.errors import ConfigurationInvalid
+from tomowire.server.counting import counted
 
 if TYPE_CHECKING:
     from tomowire.server.config import Loaded, Origin, Problem

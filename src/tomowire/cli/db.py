@@ -13,7 +13,8 @@ from tomowire.cli.configured import settings_options
 from tomowire.cli.guarded import guarded
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, counted, leave, printable, readable, set_up_logging
+from tomowire.cli.running import ExitCode, complain, leave, printable, readable, set_up_logging
+from tomowire.server.counting import counted
 
 if TYPE_CHECKING:
     from tomowire.server.findings import Finding

@@ -13,8 +13,9 @@ import click
 from tomowire.cli.configured import settings_options
 from tomowire.cli.options import json_option, verbose_option
 from tomowire.cli.progress import open_counter
-from tomowire.cli.running import ExitCode, complain, counted, readable, run, set_up_logging
+from tomowire.cli.running import ExitCode, complain, readable, run, set_up_logging
 from tomowire.errors import InUse, UsageError
+from tomowire.server.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

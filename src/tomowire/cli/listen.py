@@ -21,10 +21,11 @@ from tomowire.cli.receiving import (
     explained,
     stop_signal,
 )
-from tomowire.cli.running import ExitCode, complain, counted, readable, run
+from tomowire.cli.running import ExitCode, complain, readable, run
 from tomowire.cli.tls import reloading
 from tomowire.errors import UsageError
 from tomowire.protocol.status import SUCCESS
+from tomowire.server.counting import counted
 from tomowire.services.folder import Folder
 from tomowire.services.storage_scp import Storage
 from tomowire.services.verification import Verification

@@ -12,9 +12,10 @@ import click
 from tomowire.cli.answers import FORMATS, open_output
 from tomowire.cli.keys import key_options, other_model
 from tomowire.cli.options import peer_argument, requestor_options
-from tomowire.cli.running import ExitCode, complain, counted, exit_code_of, explain, run
+from tomowire.cli.running import ExitCode, complain, exit_code_of, explain, run
 from tomowire.errors import NoAcceptedContext, TomowireError
 from tomowire.protocol.explain import is_not_permitted
+from tomowire.server.counting import counted
 from tomowire.services.confirming import Confirmation
 from tomowire.services.extended import QueryOptions
 from tomowire.services.find import DEFAULT_FIND_TIMEOUT, CFindScu, associate_for_queries

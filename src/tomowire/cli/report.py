@@ -14,7 +14,6 @@ import click
 from tomowire.cli.running import (
     ExitCode,
     complain,
-    counted,
     exit_code_of,
     explain,
     printable,
@@ -23,6 +22,7 @@ from tomowire.cli.running import (
 )
 from tomowire.errors import NoAcceptedContext
 from tomowire.protocol.explain import result_of
+from tomowire.server.counting import counted
 from tomowire.services.dicom_file import DicomFile
 from tomowire.services.sending import plan
 from tomowire.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of

@@ -164,11 +164,6 @@ def with_options(text: str) -> str:
     return text
 
 
-def counted(number: int, name: str) -> str:
-    """The number, and the name of one of them or of several."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
-
-
 def complain(text: str, level: str = "info") -> None:
     """One line on stderr, with the program's name, for what went wrong. A log of JSON lines has it with this level."""
     _print_line(f"tomowire: {printable(text)}", level)

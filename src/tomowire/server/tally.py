@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import UsageError
+from tomowire.server.counting import counted
 
 if TYPE_CHECKING:
     from tomowire.aio.association import Association
@@ -23,7 +24,7 @@ class Counts:
     refused: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.stored} object{'' if self.stored == 1 else 's'} stored"]
+        parts = [f"{counted(self.stored, 'object')} stored"]
         parts += [f"{self.there_before} there before"] if self.there_before else []
         parts += [f"{self.refused} refused"] if self.refused else []
         return ", ".join(parts)

@@ -147,7 +147,7 @@ async def test_the_audit_trail_has_what_could_not_be_compared(archive: Archive) 
     await reindex(archive, STUDY)
     [(event, _, outcome, message)] = await told(archive)
     assert (event, outcome) == ("configuration-changed", 4)
-    assert "compared with 5 files: 0 rows put right; 1 files are missing" in message
+    assert "compared with 5 files: 0 rows put right; 1 file missing" in message
 
 
 async def test_files_that_are_not_what_was_stored_are_told_and_their_rows_left(archive: Archive) -> None:
@@ -157,7 +157,7 @@ async def test_files_that_are_not_what_was_stored_are_told_and_their_rows_left(a
     job = await reindex(archive, STUDY)
     [item] = await archive.jobs.items(job.job_id)
     assert job.state is JobState.FAILED
-    assert "1 files are missing or not what was stored: 'tomowire db check' names them" in item.comment
+    assert "1 file missing or not what was stored: 'tomowire db check' names them" in item.comment
     assert await rows(archive) == before
 
 

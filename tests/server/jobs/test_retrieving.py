@@ -131,7 +131,7 @@ async def test_answers_to_a_query_are_kept_with_the_job(local: Archive) -> None:
     keys = {"PatientName": "doe^jane*", "StudyDate": "20240101-20241231"}
     job = await ended(local, local.jobs.query("STUDY", keys, "REMOTE", by="me"))
     [item] = await local.jobs.items(job.job_id)
-    assert (job.state, item.comment) == (JobState.DONE, "1 answers")
+    assert (job.state, item.comment) == (JobState.DONE, "1 answer")
     [answer] = job.result
     assert answer["0020000D"] == {"vr": "UI", "Value": [STUDY]}
     [listed] = await local.jobs.list(kind="query")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomowire.server.audit.counted import Counted
 from tomowire.server.audit.events import Change, ConfigurationChanged, InstancesAccessed, Outcome, Party, Study
+from tomowire.server.counting import counted
 
 if TYPE_CHECKING:
     from tomowire.server.audit.audit import Audit
@@ -41,8 +42,8 @@ class Reindexed:
         """The attempt is over."""
         self._changed.tell()
         if self._files:
-            what = f"the index was compared with {self._files} files: {self._rows} rows put right"
-            lost = f"{self._unreadable} files are missing or not what was stored" if self._unreadable else ""
+            what = f"the index was compared with {counted(self._files, 'file')}: {counted(self._rows, 'row')} put right"
+            lost = f"{counted(self._unreadable, 'file')} missing or not what was stored" if self._unreadable else ""
             self._audit.record(
                 ConfigurationChanged(
                     by=self._by,

@@ -28,6 +28,7 @@ from tomowire.server.audit.telling import (
     participant,
     studies_and_patients,
 )
+from tomowire.server.counting import counted
 
 _WORDS: Final = re.compile("(?<!^)(?=[A-Z])")
 
@@ -218,7 +219,7 @@ def _node_authentication(
 
 
 def _association_ended(event: events.AssociationEnded, teller: Teller) -> AuditMessage:
-    text = f"{event.how}; {event.stored} objects stored, {event.refused} refused"
+    text = f"{event.how}; {counted(event.stored, 'object')} stored, {event.refused} refused"
     wanted = [participant(event.by, is_requestor=True)] if event.by is not None else []
     return message(
         event,

@@ -25,6 +25,7 @@ from tomowire.server.audit.events import (
 )
 from tomowire.server.audit.noting import NotedCommand
 from tomowire.server.audit.teller import person
+from tomowire.server.counting import counted
 
 if TYPE_CHECKING:
     from tomowire.server.backup_folder import Point, Problem
@@ -80,7 +81,7 @@ def note_restored(settings: Settings, folder: Path, point: Point, problems: Coll
 
 def note_reindexed(settings: Settings, count: int, findings: int, lost: Iterable[str]) -> None:
     """The index was made again from the files; `lost` says what of the audit trail went with the old one."""
-    what = f"the index was made again from the files: {count} objects, {findings} findings"
+    what = f"the index was made again from the files: {counted(count, 'object')}, {counted(findings, 'finding')}"
     with NotedCommand(settings) as noted:
         for each in lost:
             noted.tell(EventsLost(count=0, reason=each))

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import AssociationError, NoAcceptedContext, OperationTimeout, QueryFailed, UsageError
+from tomowire.server.counting import counted
 from tomowire.server.jobs.blame import unknown_node, without_association
 from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
@@ -44,7 +45,7 @@ class Querying:
         except (AssociationError, OperationTimeout) as error:
             raise without_association(node, error) from error
         work.result = await asyncio.to_thread(lambda: [answer.to_json_dict() for answer in answers])
-        comment = f"{len(answers)} answers" if is_all else f"the first {len(answers)} answers: there are more"
+        comment = counted(len(answers), "answer") if is_all else f"the first {len(answers)} answers: there are more"
         await work.settling.add(Settled(0, ItemState.DONE, 0, comment))
 
 

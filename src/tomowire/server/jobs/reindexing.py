@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tomowire.errors import WireError
+from tomowire.server.counting import counted
 from tomowire.server.index.extraction import instance_record
 from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
@@ -76,9 +77,9 @@ class Reindexing:
                         mended += put_right.rows
                         is_elsewhere |= put_right.is_of_another_patient
                     noted.looked_at(item.uid, found.sop_class_uid, put_right.rows if put_right is not None else 0)
-        said = f"{count} files read, {mended} rows put right"
+        said = f"{counted(count, 'file')} read, {counted(mended, 'row')} put right"
         if unreadable:
-            said += f", {unreadable} files are missing or not what was stored: 'tomowire db check' names them"
+            said += f", {counted(unreadable, 'file')} missing or not what was stored: 'tomowire db check' names them"
             return Settled(item.position, ItemState.FAILED, comment=said)
         if is_elsewhere:
             return Settled(item.position, ItemState.WARNING, comment=f"{said}; {_OTHER_PATIENT}")

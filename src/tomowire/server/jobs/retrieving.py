@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tomowire.errors import AssociationError, OperationTimeout, QueryFailed, RetrieveFailed, TomowireError, UsageError
+from tomowire.server.counting import counted
 from tomowire.server.jobs.blame import unknown_node, without_association
 from tomowire.server.jobs.claim import Settled
 from tomowire.server.jobs.model import ItemState
@@ -86,7 +87,7 @@ class Retrieving:
             )
         if not count:
             return Settled(item.position, ItemState.FAILED, comment="the node has nothing of it")
-        return Settled(item.position, ItemState.DONE, 0, f"{count} objects")
+        return Settled(item.position, ItemState.DONE, 0, counted(count, "object"))
 
 
 def _state_after(status: int) -> ItemState:
