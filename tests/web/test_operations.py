@@ -297,7 +297,7 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         assert checked == {"is_valid": True, "problems": [], "changed": ["nodes"], "needs_restart": []}
         assert (await result(running, "GET", "/api/nodes"))["nodes"] == []
         applied = await result(running, "PUT", "/api/configuration", json={"configuration": wanted})
-        assert applied == {"changed": ["nodes"], "needs_restart": []}
+        assert applied == {"changed": ["nodes"], "needs_restart": [], "warnings": []}
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1"
         wrong = {"dicom": {"prot": 104}}
         checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wrong})
@@ -306,6 +306,20 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         problem = await result(running, "PUT", "/api/configuration", 422, json={"configuration": wrong})
         assert problem["errors"][0]["name"] == "dicom.prot"
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1", "all is as it was"
+
+
+async def test_what_a_lower_quota_takes_is_said_before_and_after(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        wanted = {**(await result(running, "GET", "/api/configuration"))["configuration"], "quota": {"bytes": 1}}
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wanted})
+        assert checked["is_valid"]
+        [warning] = checked["problems"]
+        assert (warning["severity"], warning["key"]) == ("warning", "quota")
+        assert "bytes too many for the quota of 1" in warning["text"]
+        applied = await result(running, "PUT", "/api/configuration", json={"configuration": wanted})
+        assert applied["warnings"] == [warning["text"]]
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wanted})
+        assert checked["problems"] == [], "it is in force"
 
 
 async def test_a_user_named_like_a_part_of_the_archive_deletes_in_its_own_name(tmp_path: Path) -> None:

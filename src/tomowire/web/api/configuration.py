@@ -12,6 +12,7 @@ from tomowire.errors import ConfigurationInvalid, UsageError
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.config import settings_from
 from tomowire.server.config.shown import shown_settings
+from tomowire.server.reconfiguring import foresee_quota
 from tomowire.server.settings import Settings
 from tomowire.server.users import Role
 from tomowire.web.api.models import Model
@@ -59,6 +60,7 @@ class Applied(Model):
 
     changed: list[str] = Field(description="The keys that are different from now on.", examples=[["nodes"]])
     needs_restart: list[str] = Field(description="The keys that are not, before the next start.")
+    warnings: list[str] = Field(description="What needs a look: that a lower quota will take studies, for instance.")
 
 
 @router.get("/configuration", **operation("getConfiguration", Role.ADMINISTRATOR))
@@ -75,8 +77,14 @@ async def check_configuration(here: Here, request: Configuration) -> Checked:
     except ConfigurationInvalid as error:
         mistakes = [Mistake.model_validate(each.as_json()) for each in error.problems]
         return Checked(is_valid=False, problems=mistakes, changed=[], needs_restart=[])
-    _, account = compare(here.archive.settings, settings)
-    return Checked(is_valid=True, problems=[], changed=list(account.changed), needs_restart=list(account.needs_restart))
+    taken, account = compare(here.archive.settings, settings)
+    foreseen = await foresee_quota(here.archive, taken)
+    return Checked(
+        is_valid=True,
+        problems=[] if foreseen is None else [_warning("quota", str(foreseen))],
+        changed=list(account.changed),
+        needs_restart=list(account.needs_restart),
+    )
 
 
 @router.put("/configuration", **operation("applyConfiguration", Role.ADMINISTRATOR, 409, body=True))
@@ -111,7 +119,13 @@ async def reload_configuration(here: Here) -> Applied:
 
 def _applied(here: Here, account: Reconfigured) -> Applied:
     logger.warning("configuration, by %s: %s", here.principal.name, account)
-    return Applied(changed=list(account.changed), needs_restart=list(account.needs_restart))
+    return Applied(
+        changed=list(account.changed), needs_restart=list(account.needs_restart), warnings=list(account.warnings)
+    )
+
+
+def _warning(key: str, text: str) -> Mistake:
+    return Mistake(severity="warning", source=_SOURCE, line=None, column=None, key=key, text=text, nearest=None)
 
 
 def _refused(error: ConfigurationInvalid) -> Problem:
