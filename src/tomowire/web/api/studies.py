@@ -76,7 +76,9 @@ class Studies(Model):
 class StudyQuery(Paging):
     """Which studies."""
 
-    newest_first: bool = Field(True, description="In the order in which they came, or the other way.")
+    newest_first: bool = Field(
+        True, description="The one that came last first; false: in the order in which they came."
+    )
     PatientID: Filter = None
     PatientName: Filter = Field(None, examples=["Smith*"])
     PatientBirthDate: DateFilter = None
@@ -99,7 +101,7 @@ class ProtectionRequest(Model):
 
 @router.get("/studies", **operation("listStudies", Role.READER, 400, link=True))
 async def list_studies(here: Here, response: Response, query: Annotated[StudyQuery, Query()]) -> Studies:
-    """Studies that match all filters, in the order in which they came."""
+    """Studies that match all filters: the one that came last first, unless `newest_first` is false."""
     page = await Listing(here.archive.storage.index).studies(
         filters_of(query, "newest_first"), after=query.after, limit=query.limit, newest_first=query.newest_first
     )
