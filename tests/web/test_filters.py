@@ -168,6 +168,21 @@ async def test_of_what_is_to_be_one_of_a_few_they_are_named(
             assert each in error["detail"]
 
 
+async def test_what_a_page_of_one_list_ends_with_is_not_taken_by_another(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        lists = ("studies", "series", "instances", "audit")
+        found = {
+            each: (await running.nobody.get(f"/api/{each}", params={"limit": 1})).json()["next"] for each in lists[:3]
+        }
+        assert all(found.values())
+        for of, after in found.items():
+            for other in lists:
+                answer = await running.nobody.get(f"/api/{other}", params={"after": after})
+                assert answer.status_code == (200 if of == other else 422), (of, other)
+                if of != other:
+                    assert f"a page of {of} ends with, and not one of {other}" in answer.json()["detail"]
+
+
 async def test_every_kind_of_event_can_be_asked_for(tmp_path: Path, index_url: str | None) -> None:
     async with web(tmp_path, users=False, filled=False, index_url=index_url) as running:
         for kind in KINDS:

@@ -50,6 +50,8 @@ class Instances(Model):
 class InstanceQuery(Paging):
     """Which instances."""
 
+    of = "instances"
+
     StudyInstanceUID: UidFilter = Field(None, description="The instances of this study.")
     SeriesInstanceUID: UidFilter = Field(None, description="The instances of this series.")
     SOPInstanceUID: UidFilter = None
@@ -74,10 +76,13 @@ class Tags(Model):
 @router.get("/instances", **operation("listInstances", Role.READER, 400, link=True))
 async def list_instances(here: Here, response: Response, query: Annotated[InstanceQuery, Query()]) -> Instances:
     """Instances that match all filters, in the order in which they came."""
-    page = await Listing(here.archive.storage.index).instances(filters_of(query), after=query.after, limit=query.limit)
+    page = await Listing(here.archive.storage.index).instances(
+        filters_of(query), after=query.after_key, limit=query.limit
+    )
     tell_query(here)
-    link_next(here, response, page.after)
-    return Instances(instances=[_shown(each) for each in page.entries], next=page.after)
+    following = query.next_after(page.after)
+    link_next(here, response, following)
+    return Instances(instances=[_shown(each) for each in page.entries], next=following)
 
 
 @router.get("/instances/{sop_instance_uid}", **operation("getInstance", Role.READER, 404))

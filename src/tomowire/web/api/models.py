@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator
 from starlette.responses import Response
 
 from tomowire.server.audit.events import Query as QueryEvent
@@ -52,14 +52,36 @@ Whole = Annotated[int, BeforeValidator(_number)]
 
 
 class Paging(Model):
-    """Which page of a list."""
+    """Which page of a list. What a page of one list ends with means something else in another."""
+
+    of: ClassVar[str]
+    """The list."""
 
     limit: int = Field(100, ge=1, le=1000, description="How many entries are wanted.")
     after: PageToken = Field(None, description="`next` of the page before.")
 
+    @field_validator("after")
+    @classmethod
+    def _of_this_list(cls, after: str | None) -> str | None:
+        if after is not None and not after.startswith(f"{cls.of}-"):
+            raise ValueError(
+                f"this is what a page of {after.partition('-')[0][:20]} ends with, and not one of {cls.of}"
+            )
+        return after
+
+    @property
+    def after_key(self) -> str | None:
+        """The key that the page before ended with."""
+        return self.after.partition("-")[2] if self.after is not None else None
+
+    def next_after(self, key: str | None) -> str | None:
+        """What to give as `after` for the page after the one that ends with `key`."""
+        return f"{self.of}-{key}" if key is not None else None
+
 
 Next = Annotated[
-    str | None, Field(description="What to give as `after` for the next page; null on the last one.", examples=["4711"])
+    str | None,
+    Field(description="What to give as `after` for the next page; null on the last one.", examples=["studies-4711"]),
 ]
 
 
