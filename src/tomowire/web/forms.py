@@ -61,7 +61,9 @@ USER_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
 TOKEN_ID: Final = r"^[0-9a-f]{12}$"
 JOB_ID: Final = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 HOST: Final = r"^[0-9A-Za-z:._%-]+$"
-PAGE: Final = r"^[a-z]+-[0-9]{1,18}$"
+PAGES: Final = {of: rf"^{of}-[0-9]{{1,18}}$" for of in ("studies", "series", "instances", "audit")}
+"""What a page ends with, by the list: it means another place in each."""
+
 KEYWORD: Final = r"^([A-Za-z][A-Za-z0-9]*|[0-9A-Fa-f]{8})$"
 _UIDS: Final = _listed(_UID, None)
 _DATES: Final = _listed(_one_or_range(_DATE))
@@ -76,7 +78,10 @@ WORDS: Final[Mapping[str, str]] = {
     TOKEN_ID: "the id of a token has 12 hexadecimal digits, in lower case",
     JOB_ID: "the id of a job looks like 0b9f3c1e-5a43-4c5e-9d6b-8a3f4f1f2f60",
     HOST: "a host is a name or an address, without a port",
-    PAGE: "this is not what a page ends with: take 'next' of the page before as it is",
+    **{
+        form: f"this is not what a page of {of} ends with: take 'next' of the page before as it is"
+        for of, form in PAGES.items()
+    },
     KEYWORD: "this is neither the keyword of an attribute, such as PatientName, nor the eight digits of a tag",
     _UIDS: r"a UID is made of numbers with dots between them; several have backslashes between them: 1.2.3\1.2.4",
     _DATES: "a date is written YYYYMMDD, and a range YYYYMMDD-YYYYMMDD, YYYYMMDD- or -YYYYMMDD (DA); "
@@ -102,8 +107,6 @@ NodeName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern
 
 Text = Annotated[str, StringConstraints(max_length=256, pattern=TEXT)]
 """A line of text."""
-
-PageToken = Annotated[str, StringConstraints(pattern=PAGE)] | None
 
 Filter = Annotated[
     Annotated[str, StringConstraints(max_length=256, pattern=TEXT)] | None,

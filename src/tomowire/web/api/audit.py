@@ -18,7 +18,7 @@ from tomowire.server.audit.specific import KINDS
 from tomowire.server.audit.trail import Entry, Filter
 from tomowire.server.users import Role
 from tomowire.web.api.audit_formats import FEET, HEADS, MEDIA_TYPES, messages_of, rows_of
-from tomowire.web.api.models import Model, Moment, Next, Paging, link_next, moment
+from tomowire.web.api.models import Model, Moment, Next, Paging, after_page_of, link_next, moment
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.forms import Text
 
@@ -77,6 +77,7 @@ class AuditQuery(AuditFilter, Paging):
     """Which events, in which order."""
 
     of = "audit"
+    after: str | None = after_page_of("audit")
 
     newest_first: bool = Field(
         True, description="The one that happened last first; false: in the order in which they happened."

@@ -13,7 +13,7 @@ from tomowire.server.index.listing import InstanceEntry, Listing
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
 from tomowire.web.api.file_response import file_response
-from tomowire.web.api.models import Model, Next, Paging, filters_of, link_next, moment, tell_query
+from tomowire.web.api.models import Model, Next, Paging, after_page_of, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.api.tags import tags_of
 from tomowire.web.forms import NumberFilter, UidFilter, UidPath
@@ -51,6 +51,7 @@ class InstanceQuery(Paging):
     """Which instances."""
 
     of = "instances"
+    after: str | None = after_page_of("instances")
 
     StudyInstanceUID: UidFilter = Field(None, description="The instances of this study.")
     SeriesInstanceUID: UidFilter = Field(None, description="The instances of this series.")

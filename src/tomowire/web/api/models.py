@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from starlette.responses import Response
 
 from tomowire.server.audit.events import Query as QueryEvent
 from tomowire.services import models
 from tomowire.web.api.operation import Asked
-from tomowire.web.forms import PageToken
+from tomowire.web.forms import PAGES
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
@@ -51,6 +51,11 @@ Whole = Annotated[int, BeforeValidator(_number)]
 """What JSON has for it and nothing else, in the body of a request."""
 
 
+def after_page_of(of: str) -> Any:
+    """The field of a list for `next` of the page before."""
+    return Field(None, pattern=PAGES[of], description="`next` of the page before.")
+
+
 class Paging(Model):
     """Which page of a list. What a page of one list ends with means something else in another."""
 
@@ -58,16 +63,7 @@ class Paging(Model):
     """The list."""
 
     limit: int = Field(100, ge=1, le=1000, description="How many entries are wanted.")
-    after: PageToken = Field(None, description="`next` of the page before.")
-
-    @field_validator("after")
-    @classmethod
-    def _of_this_list(cls, after: str | None) -> str | None:
-        if after is not None and not after.startswith(f"{cls.of}-"):
-            raise ValueError(
-                f"this is what a page of {after.partition('-')[0][:20]} ends with, and not one of {cls.of}"
-            )
-        return after
+    after: str | None = None
 
     @property
     def after_key(self) -> str | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from tomowire.server.index.listing import Listing, SeriesEntry
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
-from tomowire.web.api.models import Model, Next, Paging, filters_of, link_next, moment, tell_query
+from tomowire.web.api.models import Model, Next, Paging, after_page_of, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.forms import Filter, NumberFilter, Uid, UidFilter, UidPath
 from tomowire.web.problems import Problem
@@ -50,6 +50,7 @@ class SeriesQuery(Paging):
     """Which series."""
 
     of = "series"
+    after: str | None = after_page_of("series")
 
     StudyInstanceUID: UidFilter = Field(None, description="The series of this study.")
     SeriesInstanceUID: UidFilter = None

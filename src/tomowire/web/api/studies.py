@@ -17,6 +17,7 @@ from tomowire.web.api.models import (
     Model,
     Next,
     Paging,
+    after_page_of,
     filters_of,
     link_next,
     moment,
@@ -77,6 +78,7 @@ class StudyQuery(Paging):
     """Which studies."""
 
     of = "studies"
+    after: str | None = after_page_of("studies")
 
     newest_first: bool = Field(
         True, description="The one that came last first; false: in the order in which they came."
