@@ -49,6 +49,25 @@ async def test_who_connects_after_the_reload_sees_the_new_certificate_and_who_wa
         assert fingerprint(old) == before
 
 
+async def test_what_changed_is_told_in_words_and_no_word_of_the_key(
+    authority: Authority, stranger: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tomowire.tls")
+    first, second = authority.sign("first"), stranger.sign("second")
+    async with serve(ssl=TlsServer(**first.options)) as server:
+        await server.reload_tls()
+        other = TlsServer(**second.options, authorities=stranger.file, verify="optional", profile="bcp195-ex")
+        await server.reload_tls(other)
+        await server.reload_tls(other)
+    texts = [each.getMessage() for each in caplog.records if "read again" in each.getMessage()]
+    plain = "TLS certificates have been read again, from the same files"
+    told = (
+        f"TLS certificates have been read again; certificate is {second.certificate} now; key is in another file; "
+        f"authorities is {stranger.file} now; callers' certificates are optional now; profile is bcp195-ex now"
+    )
+    assert texts == [plain, told, plain]
+
+
 async def test_who_is_trusted_changes_with_the_reload(
     authority: Authority, stranger: Authority, tmp_path: Path
 ) -> None:

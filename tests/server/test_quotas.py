@@ -122,14 +122,87 @@ async def test_protected_studies_stay(storage: ArchiveStorage, caplog: pytest.Lo
     protection = Protection(storage.records)
     for number in (0, 2):
         await protection.protect(STUDIES[number].study_uid)
-    watching = quotas(storage, bytes=SIZE)
+    watching = quotas(storage, bytes=int(2.5 * SIZE))
     assert await enforce(watching, storage) == 3
     assert studies_left(storage) == [1, 3]
+    watching = quotas(storage, bytes=SIZE)
+    assert await enforce(watching, storage) == 0
     assert await watching.enforce() == 0
     assert errors(caplog) == [
         "the archive holds more than its quota, and all studies are protected: nothing can be deleted"
     ]
     assert "protected" in watching.trouble
+
+
+async def test_no_study_goes_for_a_quota_that_protected_studies_alone_exceed(
+    storage: ArchiveStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It could not be kept if all went, and each that comes would go at once. What is too old goes all the same."""
+    protection = Protection(storage.records)
+    for number in (0, 1):
+        await protection.protect(STUDIES[number].study_uid)
+    clock = Clock()
+    watching = quotas(storage, clock, bytes=int(1.5 * SIZE), age=600.0)
+    assert await enforce(watching, storage) == 0
+    assert await watching.enforce() == 0
+    assert studies_left(storage) == [1, 2, 3, 4, 5]
+    [text] = errors(caplog)
+    assert "protected studies alone hold " in text
+    assert "no study goes to make room" in text
+    assert watching.trouble in text
+    assert watching.excess == (watching.bytes or 0) - int(1.5 * SIZE)
+    assert watching._until_next_look == FAR_AWAY
+    await protection.unprotect(STUDIES[0].study_uid)
+    assert await watching.enforce() == 4
+    assert (studies_left(storage), watching.trouble) == ([2], "")
+    clock.ahead = 601.0
+    await protection.unprotect(STUDIES[1].study_uid)
+    assert await watching.enforce() == 1
+
+
+async def test_what_is_protected_meanwhile_is_seen_before_more_goes(storage: ArchiveStorage) -> None:
+    """The list of the oldest studies is of use for long; who protects some of them meanwhile is heard before the next one goes."""
+    watching = quotas(storage, bytes=int(3.5 * SIZE))
+    assert await enforce(watching, storage) == 2
+    protection = Protection(storage.records)
+    await keep(storage, *(Sample(number, study=number, size=SIZE) for number in range(101, 105)))
+    for number in range(101, 105):
+        await protection.protect(Sample(number, study=number).study_uid)
+    assert await watching.enforce() == 0
+    assert studies_left(storage) == [3, 4, 5]
+    assert "protected studies alone" in watching.trouble
+
+
+async def test_what_is_too_old_goes_though_protected_studies_alone_exceed_the_quota(storage: ArchiveStorage) -> None:
+    await Protection(storage.records).protect(STUDIES[0].study_uid)
+    clock = Clock()
+    watching = quotas(storage, clock, bytes=1, age=600.0)
+    assert await enforce(watching, storage) == 0
+    clock.ahead = 601.0
+    assert await watching.enforce() == 4
+    assert studies_left(storage) == [1]
+
+
+async def test_what_other_limits_would_take_is_foreseen(storage: ArchiveStorage) -> None:
+    clock = Clock()
+    watching = quotas(storage, clock)
+    total = sum(study.bytes for study in (await storage.records.read(ages.oldest_studies))[1])
+    assert await watching.foresee(QuotaSettings(bytes=total, age=600.0)) is None
+    assert await watching.foresee(QuotaSettings()) is None
+    fewer = await watching.foresee(QuotaSettings(bytes=total - 1))
+    assert fewer is not None
+    assert fewer.takes
+    assert "1 bytes too many" in str(fewer)
+    assert "protected studies hold 0 bytes" in str(fewer)
+    await Protection(storage.records).protect(STUDIES[0].study_uid)
+    hopeless = await watching.foresee(QuotaSettings(bytes=1))
+    assert hopeless is not None
+    assert not hopeless.takes
+    assert f"protected studies alone hold {total // 5} bytes" in str(hopeless)
+    clock.ahead = 601.0
+    old = await watching.foresee(QuotaSettings(age=600.0))
+    assert old is not None
+    assert (old.takes, "4 studies are older than quota.age" in str(old)) == (True, True)
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -184,6 +184,27 @@ async def test_quotas_are_those_of_now(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_a_quota_below_what_is_stored_is_told_before_anything_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fill(tmp_path, small_hospital())
+    async with Archive(Settings(tmp_path, port=0, quota=QuotaSettings(bytes=1 << 40))) as archive:
+        before = (await archive.storage.index.counts()).instances
+        less = QuotaSettings(bytes=1, every=3600.0, grace=0)
+        report = await archive.reconfigure(replace(archive.settings, quota=less))
+        [told] = [each.getMessage() for each in caplog.records if "too many" in each.getMessage()]
+        assert [(each.levelno, each.name) for each in caplog.records if each.getMessage() == told] == [
+            (logging.WARNING, "tomowire.server.quotas")
+        ]
+        assert list(report.warnings) == [told]
+        assert "protected studies hold 0 bytes" in told
+        assert "3600 seconds" in told
+        assert (await archive.storage.index.counts()).instances == before
+        await archive.reconfigure(replace(archive.settings, quota=replace(less, bytes=1 << 40)))
+        assert (await archive.reconfigure(archive.settings)).warnings == ()
+        assert caplog.text.count("too many") == 1
+
+
 def other(settings: Settings, name: str) -> Any:
     """A value that the setting does not have."""
     others: dict[str, Any] = {

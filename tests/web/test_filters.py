@@ -46,6 +46,60 @@ async def test_what_a_value_representation_does_not_allow_is_said_with_the_form_
                     assert value not in answer.text, "it may be about a patient"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("StudyDate", "20200131-20200101", "a range of dates begins with the earlier one: YYYYMMDD-YYYYMMDD"),
+        ("StudyDate", "2021-2020", "begins with the earlier one"),
+        ("StudyDate", "202002-20200131", "begins with the earlier one"),
+        ("StudyDate", "20200101\\20200131-20200101", "begins with the earlier one"),
+        ("PatientBirthDate", "1970-1969", "begins with the earlier one"),
+        ("StudyTime", "2200-0600", "a range of times begins with the earlier one, and ends on the same day"),
+        ("StudyTime", "10-0959", "begins with the earlier one"),
+    ],
+)
+async def test_a_range_that_ends_before_it_begins(tmp_path: Path, name: str, value: str, words: str) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.get("/api/studies", params={name: value})
+        assert answer.status_code == 422
+        [error] = answer.json()["errors"]
+        assert (error["in"], error["name"]) == ("query", name)
+        assert words in error["detail"]
+        assert "Value error" not in answer.text
+        for right in ("2020-2020", "202001-20200101", "2020-202012", "20200101-20200101", "20200101-2020"):
+            if name.endswith("Date"):
+                assert (await running.nobody.get("/api/studies", params={name: right})).status_code == 200, right
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "body", "detail"),
+    [
+        ("GET", "/api/studies?limit=x", None, "must be a whole number"),
+        ("GET", "/api/studies?limit=1.5", None, "must be a whole number"),
+        ("GET", "/api/studies?limit=0", None, "must be 1 or more"),
+        ("GET", "/api/studies?limit=1001", None, "must be 1000 or less"),
+        ("GET", "/api/studies?newest_first=maybe", None, "must be true or false"),
+        ("GET", f"/api/studies?PatientID={'1' * 257}", None, "must have at most 256 characters"),
+        ("PUT", "/api/nodes/A", {"host": 5, "port": 104}, "must be text"),
+        ("PUT", "/api/nodes/A", {"host": "a", "port": 104, "tls": "yes"}, "must be true or false"),
+        ("PUT", "/api/nodes/A", {"host": "a", "port": 0}, "must be 1 or more"),
+        ("PUT", "/api/nodes/A", {"host": "a", "port": 1.5}, "must be a whole number"),
+        ("PUT", "/api/nodes/A", {"host": "a", "port": 104, "may": "echo"}, "must be a list"),
+        ("PUT", "/api/nodes/A", [], "must be an object"),
+        ("PUT", "/api/configuration", {"configuration": 5}, "must be an object"),
+        ("POST", "/api/delete", {"uids": []}, "must have at least 1 entry"),
+    ],
+)
+async def test_what_is_wrong_with_a_value_is_said_in_our_own_words(
+    tmp_path: Path, method: str, address: str, body: object, detail: str
+) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        answer = await running.nobody.request(method, address, json=body)
+        assert answer.status_code == 422
+        [error] = answer.json()["errors"]
+        assert error["detail"] == detail
+
+
 async def test_what_it_allows_is_matched(tmp_path: Path) -> None:
     async with web(tmp_path, users=False) as running:
         for what, name, values in RIGHT:
@@ -112,6 +166,21 @@ async def test_of_what_is_to_be_one_of_a_few_they_are_named(
         assert error["detail"] in answer.json()["detail"], "all of them"
         for each in known:
             assert each in error["detail"]
+
+
+async def test_what_a_page_of_one_list_ends_with_is_not_taken_by_another(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        lists = ("studies", "series", "instances", "audit")
+        found = {
+            each: (await running.nobody.get(f"/api/{each}", params={"limit": 1})).json()["next"] for each in lists[:3]
+        }
+        assert all(found.values())
+        for of, after in found.items():
+            for other in lists:
+                answer = await running.nobody.get(f"/api/{other}", params={"after": after})
+                assert answer.status_code == (200 if of == other else 422), (of, other)
+                if of != other:
+                    assert f"not what a page of {other} ends with" in answer.json()["detail"]
 
 
 async def test_every_kind_of_event_can_be_asked_for(tmp_path: Path, index_url: str | None) -> None:

@@ -294,10 +294,10 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         assert shown["dicom"]["ae_title"] == "TOMOWIRE"
         wanted = {**shown, "nodes": {"CT1": {"host": "127.0.0.1", "port": 104}}}
         checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wanted})
-        assert checked == {"is_valid": True, "problems": [], "changed": ["nodes"], "needs_restart": []}
+        assert checked == {"is_valid": True, "problems": [], "changed": ["nodes"], "needs_restart": [], "reset": []}
         assert (await result(running, "GET", "/api/nodes"))["nodes"] == []
         applied = await result(running, "PUT", "/api/configuration", json={"configuration": wanted})
-        assert applied == {"changed": ["nodes"], "needs_restart": []}
+        assert applied == {"changed": ["nodes"], "needs_restart": [], "reset": [], "warnings": []}
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1"
         wrong = {"dicom": {"prot": 104}}
         checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wrong})
@@ -306,6 +306,38 @@ async def test_the_configuration_is_shown_checked_and_applied(tmp_path: Path) ->
         problem = await result(running, "PUT", "/api/configuration", 422, json={"configuration": wrong})
         assert problem["errors"][0]["name"] == "dicom.prot"
         assert (await result(running, "GET", "/api/nodes"))["nodes"][0]["ae_title"] == "CT1", "all is as it was"
+
+
+async def test_what_a_configuration_leaves_out_is_named(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False, filled=False, settings={"quota": QuotaSettings(bytes=1 << 40)}) as running:
+        shown = (await result(running, "GET", "/api/configuration"))["configuration"]
+        nodes = {name: {"host": "127.0.0.1", "port": 104} for name in ("CT1", "CT2")}
+        more = {**shown, "nodes": nodes}
+        applied = await result(running, "PUT", "/api/configuration", json={"configuration": more})
+        assert applied["reset"] == []
+        less = {name: each for name, each in shown.items() if name != "quota"} | {"nodes": {"CT1": nodes["CT1"]}}
+        less["dicom"] = {**shown["dicom"], "aliases": ["PACS"]}
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": less})
+        assert checked["changed"] == ["dicom.aliases", "nodes", "quota"]
+        assert checked["reset"] == ["nodes.CT2", "quota.bytes"]
+        applied = await result(running, "PUT", "/api/configuration", json={"configuration": less})
+        assert applied["reset"] == checked["reset"]
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": {}})
+        assert {"nodes", "dicom.aliases", "dicom.port"} <= set(checked["reset"])
+
+
+async def test_what_a_lower_quota_takes_is_said_before_and_after(tmp_path: Path) -> None:
+    async with web(tmp_path, users=False) as running:
+        wanted = {**(await result(running, "GET", "/api/configuration"))["configuration"], "quota": {"bytes": 1}}
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wanted})
+        assert checked["is_valid"]
+        [warning] = checked["problems"]
+        assert (warning["severity"], warning["key"]) == ("warning", "quota")
+        assert "bytes too many for the quota of 1" in warning["text"]
+        applied = await result(running, "PUT", "/api/configuration", json={"configuration": wanted})
+        assert applied["warnings"] == [warning["text"]]
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": wanted})
+        assert checked["problems"] == [], "it is in force"
 
 
 async def test_a_user_named_like_a_part_of_the_archive_deletes_in_its_own_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ StrPath = str | PathLike[str]
 Password = str | bytes
 ClientAuth = Literal["none", "optional", "require"]
 
+_ASKED: Final = {"require": "required", "optional": "optional", "none": "not asked for"}
 _HIDDEN: Final = "'...'"
 
 
@@ -94,6 +95,24 @@ def file_name(path: object) -> str:
     if isinstance(path, str | PathLike) and isinstance(name := fspath(path), str) and name:
         return name
     raise UsageError(f"TLS takes the paths of PEM files (of several authorities a tuple), and not {path!r}")
+
+
+def differences(before: TlsServer, after: TlsServer) -> str:
+    """What other settings change, in words, for a log; where a key is, and what opens it, is nothing for one. Empty for nothing."""
+    changes = []
+    if before.certificate != after.certificate:
+        changes.append(f"certificate is {file_name(after.certificate)} now")
+    if before.key != after.key:
+        changes.append("key is in another file")
+    if before.password != after.password:
+        changes.append("the key's password is another one")
+    if before.authorities != after.authorities:
+        changes.append(f"authorities is {', '.join(authority_files(after)) or 'none'} now")
+    if before.client_auth != after.client_auth:
+        changes.append(f"callers' certificates are {_ASKED[after.client_auth]} now")
+    if before.profile != after.profile:
+        changes.append(f"profile is {after.profile} now")
+    return "; ".join(changes)
 
 
 def _shown(tls: TlsClient | TlsServer) -> str:

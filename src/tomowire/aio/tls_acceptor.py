@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.connection import printable_address
 from tomowire.aio.failing import log_failure
+from tomowire.aio.tls import differences
 from tomowire.aio.tls_context import check_side, context_of_server
 from tomowire.aio.tls_handshake import Handshake
 from tomowire.aio.tls_reasons import why_acceptor
@@ -65,9 +66,11 @@ class TlsAcceptor:
         if isinstance(self._tls, SSLContext):
             raise UsageError("an SSLContext of the caller's own cannot be loaded again: give `listen` a TlsServer")
         async with self._loading:
-            self._context = await context_of_server(tls or self._tls)
-            self._tls = tls or self._tls
-        logger.info("TLS certificates have been read again: %s", self._tls)
+            before = self._tls
+            self._context = await context_of_server(tls or before)
+            self._tls = tls or before
+        changes = differences(before, self._tls)
+        logger.info("TLS certificates have been read again%s", f"; {changes}" if changes else ", from the same files")
 
     def accepting(self, connection: Callable[[], Connection]) -> Callable[[], asyncio.BaseProtocol]:
         """The protocol factory for `loop.create_server`; `connection` gives what takes over after a handshake."""

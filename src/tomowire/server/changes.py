@@ -37,6 +37,8 @@ class Reconfigured:
 
     changed: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What of it needs a look, in words: the log has it already."""
 
     def __str__(self) -> str:
         changed = f"changed: {', '.join(self.changed)}" if self.changed else "nothing has changed"

@@ -8,6 +8,10 @@ What is looked at, and how often: every `every` seconds, and when as much has co
 since the last look are added up. Only when that says that there is too much, or that a study may be too old, all instances are
 gone through once, in a thread that reads; the list of the oldest studies that this gives is worked off before it is made again.
 Storing an object costs an addition, and an entry for its study.
+
+Where protected studies alone hold more than the quota no study goes to make room: if all went it would still not be kept, and what
+comes would be deleted as soon as its grace is over, though its sender was told Success. A disk that is full refuses it instead, and
+senders keep what is refused.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tomowire.errors import IndexUnavailable, StudyProtected
 from tomowire.server.incoming import Outcome, Stored
-from tomowire.server.index.ages import OldStudy, Usage
+from tomowire.server.index.ages import Held, OldStudy, Usage
 from tomowire.server.index.deleting import Deleted
 from tomowire.server.setbacks import Setbacks
 from tomowire.server.settings import QuotaSettings
+from tomowire.wire.value import value
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tomowire.server.deletion import Deletion
     from tomowire.server.records import Records
 
@@ -40,6 +47,49 @@ _FIRST_LOOK: Final = 2.0
 """Seconds: an archive that starts has other things to do than to import what this takes."""
 
 _MICROSECONDS: Final = 1_000_000
+
+
+@value()
+class Foreseen:
+    """What limits will take of what there is, in words; empty for nothing."""
+
+    settings: QuotaSettings
+    held: Held | None
+    old: int
+    """Studies that are older than the limit, and not protected."""
+
+    @property
+    def takes(self) -> bool:
+        """Whether any study may go."""
+        return bool(self.old) or (self._excess > 0 and not self._is_hopeless)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.held is not None and self._excess > 0:
+            parts.append(
+                f"there are {self._excess} bytes too many for the quota of {self.settings.bytes}: "
+                + (
+                    f"protected studies alone hold {self.held.protected} bytes, so that no study goes to make room, "
+                    "as that could not be enough"
+                    if self._is_hopeless
+                    else f"the oldest studies are deleted; protected studies hold {self.held.protected} bytes, and stay"
+                )
+            )
+        if self.old:
+            parts.append(f"{self.old} studies are older than quota.age and are deleted")
+        if self.takes:
+            parts.append(f"that begins after {self.settings.every:g} seconds (quota.every)")
+        return "; ".join(parts)
+
+    @property
+    def _excess(self) -> int:
+        limit = self.settings.bytes
+        return self.held.bytes - limit if self.held is not None and limit is not None else 0
+
+    @property
+    def _is_hopeless(self) -> bool:
+        limit = self.settings.bytes
+        return self.held is not None and limit is not None and self.held.protected > limit
 
 
 class Quotas:
@@ -72,6 +122,10 @@ class Quotas:
         self._room = settings.bytes
         self._came = 0
         self._oldest: deque[OldStudy] = deque()
+        # Bytes of protected studies as of the last list, and of which protections that was.
+        self._protected = 0
+        self._protections = (0, 0)
+        self._first_look = min(_FIRST_LOOK, settings.every)
         self._next_expiry = 0.0
         self.trouble = ""
         """Why the archive holds more bytes than it is to; empty if it does not, as of the last look."""
@@ -124,11 +178,29 @@ class Quotas:
             self._watching = None
             self._deletion.listeners.remove(self._shrank)
 
-    async def apply(self, settings: QuotaSettings) -> None:
-        """Have other limits in force from now on."""
+    async def foresee(self, settings: QuotaSettings) -> Foreseen | None:
+        """What these limits would take of what there is now; None for nothing. Walks over all instances. Raises
+        `IndexUnavailable`."""
+        from tomowire.server.index.ages import held, too_old
+
+        there = await self._records.read(held) if settings.bytes is not None else None
+        old = 0
+        if settings.age is not None:
+            before = int((self._now() - settings.age) * _MICROSECONDS)
+            old = await self._records.read(lambda connection: too_old(connection, before))
+        foreseen = Foreseen(settings, there, old)
+        return foreseen if str(foreseen) else None
+
+    async def apply(self, settings: QuotaSettings, foreseen: Foreseen | None = None) -> None:
+        """Have other limits in force from now on. Of what was `foreseen` nothing goes before the look that comes after `every`: who
+        reads the warning can take them back."""
         if settings != self._settings:
             await self.__aexit__()
             self._settings = settings
+            if foreseen is not None:
+                logger.warning("%s", foreseen)
+            is_to_wait = foreseen is not None and foreseen.takes
+            self._first_look = settings.every if is_to_wait else min(_FIRST_LOOK, settings.every)
             self._usage, self._room = None, settings.bytes
             self._oldest.clear()
             self._lately.clear()
@@ -143,10 +215,13 @@ class Quotas:
         self._lately = {study: at for study, at in self._lately.items() if at > since}
         if self._is_guess:
             self._usage, self._is_guess = None, False
-        self._usage = await self._records.read(lambda connection: _grown(connection, self._usage))
+        self._usage, protections = await self._records.read(lambda connection: _look(connection, self._usage))
+        if protections != self._protections:
+            self._oldest.clear()
         count = 0
         while (study := await self._next()) is not None:
             count += await self._delete(study)
+        assert self._usage is not None
         if self._settings.bytes is None or self.trouble:  # what comes now changes nothing
             self._room = None
         else:
@@ -176,8 +251,14 @@ class Quotas:
         assert self._usage is not None
         return self._settings.bytes is not None and self._usage.bytes > self._settings.bytes
 
+    @property
+    def _is_hopeless(self) -> bool:
+        return self._settings.bytes is not None and self._protected > self._settings.bytes
+
     def _may_go(self, study: OldStudy) -> bool:
-        return self._is_too_old(study.last_received) or (self._is_too_much and self._grace_left(study) <= 0)
+        return self._is_too_old(study.last_received) or (
+            self._is_too_much and not self._is_hopeless and self._grace_left(study) <= 0
+        )
 
     def _grace_left(self, study: OldStudy) -> float:
         """Seconds for which a study does not go to make room; what the clock, set back since, takes for the future has none."""
@@ -189,6 +270,11 @@ class Quotas:
         """Why the oldest study does not go, though there is too much."""
         if not self._oldest:
             return "all studies are protected: nothing can be deleted"
+        if self._is_hopeless:
+            return (
+                f"protected studies alone hold {self._protected} bytes, where quota.bytes is {self._settings.bytes}: "
+                "no study goes to make room, as that could not be enough"
+            )
         return (
             f"each study that may go got an object within the last {self._settings.grace:g} seconds (quota.grace): "
             "they go after that, the oldest first"
@@ -196,9 +282,11 @@ class Quotas:
 
     async def _list_oldest(self) -> None:
         """Go through all instances: exact figures, and the oldest studies that are not protected."""
-        from tomowire.server.index.ages import oldest_studies
+        from tomowire.server.index.ages import oldest_studies, protected_bytes, protections
 
-        self._usage, oldest = await self._records.read(oldest_studies)
+        (self._usage, oldest), self._protected, self._protections = await self._records.read(
+            lambda connection: (oldest_studies(connection), protected_bytes(connection), protections(connection))
+        )
         self._oldest.extend(oldest)
         self._note_expiry()
 
@@ -207,6 +295,7 @@ class Quotas:
         try:
             gone = await self._deletion.study(study.study_instance_uid, by=BY, unless_newer=study.last_received)
         except StudyProtected:
+            self._oldest.clear()  # whether the others are enough is another question now
             return 0
         # The listener hears of it in the event loop's next turn.
         await asyncio.sleep(0)
@@ -252,12 +341,12 @@ class Quotas:
     @property
     def _until_next_look(self) -> float:
         """Seconds: what does not go now goes when its grace is over."""
-        if self.trouble and self._oldest:
+        if self.trouble and self._oldest and not self._is_hopeless:
             return min(self._settings.every, max(min(map(self._grace_left, self._oldest)), _FIRST_LOOK))
         return self._settings.every
 
     async def _watch(self) -> None:
-        await asyncio.sleep(min(_FIRST_LOOK, self._settings.every))
+        await asyncio.sleep(self._first_look)
         while True:
             self._wake.clear()
             try:
@@ -278,7 +367,7 @@ class Quotas:
                 pass
 
 
-def _grown(connection: object, usage: Usage | None) -> Usage:
-    from tomowire.server.index.ages import grown
+def _look(connection: Connection, usage: Usage | None) -> tuple[Usage, tuple[int, int]]:
+    from tomowire.server.index.ages import grown, protections
 
-    return grown(connection, usage)  # type: ignore[arg-type]
+    return grown(connection, usage), protections(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tomowire.aio.opening import certificate_host
@@ -17,6 +18,7 @@ from tomowire.server.logs import set_level
 if TYPE_CHECKING:
     from tomowire.server.app import Archive
     from tomowire.server.audit.events import Party
+    from tomowire.server.quotas import Foreseen
     from tomowire.server.settings import Settings
 
 logger: Final = logging.getLogger("tomowire.archive")
@@ -31,9 +33,12 @@ async def reconfigure(archive: Archive, settings: Settings, by: Party | None) ->
         await archive.server.reload_tls(taken.tls)
     for each in archive.on_reload:
         await each()
+    foreseen = await foresee_quota(archive, taken)
     # From here on nothing is refused.
     await archive.access.apply(taken)
-    await archive.quotas.apply(taken.quota)
+    await archive.quotas.apply(taken.quota, foreseen)
+    if foreseen is not None:
+        report = replace(report, warnings=(str(foreseen),))
     await _tell_audit(archive, taken, report, by)
     if taken.logs.level != archive.settings.logs.level:
         set_level(taken.logs.level)
@@ -46,6 +51,15 @@ async def reconfigure(archive: Archive, settings: Settings, by: Party | None) ->
         logger.warning("not in force before a restart: %s", ", ".join(report.needs_restart))
     logger.info("reconfigured: %s", report)
     return report
+
+
+async def foresee_quota(archive: Archive, settings: Settings) -> Foreseen | None:
+    """What another quota will take; None where it is the same, takes nothing, or the index cannot be asked now."""
+    if settings.quota == archive.settings.quota:
+        return None
+    with suppress(IndexUnavailable):
+        return await archive.quotas.foresee(settings.quota)
+    return None
 
 
 async def load_certificates(settings: Settings) -> None:

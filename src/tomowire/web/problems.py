@@ -46,7 +46,30 @@ _NO_JSON: Final = (
 _SAID: Final = {
     "extra_forbidden": "is not known",
     "missing": "is missing",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number, and has too many digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must have at least {min_length} {characters}",
+    "string_too_long": "must have at most {max_length} {characters}",
+    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be less than {lt}",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "too_short": "must have at least {min_length} {entries}",
+    "too_long": "must have at most {max_length} {entries}",
 }
+"""By the type of pydantic's error, in words that need no knowledge of Python."""
 _LENGTHS: Final = {
     "too_short": "must have at least %(min_length)d characters",
     "too_long": "must have no more than %(max_length)d characters",
@@ -160,17 +183,23 @@ def _place(error: Mapping[str, Any], request: Request) -> dict[str, str]:
             "detail": f"this is no JSON: {error['ctx']['error']}, at character {path[0]}"[:300],
         }
     words = WORDS.get(error.get("ctx", {}).get("pattern", ""))
-    detail = (
-        words
-        or _SAID.get(error["type"])
-        or _length(error)
-        or _known(error)
-        or str(error["msg"]).removeprefix("Value error, ")
-    )
+    detail = words or _length(error) or _said(error) or _known(error) or str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden" and len(path) == 1:
         near = nearest(str(path[0]), list(_known_in_body(request)))
         detail += f"; is {near} meant?" if near is not None else ""
     return {"in": str(where), "name": ".".join(map(str, path))[:100], "detail": detail[:_LONGEST_PLACE]}
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """In our own words; empty where there are none."""
+    about = error.get("ctx", {})
+    is_one = 1 in (about.get("min_length"), about.get("max_length"))
+    units = (
+        {"characters": "character", "entries": "entry"}
+        if is_one
+        else {"characters": "characters", "entries": "entries"}
+    )
+    return _SAID.get(error["type"], "").format(**{**about, **units})
 
 
 def _known(error: Mapping[str, Any]) -> str:

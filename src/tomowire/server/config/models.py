@@ -156,7 +156,8 @@ class Node(Section):
     )
     may: tuple[NodeRight, ...] = setting(
         tuple(each.value for each in Right),
-        "What it may do when it calls, and whether a C-MOVE may send to it.",
+        "What it may do when it calls, and whether a C-MOVE may send to it (`move-destination`). Without this key: all of it, "
+        "storing, querying and retrieving too. With it only what it names; an empty list is nothing.",
         example=["echo", "move-destination"],
         reload=True,
     )
@@ -197,7 +198,8 @@ class Caller(Section):
     )
     may: tuple[CallerRight, ...] = setting(
         tuple(each.value for each in Right if each in OF_CALLERS),
-        "What it may do.",
+        "What it may do. Without this key: all of it, storing, querying and retrieving too. With it only what it names; an "
+        "empty list is nothing.",
         example=["echo", "store"],
         reload=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,11 +35,25 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
     return tree
 
 
+def reset_keys(before: Settings, after: Settings, said: Mapping[str, Any]) -> list[str]:
+    """The keys with which `after` differs from `before` because the tree it was made of, `said`, left them out."""
+    return sorted(_left_out(shown_settings(before), shown_settings(after), said))
+
+
 def as_toml(tree: Mapping[str, Any], said: Callable[[Path], str | None] = lambda path: None) -> str:
     """The tree as TOML; `said` gives a comment for a key."""
     lines: list[str] = []
     _write_section(tree, (), said, lines)
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def _left_out(before: Mapping[str, Any], after: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[str]:
+    for name, former in before.items():
+        now, given = after.get(name), said.get(name, {})
+        if isinstance(former, Mapping) and isinstance(now, Mapping) and isinstance(given, Mapping):
+            yield from (f"{name}.{below}" for below in _left_out(former, now, given))
+        elif name not in said and now != former:
+            yield name
 
 
 def _tree(given: Any, path: Path) -> Any:

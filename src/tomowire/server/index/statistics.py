@@ -43,8 +43,6 @@ class ArchiveStatistics:
     counts: Counts
     data_set_bytes: int
     modalities: tuple[ModalityStatistics, ...]
-    counted_at: float = 0.0
-    """Seconds since 1970."""
 
 
 class CountedStatistics:
@@ -91,4 +89,4 @@ def count(reader: IndexReader) -> ArchiveStatistics:
         patients, studies, sum(each.series for each in modalities), sum(each.instances for each in modalities)
     )
     size = sum(each.data_set_bytes for each in modalities)
-    return ArchiveStatistics(counts, size, modalities, time.time())
+    return ArchiveStatistics(counts, size, modalities)

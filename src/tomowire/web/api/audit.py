@@ -18,7 +18,7 @@ from tomowire.server.audit.specific import KINDS
 from tomowire.server.audit.trail import Entry, Filter
 from tomowire.server.users import Role
 from tomowire.web.api.audit_formats import FEET, HEADS, MEDIA_TYPES, messages_of, rows_of
-from tomowire.web.api.models import Model, Moment, Next, Paging, link_next, moment
+from tomowire.web.api.models import Model, Moment, Next, Paging, after_page_of, link_next, moment
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.forms import Text
 
@@ -76,7 +76,12 @@ class AuditFilter(Model):
 class AuditQuery(AuditFilter, Paging):
     """Which events, in which order."""
 
-    newest_first: bool = Field(True, description="In the order in which they happened, or the other way.")
+    of = "audit"
+    after: str | None = after_page_of("audit")
+
+    newest_first: bool = Field(
+        True, description="The one that happened last first; false: in the order in which they happened."
+    )
 
 
 class AuditExport(AuditFilter):
@@ -93,7 +98,7 @@ class AuditExport(AuditFilter):
 async def list_audit(here: Here, response: Response, query: Annotated[AuditQuery, Query()]) -> AuditEntries:
     """Events of the audit trail. That somebody looked is an event itself."""
     here.archive.audit.record(AuditLogUsed(by=here.party))
-    token = int(query.after) if query.after is not None else None
+    token = int(query.after_key) if query.after_key is not None else None
     found = await here.archive.audit.list(
         _wanted(query),
         after=token or 0 if not query.newest_first else 0,
@@ -102,7 +107,7 @@ async def list_audit(here: Here, response: Response, query: Annotated[AuditQuery
         newest_first=query.newest_first,
     )
     shown = found[: query.limit]
-    following = str(shown[-1].number) if len(found) > len(shown) else None
+    following = query.next_after(str(shown[-1].number) if len(found) > len(shown) else None)
     link_next(here, response, following)
     return AuditEntries(entries=[_shown(each) for each in shown], next=following)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from tomowire.errors import ConfigurationInvalid, UsageError
 from tomowire.server.changes import Reconfigured, compare
 from tomowire.server.config import settings_from
-from tomowire.server.config.shown import shown_settings
+from tomowire.server.config.shown import reset_keys, shown_settings
+from tomowire.server.reconfiguring import foresee_quota
 from tomowire.server.settings import Settings
 from tomowire.server.users import Role
 from tomowire.web.api.models import Model
@@ -27,8 +28,18 @@ Tree = dict[str, Any]
 _EXAMPLE: Final = {"dicom": {"ae_title": "ARCHIVE"}, "nodes": {"CT1": {"host": "192.0.2.7", "port": 104}}}
 
 
+_Reset = Annotated[
+    list[str],
+    Field(
+        description="The keys among them that the request left out: they go back to their defaults, or away. Empty where a "
+        "file was read.",
+        examples=[["nodes.CT2", "quota.bytes"]],
+    ),
+]
+
+
 class Configuration(Model):
-    """A configuration, in sections as its file has them."""
+    """A configuration, in sections as its file has them: all of it, as what is left out has its default."""
 
     configuration: Tree = Field(examples=[_EXAMPLE])
 
@@ -50,15 +61,20 @@ class Checked(Model):
 
     is_valid: bool
     problems: list[Mistake]
-    changed: list[str] = Field(description="The keys that would change at once.")
+    changed: list[str] = Field(description="The keys that would change at once; some as a section.")
     needs_restart: list[str] = Field(description="The keys that would change with the next start.")
+    reset: _Reset
 
 
 class Applied(Model):
     """What became of a configuration."""
 
-    changed: list[str] = Field(description="The keys that are different from now on.", examples=[["nodes"]])
+    changed: list[str] = Field(
+        description="The keys that are different from now on; some as a section.", examples=[["nodes"]]
+    )
     needs_restart: list[str] = Field(description="The keys that are not, before the next start.")
+    reset: _Reset
+    warnings: list[str] = Field(description="What needs a look: that a lower quota will take studies, for instance.")
 
 
 @router.get("/configuration", **operation("getConfiguration", Role.ADMINISTRATOR))
@@ -69,30 +85,51 @@ async def get_configuration(here: Here) -> Configuration:
 
 @router.post("/configuration/check", **operation("checkConfiguration", Role.ADMINISTRATOR, body=True))
 async def check_configuration(here: Here, request: Configuration) -> Checked:
-    """Whether a configuration could be used, and what would change. Nothing does."""
+    """Whether a configuration could be used, and what would change. Nothing does.
+
+    What the request leaves out would have its default: `reset` names what that changes.
+    """
+    before = here.archive.settings
     try:
         settings = await asyncio.to_thread(settings_from, request.configuration, _SOURCE)
     except ConfigurationInvalid as error:
         mistakes = [Mistake.model_validate(each.as_json()) for each in error.problems]
-        return Checked(is_valid=False, problems=mistakes, changed=[], needs_restart=[])
-    _, account = compare(here.archive.settings, settings)
-    return Checked(is_valid=True, problems=[], changed=list(account.changed), needs_restart=list(account.needs_restart))
+        return Checked(is_valid=False, problems=mistakes, changed=[], needs_restart=[], reset=[])
+    taken, account = compare(before, settings)
+    foreseen = await foresee_quota(here.archive, taken)
+    return Checked(
+        is_valid=True,
+        problems=[] if foreseen is None else [_warning("quota", str(foreseen))],
+        changed=list(account.changed),
+        needs_restart=list(account.needs_restart),
+        reset=await asyncio.to_thread(reset_keys, before, settings, request.configuration),
+    )
 
 
 @router.put("/configuration", **operation("applyConfiguration", Role.ADMINISTRATOR, 409, body=True))
 async def apply_configuration(here: Here, request: Configuration) -> Applied:
     """Have another configuration in force, as far as that can be done without a restart. No association is dropped.
 
+    It takes the place of all of the one before: what the request leaves out goes back to its default, nodes and
+    callers away. To change a part, get the configuration, change that part of it, and put all of it; `reset` in the
+    answer names what was left out and is another now.
+
     It holds until the archive ends or its file is read again: the file stays as it is.
     """
     try:
         settings: Settings = await asyncio.to_thread(settings_from, request.configuration, _SOURCE)
+        before = here.archive.settings
         account = await here.archive.reconfigure(settings, by=here.party)
     except ConfigurationInvalid as error:
         raise _refused(error) from None
     except UsageError as error:
         raise Problem(409, str(error)) from None
-    return _applied(here, account)
+    reset = await asyncio.to_thread(reset_keys, before, settings, request.configuration)
+    if reset:
+        logger.warning(
+            "the configuration was put without these keys, which have their defaults now: %s", ", ".join(reset)
+        )
+    return _applied(here, account, reset)
 
 
 @router.post("/configuration/reload", **operation("reloadConfiguration", Role.ADMINISTRATOR, 409))
@@ -106,12 +143,21 @@ async def reload_configuration(here: Here) -> Applied:
         raise _refused(error) from None
     except UsageError as error:
         raise Problem(409, str(error)) from None
-    return _applied(here, account)
+    return _applied(here, account, [])
 
 
-def _applied(here: Here, account: Reconfigured) -> Applied:
+def _applied(here: Here, account: Reconfigured, reset: list[str]) -> Applied:
     logger.warning("configuration, by %s: %s", here.principal.name, account)
-    return Applied(changed=list(account.changed), needs_restart=list(account.needs_restart))
+    return Applied(
+        changed=list(account.changed),
+        needs_restart=list(account.needs_restart),
+        reset=reset,
+        warnings=list(account.warnings),
+    )
+
+
+def _warning(key: str, text: str) -> Mistake:
+    return Mistake(severity="warning", source=_SOURCE, line=None, column=None, key=key, text=text, nearest=None)
 
 
 def _refused(error: ConfigurationInvalid) -> Problem:

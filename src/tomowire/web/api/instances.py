@@ -13,7 +13,7 @@ from tomowire.server.index.listing import InstanceEntry, Listing
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
 from tomowire.web.api.file_response import file_response
-from tomowire.web.api.models import Model, Next, Paging, filters_of, link_next, moment, tell_query
+from tomowire.web.api.models import Model, Next, Paging, after_page_of, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Asked, Here, operation, topic
 from tomowire.web.api.tags import tags_of
 from tomowire.web.forms import NumberFilter, UidFilter, UidPath
@@ -50,6 +50,9 @@ class Instances(Model):
 class InstanceQuery(Paging):
     """Which instances."""
 
+    of = "instances"
+    after: str | None = after_page_of("instances")
+
     StudyInstanceUID: UidFilter = Field(None, description="The instances of this study.")
     SeriesInstanceUID: UidFilter = Field(None, description="The instances of this series.")
     SOPInstanceUID: UidFilter = None
@@ -74,10 +77,13 @@ class Tags(Model):
 @router.get("/instances", **operation("listInstances", Role.READER, 400, link=True))
 async def list_instances(here: Here, response: Response, query: Annotated[InstanceQuery, Query()]) -> Instances:
     """Instances that match all filters, in the order in which they came."""
-    page = await Listing(here.archive.storage.index).instances(filters_of(query), after=query.after, limit=query.limit)
+    page = await Listing(here.archive.storage.index).instances(
+        filters_of(query), after=query.after_key, limit=query.limit
+    )
     tell_query(here)
-    link_next(here, response, page.after)
-    return Instances(instances=[_shown(each) for each in page.entries], next=page.after)
+    following = query.next_after(page.after)
+    link_next(here, response, following)
+    return Instances(instances=[_shown(each) for each in page.entries], next=following)
 
 
 @router.get("/instances/{sop_instance_uid}", **operation("getInstance", Role.READER, 404))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from tomowire.server.audit.events import Query as QueryEvent
 from tomowire.services import models
 from tomowire.web.api.operation import Asked
-from tomowire.web.forms import PageToken
+from tomowire.web.forms import PAGES
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
@@ -51,15 +51,33 @@ Whole = Annotated[int, BeforeValidator(_number)]
 """What JSON has for it and nothing else, in the body of a request."""
 
 
+def after_page_of(of: str) -> Any:
+    """The field of a list for `next` of the page before."""
+    return Field(None, pattern=PAGES[of], description="`next` of the page before.")
+
+
 class Paging(Model):
-    """Which page of a list."""
+    """Which page of a list. What a page of one list ends with means something else in another."""
+
+    of: ClassVar[str]
+    """The list."""
 
     limit: int = Field(100, ge=1, le=1000, description="How many entries are wanted.")
-    after: PageToken = Field(None, description="`next` of the page before.")
+    after: str | None = None
+
+    @property
+    def after_key(self) -> str | None:
+        """The key that the page before ended with."""
+        return self.after.partition("-")[2] if self.after is not None else None
+
+    def next_after(self, key: str | None) -> str | None:
+        """What to give as `after` for the page after the one that ends with `key`."""
+        return f"{self.of}-{key}" if key is not None else None
 
 
 Next = Annotated[
-    str | None, Field(description="What to give as `after` for the next page; null on the last one.", examples=["4711"])
+    str | None,
+    Field(description="What to give as `after` for the next page; null on the last one.", examples=["studies-4711"]),
 ]
 
 

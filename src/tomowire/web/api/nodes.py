@@ -60,7 +60,11 @@ class NodeSettings(Model):
     associations: Whole = Field(1, ge=1, le=MOST_ASSOCIATIONS, description="How many of ours it takes at once.")
     tls: Flag = False
     tls_name: Host | None = Field(None, description="For whom its certificate is, if that is not its host.")
-    may: list[Right] = Field(list(Right), description="What it may do when it calls, and be for others.")
+    may: list[Right] = Field(
+        list(Right),
+        description="What it may do when it calls, and whether a C-MOVE may send to it (`move-destination`). Left out: all of "
+        "it. Otherwise only what is named; an empty list is nothing.",
+    )
 
 
 class KnownNode(NodeSettings, _Named):

@@ -11,7 +11,7 @@ from pydantic import Field
 from tomowire.server.index.listing import Listing, SeriesEntry
 from tomowire.server.users import Role
 from tomowire.web.api.deletion import Deleted, deleted
-from tomowire.web.api.models import Model, Next, Paging, filters_of, link_next, moment, tell_query
+from tomowire.web.api.models import Model, Next, Paging, after_page_of, filters_of, link_next, moment, tell_query
 from tomowire.web.api.operation import Here, operation, topic
 from tomowire.web.forms import Filter, NumberFilter, Uid, UidFilter, UidPath
 from tomowire.web.problems import Problem
@@ -49,6 +49,9 @@ class SeriesList(Model):
 class SeriesQuery(Paging):
     """Which series."""
 
+    of = "series"
+    after: str | None = after_page_of("series")
+
     StudyInstanceUID: UidFilter = Field(None, description="The series of this study.")
     SeriesInstanceUID: UidFilter = None
     PatientID: Filter = None
@@ -70,10 +73,11 @@ class StudyUidQuery(Model):
 @router.get("/series", **operation("listSeries", Role.READER, 400, link=True))
 async def list_series(here: Here, response: Response, query: Annotated[SeriesQuery, Query()]) -> SeriesList:
     """Series that match all filters, in the order in which they came."""
-    page = await Listing(here.archive.storage.index).series(filters_of(query), after=query.after, limit=query.limit)
+    page = await Listing(here.archive.storage.index).series(filters_of(query), after=query.after_key, limit=query.limit)
     tell_query(here)
-    link_next(here, response, page.after)
-    return SeriesList(series=[_shown(each) for each in page.entries], next=page.after)
+    following = query.next_after(page.after)
+    link_next(here, response, following)
+    return SeriesList(series=[_shown(each) for each in page.entries], next=following)
 
 
 @router.get("/series/{series_instance_uid}", **operation("getSeries", Role.READER, 404))

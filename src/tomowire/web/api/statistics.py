@@ -97,7 +97,8 @@ _remembered: Final[WeakKeyDictionary[Archive, _Remembered]] = WeakKeyDictionary(
 
 @router.get("/statistics", **operation("getStatistics", Role.READER))
 async def get_statistics(here: Here) -> Statistics:
-    """Counts, bytes, and how much came lately. Where counting takes long an answer may be ten times as old as that takes."""
+    """Counts, bytes, and how much came lately. Where counting takes long, counts may be twenty times as old as that takes, and the
+    rest ten times."""
     return await _remembered.setdefault(here.archive, _Remembered()).get(here.archive)
 
 

@@ -17,6 +17,7 @@ from tomowire.web.api.models import (
     Model,
     Next,
     Paging,
+    after_page_of,
     filters_of,
     link_next,
     moment,
@@ -76,7 +77,12 @@ class Studies(Model):
 class StudyQuery(Paging):
     """Which studies."""
 
-    newest_first: bool = Field(True, description="In the order in which they came, or the other way.")
+    of = "studies"
+    after: str | None = after_page_of("studies")
+
+    newest_first: bool = Field(
+        True, description="The one that came last first; false: in the order in which they came."
+    )
     PatientID: Filter = None
     PatientName: Filter = Field(None, examples=["Smith*"])
     PatientBirthDate: DateFilter = None
@@ -99,13 +105,14 @@ class ProtectionRequest(Model):
 
 @router.get("/studies", **operation("listStudies", Role.READER, 400, link=True))
 async def list_studies(here: Here, response: Response, query: Annotated[StudyQuery, Query()]) -> Studies:
-    """Studies that match all filters, in the order in which they came."""
+    """Studies that match all filters: the one that came last first, unless `newest_first` is false."""
     page = await Listing(here.archive.storage.index).studies(
-        filters_of(query, "newest_first"), after=query.after, limit=query.limit, newest_first=query.newest_first
+        filters_of(query, "newest_first"), after=query.after_key, limit=query.limit, newest_first=query.newest_first
     )
     tell_query(here)
-    link_next(here, response, page.after)
-    return Studies(studies=[Study(**_fields(each)) for each in page.entries], next=page.after)
+    following = query.next_after(page.after)
+    link_next(here, response, following)
+    return Studies(studies=[Study(**_fields(each)) for each in page.entries], next=following)
 
 
 @router.get("/studies/{study_instance_uid}", **operation("getStudy", Role.READER, 404))
