@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,6 +11,7 @@ import pytest
 
 from support.objects import Sample, chunks_of, stream
 from support.postgres import PASSWORD, Cluster, cluster, postgres_programs, running
+from support.telling import listening
 from support.web import web
 from tomowire.errors import IndexUnavailable
 from tomowire.server.archive import ArchiveStorage
@@ -21,34 +19,6 @@ from tomowire.server.index.hangup import Hangup
 from tomowire.server.index.postgres_session import is_free
 
 _LOGGER = "tomowire.server.index.postgres_session"
-
-
-class Told(logging.Handler):
-    """Waits for what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.get_running_loop()
-        self.messages: asyncio.Queue[str] = asyncio.Queue()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.loop.call_soon_threadsafe(self.messages.put_nowait, f"{record.levelname}: {record.getMessage()}")
-
-    async def of(self, text: str) -> str:
-        async with asyncio.timeout(60):
-            while text not in (message := await self.messages.get()):
-                pass
-        return message
-
-
-@contextmanager
-def listening() -> Iterator[Told]:
-    told, logger = Told(), logging.getLogger(_LOGGER)
-    logger.addHandler(told)
-    try:
-        yield told
-    finally:
-        logger.removeHandler(told)
 
 
 def end_the_writer(postgres: Cluster, database: str) -> None:
@@ -67,7 +37,7 @@ async def well(storage: ArchiveStorage) -> None:
 
 
 async def test_an_idle_archive_takes_its_lock_again_when_the_database_was_restarted(tmp_path: Path) -> None:
-    with cluster() as first, listening() as told:
+    with cluster() as first, listening(_LOGGER) as told:
         url = first.url(first.create())
         async with ArchiveStorage(tmp_path, index_url=url) as storage:
             assert await storage.keeping.trouble() == ""
@@ -89,7 +59,7 @@ async def test_a_lock_that_somebody_else_has_taken_is_said_in_the_log_and_by_rea
     database = postgres_url.rpartition("/")[2]
     async with web(tmp_path, filled=False, users=False, index_url=postgres_url) as archive:
         assert (await archive.nobody.get("/readyz")).status_code == 200
-        with listening() as told, psycopg.connect(postgres_url, autocommit=True) as other:
+        with listening(_LOGGER) as told, psycopg.connect(postgres_url, autocommit=True) as other:
             taken = asyncio.create_task(asyncio.to_thread(_take, other))  # it is waiting when the lock is let go
             await asyncio.to_thread(_wait_for_a_waiter, postgres, database)
             await asyncio.to_thread(end_the_writer, postgres, database)
@@ -117,7 +87,7 @@ async def test_readyz_says_that_the_database_takes_nothing(
     database = postgres_url.rpartition("/")[2]
     async with web(tmp_path, filled=False, users=False, index_url=postgres_url) as archive:
         postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
-        with listening() as told:
+        with listening(_LOGGER) as told:
             end_the_writer(postgres, database)
             await told.of("is back")
         answer = await archive.nobody.get("/readyz")

@@ -15,6 +15,7 @@ from support.filled import fill
 from support.network import LOOPBACK, free_port
 from support.objects import Sample
 from support.receiver import Receiver
+from support.telling import listening
 from tomowire import Storage, StoreRequest, listen
 from tomowire.errors import StoreFailed, UsageError
 from tomowire.server.app import Archive
@@ -206,19 +207,20 @@ async def test_a_node_that_refuses_us_is_not_asked_again_and_again(settings: Set
 
 
 async def test_what_a_node_says_of_objects_is_in_the_job_and_not_in_the_log(
-    settings: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    settings: Settings, receiver: Receiver
 ) -> None:
     def refuse(request: StoreRequest) -> None:
         raise StoreFailed(0xA900, "SMITH^JOHN is unknown")
 
     receiver.on_object = refuse
     async with archive_with(settings, receiver.server.port) as jobs:
-        caplog.clear()
-        with caplog.at_level(logging.DEBUG, "tomowire.server.jobs"):
+        with listening("tomowire.server.jobs", logging.DEBUG) as told:
             job = await until(jobs, await jobs.send("STUDY", [STUDY], "DEST", by="me"))
+            shown = [await told.message()]
+            while not shown[-1].endswith("is failed: 30 of 30 failed"):
+                shown.append(await told.message())
     assert "SMITH^JOHN" in job.error
-    shown = [record.getMessage() for record in caplog.records if record.name.startswith("tomowire.server.jobs")]
-    assert f"job {job.job_id} is failed: 30 of 30 failed" in shown
+    assert shown[-1] == f"INFO: job {job.job_id} is failed: 30 of 30 failed"
     assert not any("SMITH" in line for line in shown)
 
 
