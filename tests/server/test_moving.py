@@ -175,6 +175,27 @@ async def test_a_restored_archive_says_where_its_index_is(tmp_path: Path, empty_
     await stored(new, index_url=empty_postgres_url)
 
 
+@pytest.mark.parametrize("with_tables", [False, True], ids=["without tables", "with tables"])
+@pytest.mark.parametrize("mounted", [False, True], ids=["not mounted", "mounted"])
+async def test_an_archive_does_not_begin_in_a_place_where_its_index_is_not(
+    tmp_path: Path, empty_postgres_url: str, postgres: Cluster, mounted: bool, with_tables: bool
+) -> None:
+    """Where its objects are not mounted nothing else says that it has begun already."""
+    with place(postgres) as url:
+        for index_url, says in ((None, "index.sqlite"), (url, url.rpartition("@")[2])):
+            root = await stored(tmp_path / says.replace("/", "-"), *SAMPLES, index_url=index_url)
+            note = location(root).read_text() if index_url else None
+            if with_tables:
+                backend_for(empty_postgres_url, root).upgrade()
+            if not mounted:
+                (root / "objects").rename(tmp_path / f"disk-{index_url is None}")
+                (root / "objects").mkdir()
+            with pytest.raises(UsageError, match=f"is at .*{says}, and this one has nothing"):
+                await stored(root, index_url=empty_postgres_url)
+            assert (location(root).read_text() if location(root).exists() else None) == note
+            assert marks(root) == int(mounted)
+
+
 @contextmanager
 def place(postgres: Cluster) -> Iterator[str]:
     name = postgres.create(empty=True)

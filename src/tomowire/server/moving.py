@@ -58,6 +58,30 @@ def index_in_use(directory: DataDirectory, backend: IndexBackend, *, move: bool)
     return inside if is_inside else backend
 
 
+def require_not_elsewhere(directory: DataDirectory, backend: IndexBackend) -> None:
+    """Raises `UsageError` if the archive has its index in another place than `backend`, which has nothing; `IndexUnavailable`.
+
+    An archive that began there would have none of its objects; and where their disk is not mounted, nothing else would tell.
+    """
+    there = location_of(directory.root)
+    if there is None and backend.place is not None:
+        inside = backend_for(None, directory.root, wherever=True)
+        there = None if inside.is_empty() else inside.name
+    if there in (None, backend.place) or _has_objects_or_mark(directory, backend):
+        return
+    raise UsageError(
+        f"the index of the archive in {directory.root} is at {there}, and this one has nothing: is it the right one? 'tomowire db "
+        "reindex --move' makes the index in another place from the files"
+    )
+
+
+def _has_objects_or_mark(directory: DataDirectory, backend: IndexBackend) -> bool:
+    if backend.is_empty():
+        return False
+    with backend.open_reader(older=True) as reader:
+        return bool(reader.page(size=1)) or archive_id_of(reader) in marks_of(directory)
+
+
 def _moves(there: str, place: str) -> str:
     return (
         f"the index of this archive is at {there}, and the new one would be at {place}: was --index-url or --config left out? If "
