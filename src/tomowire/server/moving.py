@@ -17,7 +17,7 @@ from tomowire.server.findings import Finding, FindingKind
 from tomowire.server.index.backend import IndexBackend, backend_for
 from tomowire.server.index.location import location_of
 from tomowire.server.index.reader import Statement
-from tomowire.server.index.statements import OF_ITS_TIME
+from tomowire.server.index.statements import OF_ITS_TIME, OF_ITS_TIME_SINCE
 from tomowire.server.records import Records
 
 if TYPE_CHECKING:
@@ -116,14 +116,15 @@ def _may_be_of_the_files(directory: DataDirectory, inside: IndexBackend) -> bool
 
 def _require_none_of_others(directory: DataDirectory, backend: IndexBackend) -> None:
     """Raises `UsageError` if the index that is to be written over is that of another archive."""
-    if backend.is_empty():
+    schema = backend.version()
+    if schema is None:
         return
     open_reader = partial(backend.open_reader, older=True)
     with open_reader() as reader:
         found = belonging(directory, archive_id_of(reader), open_reader)
         if found is Belonging.FOREIGN or found is Belonging.ABSENT:
             what = f"is of other files than those below {directory.root / OBJECTS}"
-        elif not reader.page(size=1) and reader.rows(_HAS_RECORDS)[0][0]:
+        elif schema >= OF_ITS_TIME_SINCE and not reader.page(size=1) and reader.rows(_HAS_RECORDS)[0][0]:
             what = "has users or jobs, and no objects"
         else:
             return
