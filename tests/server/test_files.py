@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.filesystems import tiny_disk
+from support.leaks import open_descriptors
 from support.subprocesses import python_environment
 from tomowire.errors import InvalidUid, UsageError
 from tomowire.server.files import DataDirectory, ObjectName, object_file_name, series_folder
@@ -131,6 +135,25 @@ def test_a_folder_full_of_other_things_does_not(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not empty, and not the data directory of an archive.*--data-dir"):
         DataDirectory.open(tmp_path)
     assert os.listdir(tmp_path) == ["IM0001"]
+
+
+@pytest.mark.parametrize("begin", [DataDirectory.open, DataDirectory.inspect])
+def test_a_lock_that_a_full_disk_does_not_take_says_where_and_is_not_held(
+    begin: Callable[[Path], DataDirectory], tmp_path: Path
+) -> None:
+    with tiny_disk(tmp_path / "disk", 1 << 20) as root:
+        (root / "objects").mkdir()
+        with (root / "fill").open("wb") as file:
+            figures = os.statvfs(root)
+            os.posix_fallocate(file.fileno(), 0, figures.f_bavail * figures.f_frsize)
+        before = open_descriptors()
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as failure:
+            begin(root)
+        assert failure.value.filename == str(root / "lock")
+        assert open_descriptors() == before
+        (root / "fill").unlink()
+        with begin(root) as directory:
+            assert directory.is_locked
 
 
 def test_part_files_of_the_last_run_are_not_written_over(tmp_path: Path) -> None:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.crashes import CrashServer
-from support.filesystems import quick_directory
+from support.filesystems import quick_directory, tiny_disk
 from support.objects import Sample, chunks_of, stream
 from support.postgres import Cluster
 from support.stored import files_below
-from tomowire.errors import UsageError
+from tomowire.errors import IndexUnavailable, UsageError
+from tomowire.server import reindex as reindexing
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
 from tomowire.server.check import check
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import backend_for
+from tomowire.server.jobs.jobs import Jobs
 from tomowire.server.protection import Protection
 from tomowire.server.reindex import reindex
 from tomowire.server.repair import repair
 from tomowire.server.restore import restore
+from tomowire.server.users import Role, Users
+from tomowire.services.models import Level
 
 SAMPLES = [Sample(number, study=number) for number in range(1, 4)]
 ELSEWHERE = "the index of the archive in .* is in PostgreSQL, at 127.0.0.1:"
@@ -167,6 +175,27 @@ async def test_a_restored_archive_says_where_its_index_is(tmp_path: Path, empty_
     await stored(new, index_url=empty_postgres_url)
 
 
+@pytest.mark.parametrize("with_tables", [False, True], ids=["without tables", "with tables"])
+@pytest.mark.parametrize("mounted", [False, True], ids=["not mounted", "mounted"])
+async def test_an_archive_does_not_begin_in_a_place_where_its_index_is_not(
+    tmp_path: Path, empty_postgres_url: str, postgres: Cluster, mounted: bool, with_tables: bool
+) -> None:
+    """Where its objects are not mounted nothing else says that it has begun already."""
+    with place(postgres) as url:
+        for index_url, says in ((None, "index.sqlite"), (url, url.rpartition("@")[2])):
+            root = await stored(tmp_path / says.replace("/", "-"), *SAMPLES, index_url=index_url)
+            note = location(root).read_text() if index_url else None
+            if with_tables:
+                backend_for(empty_postgres_url, root).upgrade()
+            if not mounted:
+                (root / "objects").rename(tmp_path / f"disk-{index_url is None}")
+                (root / "objects").mkdir()
+            with pytest.raises(UsageError, match=f"is at .*{says}, and this one has nothing"):
+                await stored(root, index_url=empty_postgres_url)
+            assert (location(root).read_text() if location(root).exists() else None) == note
+            assert marks(root) == int(mounted)
+
+
 @contextmanager
 def place(postgres: Cluster) -> Iterator[str]:
     name = postgres.create(empty=True)
@@ -209,3 +238,157 @@ async def test_a_move_that_is_killed_leaves_a_usable_archive(postgres: Cluster, 
                 assert marks(root) == 1
                 assert list(check(root, index_url=new)) == []
             shutil.rmtree(root)
+
+
+async def add_user(root: Path, name: str, index_url: str | None = None) -> None:
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage, Users(storage.records) as users:
+        await users.add(name, Role.ADMINISTRATOR)
+
+
+async def users_of(root: Path, index_url: str | None = None) -> list[str]:
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage, Users(storage.records) as users:
+        return [user.name for user in await users.list()]
+
+
+async def jobs_of(root: Path, index_url: str | None = None) -> int:
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage:
+        return len(await Jobs(storage.records).list())
+
+
+@pytest.mark.parametrize("samples", [[Sample(9, study=9)], []], ids=["with objects", "with nothing but a user"])
+async def test_the_index_of_another_archive_is_not_written_over(
+    tmp_path: Path, empty_postgres_url: str, samples: list[Sample]
+) -> None:
+    other = await stored(tmp_path / "other", *samples, index_url=empty_postgres_url)
+    await add_user(other, "bob", empty_postgres_url)
+    root = await stored(tmp_path / "data", *SAMPLES)
+    with pytest.raises(UsageError, match="name an empty database"):
+        reindex(root, index_url=empty_postgres_url, move=True)
+    assert held(other, empty_postgres_url) == {sample.uid for sample in samples}
+    assert await users_of(other, empty_postgres_url) == ["bob"]
+    assert await users_of(root) == []
+    (root / "index.sqlite").unlink()
+    with pytest.raises(UsageError, match="name an empty database"):
+        reindex(root, index_url=empty_postgres_url)
+
+
+async def test_nor_is_it_when_the_index_comes_from_another_database(
+    outside: Path, tmp_path: Path, postgres: Cluster
+) -> None:
+    with place(postgres) as url:
+        other = await stored(tmp_path / "other", index_url=url)
+        await add_user(other, "bob", url)
+        with pytest.raises(UsageError, match="name an empty database"):
+            reindex(outside, index_url=url, move=True)
+        assert await users_of(other, url) == ["bob"]
+
+
+def newer(index: Path) -> None:
+    with closing(sqlite3.connect(index)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0009'")
+
+
+def overwritten(index: Path) -> None:
+    with index.open("r+b") as file:
+        file.write(b"not a database" * 10)
+
+
+async def protect(root: Path, *samples: Sample, index_url: str | None = None) -> None:
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage:
+        for sample in samples:
+            await Protection(storage.records).protect(sample.study_uid, by="me", reason="teaching")
+
+
+async def test_an_index_of_a_later_version_is_not_left_behind(tmp_path: Path, empty_postgres_url: str) -> None:
+    root = await stored(tmp_path / "data", *SAMPLES)
+    newer(root / "index.sqlite")
+    for move in (False, True):
+        with pytest.raises(UsageError, match="use a newer tomowire"):
+            reindex(root, index_url=empty_postgres_url, move=move)
+    assert not location(root).exists()
+
+
+async def test_nor_is_one_that_somebody_holds(tmp_path: Path, empty_postgres_url: str) -> None:
+    root = await stored(tmp_path / "data", *SAMPLES)
+    await protect(root, SAMPLES[0])
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(IndexUnavailable, match="locked"):
+            reindex(root, index_url=empty_postgres_url)
+    with pytest.raises(UsageError, match="--move"):
+        reindex(root, index_url=empty_postgres_url)
+    reindex(root, index_url=empty_postgres_url, move=True)
+    assert await protected(root, empty_postgres_url) == [SAMPLES[0].study_uid]
+
+
+async def test_what_a_damaged_one_had_protected_is_said_to_be_lost(tmp_path: Path, empty_postgres_url: str) -> None:
+    root = await stored(tmp_path / "data", *SAMPLES)
+    await protect(root, SAMPLES[0])
+    overwritten(root / "index.sqlite")
+    with pytest.raises(UsageError, match="--move"):
+        reindex(root, index_url=empty_postgres_url)
+    findings = list[str]()
+    reindex(root, index_url=empty_postgres_url, move=True, report=lambda finding: findings.append(finding.explanation))
+    assert any("which studies are protected could not be kept" in finding for finding in findings)
+    assert held(root, empty_postgres_url) == {sample.uid for sample in SAMPLES}
+
+
+async def test_on_a_full_disk_nothing_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_postgres_url: str
+) -> None:
+    monkeypatch.setattr("tomowire.server.room.KEPT", 0)
+    with tiny_disk(tmp_path / "disk", 8 << 20) as root:
+        await stored(root, *SAMPLES)
+        await protect(root, SAMPLES[0])
+        with (root / "fill").open("wb") as file:
+            figures = os.statvfs(root)
+            os.posix_fallocate(file.fileno(), 0, figures.f_bavail * figures.f_frsize)
+        with pytest.raises(IndexUnavailable):
+            reindex(root, index_url=empty_postgres_url)
+        (root / "fill").unlink()
+        reindex(root, index_url=empty_postgres_url, move=True)
+        assert await protected(root, empty_postgres_url) == [SAMPLES[0].study_uid]
+
+
+async def fill_with_work(root: Path, index_url: str | None) -> None:
+    await add_user(root, "old", index_url)
+    async with ArchiveStorage(root, fsync=False, index_url=index_url) as storage:
+        await Jobs(storage.records).delete(Level.STUDY, [SAMPLES[0].study_uid], by="old")
+
+
+@pytest.mark.parametrize("in_postgres", [False, True], ids=["SQLite", "PostgreSQL"])
+async def test_users_and_jobs_of_before_do_not_come_back(
+    tmp_path: Path, empty_postgres_url: str, in_postgres: bool
+) -> None:
+    """What was to be deleted then may have been stored again, and who was let in may have been locked out."""
+    first, second = (empty_postgres_url, None) if in_postgres else (None, empty_postgres_url)
+    root = await stored(tmp_path / "data", *SAMPLES, index_url=first)
+    await fill_with_work(root, first)
+    reindex(root, index_url=second, move=True)
+    await add_user(root, "new", second)
+    await protect(root, SAMPLES[1], index_url=second)
+    reindex(root, index_url=first, move=True)
+    assert await users_of(root, first) == []
+    assert await jobs_of(root, first) == 0
+    assert await protected(root, first) == ([SAMPLES[1].study_uid] if in_postgres else [])
+    await fill_with_work(root, first)
+    reindex(root, index_url=first)  # of the index in use they stay
+    assert await users_of(root, first) == ["old"]
+    assert await jobs_of(root, first) == 1
+
+
+async def test_a_database_that_is_held_is_said_to_be(
+    tmp_path: Path, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reindexing, "backend_for", partial(backend_for, busy_timeout=1))
+    root = await stored(tmp_path / "data", *SAMPLES)
+    await protect(root, SAMPLES[0])
+    backend_for(empty_postgres_url, root).upgrade()
+    with psycopg.connect(empty_postgres_url) as somebody:
+        somebody.execute("LOCK TABLE protected_studies")
+        with pytest.raises(IndexUnavailable, match="lock timeout"):
+            reindex(root, index_url=empty_postgres_url, move=True)
+    await stored(root)
+    reindex(root, index_url=empty_postgres_url, move=True)
+    assert await protected(root, empty_postgres_url) == [SAMPLES[0].study_uid]

@@ -26,6 +26,7 @@ from tomowire.server.index.rows import IndexWriter
 from tomowire.server.index.versions import OnUpgrade
 from tomowire.server.ingest import Ingest
 from tomowire.server.keeping import Keeping
+from tomowire.server.moving import require_not_elsewhere
 from tomowire.server.records import Records
 from tomowire.server.recovery import recover
 
@@ -115,6 +116,7 @@ class ArchiveStorage:
         directory.require_restored()  # before an index that waits is put in its place
         with _told_of(backend):
             backend.settle(directory)
+            require_not_elsewhere(directory, backend)
             has_index = not backend.is_empty()
         if not has_index and next(directory.object_files(), None) is not None:
             raise UsageError(f"{directory.root} holds objects but no index: run 'tomowire db reindex'{OR_NAMED}")

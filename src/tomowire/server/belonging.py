@@ -129,7 +129,7 @@ def refuse(directory: DataDirectory, found: Belonging) -> None:
             raise ObjectsElsewhere(
                 f"the files below {objects} are of another index than this one, which was the last to use them: was --index-url or "
                 "--config left out, or an index of before put in place? If this one is to be used, 'tomowire db reindex' makes it "
-                "anew from the files"
+                "anew from the files, without its users, tokens and jobs"
             )
         case Belonging.LOST_INDEX:
             raise ObjectsElsewhere(

@@ -16,12 +16,19 @@ _SIZE: Final = 16
 def lock_file(path: Path, mode: int) -> int | None:
     """Lock the file, made with `mode` if there is none; None if another process holds it. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
-    # A start that could not begin removes what it has made (`unmake`): what is locked then is no file of this name any more.
-    if not lock(descriptor) or not _is_named(path, descriptor):
+    try:
+        # A start that could not begin removes what it has made (`unmake`): what is locked then is no file of this name any more.
+        is_ours = lock(descriptor) and _is_named(path, descriptor)
+        if is_ours:
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii").ljust(_SIZE, b"\n"), 0)
+    except OSError as error:
         os.close(descriptor)
-        return None
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii").ljust(_SIZE, b"\n"), 0)
-    return descriptor
+        error.filename = os.fspath(path)  # which disk is full, say
+        raise
+    if is_ours:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def lock_unwritten(path: Path) -> tuple[int | None, bool]:

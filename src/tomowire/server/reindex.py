@@ -93,10 +93,11 @@ def reindex(
         backend = backend_for(index_url, directory.root, on_upgrade=on_upgrade, wherever=True)
         backend.settle(directory)
         backend.require_no_newer()
-        old = index_in_use(directory, backend, move=move)
         with told_of_room(directory.root, _MAKE_ROOM):
+            old = index_in_use(directory, backend, move=move)
             is_current = _forget_unfinished(directory, old)
-        with told_of_room(directory.root, _MAKE_ROOM), backend.rebuild() as building:
+        is_of_before = old is not backend or not is_current
+        with told_of_room(directory.root, _MAKE_ROOM), backend.rebuild(of_before=is_of_before) as building:
             with FormerIndex.open(directory, old if is_current else None) as former:
                 count = _build(building.writer, directory, former, report, threads=threads, progress=progress)
                 for finding in former.missing():

@@ -38,7 +38,8 @@ class Rebuild(Protocol):
     def finish(self, directory: DataDirectory) -> Sequence[str]:
         """Put it in the place of the old one, in one step: killed at any moment, there is the one or the other.
 
-        What the old one holds besides objects (`administration`) is in the new one. Gives what of it could not be kept.
+        What the old one holds besides objects (`administration`) is in the new one, as far as it was to be kept. Gives what of that
+        could not be.
         """
 
 
@@ -101,8 +102,11 @@ class IndexBackend(Protocol):
     def load(self, dump: Path, directory: DataDirectory) -> None:
         """Take the place of an index that is empty, in one step, from a dump with this program's schema. Raises `OSError`."""
 
-    def rebuild(self) -> AbstractContextManager[Rebuild]:
-        """Begin a new index; what is not finished at the end is cleared away."""
+    def rebuild(self, *, of_before: bool = False) -> AbstractContextManager[Rebuild]:
+        """Begin a new index; what is not finished at the end is cleared away.
+
+        `of_before`: another index has come after the one that is there, whose users and jobs (`statements.OF_ITS_TIME`) go.
+        """
 
 
 def backend_for(

@@ -146,11 +146,11 @@ class PostgresBackend:
         finally:
             engine.dispose()
 
-    def rebuild(self) -> AbstractContextManager[Rebuild]:
+    def rebuild(self, *, of_before: bool = False) -> AbstractContextManager[Rebuild]:
         from tomowire.server.index.postgres_rebuild import rebuild_postgres
 
         self.upgrade()
-        return rebuild_postgres(self.name, self._connect, busy_timeout=self._busy_timeout)
+        return rebuild_postgres(self.name, self._connect, busy_timeout=self._busy_timeout, of_before=of_before)
 
     def _connect_for_records(self) -> Connection:
         """One that says in time, and by itself, that others are in the way or that a statement takes for ever."""

@@ -1,6 +1,7 @@
 """A new index in PostgreSQL, in a schema beside the one that is in use.
 
-Its tables take the place of the old ones in one transaction. The tables that are not about objects stay where they are.
+Its tables take the place of the old ones in one transaction. The tables that are not about objects stay where they are; those of an
+index of before are emptied then, as far as they are of its time.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _SUFFIX: Final = "_building"
 class PostgresRebuild:
     """The new tables, in the schema `building`."""
 
-    def __init__(self, session: PostgresSession, main: str, building: str) -> None:
+    def __init__(self, session: PostgresSession, main: str, building: str, emptied: Sequence[str]) -> None:
         self.writer: Final = PostgresWriter(session)
+        self._emptied = emptied
         self._session = session
         self._main = sql.Identifier(main)
         self._building = sql.Identifier(building)
@@ -55,6 +57,8 @@ class PostgresRebuild:
                 connection.execute(self._compose("DROP TABLE {main}.{table}", table))
             for table in statements.OBJECT_TABLES:
                 connection.execute(self._compose("ALTER TABLE {building}.{table} SET SCHEMA {main}", table))
+            for table in self._emptied:
+                connection.execute(self._compose("DELETE FROM {main}.{table}", table))
             connection.execute(
                 self._compose(
                     "UPDATE {main}.archive SET (archive_id, last_batch) ="
@@ -72,7 +76,9 @@ class PostgresRebuild:
 
 
 @contextmanager
-def rebuild_postgres(name: str, make: Callable[[], Connection], *, busy_timeout: float) -> Iterator[PostgresRebuild]:
+def rebuild_postgres(
+    name: str, make: Callable[[], Connection], *, busy_timeout: float, of_before: bool = False
+) -> Iterator[PostgresRebuild]:
     """A new index, to take the place of the one that connections of `make` find, whose schema is current."""
     main = _schema_of(make)
     building = main + _SUFFIX
@@ -93,7 +99,7 @@ def rebuild_postgres(name: str, make: Callable[[], Connection], *, busy_timeout:
         with make() as connection, postgres_errors():
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(building)))
         make_tables(lambda: _with_path(make(), building, main), building)
-        yield PostgresRebuild(session, main, building)
+        yield PostgresRebuild(session, main, building, statements.OF_ITS_TIME if of_before else ())
     finally:
         session.close()
         with suppress(IndexUnavailable):

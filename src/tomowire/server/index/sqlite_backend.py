@@ -98,5 +98,5 @@ class SqliteBackend:
         os.replace(building, ready)
         finish_swap(directory)
 
-    def rebuild(self) -> AbstractContextManager[SqliteRebuild]:
-        return rebuild_sqlite(self._path)
+    def rebuild(self, *, of_before: bool = False) -> AbstractContextManager[SqliteRebuild]:
+        return rebuild_sqlite(self._path, of_before=of_before)

@@ -28,8 +28,9 @@ _MADE_NEW: Final = frozenset({*statements.OBJECT_TABLES, "archive", "alembic_ver
 class SqliteRebuild:
     """The new file, `building`, for the one at `path`."""
 
-    def __init__(self, path: Path, building: Path, writer: SqliteWriter) -> None:
+    def __init__(self, path: Path, building: Path, writer: SqliteWriter, made_new: frozenset[str]) -> None:
         self.writer: Final = writer
+        self._made_new = made_new
         self._path = path
         self._building = building
 
@@ -43,7 +44,7 @@ class SqliteRebuild:
         problems: list[str] = []
         if self._path.exists():
             with sqlite_errors():
-                _keep_records(self._path, self._building, problems)
+                _keep_records(self._path, self._building, self._made_new, problems)
         with self._building.open("rb") as file:
             sync_file(file.fileno())
         os.replace(self._building, ready_path(directory))
@@ -52,8 +53,9 @@ class SqliteRebuild:
 
 
 @contextmanager
-def rebuild_sqlite(path: Path) -> Iterator[SqliteRebuild]:
+def rebuild_sqlite(path: Path, *, of_before: bool = False) -> Iterator[SqliteRebuild]:
     """A new index, to take the place of the one at `path`. Raises `OSError`, `IndexUnavailable`."""
+    made_new = _MADE_NEW.union(statements.OF_ITS_TIME if of_before else ())
     building = path.with_name("index.sqlite.building")
     _remove(building)
     try:
@@ -63,7 +65,7 @@ def rebuild_sqlite(path: Path) -> Iterator[SqliteRebuild]:
             closing(SqliteWriter.open(building, fsync=False)) as writer,
             _telling_of_room(building),  # before the log goes, and makes room
         ):
-            yield SqliteRebuild(path, building, writer)
+            yield SqliteRebuild(path, building, writer, made_new)
     except BaseException:
         _remove(building)
         raise
@@ -84,11 +86,11 @@ def _remove(building: Path) -> None:
     remove_logs(building)
 
 
-def _keep_records(old: Path, new: Path, problems: list[str]) -> None:
-    """Copy what no file of an object says: all tables that are not about objects. Of a damaged one, what can be read."""
+def _keep_records(old: Path, new: Path, made_new: frozenset[str], problems: list[str]) -> None:
+    """Copy what no file of an object says: all tables but those that are `made_new`. Of a damaged one, what can be read."""
     with closing(sqlite3.connect(new, isolation_level=None)) as target:
         target.execute("PRAGMA synchronous = OFF")
-        tables = [name for name in _tables(target) if name not in _MADE_NEW]
+        tables = [name for name in _tables(target) if name not in made_new]
         target.execute("BEGIN")
         try:
             with closing(connect_reader(old)) as source:

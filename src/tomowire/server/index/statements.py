@@ -27,6 +27,13 @@ Row = tuple[Any, ...]
 OBJECT_TABLES: Final = ("patients", "studies", "series", "instances")
 """The tables that the files of objects fill, from the top down."""
 
+OF_ITS_TIME: Final = ("job_items", "jobs", "tokens", "users", "removals")
+"""The tables of who may do what, and of what is to be done, in the order in which they can be emptied. Of an index that another one
+has come after they are out of date: who was locked out would be let in, and what was stored again would be deleted."""
+
+OF_ITS_TIME_SINCE: Final = "0002"
+"""The first schema that has these tables."""
+
 _EMPTY_SEQUENCE: Final = "[]"
 
 BETWEEN_NAMES: Final = "^"
