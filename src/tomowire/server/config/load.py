@@ -182,7 +182,7 @@ def relative_to(folder: FilePath, layer: Layer) -> Layer:
 def _with_folder(folder: FilePath, tree: Any, path: Path) -> Any:
     if isinstance(tree, dict):
         return {name: _with_folder(folder, each, (*path, name)) for name, each in tree.items()}
-    if not isinstance(tree, str) or not tree.strip() or tree.startswith("~"):
+    if not isinstance(tree, str) or not tree.strip() or tree.startswith("~") or "://" in tree:
         return tree
     place = place_at(path)
     is_path = place is not None and place.kind is not None and place.kind.name.startswith("the path")
