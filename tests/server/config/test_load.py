@@ -449,6 +449,17 @@ def test_json_of_another_shape(file: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("section", ["nodes", "knownDestinations"])
+def test_half_a_character_is_in_no_name(section: str, file: Path) -> None:
+    """JSON can write it."""
+    text = '{"%s": {"\\ud800": {"host": "a", "port": 1}, "A": {"host": "a"}}}' % section
+    file = file.with_suffix(".json")
+    said = f"1: {section}.'\ufffd\ufffd\ufffd' must be a name, and holds a character that cannot be printed: '\\ud800'"
+    assert problems(file, text) == [said, f"1: {section}.A.port is missing"]
+    with pytest.raises(ConfigurationInvalid, match="must be a name"):
+        settings_from(json.loads(text), "the request")
+
+
 def test_nodes_that_come_later_are_called_as_it_is_said(file: Path) -> None:
     """Over HTTP a node with TLS can be added where there was none."""
     file.write_text('[nodes_tls]\nauthorities = "ca.pem"\n')
