@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import h11
@@ -20,6 +21,7 @@ from support.objects import ROOT, Sample
 from support.web import Web, web
 from tomowire import Peer
 from tomowire.web import protocol, requests
+from tomowire.web.api import logs
 
 QUICK = 5.0
 
@@ -251,7 +253,7 @@ async def test_what_is_no_http_is_said_why(tmp_path: Path, wrong: str) -> None:
     status, words = WRONG[wrong]
     async with web(tmp_path, users=False, filled=False) as running:
         head, _, problem = (await answers(running, wrong.encode() + b"\r\n")).partition(b"\r\n\r\n")
-    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert head.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
     assert json.loads(problem)["status"] == status
     assert words in json.loads(problem)["detail"]
     assert "bytearray" not in json.loads(problem)["detail"]
@@ -264,10 +266,11 @@ async def test_requests_behind_each_other_are_answered_in_order(tmp_path: Path) 
         assert re.findall(rb"HTTP/1\.1 ([0-9]+) ", answer) == [b"200", b"404", b"200"]
 
 
-async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
+async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with web(tmp_path, users=False, filled=False) as running:
         for line in (
-            "OPTIONS * HTTP/1.1",
+            "GET * HTTP/1.1",
+            "OPTIONS *x HTTP/1.1",
             "CONNECT 127.0.0.1:22 HTTP/1.1",
             "GET //evil.example/api/status HTTP/1.1",
             "GET /api/../api/status HTTP/1.1",
@@ -281,6 +284,12 @@ async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
         ):
             answer = await answers(running, request(running, line, "Connection: close"))
             assert answer.split()[1] in (b"400", b"404", b"405"), (line, answer)
+        answer = await answers(running, request(running, "OPTIONS * HTTP/1.1", "Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 204 ")
+        document = (await running.nobody.get("/api/openapi.json")).json()
+        known = {method.upper() for path in document["paths"].values() for method in path}
+        (allowed,) = re.findall(rb"(?im)^allow: (.*)\r$", answer)
+        assert set(allowed.decode().split(", ")) == known | {"HEAD", "OPTIONS"}
         upgrade = (
             "Connection: Upgrade, close",
             "Upgrade: websocket",
@@ -289,6 +298,9 @@ async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
         )
         answer = await answers(running, request(running, "GET /healthz HTTP/1.1", *upgrade))
         assert answer.startswith(b"HTTP/1.1 200 ")
+        answer = await answers(running, request(running, "GET /healthz HTTP/2.0"))
+        assert answer.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_many_connections_make_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +366,7 @@ async def test_who_asks_without_end_keeps_nobody_out(
     """Before one answer is sent there is another request."""
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 20)
     monkeypatch.setattr(protocol, "TELL_INTERVAL", 3600.0)
+    monkeypatch.setattr(logs, "MOST_STREAMS", 20)
     async with web(tmp_path, users=False, filled=False) as running, AsyncExitStack() as stack:
         for _ in range(20):
             _, writer = await stack.enter_async_context(connected(running))

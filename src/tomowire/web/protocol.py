@@ -10,6 +10,7 @@ import logging
 import sys
 from collections import Counter
 from email.utils import formatdate
+from http import HTTPStatus
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -300,7 +301,9 @@ class HttpConnection(H11Protocol):
             return
         body = problem_body(status, why)
         headers = [("Content-Type", PROBLEM), ("Content-Length", str(len(body))), ("Connection", "close")]
-        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+        reason = HTTPStatus(status).phrase
+        answer = h11.Response(status_code=status, headers=headers, reason=reason)
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
         self._watch_closing()
