@@ -452,7 +452,8 @@ def test_json_of_another_shape(file: Path) -> None:
 @pytest.mark.parametrize("section", ["nodes", "knownDestinations"])
 def test_half_a_character_is_in_no_name(section: str, file: Path) -> None:
     """JSON can write it."""
-    text = '{"%s": {"\\ud800": {"host": "a", "port": 1}, "A": {"host": "a"}}}' % section
+    nodes = '{"\\ud800": {"host": "a", "port": 1}, "A": {"host": "a"}}'
+    text = f'{{"{section}": {nodes}}}'
     file = file.with_suffix(".json")
     said = f"1: {section}.'\ufffd\ufffd\ufffd' must be a name, and holds a character that cannot be printed: '\\ud800'"
     assert problems(file, text) == [said, f"1: {section}.A.port is missing"]

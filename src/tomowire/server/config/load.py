@@ -121,7 +121,7 @@ def _validated(layers: list[Layer], problems: list[Problem]) -> Loaded:
 
 
 def _of_nodes(tree: Mapping[str, Any], origins: Mapping[Path, Origin]) -> list[Problem]:
-    """What is wrong with the nodes besides what is wrong with each by itself: names that are no AE titles, and an AE title twice."""
+    """What is wrong with nodes that are right by themselves: names that are no AE titles, and an AE title twice."""
     names: dict[str, dict[str, Any]] = {}
     for section, key in (("nodes", "ae_title"), ("knownDestinations", "aeTitle")):
         nodes = tree.get(section)
