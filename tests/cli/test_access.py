@@ -8,6 +8,7 @@ import pytest
 
 from support.network import LOOPBACK
 from support.programs import run_tomowire, serving
+from support.subprocesses import python_environment
 
 CONFIGURATION = """
 [dicom]
@@ -26,6 +27,14 @@ addresses = ["192.0.2.0/24"]
 host = "127.0.0.1"
 port = 104
 """
+
+
+def test_who_may_call_may_be_said_by_one_variable_alone(tmp_path: Path) -> None:
+    environment = {**python_environment(), "TOMOWIRE_CALLERS": '[{ae_title = "CT1"}]'}
+    with serving("serve", "--no-http", "--data-dir", tmp_path / "data", env=environment) as archive:
+        address = f"TOMOWIRE@{LOOPBACK}:{archive.port}"
+        assert run_tomowire("echo", address, "--aet", "CT1").returncode == 0
+        assert run_tomowire("echo", address, "--aet", "OTHER").returncode == 4
 
 
 @pytest.mark.parametrize("is_configured", [False, True])

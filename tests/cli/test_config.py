@@ -11,6 +11,8 @@ import pytest
 from support.certificates import Authority
 from support.network import LOOPBACK
 from support.programs import run_tomowire, serving
+from tomowire.server.config.schema import known_keys
+from tomowire.server.variables import SECTIONS
 
 WRONG = '[dicom]\nprot = 104\n[http]\nbind = "0.0.0.0"\n'
 SECRET = "S3CRET"
@@ -62,6 +64,18 @@ def test_the_environment_alone_is_a_configuration() -> None:
     assert done.returncode == 2
     assert "TOMOWIRE_DICOM__PORT: dicom.port must be a whole number" in done.stdout
     assert run_tomowire("config", "check").returncode == 0
+
+
+@pytest.mark.parametrize("section", sorted(known_keys(())))
+def test_a_section_alone_is_one_too(section: str, tmp_path: Path) -> None:
+    """A command that looks only then whether its configuration is right reads it."""
+    done = run_tomowire("db", "check", cwd=tmp_path, **{f"TOMOWIRE_{section.upper()}": "x"})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tomowire: TOMOWIRE_{section.upper()}: {section}")
+
+
+def test_sections_are_known_before_they_can_be_read() -> None:
+    assert {section.lower() for section in known_keys(())} == SECTIONS
 
 
 def test_a_file_that_is_not_there(file: Path) -> None:

@@ -213,11 +213,10 @@ def start(arguments: Sequence[object], *, cwd: Path | None = None, **options: An
     process = subprocess.Popen(
         command_line(*arguments),
         cwd=cwd,
-        env=python_environment(),
         stdin=subprocess.DEVNULL,
         text=True,
         errors="surrogateescape",
-        **(pipes | options),
+        **({"env": python_environment()} | pipes | options),
     )
     return Program(process)
 

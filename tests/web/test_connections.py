@@ -8,7 +8,8 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import h11
@@ -20,13 +21,17 @@ from support.objects import ROOT, Sample
 from support.web import Web, web
 from tomowire import Peer
 from tomowire.web import protocol, requests
+from tomowire.web.api import logs
 
 QUICK = 5.0
 
 
 @asynccontextmanager
-async def connected(running: Web) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(LOOPBACK, running.http.port)
+async def connected(
+    running: Web, address: str = LOOPBACK
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """`address` is one's own."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, running.http.port, local_addr=(address, 0))
     try:
         yield reader, writer
     finally:
@@ -248,7 +253,7 @@ async def test_what_is_no_http_is_said_why(tmp_path: Path, wrong: str) -> None:
     status, words = WRONG[wrong]
     async with web(tmp_path, users=False, filled=False) as running:
         head, _, problem = (await answers(running, wrong.encode() + b"\r\n")).partition(b"\r\n\r\n")
-    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert head.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
     assert json.loads(problem)["status"] == status
     assert words in json.loads(problem)["detail"]
     assert "bytearray" not in json.loads(problem)["detail"]
@@ -261,10 +266,11 @@ async def test_requests_behind_each_other_are_answered_in_order(tmp_path: Path) 
         assert re.findall(rb"HTTP/1\.1 ([0-9]+) ", answer) == [b"200", b"404", b"200"]
 
 
-async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
+async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with web(tmp_path, users=False, filled=False) as running:
         for line in (
-            "OPTIONS * HTTP/1.1",
+            "GET * HTTP/1.1",
+            "OPTIONS *x HTTP/1.1",
             "CONNECT 127.0.0.1:22 HTTP/1.1",
             "GET //evil.example/api/status HTTP/1.1",
             "GET /api/../api/status HTTP/1.1",
@@ -278,6 +284,12 @@ async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
         ):
             answer = await answers(running, request(running, line, "Connection: close"))
             assert answer.split()[1] in (b"400", b"404", b"405"), (line, answer)
+        answer = await answers(running, request(running, "OPTIONS * HTTP/1.1", "Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 204 ")
+        document = (await running.nobody.get("/api/openapi.json")).json()
+        known = {method.upper() for path in document["paths"].values() for method in path}
+        (allowed,) = re.findall(rb"(?im)^allow: (.*)\r$", answer)
+        assert set(allowed.decode().split(", ")) == known | {"HEAD", "OPTIONS"}
         upgrade = (
             "Connection: Upgrade, close",
             "Upgrade: websocket",
@@ -286,6 +298,9 @@ async def test_odd_requests_are_no_mistakes_of_ours(tmp_path: Path) -> None:
         )
         answer = await answers(running, request(running, "GET /healthz HTTP/1.1", *upgrade))
         assert answer.startswith(b"HTTP/1.1 200 ")
+        answer = await answers(running, request(running, "GET /healthz HTTP/2.0"))
+        assert answer.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_many_connections_make_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +316,88 @@ async def test_many_connections_make_nobody_wait(tmp_path: Path, monkeypatch: py
                 dropped += 1
             writer.close()
         assert dropped >= 60, "those that have waited longest"
+
+
+async def nobody_is_kept_out(running: Web, caplog: pytest.LogCaptureFixture) -> None:
+    """Others hold all connections: whoever comes is answered, and the log has a line for all of them."""
+    caplog.clear()
+    for _ in range(10):
+        answer = await answers(running, request(running, "GET /healthz HTTP/1.1", "Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    told = [each.getMessage() for each in caplog.records if "too many HTTP connections" in each.getMessage()]
+    assert told == ["too many HTTP connections: 1 dropped, the last of 127.0.0.1"]
+
+
+async def test_bodies_that_do_not_come_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(protocol, "TELL_INTERVAL", 3600.0)
+    monkeypatch.setattr(requests, "BODY_TIMEOUT", 3600.0)
+    async with web(tmp_path, users=False, filled=False) as running, AsyncExitStack() as stack:
+        for _ in range(20):
+            _, writer = await stack.enter_async_context(connected(running))
+            json_of_10 = ("Content-Type: application/json", "Content-Length: 10", "Expect: 100-continue")
+            writer.write(request(running, "POST /api/users HTTP/1.1", *json_of_10))
+        await all_are_held(running)
+        await nobody_is_kept_out(running, caplog)
+
+
+async def test_answers_that_are_not_taken_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(protocol, "TELL_INTERVAL", 3600.0)
+    monkeypatch.setattr(protocol, "STALL_TIMEOUT", 3600.0)
+    sample = Sample(1, size=30 << 20)
+    await fill(tmp_path, [sample])
+    async with web(tmp_path, users=False, filled=False) as running, AsyncExitStack() as stack:
+        for _ in range(20):
+            _, writer = await stack.enter_async_context(connected(running))
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(request(running, f"GET /api/instances/{sample.uid}/file HTTP/1.1"))
+        await all_are_held(running)
+        await nobody_is_kept_out(running, caplog)
+
+
+async def test_who_asks_without_end_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before one answer is sent there is another request."""
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(protocol, "TELL_INTERVAL", 3600.0)
+    monkeypatch.setattr(logs, "MOST_STREAMS", 20)
+    async with web(tmp_path, users=False, filled=False) as running, AsyncExitStack() as stack:
+        for _ in range(20):
+            _, writer = await stack.enter_async_context(connected(running))
+            writer.write(request(running, "GET /api/logs/stream HTTP/1.1") * 2)
+        await all_are_held(running)
+        await nobody_is_kept_out(running, caplog)
+
+
+async def all_are_held(running: Web, count: int = 20) -> None:
+    assert running.http._connections is not None
+    async with asyncio.timeout(60):
+        connections = running.http._connections._open
+        while len(connections) < count or any(each.held_since is None for each in connections):  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.01)
+
+
+async def test_who_has_few_connections_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all are waited for, those of others who have more are dropped."""
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 20)
+    json_of_2 = ("Content-Type: application/json", "Content-Length: 2")
+    async with web(tmp_path, users=False, filled=False) as running, AsyncExitStack() as stack:
+        reader, writer = await stack.enter_async_context(connected(running, "127.0.0.2"))
+        writer.write(request(running, "POST /api/users HTTP/1.1", *json_of_2))
+        await all_are_held(running, 1)
+        for _ in range(40):
+            _, other = await stack.enter_async_context(connected(running))
+            other.write(request(running, "POST /api/users HTTP/1.1", *json_of_2))
+        await all_are_held(running)
+        writer.write(b"{}")
+        async with asyncio.timeout(QUICK):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
 
 
 async def test_who_does_not_take_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import logging
 import socket
 import struct
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -101,6 +102,34 @@ async def test_of_what_kind_a_body_is(tmp_path: Path, kind: str, is_taken: bool)
         content = b'{"host":"127.0.0.1","port":104}'
         answer = await running.nobody.put(NODE, content=content, headers={"Content-Type": kind})
         assert answer.status_code == (200 if is_taken else 415)
+
+
+HALF: Final = "\\ud800"
+URL: Final = "postgresql://me:S3CRET@db/x"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        f'{{"nodes":{{"{HALF}":{{"host":"a","port":1}}}}}}',
+        f'{{"knownDestinations":{{"{HALF}":{{"host":"a","port":1}}}}}}',
+        f'{{"{HALF}":1}}',
+        f'{{"dicom":{{"{HALF}":1,"ae_title":"{HALF}","bind":"{HALF}"}}}}',
+        f'{{"callers":[{{"ae_title":"{HALF}","addresses":["{HALF}"]}}]}}',
+        f'{{"index":"{URL}"}}',
+        f'{{"index":{{"{URL}":1}}}}',
+        f'{{"http":{{"certificate":"{URL}"}}}}',
+        f'"{URL}"',
+    ],
+)
+async def test_configurations_that_make_no_sense(tmp_path: Path, tree: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with web(tmp_path, users=False, filled=False) as running:
+        content = f'{{"configuration":{tree}}}'
+        checked = await running.nobody.post("/api/configuration/check", content=content, headers=JSON)
+        assert (checked.status_code == 200 and not checked.json()["is_valid"]) or checked.status_code == 422
+        applied = await running.nobody.put("/api/configuration", content=content, headers=JSON)
+        assert applied.status_code == 422
+        assert "S3CRET" not in checked.text + applied.text + caplog.text
 
 
 async def test_no_more_mistakes_are_looked_for_than_are_told(tmp_path: Path) -> None:

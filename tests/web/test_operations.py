@@ -472,6 +472,26 @@ async def test_a_quota_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
         assert "\ntomowire_quota_excess_bytes " not in (await running.nobody.get("/metrics")).text
 
 
+async def test_a_change_of_users_is_in_the_trail_when_it_is_answered(tmp_path: Path) -> None:
+    """Whoever ends the program then, however hard, leaves no user or token of which nothing tells."""
+    ways: list[tuple[str, str, dict[str, str] | None]] = [
+        ("POST", "users", {"name": "jane"}),
+        ("PATCH", "users/jane", {"role": "operator"}),
+        ("POST", "users/jane/tokens", {}),
+        ("DELETE", "tokens/{token}", None),
+        ("DELETE", "users/jane", None),
+    ]
+    async with web(tmp_path, filled=False) as running:
+        token = ""
+        for count, (method, path, body) in enumerate(ways, 1):
+            answer = await running.administrator.request(method, f"/api/{path.format(token=token)}", json=body)
+            assert answer.is_success
+            told = await running.archive.audit.list(Filter(event="configuration-changed"))
+            assert len(told) == count
+            if body == {}:
+                token = answer.json()["id"]
+
+
 async def test_the_first_user_is_one_who_can_add_others(tmp_path: Path) -> None:
     """With it everybody has to log in: a reader, or somebody without a password, would lock everybody out."""
     async with web(tmp_path, filled=False, users=False) as running:

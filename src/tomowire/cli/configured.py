@@ -12,6 +12,7 @@ import click
 
 from tomowire.cli.running import ExitCode, complain
 from tomowire.errors import ConfigurationInvalid
+from tomowire.server.variables import is_configuration
 from tomowire.wire.value import value
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ T = TypeVar("T")
 DEFAULT_DATA_DIR: Final = Path("tomowire-data")
 
 CONFIG: Final = "TOMOWIRE_CONFIG"
-_PREFIX: Final = "TOMOWIRE_"
 
 
 def _config_option(text: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -71,8 +71,8 @@ class Source:
 
 
 def is_configured(file: Path | None) -> bool:
-    """Whether there is anything besides options: a file, or variables such as `TOMOWIRE_DICOM__PORT`."""
-    return file is not None or any(name.startswith(_PREFIX) and "__" in name for name in os.environ)
+    """Whether there is anything besides options: a file, or variables such as `TOMOWIRE_DICOM__PORT` and `TOMOWIRE_CALLERS`."""
+    return file is not None or any(map(is_configuration, os.environ))
 
 
 def settings_options(command: Callable[..., T]) -> Callable[..., T]:

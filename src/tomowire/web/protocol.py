@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections import Counter
 from email.utils import formatdate
+from http import HTTPStatus
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
@@ -20,7 +23,7 @@ from tomowire.web.problems import PROBLEM, problem_body
 from tomowire.web.requests import BROKEN, HAS_ENDED, MOST_ADDRESS, MOST_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
@@ -41,6 +44,9 @@ MOST_IN_A_TURN: Final = 4 * 1024
 
 KEEP_ALIVE: Final = 15
 """Seconds between two requests."""
+
+TELL_INTERVAL: Final = 10.0
+"""Seconds between two lines about connections that were dropped."""
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -75,6 +81,8 @@ class Connections:
         self._state = _State()
         self._open: dict[HttpConnection, None] = {}  # in the order in which they came
         self._on_none: asyncio.Event | None = None
+        self._dropped: list[str] = []  # of whom, since the last line about it
+        self._telling: asyncio.TimerHandle | None = None
 
     def new(self) -> HttpConnection:
         """The protocol of a new connection."""
@@ -82,6 +90,9 @@ class Connections:
 
     async def close(self, grace: float) -> None:
         """Close those on which nothing is being answered now, and the others when that is done; after `grace` seconds at once."""
+        _stop(self._telling)
+        self._tell_dropped()
+        _stop(self._telling)
         for connection in list(self._open):
             connection.shutdown()
         if not await self._wait_gone(grace):
@@ -112,14 +123,36 @@ class Connections:
         self._open[connection] = None
         if self._on_none is not None:  # it was in the queue of the kernel
             connection.transport.abort()
-        elif len(self._open) > MOST_CONNECTIONS:
-            # Who has waited longest without asking for anything is the least likely to do so.
-            idle = next(self._idle(), connection)
-            logger.warning("too many HTTP connections: one of %s is dropped", idle.peer)
-            idle.transport.abort()
+        elif sum(not each.is_dropped for each in self._open) > MOST_CONNECTIONS:
+            dropped = self._least_missed(connection)
+            dropped.drop()
+            self._dropped.append(dropped.peer)
+            if self._telling is None:
+                self._tell_dropped()
 
-    def _idle(self) -> Iterator[HttpConnection]:
-        return (each for each in self._open if not each.is_answering and not each.transport.is_closing())
+    def _least_missed(self, newcomer: HttpConnection) -> HttpConnection:
+        """The one to drop, so that there is room for `newcomer`.
+
+        Who has waited longest without asking for anything is the least likely to do so. Where nobody is idle it is one that
+        its client holds, of those who have most: whoever asks and takes no answer cannot keep all others out.
+        """
+        others = [each for each in self._open if each is not newcomer and not each.is_dropped]
+        idle = next((each for each in others if each.is_idle), None)
+        if idle is not None:
+            return idle
+        count = Counter(each.peer for each in others)
+        held = ((-count[each.peer], since, each) for each in others if (since := each.held_since) is not None)
+        return min(held, key=itemgetter(0, 1), default=(0, 0.0, newcomer))[2]
+
+    def _tell_dropped(self) -> None:
+        """A line for all since the last one: in a flood each connection that comes costs another."""
+        self._telling = None
+        if self._dropped:
+            logger.warning(
+                "too many HTTP connections: %d dropped, the last of %s", len(self._dropped), self._dropped[-1]
+            )
+            self._dropped.clear()
+            self._telling = asyncio.get_running_loop().call_later(TELL_INTERVAL, self._tell_dropped)
 
     def _on_gone(self, connection: HttpConnection) -> None:
         self._open.pop(connection, None)
@@ -160,6 +193,8 @@ class HttpConnection(H11Protocol):
         self._unread = bytearray()
         self._turn: asyncio.Handle | None = None
         self._received = memoryview(b"")
+        self._asked_at = self.loop.time()
+        self.is_dropped = False
 
     @property
     def peer(self) -> str:
@@ -173,6 +208,22 @@ class HttpConnection(H11Protocol):
         return cycle is not None and not cycle.response_complete
 
     @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do on it before another request comes."""
+        return not (self.is_answering or self.transport.is_closing() or self.transport.get_write_buffer_size())
+
+    @property
+    def held_since(self) -> float | None:
+        """Since when it is its client that holds it: it sends no more of a request, takes no more of an answer, or asks again
+        before it has one. None where a client only waits for us."""
+        if self._stalled is not None:
+            return self._stalled.when() - STALL_TIMEOUT
+        if self.is_answering:
+            asks_again = bool(self._unread or self.conn.trailing_data[0])
+            return self._asked_at if self.cycle.more_body or asks_again else None
+        return self._asked_at if self.transport.get_write_buffer_size() else None
+
+    @property
     def _lacks_something(self) -> bool:
         """Whether a request has begun and does not end with what has come."""
         if self.is_answering:
@@ -183,6 +234,17 @@ class HttpConnection(H11Protocol):
         super().connection_made(transport)
         self._expect_header()
         self._tell_open(self)
+
+    def drop(self) -> None:
+        """End it at once, whatever is still to be sent."""
+        self.is_dropped = True
+        self.transport.abort()
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._asked_at = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
@@ -239,7 +301,9 @@ class HttpConnection(H11Protocol):
             return
         body = problem_body(status, why)
         headers = [("Content-Type", PROBLEM), ("Content-Length", str(len(body))), ("Connection", "close")]
-        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+        reason = HTTPStatus(status).phrase
+        answer = h11.Response(status_code=status, headers=headers, reason=reason)
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
         self._watch_closing()

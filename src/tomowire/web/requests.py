@@ -11,6 +11,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
+from starlette.responses import Response
+
 from tomowire.server.logs import http_request
 from tomowire.web.problems import MISTAKE, Problem, problem_response
 from tomowire.web.target import in_origin_form
@@ -58,7 +60,9 @@ class EveryRequest:
         http_request.set(exchange.request_id)
         try:
             exchange.check()
-            await self._app(_as_get(in_origin_form(scope)), exchange.receive, exchange.send)
+            scope = in_origin_form(scope)
+            app = self._app if scope["raw_path"] != b"*" else _METHODS
+            await app(_as_get(scope), exchange.receive, exchange.send)
         except Problem as problem:  # of a body, where nobody caught it
             await exchange.fail(problem.status_code, problem.detail)
         except Exception as error:
@@ -138,7 +142,9 @@ class _Exchange:
 
     def log(self) -> None:
         """One line. What is asked for in a query may be a patient's name, and stays out of it."""
-        level = logging.INFO if self._status < 500 else logging.WARNING
+        level = (
+            logging.INFO if self._status < 500 or self._status == 505 else logging.WARNING
+        )  # that is no failure here
         if not logger.isEnabledFor(level):
             return
         host, port = self._scope.get("client") or ("?", 0)
@@ -166,6 +172,9 @@ def _as_get(scope: Scope) -> Scope:
         return scope
     return {**scope, "method": "GET", "is_head": True}
 
+
+_METHODS: Final = Response(status_code=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"})
+"""To `OPTIONS *` (RFC 9110 9.3.7): of the server as a whole."""
 
 _CLOSE: Final = {"Connection": "close"}
 _TOO_LONG: Final = f"a request has {MOST_BODY} bytes at most"

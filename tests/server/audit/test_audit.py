@@ -117,6 +117,30 @@ async def test_between_two_transactions_others_have_time_to_store(records: Inter
     assert 2 <= len(transactions) <= seconds / 0.3 + 3, "two of them were hurried by `flush`"
 
 
+async def test_who_waits_is_not_kept_waiting_by_others_who_did(records: Interrupted, tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    writing, go_on = asyncio.Event(), threading.Event()
+
+    def block() -> None:
+        loop.call_soon_threadsafe(writing.set)
+        go_on.wait()
+
+    records.before = block
+    async with opened(records, tmp_path, first_write=3600, interval=3600) as audit, asyncio.timeout(60):
+        audit.record(login("first"))
+        first = asyncio.create_task(audit.flush())
+        await writing.wait()
+        audit.record(login("second"))
+        second = asyncio.create_task(audit.flush())
+        await asyncio.sleep(0)
+        try:
+            assert not await audit.flush(0)
+        finally:
+            go_on.set()
+        assert await first
+        assert await second
+
+
 async def test_any_thread_may_record(records: Records, tmp_path: Path) -> None:
     async with opened(records, tmp_path) as audit:
         threads = [threading.Thread(target=audit.record, args=(login(str(number)),)) for number in range(20)]

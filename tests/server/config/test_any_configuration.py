@@ -36,7 +36,7 @@ scalars = st.one_of(
         ["DNS:a", "sha256:00", "postgresql://h/d", "postgresql://[", "1e400 d", "9" * 30 + " TB", "\x7f\x9b"]
     ),
 )
-names = st.one_of(st.sampled_from(WORDS), st.text(max_size=8))
+names = st.one_of(st.sampled_from(WORDS), st.text(max_size=8), st.just("\ud800"))
 trees = st.recursive(
     scalars, lambda below: st.lists(below, max_size=3) | st.dictionaries(names, below, max_size=4), max_leaves=12
 )

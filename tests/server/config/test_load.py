@@ -12,7 +12,7 @@ from tomowire.aio.tls import TlsClient
 from tomowire.errors import ConfigurationInvalid
 from tomowire.server import settings
 from tomowire.server.caller_rules import CallerRule
-from tomowire.server.config import load, load_settings, shown_settings
+from tomowire.server.config import load, load_settings, settings_from, shown_settings
 from tomowire.server.config.mapping import tree_of
 from tomowire.server.config.models import Configuration
 from tomowire.server.config.schema import sections
@@ -303,7 +303,7 @@ def test_variables_that_belong_to_nothing_are_mistakes(file: Path) -> None:
     assert found == [
         "2: dicom.port must be a whole number from 0 to 65535, and not true",
         "TOMOWIRE_DICOM__MEMORY: dicom.memory must be a size, in bytes or with a unit (kB, MB, GB, TB), and not 'much'",
-        "TOMOWIRE_NODES: nodes must be a section with keys of its own, and not 'x'",
+        "TOMOWIRE_NODES: nodes must be a section with keys of its own, and not text",
         "TOMOWIRE_DICOM__PROT: belongs to no key; did you mean 'TOMOWIRE_DICOM__PORT'?",
         "TOMOWIRE_DICON__PORT: belongs to no key; did you mean 'TOMOWIRE_DICOM__PORT'?",
         "TOMOWIRE_HTTP__PORT: does not go together with another variable",
@@ -370,7 +370,7 @@ age = "soon"
     assert found == [
         "3: dicom.prot is no key that is known; did you mean 'port'?",
         "4: dicom.port must be a whole number from 0 to 65535 (without quotes), and not '104'",
-        '5: dicom.aliases must be a list, written ["...", "..."], and not \'PACS\'',
+        '5: dicom.aliases must be a list, written ["...", "..."], and not text',
         "6: dicom.any_sop_class must be true or false (without quotes), and not 'no'",
         "7: dicom.ae_title must be an AE title, 1 to 16 characters of ASCII without backslash, and not 'A title that is too long'",
         "8: dicom.memory is too little: 4194304 bytes are the least",
@@ -443,10 +443,22 @@ def test_json_of_another_shape(file: Path) -> None:
     file = file.with_suffix(".json")
     assert problems(file, "[]") == ["1: the file holds no sections: JSON begins with { and ends with }"]
     assert problems(file, '{"dicom": 5, "callers": {}, "nodes": []}') == [
-        "1: dicom must be a section with keys of its own, and not 5",
+        "1: dicom must be a section with keys of its own, and not a number",
         "1: nodes must be a section with keys of its own, and not a list",
         "1: callers must be a list, written [[callers]], and not a section",
     ]
+
+
+@pytest.mark.parametrize("section", ["nodes", "knownDestinations"])
+def test_half_a_character_is_in_no_name(section: str, file: Path) -> None:
+    """JSON can write it."""
+    nodes = '{"\\ud800": {"host": "a", "port": 1}, "A": {"host": "a"}}'
+    text = f'{{"{section}": {nodes}}}'
+    file = file.with_suffix(".json")
+    said = f"1: {section}.'\ufffd\ufffd\ufffd' must be a name, and holds a character that cannot be printed: '\\ud800'"
+    assert problems(file, text) == [said, f"1: {section}.A.port is missing"]
+    with pytest.raises(ConfigurationInvalid, match="must be a name"):
+        settings_from(json.loads(text), "the request")
 
 
 def test_nodes_that_come_later_are_called_as_it_is_said(file: Path) -> None:
@@ -462,6 +474,73 @@ def test_a_secret_is_not_quoted(file: Path) -> None:
     assert found == ["2: index.url must be the URL of a PostgreSQL database, postgresql://user@host/database"]
     found = problems(file, '[index]\nurl = "postgresql://me:SECRET\\u0000@db/x"\n')
     assert "SECRET" not in found[0]
+
+
+SECRETS = [
+    "postgresql://me:S3CRET@db/x",
+    "postgresql://me:S3/CRET@db/x",
+    "postgresql://db/x?user=me&password=S3CRET",
+    "host=db user=me password=S3CRET",
+    "me:S3CRET@db/x",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"index": "@@"},
+        {"index": ["@@"]},
+        {"index": {"ulr": "@@"}},
+        {"index": {"url": ["@@"]}},
+        {"index": {"url": {"@@": 1}}},
+        {"index": {"@@": 1}},
+        {"@@": {"url": 1}},
+        {"nodes": "@@"},
+        {"nodes": {"A": "@@"}},
+        {"nodes": {"A": {"host": "@@", "port": "@@", "tls": "@@", "may": ["@@"], "ae_title": "@@"}}},
+        {"nodes": {"@@": {}}},
+        {"callers": "@@"},
+        {"callers": ["@@"]},
+        {"callers": [{"addresses": ["@@"], "certificate": "@@", "may": "@@"}]},
+        {"dicom": {"ae_title": "@@", "bind": "@@", "memory": "@@", "shutdown_grace": "@@", "tls": "@@"}},
+        {"storage": {"duplicates": "@@"}},
+    ],
+    ids=str,
+)
+def test_the_password_of_the_index_is_not_quoted_wherever_it_was_written(tree: object, secret: str, file: Path) -> None:
+    text = json.dumps(tree).replace("@@", secret)
+    file = file.with_suffix(".json")
+    file.write_text(text)
+    for read in (lambda: load_settings(file), lambda: settings_from(json.loads(text), "the request")):
+        with pytest.raises(ConfigurationInvalid) as refused:
+            read()
+        told = [*map(str, refused.value.problems), *(json.dumps(each.as_json()) for each in refused.value.problems)]
+        assert "CRET" not in "".join(told), told
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_nor_where_a_variable_has_it(secret: str, file: Path) -> None:
+    for variable in (
+        "TOMOWIRE_INDEX",
+        "TOMOWIRE_CALLERS",
+        "TOMOWIRE_NODES",
+        "TOMOWIRE_INDEX__ULR",
+        "TOMOWIRE_DICOM__BIND",
+    ):
+        for form in ("%s", '"%s"', "{url = '%s'", "{ulr = '%s'}", "[%s]", "['%s']"):
+            told = problems(file, "", **{variable: form % secret})
+            assert told, "it is a mistake"
+            assert "CRET" not in "".join(told), told
+
+
+def test_a_url_is_no_path(file: Path) -> None:
+    """What files cannot be read is told with their names."""
+    (found,) = problems(file, '[http]\ncertificate = "https://ca.example/archive.pem"\n')
+    assert (
+        found == "2: http.certificate must be the path of a file and no URL, and not 'https://ca.example/archive.pem'"
+    )
+    assert "S3CRET" not in problems(file, '[storage]\ndata_dir = "postgresql://me:S3CRET@db/x"\n')[0]
 
 
 def test_what_is_shown_says_the_same_again(file: Path) -> None:

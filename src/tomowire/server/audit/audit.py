@@ -89,6 +89,7 @@ class Audit:
         self._used = 0
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()
+        self._hurrying = 0
         self._changed = asyncio.Condition()
         self._unreported = 0
         self._is_away = False
@@ -125,6 +126,7 @@ class Audit:
     async def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was recorded so far is written, or lost. False if that takes more than `timeout` seconds."""
         told = self.recorded
+        self._hurrying += 1
         self._hurried.set()
         try:
             async with asyncio.timeout(timeout), self._changed:
@@ -132,7 +134,9 @@ class Audit:
         except TimeoutError:
             return False
         finally:
-            self._hurried.clear()
+            self._hurrying -= 1
+            if not self._hurrying:
+                self._hurried.clear()
         return True
 
     async def list(

@@ -12,15 +12,11 @@ from typing import Any, Final
 
 from tomowire.server.config.problems import Origin, Path, Problem, nearest
 from tomowire.server.config.reading import Layer
-from tomowire.server.config.schema import Place, known_keys, place_at
+from tomowire.server.config.schema import Place, place_at
+from tomowire.server.variables import BETWEEN, PREFIX, is_configuration
 
-PREFIX: Final = "TOMOWIRE_"
 CONFIG: Final = "TOMOWIRE_CONFIG"
 """The name of the variable that names the file."""
-
-_BETWEEN: Final = "__"
-_SECTIONS: Final = frozenset(name.lower() for name in known_keys(()))
-"""What may be said as a whole, as `TOMOWIRE_CALLERS`. Links of containers make `TOMOWIRE_PORT` and the like, which are not ours."""
 
 _FLAGS: Final = {
     "true": True,
@@ -34,12 +30,6 @@ _FLAGS: Final = {
 }
 
 
-def is_configuration(name: str) -> bool:
-    """Whether a variable is part of a configuration, a key or a section; there are others that begin with the same word."""
-    rest = name.removeprefix(PREFIX)
-    return rest != name and (_BETWEEN in rest or rest.lower() in _SECTIONS)
-
-
 def read_environment(
     environment: Mapping[str, str], names: Mapping[str, str] | None = None
 ) -> tuple[Layer, list[Problem]]:
@@ -49,7 +39,7 @@ def read_environment(
     origins: dict[Path, Origin] = {}
     problems: list[Problem] = []
     for variable in sorted(each for each in environment if is_configuration(each)):
-        parts = variable.removeprefix(PREFIX).split(_BETWEEN)
+        parts = variable.removeprefix(PREFIX).split(BETWEEN)
         path = _path(parts, names or {})
         place = place_at(path) if path is not None else None
         if path is None or place is None:
@@ -87,7 +77,7 @@ def _nearest(parts: list[str]) -> str | None:
             return None
         meant.append(found.upper() if place.table is None else part)
         path = (*path, found)
-    return PREFIX + _BETWEEN.join(meant)
+    return PREFIX + BETWEEN.join(meant)
 
 
 def _put(tree: dict[str, Any], path: Path, given: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tomowire.server.config.problems import Origin, Path, Problem, dotted, nearest, shown
+from tomowire.server.config.problems import Origin, Path, Problem, dotted, kind_of, nearest
 from tomowire.server.config.schema import known_keys, place_at
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def _sentence(details: ErrorDetails, path: Path) -> str:
         case "missing":
             return "is missing"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"must be a section with keys of its own, and not {shown(details['input'])}"
+            return f"must be a section with keys of its own, and not {kind_of(details['input'])}"
         case "tuple_type" | "list_type":
             place = place_at(path)
             is_of_sections = place is not None and place.element is not None and hasattr(place.element, "model_fields")
             form = f"written [[{dotted(path)}]]" if is_of_sections else 'written ["...", "..."]'
-            return f"must be a list, {form}, and not {shown(details['input'])}"
+            return f"must be a list, {form}, and not {kind_of(details['input'])}"
     return details["msg"][:1].lower() + details["msg"][1:]

@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 from tomowire.aio.address import check_ae_title
 from tomowire.errors import UsageError
 from tomowire.server.address_ranges import read_range
-from tomowire.server.config.problems import shown
+from tomowire.server.config.problems import may_hold_password, shown
 from tomowire.server.index.index_url import require_url
 from tomowire.wire.value import value
 
@@ -162,6 +162,8 @@ def path(what: str = "the path of a file") -> Kind:
         if isinstance(given, Path):  # of an option
             return given
         found = _plain_text(given, what)
+        if "://" in found:
+            raise ValueError(f"must be {what} and no URL, and not {shown(given)}")
         try:
             return Path(found).expanduser()
         except RuntimeError:
@@ -179,7 +181,8 @@ def addresses() -> Kind:
         try:
             read_range(found)
         except UsageError as error:
-            raise ValueError(f"must be an address or a range of addresses: {error}") from None
+            why = f": {error}" if not may_hold_password(found) else f", and not {shown(found)}"
+            raise ValueError(f"must be an address or a range of addresses{why}") from None
         return found
 
     return Kind(words, read, is_text=True)
@@ -196,7 +199,8 @@ def certificate() -> Kind:
         try:
             read_certificate_key(found)
         except UsageError as error:
-            raise ValueError(f"is no name of a certificate: {error}") from None
+            why = str(error) if not may_hold_password(found) else shown(found)
+            raise ValueError(f"is no name of a certificate: {why}") from None
         return found
 
     return Kind(words, read, is_text=True)

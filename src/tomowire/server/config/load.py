@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -112,25 +113,24 @@ def _validated(layers: list[Layer], problems: list[Problem]) -> Loaded:
     try:
         configuration = Configuration.model_validate(tree)
     except ValidationError as error:
-        wrong = {each["loc"] for each in error.errors(include_url=False)}
-        found = sorted([*problems_of(error, origins), *_of_nodes(tree, wrong, origins)], key=in_order)
+        found = sorted([*problems_of(error, origins), *_of_nodes(tree, origins)], key=in_order)
         raise ConfigurationInvalid([*found, *problems]) from None
     if problems:
         raise ConfigurationInvalid([*problems, *check_nodes(configuration, origins)])
     return Loaded(configuration, origins)
 
 
-def _of_nodes(tree: Mapping[str, Any], wrong: Collection[Path], origins: Mapping[Path, Origin]) -> list[Problem]:
-    """What is wrong with the nodes besides what is at the paths `wrong`: names that are no AE titles, and an AE title twice."""
+def _of_nodes(tree: Mapping[str, Any], origins: Mapping[Path, Origin]) -> list[Problem]:
+    """What is wrong with nodes that are right by themselves: names that are no AE titles, and an AE title twice."""
     names: dict[str, dict[str, Any]] = {}
     for section, key in (("nodes", "ae_title"), ("knownDestinations", "aeTitle")):
         nodes = tree.get(section)
         for name, node in nodes.items() if isinstance(nodes, dict) else ():
-            if isinstance(node, Mapping) and not {(section, name), (section, name, "[key]"), (section, name, key)} & {
-                *wrong
-            }:
-                title = {key: node[key]} if key in node else {}
-                names.setdefault(section, {})[name] = {"host": "localhost", "port": 1} | title
+            if isinstance(node, Mapping):
+                named = {"host": "localhost", "port": 1} | ({key: node[key]} if key in node else {})
+                with suppress(ValidationError):  # which is told already
+                    Configuration.model_validate({section: {name: named}})
+                    names.setdefault(section, {})[name] = named
     return check_nodes(Configuration.model_validate(names), origins)
 
 
@@ -182,7 +182,7 @@ def relative_to(folder: FilePath, layer: Layer) -> Layer:
 def _with_folder(folder: FilePath, tree: Any, path: Path) -> Any:
     if isinstance(tree, dict):
         return {name: _with_folder(folder, each, (*path, name)) for name, each in tree.items()}
-    if not isinstance(tree, str) or not tree.strip() or tree.startswith("~"):
+    if not isinstance(tree, str) or not tree.strip() or tree.startswith("~") or "://" in tree:
         return tree
     place = place_at(path)
     is_path = place is not None and place.kind is not None and place.kind.name.startswith("the path")

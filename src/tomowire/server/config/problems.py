@@ -75,8 +75,8 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     return plain[found[0]] if found else None
 
 
-def shown(given: object) -> str:
-    """What was said, short and without what would steer a terminal; of sections and lists only that they are some."""
+def kind_of(given: object) -> str:
+    """What was said where a section or a list belongs, in a word: what would be in that may be secret."""
     if isinstance(given, dict):
         return "a section"
     if isinstance(given, list | tuple):
@@ -85,11 +85,26 @@ def shown(given: object) -> str:
         return "null"
     if isinstance(given, bool):
         return "true" if given else "false"
+    return "text" if isinstance(given, str) else "a number" if isinstance(given, int | float) else "a date or a time"
+
+
+def shown(given: object) -> str:
+    """What was said, short and without what would steer a terminal; of sections and lists only that they are some, and of text with
+    a password in it nothing at all: it is the index's URL, at a key that is not its own."""
+    if isinstance(given, bool | dict | list | tuple) or given is None:
+        return kind_of(given)
+    if isinstance(given, str) and may_hold_password(given):
+        return "text that may hold a password"
     try:
         text = repr(given)
     except ValueError:  # a whole number with thousands of digits
         return "a number that is far too long"
     return _printable(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+
+
+def may_hold_password(text: str) -> bool:
+    """Whether it looks like the URL of a database, or its parameters (`host=... password=...`)."""
+    return ":" in text.rpartition("@")[0] or "passw" in text.lower()
 
 
 def _printable(text: str) -> str:

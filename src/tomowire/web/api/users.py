@@ -35,6 +35,10 @@ _LOCKED_OUT: Final = (
 )
 
 
+_PATIENCE: Final = 10.0
+"""Seconds to wait for a database that has been written to a moment ago."""
+
+
 class KnownUser(Model):
     """A user."""
 
@@ -183,11 +187,12 @@ async def _explained() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _changing(here: Asked, what: str) -> AsyncIterator[None]:
-    """A change of who may log in: what came of it is written down."""
+    """A change of who may log in: what came of it is written down, and then answered. Nothing else tells of it afterwards."""
     async with _explained():
         yield
     logger.warning("%s, by %s", what, here.principal.name)
     here.archive.audit.record(ConfigurationChanged(by=here.party, change=Change.USER, what=what))
+    await here.archive.audit.flush(_PATIENCE)
 
 
 def _revealed(password: SecretStr | None) -> str | None:
