@@ -23,11 +23,13 @@ from support.programs import run_tomowire
 from support.stored import files_below
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server import backup as backup_module
+from tomowire.server import restore as restore_module
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, points_of
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, points_of
 from tomowire.server.backup_upkeep import prune, verify
 from tomowire.server.check import check
+from tomowire.server.findings import FindingKind
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
 from tomowire.server.index.backend import IndexBackend, backend_for
@@ -467,14 +469,14 @@ async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, 
     new_root = tmp_path / "new"
     [blob] = (folder / "objects").rglob(f"{SAMPLES[-1].uid}.*")
     blob.rename(tmp_path / "blob")
-    blob.mkdir()  # reading it is an error that is not foreseen
-    with pytest.raises(IsADirectoryError):
+    blob.symlink_to(blob.name)  # reading it is an error that is not foreseen
+    with pytest.raises(OSError, match="symbolic links"):
         restore(folder, new_root, backend_for(None, new_root), threads=1)
     assert not (new_root / "index.sqlite").exists()
     for attempt in (lambda: reindex(new_root), lambda: asyncio.run(opened(new_root, None).__aenter__())):
         with pytest.raises(UsageError, match="run 'tomowire restore' again"):
             await asyncio.to_thread(attempt)
-    blob.rmdir()
+    blob.unlink()
     (tmp_path / "blob").rename(blob)
     with pytest.raises(UsageError, match="finish that one"):
         restore(folder, new_root, backend_for(None, new_root), point=first.name)
@@ -593,53 +595,48 @@ async def test_a_full_disk_is_named_too_where_the_index_finds_no_room(
 
 
 @pytest.mark.parametrize("gone", ["incoming", "."])
-async def test_a_folder_that_goes_away_is_not_what_the_archive_has_lost(root: Path, folder: Path, gone: str) -> None:
+async def test_a_folder_that_goes_away_is_not_what_the_archive_has_lost(
+    root: Path, folder: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its disk was taken away, say. It is not said of each object that the archive has no file of it."""
     await fill(root)
     index = backend_for(None, root)
-    paths = {path.rpartition("/")[2].removesuffix(".dcm"): root / path for path in files_below(root)}
-    with index.open_reader() as reader:
-        first = paths[next(reader.objects()).name.sop_instance_uid]
-    first.rename(saved := root / "saved")
-    os.mkfifo(first)
+    real = backup_module.copy_checked
+
+    def taken_away(*arguments: Any) -> None:
+        real(*arguments)
+        if not (elsewhere := folder.with_name("elsewhere")).exists():
+            (folder / gone).rename(elsewhere)
+
+    monkeypatch.setattr(backup_module, "copy_checked", taken_away)
     told: list[Problem] = []
-    work = asyncio.create_task(asyncio.to_thread(backup, root, folder, index, threads=1, report=told.append))
-
-    def take_away() -> None:
-        with first.open("wb") as fifo:  # the first object is being copied
-            (folder / gone).rename(folder.with_name("elsewhere"))
-            fifo.write(saved.read_bytes())
-
-    await asyncio.to_thread(take_away)
     with pytest.raises(FileNotFoundError) as raised:
-        await work
+        backup(root, folder, index, threads=1, report=told.append)
     assert str(raised.value.filename).startswith(f"{folder}/")
     assert told == []
 
 
-async def test_a_restore_whose_backup_goes_away_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["backups", "new/incoming"])
+async def test_a_restore_whose_folders_go_away_is_gone_on_with(
+    root: Path, folder: Path, tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fill(root)
     backup(root, folder, backend_for(None, root))
-    with SqliteReader.open(points_of(folder)[0].index) as reader:
-        row = next(reader.objects())
-    blob, new_root = folder / blob_path(row.name, row.checksum), tmp_path / "new"
-    blob.rename(tmp_path / "blob")
-    os.mkfifo(blob)
-    told: list[Problem] = []
-    new_index = backend_for(None, new_root)
-    work = asyncio.create_task(asyncio.to_thread(restore, folder, new_root, new_index, threads=1, report=told.append))
+    new_root, told = tmp_path / "new", list[Problem]()
+    new_index, real = backend_for(None, new_root), restore_module.copy_checked
 
-    def take_away() -> None:
-        with blob.open("wb"):  # the first object is being copied
-            folder.rename(tmp_path / "elsewhere")
+    def taken_away(*arguments: Any) -> None:
+        if not (tmp_path / "elsewhere").exists():
+            (tmp_path / gone).rename(tmp_path / "elsewhere")
+        real(*arguments)
 
-    await asyncio.to_thread(take_away)
-    with pytest.raises(FileNotFoundError, match="tomowire-backup"):
-        await work
+    with monkeypatch.context() as patched:
+        patched.setattr(restore_module, "copy_checked", taken_away)
+        with pytest.raises(FileNotFoundError) as raised:
+            restore(folder, new_root, new_index, threads=1, report=told.append)
+    assert str(raised.value.filename).startswith(str(tmp_path / gone))
     assert told == []
-    (tmp_path / "elsewhere").rename(folder)
-    blob.unlink()
-    (tmp_path / "blob").rename(blob)
+    (tmp_path / "elsewhere").rename(tmp_path / gone)
     restore(folder, new_root, new_index, report=told.append)
     assert told == []
     assert held(new_root, new_index) == held(root, backend_for(None, root))
