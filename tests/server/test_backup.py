@@ -370,6 +370,98 @@ async def test_of_a_damaged_index_it_is_said_that_another_point_is_needed(
         restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"))
 
 
+def overwrite_root_page(database: Path, table: str) -> None:
+    """The rest of the database can be read, and whoever asks for this table is told that it is malformed."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        [(size,)] = connection.execute("PRAGMA page_size")
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("table", ["users", "uq_instances_sop_instance_uid"])
+async def test_no_point_is_made_of_a_damaged_index_and_no_older_one_given_up(
+    root: Path, folder: Path, table: str
+) -> None:
+    """Also where nothing that the backup asks for is damaged."""
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    name = table
+    if table.startswith("uq_"):
+        with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+            [(name,)] = connection.execute(
+                "SELECT name FROM sqlite_master WHERE tbl_name = 'instances' AND sql IS NULL"
+            )
+    overwrite_root_page(root / "index.sqlite", name)
+    with pytest.raises(
+        IndexUnavailable, match=f"^{root}/index.sqlite: .*'tomowire db reindex' makes it again"
+    ) as raised:
+        backup(root, folder, backend_for(None, root))
+    assert raised.value.is_damage
+    done = await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", "--data-dir", root)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert points_of(folder) == [point]
+    require_consistent(point, folder)
+
+
+async def test_an_index_that_lacks_rows_of_its_table_is_damaged(root: Path, folder: Path) -> None:
+    """An object that is asked for by its UID is not found, though its row is there."""
+    await fill(root)
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as connection:
+        find = "SELECT name, rootpage FROM sqlite_master WHERE tbl_name = 'instances' AND sql IS NULL"
+        [(name, page)] = connection.execute(find)
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("CREATE TABLE empty (uid TEXT UNIQUE)")
+        [(other,)] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'empty' AND type = 'index'"
+        )
+        connection.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = ?", (other, name))
+        connection.execute("UPDATE sqlite_master SET rootpage = ? WHERE tbl_name = 'empty' AND type = 'index'", (page,))
+    with pytest.raises(IndexUnavailable, match=r"wrong # of entries in index|missing from index"):
+        backup(root, folder, backend_for(None, root))
+    assert FindingKind.INDEX_DAMAGED in {finding.kind for finding in check(root)}
+
+
+async def test_a_dump_that_the_disk_of_the_backup_did_not_keep_is_not_the_archives_fault(
+    root: Path, folder: Path, index_url: str | None, index: IndexBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(root, index_url)
+    real = type(index).dump
+
+    def dump(backend: IndexBackend, path: Path) -> None:
+        real(backend, path)
+        overwrite_root_page(path, "users")
+
+    monkeypatch.setattr(type(index), "dump", dump)
+    with pytest.raises(IndexUnavailable, match="look at the disk of the backup") as raised:
+        backup(root, folder, index)
+    assert str(raised.value).startswith(f"{folder}/points/")
+    assert "reindex" not in str(raised.value)
+    assert points_of(folder) == []
+
+
+@pytest.mark.parametrize("to_postgres", [False, True])
+async def test_a_point_whose_index_is_damaged_further_on_is_found(
+    root: Path, folder: Path, to_postgres: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As the checksum says that it was written: a point that an earlier version has made."""
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    overwrite_root_page(point.index, "users" if to_postgres else "instances")
+    facts = json.loads((point.folder / "point.json").read_bytes())
+    facts["checksums"]["index.sqlite"] = backup_module.file_checksum(point.index)
+    (point.folder / "point.json").write_text(json.dumps(facts))
+    problems: list[Problem] = []
+    verify(folder, report=problems.append)
+    assert [each.path for each in problems] == [f"{point.name}/index.sqlite"]
+    url = str(request.getfixturevalue("empty_postgres_url")) if to_postgres else None
+    where = "to another folder and an empty database" if to_postgres else "to another folder"
+    with pytest.raises(IndexUnavailable, match=rf"point {point.name} is damaged: .*\(--point\), {where}$"):
+        restore(folder, tmp_path / "new", backend_for(url, tmp_path / "new"))
+
+
 async def test_a_damaged_copy_is_found_and_copied_again(root: Path, folder: Path) -> None:
     await fill(root)
     index = backend_for(None, root)
