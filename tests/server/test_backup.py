@@ -524,6 +524,30 @@ async def test_old_points_are_given_up_and_what_only_they_had(root: Path, folder
     assert not [name for name in left if name.startswith(SAMPLES[4].uid + ".")]
 
 
+@pytest.mark.parametrize("other", ["{}-before-upgrade", "kept/{}", "kept", ".kept"])
+async def test_what_a_renamed_point_has_is_kept(root: Path, folder: Path, other: str) -> None:
+    index = backend_for(None, root)
+    await fill(root)
+    point = backup(root, folder, index)
+    renamed = point.folder.parent / other.format(point.name)
+    renamed.parent.mkdir(exist_ok=True)
+    point.folder.rename(renamed)
+    (point.folder.parent / "@eaDir").mkdir()
+    async with opened(root, None) as storage:
+        await storage.deletion.study(SAMPLES[0].study_uid)
+    backup(root, folder, index)
+    done = await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", "--data-dir", root)
+    assert done.returncode == 1
+    assert (
+        f"older ones were not given up, or not all that only they had: {renamed} is in the way, which has the files of a point"
+        in done.stderr
+    )
+    assert len(points_of(folder)) == 2
+    renamed.rename(point.folder)
+    for each in points_of(folder):
+        require_consistent(each, folder)
+
+
 async def test_hard_links_take_no_space(root: Path, folder: Path) -> None:
     await fill(root)
     point = backup(root, folder, backend_for(None, root), link=True)

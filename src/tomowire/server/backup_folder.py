@@ -41,6 +41,8 @@ _LOCK: Final = "lock"
 _INCOMING: Final = "incoming"
 _POINTS: Final = "points"
 _POINT: Final = "point.json"
+_MANIFEST: Final = "manifest"
+_INDEX: Final = "index.sqlite"
 _UNFINISHED: Final = ".unfinished"
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z")
 _BLOB: Final = re.compile(r"(objects/.+)\.([0-9a-f]{32})\.dcm")
@@ -80,11 +82,11 @@ class Point:
 
     @property
     def index(self) -> Path:
-        return self.folder / "index.sqlite"
+        return self.folder / _INDEX
 
     @property
     def manifest(self) -> Path:
-        return self.folder / "manifest"
+        return self.folder / _MANIFEST
 
 
 class BackupFolder:
@@ -136,6 +138,20 @@ class BackupFolder:
         with suppress(FileNotFoundError), os.scandir(self.root / _POINTS) as entries:
             found = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
         return sorted(found)
+
+    def require_no_renamed(self) -> None:
+        """Raises `UsageError` if there is a point with another name, or in another folder: what it holds is to be kept."""
+        points = self.root / _POINTS
+        # Not deeper: there a network disk keeps former versions of all points.
+        for pattern in (f"{above}/{name}" for above in ("*", "*/*") for name in (_POINT, _MANIFEST, _INDEX)):
+            for path in points.glob(pattern):
+                name = str(path.parent.relative_to(points))
+                if _NAME.fullmatch(name) or name.endswith(_UNFINISHED) or not path.is_file():
+                    continue
+                raise UsageError(
+                    f"{path.parent} is in the way, which has the files of a point and not the name: rename it back, or move it out "
+                    f"of {points} if what only it has may be given up"
+                )
 
     def point(self, name: str | None) -> Point:
         """The point of this name; the newest if none is named. Raises `UsageError` if there is none, or it cannot be read."""
@@ -295,5 +311,6 @@ def _read_point(folder: Path) -> Point:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UsageError(
-            f"{folder / _POINT} cannot be read ({why}): name another point, or move {folder} elsewhere"
+            f"{folder / _POINT} cannot be read ({why}): name another point, or rename {folder} (nothing is given up "
+            f"while it is in {folder.parent})"
         ) from error

@@ -53,8 +53,12 @@ def verify(
 
 
 def prune(folder: BackupFolder, keep: int) -> list[Point]:
-    """Give up all points but the `keep` newest, and the objects that none of those has; gives the points that went."""
+    """Give up all points but the `keep` newest, and the objects that none of those has; gives the points that went.
+
+    Raises `UsageError`, and nothing goes, if a point cannot be read or has another name: it may be kept on purpose.
+    """
     points = folder.points()
+    folder.require_no_renamed()
     gone = points[:-keep] if keep else points
     for point in gone:
         folder.remove_point(point)
