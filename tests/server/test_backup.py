@@ -578,6 +578,25 @@ async def test_what_is_wrong_in_the_archive_is_told_and_the_rest_is_copied(
     assert list(check(new_root)) == []
 
 
+@pytest.mark.parametrize("link", [False, True])
+async def test_a_pipe_in_place_of_an_object_is_no_file(root: Path, folder: Path, tmp_path: Path, link: bool) -> None:
+    """Whoever opened it would wait for ever."""
+    await fill(root)
+    [path] = (each for each in files_below(root) if f"{SAMPLES[0].uid}.dcm" in each)
+    (root / path).unlink()
+    os.mkfifo(root / path)
+    told: list[Problem] = []
+    point = backup(root, folder, backend_for(None, root), link=link, report=told.append)
+    assert [(each.path, each.explanation) for each in told] == [(path, "not copied: it cannot be read: it is no file")]
+    assert (point.objects, point.copied) == (13, 12)
+    [blob] = (folder / "objects").rglob(f"{SAMPLES[1].uid}.*")
+    blob.unlink()
+    os.mkfifo(blob)
+    missing: list[Problem] = []
+    restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"), report=missing.append)
+    assert {each.path for each in missing} == {SAMPLES[0].uid, SAMPLES[1].uid}
+
+
 async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
     await fill(root)
     index = backend_for(None, root)

@@ -36,6 +36,7 @@ from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
 from tomowire.server.room import told_where
+from tomowire.server.stored_file import stat_stored_file
 from tomowire.services.file_writing import write_all
 from tomowire.wire.value import value
 
@@ -45,8 +46,11 @@ _EVERY: Final = 100
 _MOST_PROBLEMS: Final = 1000
 """That a point remembers; all are told."""
 _FOLDERS_AT_ONCE: Final = 1000
-_OF_THE_DISK: Final = frozenset({errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO)})
-"""What is said of a file on a bad spot. That file is lost, and must not keep all others from being copied."""
+_OF_ONE_FILE: Final = frozenset(
+    {errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO), errno.EINVAL}
+)
+"""What is said of a file on a bad spot and, the last, of what is no file. That one is lost, and must not keep all others from being
+copied."""
 
 
 class CopyFailed(Exception):
@@ -209,13 +213,14 @@ def _checked_blocks(path: Path, row: IndexedObject) -> Iterator[bytes]:
     """The file of an object in blocks. Raises `CopyFailed`, at the end too, and `OSError`."""
     checksum, size = new_checksum(), 0
     try:
+        stat_stored_file(path)
         with path.open("rb", buffering=0) as file:
             while block := file.read(_BLOCK):
                 checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
                 size += len(block)
                 yield block
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        if error.errno not in _OF_ONE_FILE:
             raise
         raise CopyFailed(f"it cannot be read: {error.strerror}") from error
     _require(row, size, checksum.digest())
