@@ -785,6 +785,17 @@ async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder:
     assert backup(root, folder, index).problem_count == 0
 
 
+def test_a_folder_that_could_not_be_begun_is_begun_by_the_next_run(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", 64 << 10) as disk:
+        (disk / "lost+found").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                BackupFolder.open(disk, create=True)
+        (disk / "lost+found").unlink()
+        with BackupFolder.open(disk, create=True) as opened:
+            assert opened.points() == []
+
+
 async def test_a_backup_is_listed_while_one_is_made_and_not_restored_from(root: Path, folder: Path) -> None:
     await fill(root)
     point = backup(root, folder, backend_for(None, root))

@@ -46,7 +46,9 @@ _INDEX: Final = "index.sqlite"
 _UNFINISHED: Final = ".unfinished"
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z")
 _BLOB: Final = re.compile(r"(objects/.+)\.([0-9a-f]{32})\.dcm")
-_NO_OBSTACLES: Final = frozenset({_LOCK, "lost+found"})
+_PART: Final = ".part"
+_NO_OBSTACLES: Final = frozenset({_LOCK, BACKUPS + _PART, "lost+found"})
+"""What a run leaves that ended at its first step, and what a new disk has."""
 
 
 @value()
@@ -111,9 +113,19 @@ class BackupFolder:
         for folder in (root, root / OBJECTS, root / _POINTS, root / _INCOMING) if create else ():
             folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         opened = cls(root, _locked(root / _LOCK, shared=shared))
-        if create and not (root / BACKUPS).exists():
-            opened.write_whole(root / BACKUPS, json.dumps({"format": FORMAT}).encode("ascii"))
+        try:
+            if create and not (root / BACKUPS).exists():
+                opened.write_whole(root / BACKUPS, json.dumps({"format": FORMAT}).encode("ascii"))
+        except BaseException:
+            opened.close()
+            raise
         return opened
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +133,7 @@ class BackupFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held >= 0:
-            os.close(self._held)
+        self.close()
 
     def require_there(self) -> None:
         """To be asked when an object is not there as it should be: that it is not all of them. Raises `OSError`."""
@@ -208,7 +219,7 @@ class BackupFolder:
 
     def write_whole(self, path: Path, content: bytes) -> None:
         """Make a small file, or replace it, in one step."""
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + _PART)
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb") as file:
             file.write(content)
             file.flush()
