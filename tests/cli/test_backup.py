@@ -242,7 +242,7 @@ def test_a_point_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) ->
     for arguments in (["backup", backups, "--verify"], ["restore", backups, "--data-dir", tmp_path / "new"]):
         done = run_tomowire(*arguments)
         assert done.returncode == 2
-        assert "name another point, or move" in done.stderr
+        assert "name another point, or rename" in done.stderr
         assert run_tomowire(*arguments, "--point", names[0]).returncode == 0
     done = run_tomowire("backup", backups, "--data-dir", data, "--keep", "1", "--json")
     assert done.returncode == 1

@@ -23,11 +23,13 @@ from support.programs import run_tomowire
 from support.stored import files_below
 from tomowire.errors import IndexUnavailable, UsageError
 from tomowire.server import backup as backup_module
+from tomowire.server import restore as restore_module
 from tomowire.server.archive import ArchiveStorage
 from tomowire.server.backup import backup
-from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, points_of
+from tomowire.server.backup_folder import BackupFolder, Point, Problem, points_of
 from tomowire.server.backup_upkeep import prune, verify
 from tomowire.server.check import check
+from tomowire.server.findings import FindingKind
 from tomowire.server.incoming import DuplicatePolicy
 from tomowire.server.index import administration, schema  # noqa: F401 - they declare the tables
 from tomowire.server.index.backend import IndexBackend, backend_for
@@ -368,6 +370,98 @@ async def test_of_a_damaged_index_it_is_said_that_another_point_is_needed(
         restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"))
 
 
+def overwrite_root_page(database: Path, table: str) -> None:
+    """The rest of the database can be read, and whoever asks for this table is told that it is malformed."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        [(size,)] = connection.execute("PRAGMA page_size")
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("table", ["users", "uq_instances_sop_instance_uid"])
+async def test_no_point_is_made_of_a_damaged_index_and_no_older_one_given_up(
+    root: Path, folder: Path, table: str
+) -> None:
+    """Also where nothing that the backup asks for is damaged."""
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    name = table
+    if table.startswith("uq_"):
+        with closing(sqlite3.connect(root / "index.sqlite")) as connection:
+            [(name,)] = connection.execute(
+                "SELECT name FROM sqlite_master WHERE tbl_name = 'instances' AND sql IS NULL"
+            )
+    overwrite_root_page(root / "index.sqlite", name)
+    with pytest.raises(
+        IndexUnavailable, match=f"^{root}/index.sqlite: .*'tomowire db reindex' makes it again"
+    ) as raised:
+        backup(root, folder, backend_for(None, root))
+    assert raised.value.is_damage
+    done = await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", "--data-dir", root)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert points_of(folder) == [point]
+    require_consistent(point, folder)
+
+
+async def test_an_index_that_lacks_rows_of_its_table_is_damaged(root: Path, folder: Path) -> None:
+    """An object that is asked for by its UID is not found, though its row is there."""
+    await fill(root)
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as connection:
+        find = "SELECT name, rootpage FROM sqlite_master WHERE tbl_name = 'instances' AND sql IS NULL"
+        [(name, page)] = connection.execute(find)
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("CREATE TABLE empty (uid TEXT UNIQUE)")
+        [(other,)] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'empty' AND type = 'index'"
+        )
+        connection.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = ?", (other, name))
+        connection.execute("UPDATE sqlite_master SET rootpage = ? WHERE tbl_name = 'empty' AND type = 'index'", (page,))
+    with pytest.raises(IndexUnavailable, match=r"wrong # of entries in index|missing from index"):
+        backup(root, folder, backend_for(None, root))
+    assert FindingKind.INDEX_DAMAGED in {finding.kind for finding in check(root)}
+
+
+async def test_a_dump_that_the_disk_of_the_backup_did_not_keep_is_not_the_archives_fault(
+    root: Path, folder: Path, index_url: str | None, index: IndexBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(root, index_url)
+    real = type(index).dump
+
+    def dump(backend: IndexBackend, path: Path) -> None:
+        real(backend, path)
+        overwrite_root_page(path, "users")
+
+    monkeypatch.setattr(type(index), "dump", dump)
+    with pytest.raises(IndexUnavailable, match="look at the disk of the backup") as raised:
+        backup(root, folder, index)
+    assert str(raised.value).startswith(f"{folder}/points/")
+    assert "reindex" not in str(raised.value)
+    assert points_of(folder) == []
+
+
+@pytest.mark.parametrize("to_postgres", [False, True])
+async def test_a_point_whose_index_is_damaged_further_on_is_found(
+    root: Path, folder: Path, to_postgres: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As the checksum says that it was written: a point that an earlier version has made."""
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    overwrite_root_page(point.index, "users" if to_postgres else "instances")
+    facts = json.loads((point.folder / "point.json").read_bytes())
+    facts["checksums"]["index.sqlite"] = backup_module.file_checksum(point.index)
+    (point.folder / "point.json").write_text(json.dumps(facts))
+    problems: list[Problem] = []
+    verify(folder, report=problems.append)
+    assert [each.path for each in problems] == [f"{point.name}/index.sqlite"]
+    url = str(request.getfixturevalue("empty_postgres_url")) if to_postgres else None
+    where = "to another folder and an empty database" if to_postgres else "to another folder"
+    with pytest.raises(IndexUnavailable, match=rf"point {point.name} is damaged: .*\(--point\), {where}$"):
+        restore(folder, tmp_path / "new", backend_for(url, tmp_path / "new"))
+
+
 async def test_a_damaged_copy_is_found_and_copied_again(root: Path, folder: Path) -> None:
     await fill(root)
     index = backend_for(None, root)
@@ -430,6 +524,30 @@ async def test_old_points_are_given_up_and_what_only_they_had(root: Path, folder
     assert not [name for name in left if name.startswith(SAMPLES[4].uid + ".")]
 
 
+@pytest.mark.parametrize("other", ["{}-before-upgrade", "kept/{}", "kept", ".kept"])
+async def test_what_a_renamed_point_has_is_kept(root: Path, folder: Path, other: str) -> None:
+    index = backend_for(None, root)
+    await fill(root)
+    point = backup(root, folder, index)
+    renamed = point.folder.parent / other.format(point.name)
+    renamed.parent.mkdir(exist_ok=True)
+    point.folder.rename(renamed)
+    (point.folder.parent / "@eaDir").mkdir()
+    async with opened(root, None) as storage:
+        await storage.deletion.study(SAMPLES[0].study_uid)
+    backup(root, folder, index)
+    done = await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", "--data-dir", root)
+    assert done.returncode == 1
+    assert (
+        f"older ones were not given up, or not all that only they had: {renamed} is in the way, which has the files of a point"
+        in done.stderr
+    )
+    assert len(points_of(folder)) == 2
+    renamed.rename(point.folder)
+    for each in points_of(folder):
+        require_consistent(each, folder)
+
+
 async def test_hard_links_take_no_space(root: Path, folder: Path) -> None:
     await fill(root)
     point = backup(root, folder, backend_for(None, root), link=True)
@@ -460,6 +578,25 @@ async def test_what_is_wrong_in_the_archive_is_told_and_the_rest_is_copied(
     assert list(check(new_root)) == []
 
 
+@pytest.mark.parametrize("link", [False, True])
+async def test_a_pipe_in_place_of_an_object_is_no_file(root: Path, folder: Path, tmp_path: Path, link: bool) -> None:
+    """Whoever opened it would wait for ever."""
+    await fill(root)
+    [path] = (each for each in files_below(root) if f"{SAMPLES[0].uid}.dcm" in each)
+    (root / path).unlink()
+    os.mkfifo(root / path)
+    told: list[Problem] = []
+    point = backup(root, folder, backend_for(None, root), link=link, report=told.append)
+    assert [(each.path, each.explanation) for each in told] == [(path, "not copied: it cannot be read: it is no file")]
+    assert (point.objects, point.copied) == (13, 12)
+    [blob] = (folder / "objects").rglob(f"{SAMPLES[1].uid}.*")
+    blob.unlink()
+    os.mkfifo(blob)
+    missing: list[Problem] = []
+    restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"), report=missing.append)
+    assert {each.path for each in missing} == {SAMPLES[0].uid, SAMPLES[1].uid}
+
+
 async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
     await fill(root)
     index = backend_for(None, root)
@@ -467,14 +604,14 @@ async def test_an_interrupted_restore_is_gone_on_with(root: Path, folder: Path, 
     new_root = tmp_path / "new"
     [blob] = (folder / "objects").rglob(f"{SAMPLES[-1].uid}.*")
     blob.rename(tmp_path / "blob")
-    blob.mkdir()  # reading it is an error that is not foreseen
-    with pytest.raises(IsADirectoryError):
+    blob.symlink_to(blob.name)  # reading it is an error that is not foreseen
+    with pytest.raises(OSError, match="symbolic links"):
         restore(folder, new_root, backend_for(None, new_root), threads=1)
     assert not (new_root / "index.sqlite").exists()
     for attempt in (lambda: reindex(new_root), lambda: asyncio.run(opened(new_root, None).__aenter__())):
         with pytest.raises(UsageError, match="run 'tomowire restore' again"):
             await asyncio.to_thread(attempt)
-    blob.rmdir()
+    blob.unlink()
     (tmp_path / "blob").rename(blob)
     with pytest.raises(UsageError, match="finish that one"):
         restore(folder, new_root, backend_for(None, new_root), point=first.name)
@@ -593,53 +730,48 @@ async def test_a_full_disk_is_named_too_where_the_index_finds_no_room(
 
 
 @pytest.mark.parametrize("gone", ["incoming", "."])
-async def test_a_folder_that_goes_away_is_not_what_the_archive_has_lost(root: Path, folder: Path, gone: str) -> None:
+async def test_a_folder_that_goes_away_is_not_what_the_archive_has_lost(
+    root: Path, folder: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its disk was taken away, say. It is not said of each object that the archive has no file of it."""
     await fill(root)
     index = backend_for(None, root)
-    paths = {path.rpartition("/")[2].removesuffix(".dcm"): root / path for path in files_below(root)}
-    with index.open_reader() as reader:
-        first = paths[next(reader.objects()).name.sop_instance_uid]
-    first.rename(saved := root / "saved")
-    os.mkfifo(first)
+    real = backup_module.copy_checked
+
+    def taken_away(*arguments: Any) -> None:
+        real(*arguments)
+        if not (elsewhere := folder.with_name("elsewhere")).exists():
+            (folder / gone).rename(elsewhere)
+
+    monkeypatch.setattr(backup_module, "copy_checked", taken_away)
     told: list[Problem] = []
-    work = asyncio.create_task(asyncio.to_thread(backup, root, folder, index, threads=1, report=told.append))
-
-    def take_away() -> None:
-        with first.open("wb") as fifo:  # the first object is being copied
-            (folder / gone).rename(folder.with_name("elsewhere"))
-            fifo.write(saved.read_bytes())
-
-    await asyncio.to_thread(take_away)
     with pytest.raises(FileNotFoundError) as raised:
-        await work
+        backup(root, folder, index, threads=1, report=told.append)
     assert str(raised.value.filename).startswith(f"{folder}/")
     assert told == []
 
 
-async def test_a_restore_whose_backup_goes_away_is_gone_on_with(root: Path, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["backups", "new/incoming"])
+async def test_a_restore_whose_folders_go_away_is_gone_on_with(
+    root: Path, folder: Path, tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fill(root)
     backup(root, folder, backend_for(None, root))
-    with SqliteReader.open(points_of(folder)[0].index) as reader:
-        row = next(reader.objects())
-    blob, new_root = folder / blob_path(row.name, row.checksum), tmp_path / "new"
-    blob.rename(tmp_path / "blob")
-    os.mkfifo(blob)
-    told: list[Problem] = []
-    new_index = backend_for(None, new_root)
-    work = asyncio.create_task(asyncio.to_thread(restore, folder, new_root, new_index, threads=1, report=told.append))
+    new_root, told = tmp_path / "new", list[Problem]()
+    new_index, real = backend_for(None, new_root), restore_module.copy_checked
 
-    def take_away() -> None:
-        with blob.open("wb"):  # the first object is being copied
-            folder.rename(tmp_path / "elsewhere")
+    def taken_away(*arguments: Any) -> None:
+        if not (tmp_path / "elsewhere").exists():
+            (tmp_path / gone).rename(tmp_path / "elsewhere")
+        real(*arguments)
 
-    await asyncio.to_thread(take_away)
-    with pytest.raises(FileNotFoundError, match="tomowire-backup"):
-        await work
+    with monkeypatch.context() as patched:
+        patched.setattr(restore_module, "copy_checked", taken_away)
+        with pytest.raises(FileNotFoundError) as raised:
+            restore(folder, new_root, new_index, threads=1, report=told.append)
+    assert str(raised.value.filename).startswith(str(tmp_path / gone))
     assert told == []
-    (tmp_path / "elsewhere").rename(folder)
-    blob.unlink()
-    (tmp_path / "blob").rename(blob)
+    (tmp_path / "elsewhere").rename(tmp_path / gone)
     restore(folder, new_root, new_index, report=told.append)
     assert told == []
     assert held(new_root, new_index) == held(root, backend_for(None, root))
@@ -651,6 +783,17 @@ async def test_two_backups_at_once_do_not_disturb_each_other(root: Path, folder:
     with BackupFolder.open(folder, create=True), pytest.raises(UsageError, match="in use by another process"):
         backup(root, folder, index)
     assert backup(root, folder, index).problem_count == 0
+
+
+def test_a_folder_that_could_not_be_begun_is_begun_by_the_next_run(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", 64 << 10) as disk:
+        (disk / "lost+found").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                BackupFolder.open(disk, create=True)
+        (disk / "lost+found").unlink()
+        with BackupFolder.open(disk, create=True) as opened:
+            assert opened.points() == []
 
 
 async def test_a_backup_is_listed_while_one_is_made_and_not_restored_from(root: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -215,6 +216,52 @@ async def test_an_index_that_is_there_is_refused_before_anything_is_made(
     assert held(tmp_path / "mounted", postgres_url) == {Sample(9).uid}
 
 
+async def test_what_a_killed_run_was_copying_is_not_left(folder: Path, tmp_path: Path) -> None:
+    """What is gone on with numbers its files anew, and has fewer of them. An old log would be played into the new database."""
+    root = tmp_path / "new"
+    backend = backend_for(None, root)
+    (root / "incoming").mkdir(parents=True)
+    with BackupFolder.open(folder, create=False, shared=True) as source:
+        (root / "restoring").write_text(source.point(None).name)
+    for name in ("1.part", "9.part", "index.restoring", "index.restoring-wal", "index.restoring-journal"):
+        (root / "incoming" / name).write_bytes(b"cut")
+    restore(folder, root, backend)
+    assert list((root / "incoming").iterdir()) == []
+    assert list(check(root)) == []
+    assert held(root, None) == {sample.uid for sample in SAMPLES}
+
+
+async def test_a_database_may_be_spelled_otherwise_when_it_is_gone_on_with(
+    folder: Path, tmp_path: Path, empty_postgres_url: str
+) -> None:
+    root = tmp_path / "new"
+
+    def interrupted(point: Point) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(folder, root, backend_for(empty_postgres_url, root), loaded=interrupted)
+    parts = urlsplit(empty_postgres_url)
+    otherwise = f"postgresql:///{parts.path[1:]}?host={parts.hostname}&port={parts.port}&user={parts.username}"
+    backend = backend_for(f"{otherwise}&password={parts.password}", root)
+    assert backend.name != backend_for(empty_postgres_url, root).name
+    restore(folder, root, backend)
+    assert held(root, empty_postgres_url) == {sample.uid for sample in SAMPLES}
+
+
+async def test_a_folder_may_be_spelled_otherwise_when_it_is_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(point: Point) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(folder, tmp_path / "new", backend_for(None, tmp_path / "new"), loaded=interrupted)
+    monkeypatch.chdir(tmp_path)
+    restore(folder, "new", backend_for(None, Path("new")))
+    assert held(tmp_path / "new", None) == {sample.uid for sample in SAMPLES}
+
+
 async def test_another_index_that_came_there_meanwhile_stays(
     folder: Path, tmp_path: Path, empty_postgres_url: str
 ) -> None:
@@ -222,7 +269,7 @@ async def test_another_index_that_came_there_meanwhile_stays(
     restore(folder, root, backend)
     with BackupFolder.open(folder, create=False, shared=True) as source:
         point = source.point(None).name
-    (root / "restoring").write_text(f"{point}\n{backend.name}\n")
+    (root / "restoring").write_text(f"{point}\n{backend.place}\n")
     engine = backend.engine()
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE archive SET archive_id = 'another'")

@@ -29,12 +29,14 @@ from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
 from tomowire.server.hold import files_held
 from tomowire.server.index.backend import IndexBackend
+from tomowire.server.index.dumping import damage_of
 from tomowire.server.index.location import OR_NAMED
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
 from tomowire.server.room import told_where
+from tomowire.server.stored_file import stat_stored_file
 from tomowire.services.file_writing import write_all
 from tomowire.wire.value import value
 
@@ -44,8 +46,11 @@ _EVERY: Final = 100
 _MOST_PROBLEMS: Final = 1000
 """That a point remembers; all are told."""
 _FOLDERS_AT_ONCE: Final = 1000
-_OF_THE_DISK: Final = frozenset({errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO)})
-"""What is said of a file on a bad spot. That file is lost, and must not keep all others from being copied."""
+_OF_ONE_FILE: Final = frozenset(
+    {errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO), errno.EINVAL}
+)
+"""What is said of a file on a bad spot and, the last, of what is no file. That one is lost, and must not keep all others from being
+copied."""
 
 
 class CopyFailed(Exception):
@@ -89,18 +94,18 @@ def backup(
         raise UsageError(f"{folder} is inside the data directory: what destroys the one destroys the other")
     with (
         told_where(Path(folder).absolute()),  # all that is written from here on
-        _told_of_damage(backend),
         BackupFolder.open(folder, create=True) as into,
         files_held(directory.hold_path),
     ):
         unfinished = into.begin_point()
         made_at = datetime.now(UTC).isoformat()
         anchor = keep_anchor(directory.root, unfinished)  # before the trail, which it is never ahead of
-        backend.dump(unfinished / "index.sqlite")
+        dump = unfinished / "index.sqlite"
+        _dump(backend, dump)
         sums = _Sums(report, copied)
         copier = _Copier(directory.root, into, link=link)
         # Before an upgrade is when a backup is wanted most: a dump has the schema that the index has, and a restore brings it up.
-        with SqliteReader.open(unfinished / "index.sqlite", older=True) as reader:
+        with _told_of_bad_copy(dump), SqliteReader.open(dump, older=True) as reader:
             total = reader.counts().instances
             with closing(in_parallel(copier.copy, reader.objects(), threads=threads)) as done:
                 _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
@@ -118,6 +123,30 @@ def backup(
             "problems": [{"path": each.path, "explanation": each.explanation} for each in sums.problems],
         }
         return into.finish_point(unfinished, facts)
+
+
+def _dump(backend: IndexBackend, path: Path) -> None:
+    """Dump an index, whole: older points may be given up for this one. Raises `IndexUnavailable`."""
+    with _told_of_damage(backend):
+        backend.dump(path)
+        found = damage_of(path)
+        if found and backend.dialect == "sqlite":  # its pages were copied as they are
+            for message in backend.damage():
+                raise IndexUnavailable(message, is_damage=True)
+    with _told_of_bad_copy(path):
+        if found:
+            raise IndexUnavailable(found, is_damage=True)
+
+
+@contextmanager
+def _told_of_bad_copy(dump: Path) -> Iterator[None]:
+    try:
+        yield
+    except IndexUnavailable as error:
+        if not error.is_damage:
+            raise
+        advice = "the archive's index is whole, and its copy is not: look at the disk of the backup"
+        raise IndexUnavailable(f"{dump}: {error}; {advice}", is_damage=True) from error
 
 
 @contextmanager
@@ -184,13 +213,14 @@ def _checked_blocks(path: Path, row: IndexedObject) -> Iterator[bytes]:
     """The file of an object in blocks. Raises `CopyFailed`, at the end too, and `OSError`."""
     checksum, size = new_checksum(), 0
     try:
+        stat_stored_file(path)
         with path.open("rb", buffering=0) as file:
             while block := file.read(_BLOCK):
                 checksum.update(memoryview(block)[max(row.header_size - size, 0) :])
                 size += len(block)
                 yield block
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        if error.errno not in _OF_ONE_FILE:
             raise
         raise CopyFailed(f"it cannot be read: {error.strerror}") from error
     _require(row, size, checksum.digest())

@@ -41,10 +41,14 @@ _LOCK: Final = "lock"
 _INCOMING: Final = "incoming"
 _POINTS: Final = "points"
 _POINT: Final = "point.json"
+_MANIFEST: Final = "manifest"
+_INDEX: Final = "index.sqlite"
 _UNFINISHED: Final = ".unfinished"
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z")
 _BLOB: Final = re.compile(r"(objects/.+)\.([0-9a-f]{32})\.dcm")
-_NO_OBSTACLES: Final = frozenset({_LOCK, "lost+found"})
+_PART: Final = ".part"
+_NO_OBSTACLES: Final = frozenset({_LOCK, BACKUPS + _PART, "lost+found"})
+"""What a run leaves that ended at its first step, and what a new disk has."""
 
 
 @value()
@@ -80,11 +84,11 @@ class Point:
 
     @property
     def index(self) -> Path:
-        return self.folder / "index.sqlite"
+        return self.folder / _INDEX
 
     @property
     def manifest(self) -> Path:
-        return self.folder / "manifest"
+        return self.folder / _MANIFEST
 
 
 class BackupFolder:
@@ -109,9 +113,19 @@ class BackupFolder:
         for folder in (root, root / OBJECTS, root / _POINTS, root / _INCOMING) if create else ():
             folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         opened = cls(root, _locked(root / _LOCK, shared=shared))
-        if create and not (root / BACKUPS).exists():
-            opened.write_whole(root / BACKUPS, json.dumps({"format": FORMAT}).encode("ascii"))
+        try:
+            if create and not (root / BACKUPS).exists():
+                opened.write_whole(root / BACKUPS, json.dumps({"format": FORMAT}).encode("ascii"))
+        except BaseException:
+            opened.close()
+            raise
         return opened
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def __enter__(self) -> Self:
         return self
@@ -119,8 +133,7 @@ class BackupFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held >= 0:
-            os.close(self._held)
+        self.close()
 
     def require_there(self) -> None:
         """To be asked when an object is not there as it should be: that it is not all of them. Raises `OSError`."""
@@ -136,6 +149,20 @@ class BackupFolder:
         with suppress(FileNotFoundError), os.scandir(self.root / _POINTS) as entries:
             found = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
         return sorted(found)
+
+    def require_no_renamed(self) -> None:
+        """Raises `UsageError` if there is a point with another name, or in another folder: what it holds is to be kept."""
+        points = self.root / _POINTS
+        # Not deeper: there a network disk keeps former versions of all points.
+        for pattern in (f"{above}/{name}" for above in ("*", "*/*") for name in (_POINT, _MANIFEST, _INDEX)):
+            for path in points.glob(pattern):
+                name = str(path.parent.relative_to(points))
+                if _NAME.fullmatch(name) or name.endswith(_UNFINISHED) or not path.is_file():
+                    continue
+                raise UsageError(
+                    f"{path.parent} is in the way, which has the files of a point and not the name: rename it back, or move it out "
+                    f"of {points} if what only it has may be given up"
+                )
 
     def point(self, name: str | None) -> Point:
         """The point of this name; the newest if none is named. Raises `UsageError` if there is none, or it cannot be read."""
@@ -192,7 +219,7 @@ class BackupFolder:
 
     def write_whole(self, path: Path, content: bytes) -> None:
         """Make a small file, or replace it, in one step."""
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + _PART)
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb") as file:
             file.write(content)
             file.flush()
@@ -295,5 +322,6 @@ def _read_point(folder: Path) -> Point:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UsageError(
-            f"{folder / _POINT} cannot be read ({why}): name another point, or move {folder} elsewhere"
+            f"{folder / _POINT} cannot be read ({why}): name another point, or rename {folder} (nothing is given up "
+            f"while it is in {folder.parent})"
         ) from error

@@ -14,6 +14,7 @@ from tomowire.server.backup import CopyFailed, check_file, file_checksum
 from tomowire.server.backup_folder import DAMAGED, BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.files import DIRECTORY_MODE, ObjectName
 from tomowire.server.findings import Progress
+from tomowire.server.index.dumping import damage_of
 from tomowire.server.index.rows import IndexedObject
 from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
@@ -32,24 +33,32 @@ def verify(
 ) -> Point:
     """Read all that a point (the newest, if none is named) consists of; gives the point, and `report` gets what is wrong.
 
-    The index and the manifest must be what was written, and say the same; each object must have its checksum. A file that has not
-    is put into `damaged/`, so that the next backup copies it again. Raises `UsageError`, `OSError`.
+    The index and the manifest must be what was written, whole, and say the same; each object must have its checksum. A file that
+    has not is put into `damaged/`, so that the next backup copies it again. Raises `UsageError`, `OSError`.
     """
     with BackupFolder.open(folder, create=False) as opened:
         found = opened.point(point)
         for name, expected in found.checksums.items():
             if file_checksum(found.folder / name) != expected:
                 report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
+        damage = ""
         try:
+            damage = damage_of(found.index)
             _verify_objects(opened, found, report, progress, threads)
         except IndexUnavailable as error:
-            report(Problem(f"{found.name}/{found.index.name}", str(error)))
+            damage = damage or str(error)
+        if damage:
+            report(Problem(f"{found.name}/{found.index.name}", damage))
         return found
 
 
 def prune(folder: BackupFolder, keep: int) -> list[Point]:
-    """Give up all points but the `keep` newest, and the objects that none of those has; gives the points that went."""
+    """Give up all points but the `keep` newest, and the objects that none of those has; gives the points that went.
+
+    Raises `UsageError`, and nothing goes, if a point cannot be read or has another name: it may be kept on purpose.
+    """
     points = folder.points()
+    folder.require_no_renamed()
     gone = points[:-keep] if keep else points
     for point in gone:
         folder.remove_point(point)

@@ -15,7 +15,8 @@ the tables that it has made for it; in any other case the database must be empty
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -34,6 +35,7 @@ from tomowire.server.index.sqlite_reader import SqliteReader
 from tomowire.server.parallel import in_parallel
 from tomowire.server.posix import sync_directory, sync_file
 from tomowire.server.room import told_where
+from tomowire.server.swap import remove_logs
 
 _THREADS: Final = 4
 _EVERY: Final = 100
@@ -80,24 +82,21 @@ def restore(
             is_changed = file_checksum(found.index) != found.checksums.get(name)
             if is_changed:
                 report(Problem(f"{found.name}/{name}", "the checksum of the file is not that of what was written"))
+            for left in list(directory.parts()):  # by an earlier run
+                left.unlink()
             dump = target / INCOMING / "index.restoring"
             dump.unlink(missing_ok=True)
-            try:
+            remove_logs(dump)
+            with _told_of_damage(found, backend, is_changed=is_changed):
                 current_copy(found.index, dump)
-            except IndexUnavailable as error:
-                if not (is_changed or error.is_damage):
-                    raise
-                raise IndexUnavailable(
-                    f"the index of the point {found.name} is damaged: restore another one (--point), to another folder",
-                    is_damage=True,
-                ) from error
-            with SqliteReader.open(dump) as reader:
-                archive_id = archive_id_of(reader)
+                with SqliteReader.open(dump) as reader:
+                    archive_id = archive_id_of(reader)
             if not (begun and _is_loaded(backend, archive_id)):
-                _restore_objects(source, directory, dump, threads, report, progress)
-                keep_anchor(found.folder, target)
-                _note(target, found.name, backend.name)
-                backend.load(dump, directory)
+                with _told_of_damage(found, backend):
+                    _restore_objects(source, directory, dump, threads, report, progress)
+                    keep_anchor(found.folder, target)
+                    _note(target, found.name, _place_of(backend))
+                    backend.load(dump, directory)
             mark_objects(directory, archive_id)
             note_location(directory, backend.place)
             loaded(found)
@@ -105,6 +104,25 @@ def restore(
             (target / RESTORING).unlink()
             sync_directory(target)
         return found
+
+
+@contextmanager
+def _told_of_damage(point: Point, backend: IndexBackend, *, is_changed: bool = False) -> Iterator[None]:
+    """`is_changed`: whatever cannot be done comes of it."""
+    try:
+        yield
+    except IndexUnavailable as error:
+        if not (is_changed or error.is_damage):
+            raise
+        where = "another folder" if backend.place is None else "another folder and an empty database"
+        raise IndexUnavailable(
+            f"the index of the point {point.name} is damaged: restore another one (--point), to {where}", is_damage=True
+        ) from error
+
+
+def _place_of(backend: IndexBackend) -> str:
+    """The same for one database, whoever uses it and however the folder is named."""
+    return backend.place or backend.short_name
 
 
 def _note(target: Path, point: str, index: str = "") -> None:
@@ -129,7 +147,7 @@ def _read_note(target: Path) -> list[str]:
 
 def _begun(target: Path, backend: IndexBackend) -> bool:
     """Whether an earlier run was about to load the index, into this database."""
-    return _read_note(target)[1:2] == [backend.name]
+    return _read_note(target)[1:2] == [_place_of(backend)]
 
 
 def _require_room(backend: IndexBackend, begun: bool) -> None:
@@ -208,16 +226,19 @@ class _Restorer:
         """Gives what is wrong, or nothing. Raises `OSError`: where the disk of the backup has gone the rest is restored later."""
         try:
             blob, target = self._source.root / blob_path(row.name, row.checksum), self._root / row.name.path
+        except InvalidUid as error:
+            return str(error)
+        try:
             if not _is_there(target, row):
                 self._copy(blob, target, row)
         except FileNotFoundError:
             self._source.require_there()
+            if os.path.lexists(blob):  # it is the copy that could not be made: the folder has gone
+                raise
             return "it is not in the backup"
         except CopyFailed as error:
             self._source.require_there()
             return f"the backup's copy is damaged: {error}"
-        except InvalidUid as error:
-            return str(error)
         return ""
 
     def _copy(self, blob: Path, target: Path, row: IndexedObject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -178,7 +179,7 @@ class Witness:
         outcome, reason = Outcome.SUCCESS, ""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
             outcome, reason = Outcome.MINOR_FAILURE, _why_unanswered(error)
             raise
         finally:
@@ -207,7 +208,7 @@ class Witness:
                 async with aclosing(answer(request)) as found:  # type: ignore[type-var]
                     async for answers in found:
                         yield answers
-            except Exception as error:
+            except BaseException as error:
                 outcome, reason = Outcome.MINOR_FAILURE, _why_unanswered(error)
                 raise
             finally:
@@ -239,8 +240,10 @@ class Witness:
             self._audit.record(ApplicationStopped(by=self._stopped_by))
 
 
-def _why_unanswered(error: Exception) -> str:
+def _why_unanswered(error: BaseException) -> str:
     """Without its text, which may quote what was asked for."""
+    if isinstance(error, (CancelledError, GeneratorExit)):
+        return "it ended before it was answered"
     return f"status {error.status:04X}H" if isinstance(error, QueryFailed) else type(error).__name__
 
 

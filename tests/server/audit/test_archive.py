@@ -20,7 +20,7 @@ from support.audit_schema import violations
 from support.network import LOOPBACK
 from support.objects import SECONDARY_CAPTURE, Sample
 from support.programs import run_tomowire, serving
-from tomowire import Peer, Query, Storage, associate, listen, verification
+from tomowire import Find, FindAnswers, FindRequest, Peer, Query, Storage, associate, listen, verification
 from tomowire.errors import AssociationLost, AssociationRejected
 from tomowire.protocol.status import PROCESSING_FAILURE, SUCCESS, Status
 from tomowire.server.access import CallerRule, Right
@@ -155,6 +155,48 @@ async def test_queries_are_told_with_their_identifiers(tmp_path: Path) -> None:
     query = ElementTree.fromstring(found.message).findtext(".//ParticipantObjectQuery")
     assert query is not None
     assert b"Doe*" in base64.b64decode(query)
+
+
+async def test_a_job_that_is_cancelled_while_it_asks_was_not_answered(tmp_path: Path) -> None:
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        node, asked = Node("REMOTE", LOOPBACK, 104), asyncio.Event()
+
+        async def ask() -> None:
+            with archive.witness.asking(node, Party("doctor", "10.0.0.1"), "1.2.840.10008.5.1.4.1.2.2.1", b""):
+                asked.set()
+                await asyncio.Event().wait()
+
+        work = asyncio.create_task(ask())
+        await asked.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        [query] = await entries(archive, "query")
+    assert query.outcome == 4
+    assert "it ended before it was answered" in query.message
+
+
+async def test_a_query_that_is_given_up_was_not_answered(tmp_path: Path) -> None:
+    async with Archive(Settings(tmp_path / "data", port=0)) as archive:
+        answering = asyncio.Event()
+
+        async def answer(request: FindRequest) -> AsyncIterator[FindAnswers]:
+            answering.set()
+            await asyncio.Event().wait()
+            yield FindAnswers([])
+
+        async with (
+            listen(LOOPBACK, 0, services=[Find(archive.witness.find(answer))]) as server,
+            Peer(f"ANY@{LOOPBACK}:{server.port}", aet="STATION") as asking,
+        ):
+            found = asyncio.ensure_future(anext(asking.find(Query.studies())))
+            await answering.wait()
+            found.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await found
+        [query] = await entries(archive, "query")
+    assert query.outcome == 4
+    assert "it ended before it was answered" in query.message
 
 
 async def test_what_is_got_is_an_export_to_who_got_it(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tomowire.errors import IndexUnavailable
 from tomowire.server.files import FILE_MODE
-from tomowire.server.index import versions
+from tomowire.server.index import integrity, versions
 from tomowire.server.index.connect import connect_reader
 from tomowire.server.index.sqlite_errors import sqlite_errors
 from tomowire.server.posix import sync_file
@@ -99,6 +100,17 @@ def current_copy(dump: Path, path: Path) -> None:
     with sqlite_errors(), closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     _sync(path)
+
+
+def damage_of(dump: Path) -> str:
+    """The first that SQLite finds wrong with a dump, of whatever version; nothing, if it is whole. Raises `IndexUnavailable`."""
+    try:
+        with sqlite_errors(), closing(connect_reader(dump)) as connection:
+            return next(integrity.damage(connection), "")
+    except IndexUnavailable as error:
+        if not error.is_damage:
+            raise
+        return str(error)
 
 
 def _make_tables(path: Path, version: str) -> None:
