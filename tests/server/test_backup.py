@@ -524,6 +524,31 @@ async def test_old_points_are_given_up_and_what_only_they_had(root: Path, folder
     assert not [name for name in left if name.startswith(SAMPLES[4].uid + ".")]
 
 
+async def test_the_points_of_another_archive_are_not_given_up(root: Path, folder: Path) -> None:
+    await fill(root)
+    point = backup(root, folder, backend_for(None, root))
+    other = root.with_name("other")
+    async with opened(other, None) as storage:
+        await keep(storage, SAMPLES[0])
+    done = await asyncio.to_thread(run_tomowire, "backup", folder, "--keep", "1", "--data-dir", other)
+    assert done.returncode == 1
+    assert f"the point {point.name} is of " in done.stderr
+    assert len(points_of(folder)) == 2
+    require_consistent(point, folder)
+
+
+def test_an_archive_is_the_same_with_its_index_made_again_or_in_another_folder(root: Path, folder: Path) -> None:
+    asyncio.run(fill(root))
+    backup(root, folder, backend_for(None, root))
+    reindex(root)
+    backup(root, folder, backend_for(None, root))
+    moved = root.rename(root.with_name("moved"))
+    newest = backup(moved, folder, backend_for(None, moved))
+    with BackupFolder.open(folder, create=False) as opened_folder:
+        assert len(prune(opened_folder, 1)) == 2
+        assert opened_folder.points() == [newest]
+
+
 @pytest.mark.parametrize("other", ["{}-before-upgrade", "kept/{}", "kept", ".kept"])
 async def test_what_a_renamed_point_has_is_kept(root: Path, folder: Path, other: str) -> None:
     index = backend_for(None, root)

@@ -272,6 +272,24 @@ async def test_the_index_of_another_archive_is_not_written_over(
         reindex(root, index_url=empty_postgres_url)
 
 
+async def test_nor_is_it_if_both_have_the_same_objects(tmp_path: Path, empty_postgres_url: str) -> None:
+    other = await stored(tmp_path / "other", *SAMPLES, index_url=empty_postgres_url)
+    root = await stored(tmp_path / "data", *SAMPLES)
+    with pytest.raises(UsageError, match="holds an index already"):
+        reindex(root, index_url=empty_postgres_url, move=True)
+    await stored(root)
+    assert list(check(other, index_url=empty_postgres_url)) == []
+
+
+async def test_an_audit_trail_is_not_gone_on_with_after_another_one(tmp_path: Path, empty_postgres_url: str) -> None:
+    root = await stored(tmp_path / "data", *SAMPLES)
+    backend_for(empty_postgres_url, root).upgrade()
+    with psycopg.connect(empty_postgres_url) as somebody:
+        somebody.execute("INSERT INTO audit_events VALUES (1, 0, 'user-login', 0, '', '', '', '', '')")
+    with pytest.raises(UsageError, match="holds an index already"):
+        reindex(root, index_url=empty_postgres_url, move=True)
+
+
 async def test_nor_is_it_when_the_index_comes_from_another_database(
     outside: Path, tmp_path: Path, postgres: Cluster
 ) -> None:
@@ -368,10 +386,16 @@ async def test_users_and_jobs_of_before_do_not_come_back(
     reindex(root, index_url=second, move=True)
     await add_user(root, "new", second)
     await protect(root, SAMPLES[1], index_url=second)
-    reindex(root, index_url=first, move=True)
+    if in_postgres:  # nothing is moved to what holds an index; without the other it is the only one
+        with pytest.raises(UsageError, match="name an empty database"):
+            reindex(root, index_url=first, move=True)
+        (root / "index.sqlite").unlink()
+        reindex(root, index_url=first)
+    else:
+        reindex(root, index_url=first, move=True)
     assert await users_of(root, first) == []
     assert await jobs_of(root, first) == 0
-    assert await protected(root, first) == ([SAMPLES[1].study_uid] if in_postgres else [])
+    assert await protected(root, first) == []
     await fill_with_work(root, first)
     reindex(root, index_url=first)  # of the index in use they stay
     assert await users_of(root, first) == ["old"]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from threading import Lock
 from typing import Final
 
@@ -23,7 +24,7 @@ from tomowire._version import __version__
 from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
 from tomowire.server.audit.anchor import ANCHOR
 from tomowire.server.backup_folder import BackupFolder, Point, Problem, blob_path, manifest_line
-from tomowire.server.belonging import require_some_objects
+from tomowire.server.belonging import archive_id_of, require_some_objects
 from tomowire.server.checksum import new_checksum
 from tomowire.server.files import DIRECTORY_MODE, FILE_MODE, DataDirectory
 from tomowire.server.findings import Progress
@@ -106,6 +107,7 @@ def backup(
         copier = _Copier(directory.root, into, link=link)
         # Before an upgrade is when a backup is wanted most: a dump has the schema that the index has, and a restore brings it up.
         with _told_of_bad_copy(dump), SqliteReader.open(dump, older=True) as reader:
+            archive_id = archive_id_of(reader)
             total = reader.counts().instances
             with closing(in_parallel(copier.copy, reader.objects(), threads=threads)) as done:
                 _write_manifest(unfinished / "manifest", sums.each(done, total, progress))
@@ -115,6 +117,8 @@ def backup(
             "made_at": made_at,
             "finished_at": datetime.now(UTC).isoformat(),
             "tomowire": __version__,
+            "archive_id": archive_id,
+            "data_dir": f"{gethostname()}:{directory.root.resolve()}",
             "objects": sums.objects,
             "bytes": sums.bytes,
             "copied": sums.copied,

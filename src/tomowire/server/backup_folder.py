@@ -82,9 +82,20 @@ class Point:
     checksums: Mapping[str, str]
     """Of the files of the point, by name."""
 
+    archive_id: str
+    data_dir: str
+    """With the host's name before it. It and the id tell whose point it is; both are empty in one of a former version."""
+
     @property
     def index(self) -> Path:
         return self.folder / _INDEX
+
+    def may_be_of_the_archive_of(self, other: Point) -> bool:
+        """The id of an archive changes when its index is made again, and its place when it is moved: hardly both between two
+        points."""
+        return not (self.archive_id and other.archive_id) or (
+            self.archive_id == other.archive_id or self.data_dir == other.data_dir
+        )
 
     @property
     def manifest(self) -> Path:
@@ -318,6 +329,8 @@ def _read_point(folder: Path) -> Point:
             problems,
             facts["problem_count"],
             dict(facts["checksums"]),
+            str(facts.get("archive_id", "")),
+            str(facts.get("data_dir", "")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)

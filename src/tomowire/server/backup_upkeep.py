@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tomowire.errors import IndexUnavailable, InvalidUid
+from tomowire.errors import IndexUnavailable, InvalidUid, UsageError
 from tomowire.server.backup import CopyFailed, check_file, file_checksum
 from tomowire.server.backup_folder import DAMAGED, BackupFolder, Point, Problem, blob_path, manifest_line
 from tomowire.server.files import DIRECTORY_MODE, ObjectName
@@ -55,10 +56,17 @@ def verify(
 def prune(folder: BackupFolder, keep: int) -> list[Point]:
     """Give up all points but the `keep` newest, and the objects that none of those has; gives the points that went.
 
-    Raises `UsageError`, and nothing goes, if a point cannot be read or has another name: it may be kept on purpose.
+    Raises `UsageError`, and nothing goes, if a point cannot be read or has another name, since it may be kept on purpose, or if
+    one is of another archive.
     """
     points = folder.points()
     folder.require_no_renamed()
+    for point, following in pairwise(points):
+        if not point.may_be_of_the_archive_of(following):
+            raise UsageError(
+                f"the point {point.name} is of {point.data_dir}, and the next one of another archive, {following.data_dir}: have a "
+                f"folder for each, and move {point.folder} out of this one if what only it has may be given up"
+            )
     gone = points[:-keep] if keep else points
     for point in gone:
         folder.remove_point(point)

@@ -21,7 +21,7 @@ from tomowire.server.index.statements import OF_ITS_TIME, OF_ITS_TIME_SINCE
 from tomowire.server.records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Connection
 
@@ -31,10 +31,15 @@ _PROTECTED: Final = Statement(
     "SELECT study_instance_uid, protected_at, protected_by, reason FROM protected_studies ORDER BY study_instance_uid",
     {},
 )
-_HAS_RECORDS: Final = Statement(
-    f"SELECT {' OR '.join(f'EXISTS (SELECT 1 FROM {table})' for table in OF_ITS_TIME)}",
-    {},
-)
+
+
+def _any_of(tables: Iterable[str]) -> Statement:
+    return Statement(f"SELECT {' OR '.join(f'EXISTS (SELECT 1 FROM {table})' for table in tables)}", {})
+
+
+_HAS_RECORDS: Final = _any_of(OF_ITS_TIME)
+_HAS_ANYTHING: Final = _any_of((*OF_ITS_TIME, "audit_events"))
+"""Protection alone is what a move leaves that was killed before its end."""
 
 
 def index_in_use(directory: DataDirectory, backend: IndexBackend, *, move: bool) -> IndexBackend:
@@ -52,9 +57,12 @@ def index_in_use(directory: DataDirectory, backend: IndexBackend, *, move: bool)
         return backend
     inside = backend_for(None, directory.root, wherever=True)
     is_inside = there is None and _may_be_of_the_files(directory, inside)
-    if (there is not None or is_inside) and not move:
-        raise UsageError(_moves(there or inside.name, backend.place))
-    _require_none_of_others(directory, backend)
+    if there is not None or is_inside:
+        if not move:
+            raise UsageError(_moves(there or inside.name, backend.place))
+        _require_nothing(backend)
+    else:
+        _require_none_of_others(directory, backend)
     return inside if is_inside else backend
 
 
@@ -112,6 +120,24 @@ def _may_be_of_the_files(directory: DataDirectory, inside: IndexBackend) -> bool
     except (IndexUnavailable, UsageError) as error:
         _require_damage(error)
         return True
+
+
+def _require_nothing(backend: IndexBackend) -> None:
+    """Raises `UsageError` if there is more than the tables in the place that an index is moved to.
+
+    Files that it shares with this archive do not make it this one's: two archives may have been sent the same objects. And an audit
+    trail is not gone on with after one that was kept elsewhere since.
+    """
+    schema = backend.version()
+    if schema is None:
+        return
+    with backend.open_reader(older=True) as reader:
+        if not reader.page(size=1) and (schema < OF_ITS_TIME_SINCE or not reader.rows(_HAS_ANYTHING)[0][0]):
+            return
+    raise UsageError(
+        f"{backend.name} holds an index already, of another archive or of this one's past: name an empty database to move the "
+        "index to"
+    )
 
 
 def _require_none_of_others(directory: DataDirectory, backend: IndexBackend) -> None:
