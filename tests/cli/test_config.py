@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -112,6 +113,26 @@ def test_show_prints_what_is_in_force_and_where_it_was_said_without_secrets(file
     assert json.loads(run_tomowire("config", "show", file, "--json").stdout) == as_json
     file.write_text("[dicom]\nprot = 1\n")
     assert run_tomowire("config", "show", file).returncode == 2
+
+
+def test_show_names_the_variable_that_says_a_whole_section(file: Path) -> None:
+    file.write_text('[[callers]]\nae_title = "MR1"\naddresses = ["192.0.2.7"]\n[nodes.V]\nhost = "h"\nport = 1\n')
+    done = run_tomowire(
+        "config",
+        "show",
+        file,
+        TOMOWIRE_CALLERS='[{ae_title = "CT1", may = ["echo"]}]',
+        TOMOWIRE_NODES='{W = {host = "w", port = 104}}',
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^\[+(.*?)\]+\n((?:.+\n)*)", done.stdout, re.MULTILINE)
+    sections = {title: lines.splitlines() for title, lines in found}
+    assert 'ae_title = "CT1"  # TOMOWIRE_CALLERS' in sections["callers"]
+    assert 'may = ["echo"]  # TOMOWIRE_CALLERS' in sections["callers"]
+    assert "addresses = []  # default" in sections["callers"], "of the file is nothing left"
+    assert "port = 104  # TOMOWIRE_NODES" in sections["nodes.W"]
+    assert f"port = 1  # {file}:6" in sections["nodes.V"]
+    assert "tls = false  # default" in sections["nodes.W"]
 
 
 def test_a_peer_may_be_a_node(file: Path, tmp_path: Path) -> None:

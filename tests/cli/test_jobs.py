@@ -129,14 +129,38 @@ async def test_what_has_failed_for_the_same_reason_is_shown_once(place: list[str
     lines = jobs("show", place, job.job_id).splitlines()
     assert sorted(line for line in lines if line.startswith("failed ")) == sorted(
         [
-            f"failed   {uids[0]} and 2 more A700H no room",
-            f"failed   {uids[1]} lost",
-            f"failed   {uids[4]} A700H other",
+            f"failed   {uids[0]} and 2 more: A700H no room",
+            f"failed   {uids[1]}: lost",
+            f"failed   {uids[4]}: A700H other",
         ]
     )
     shown = jobs("show", place, job.job_id, "--items")
     assert shown.count("A700H no room") == 3
     assert len(json.loads(jobs("show", place, job.job_id, "--json"))["items"]) == 5
+
+
+async def test_a_reason_that_names_the_object_is_the_same_for_all_of_them(place: list[str]) -> None:
+    with open_jobs(Settings(Path(place[1])), knows_nodes=False) as made:
+        job = await made.send("STUDY", [STUDY], "DEST", by="anna")
+    why = "cannot transcode {} from JPEG-LS Lossless Image Compression: no codec is installed for it"
+    uids = [sample.uid for sample in SAMPLES]
+    comments = {uid: f"given up after 3 attempts: {why.format(uid)}" for uid in uids}
+    comments[uids[3]] = why.format(f"{uids[3]}.7")  # another object
+    comments[uids[4]] = why.format(f"{uids[4]}7")
+    with closing(sqlite3.connect(Path(place[1]) / "index.sqlite")) as index, index:
+        index.execute("UPDATE jobs SET state = 'failed'")
+        for uid, comment in comments.items():
+            index.execute("UPDATE job_items SET state = 'failed', comment = ? WHERE uid = ?", (comment, uid))
+    lines = jobs("show", place, job.job_id).splitlines()
+    assert sorted(line for line in lines if line.startswith("failed ")) == sorted(
+        [
+            f"failed   {uids[0]} and 2 more: given up after 3 attempts: {why.format('it')}",
+            f"failed   {uids[3]}: {comments[uids[3]]}",
+            f"failed   {uids[4]}: {comments[uids[4]]}",
+        ]
+    )
+    shown = jobs("show", place, job.job_id, "--items").splitlines()
+    assert {f"failed   {uid}: {comment}" for uid, comment in comments.items()} <= set(shown)
 
 
 async def test_what_is_deleted_is_named_where_jobs_are_shown(place: list[str]) -> None:

@@ -22,7 +22,7 @@ from tomowire.errors import AssociationAborted, AssociationRejected
 from tomowire.server.access import CallerRule
 from tomowire.server.audit.trail import Filter
 from tomowire.server.nodes import Node
-from tomowire.server.settings import HttpSettings, QuotaSettings
+from tomowire.server.settings import HttpSettings, JobSettings, QuotaSettings
 from tomowire.server.users import Role
 from tomowire.web.server import HttpServer
 
@@ -323,7 +323,29 @@ async def test_what_a_configuration_leaves_out_is_named(tmp_path: Path) -> None:
         applied = await result(running, "PUT", "/api/configuration", json={"configuration": less})
         assert applied["reset"] == checked["reset"]
         checked = await result(running, "POST", "/api/configuration/check", json={"configuration": {}})
-        assert {"nodes", "dicom.aliases", "dicom.port"} <= set(checked["reset"])
+        assert {"nodes", "dicom.aliases"} <= set(checked["reset"])
+
+
+async def test_what_is_left_out_and_needs_a_restart_is_not_said_to_be_reset(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"jobs": JobSettings(attempts=2), "quota": QuotaSettings(bytes=1 << 40)}
+    async with web(tmp_path, users=False, filled=False, settings=settings) as running:
+        shown = (await result(running, "GET", "/api/configuration"))["configuration"]
+        less = {name: each for name, each in shown.items() if name not in ("jobs", "quota")}
+        checked = await result(running, "POST", "/api/configuration/check", json={"configuration": less})
+        applied = await result(running, "PUT", "/api/configuration", json={"configuration": less})
+        for account in (checked, applied):
+            assert account["changed"] == ["quota"]
+            assert account["needs_restart"] == ["jobs"]
+            assert account["reset"] == ["quota.bytes"]
+        now = (await result(running, "GET", "/api/configuration"))["configuration"]
+        assert now["jobs"] == shown["jobs"]
+    put = "the configuration was put without these keys, which"
+    assert [text for text in caplog.messages if text.startswith(put)] == [
+        f"{put} have their defaults now: quota.bytes",
+        f"{put} stay as they are, as they need a restart: jobs.attempts",
+    ]
 
 
 async def test_what_a_lower_quota_takes_is_said_before_and_after(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -58,19 +60,28 @@ def as_text(job: Job) -> str:
 def item_line(item: JobItem, more: int = 0) -> str:
     """What has become of one item, and of so many others."""
     others = f" and {more} more" if more else ""
-    status = "" if item.status is None else f" {item.status:04X}H"
-    return printable(f"{item.state:8} {item.uid}{others}{status}{' ' if item.comment else ''}{item.comment}")
+    status = "" if item.status is None else f"{item.status:04X}H"
+    reason = " ".join(filter(None, (status, item.comment)))
+    return printable(f"{item.state:8} {item.uid}{others}{': ' if reason else ''}{reason}")
 
 
 async def lines_by_reason(items: AsyncIterable[JobItem]) -> list[str]:
-    """A line for those of which the same has become, with the first of them."""
+    """A line for those of which the same has become, with the first of them. What a reason is about makes it no other."""
     firsts: dict[tuple[str, int | None, str], JobItem] = {}
     counts = Counter[tuple[str, int | None, str]]()
     async for item in items:
-        reason = (item.state, item.status, item.comment)
-        firsts.setdefault(reason, item)
+        comment = _without(item.uid, item.comment)
+        reason = (item.state, item.status, comment)
+        firsts.setdefault(reason, replace(item, comment=comment))
         counts[reason] += 1
     return [item_line(item, counts[reason] - 1) for reason, item in firsts.items()]
+
+
+def _without(uid: str, comment: str) -> str:
+    """The comment with "it" for the item's own UID, which may be the beginning of another's."""
+    if uid not in comment:
+        return comment
+    return re.sub(rf"(?<![0-9.]){re.escape(uid)}(?!\.?[0-9])", "it", comment)
 
 
 def _row(job: Job) -> tuple[str, ...]:

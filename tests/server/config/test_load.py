@@ -327,6 +327,10 @@ def test_a_variable_may_hold_a_whole_section(file: Path) -> None:
     assert problems(file, "", TOMOWIRE_CALLERS='[{ae_title = "MR1"')[0].startswith(
         "TOMOWIRE_CALLERS: callers must be a list"
     )
+    hidden = '[[callers]]\nmay = ["echo"]\n'
+    assert problems(file, hidden, TOMOWIRE_CALLERS='[{ae_title = "A", may = ["sing"]}]')[0].startswith(
+        "TOMOWIRE_CALLERS: callers[0].may[0] must be one of"
+    )
 
 
 def test_all_mistakes_are_told_at_once_with_their_lines(file: Path) -> None:

@@ -7,7 +7,7 @@ file; lists of words with commas between them, or as in TOML; sections as in TOM
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tomowire.server.config.problems import Origin, Path, Problem, nearest
@@ -44,10 +44,10 @@ def read_environment(
         place = place_at(path) if path is not None else None
         if path is None or place is None:
             problems.append(Problem(Origin(variable), None, "belongs to no key", _nearest(parts)))
-        elif not _put(tree, path, _read(environment[variable], place)):
+        elif not _put(tree, path, given := _read(environment[variable], place)):
             problems.append(Problem(Origin(variable), None, "does not go together with another variable"))
         else:
-            origins[path] = Origin(variable)
+            origins |= dict.fromkeys(_paths(given, path), Origin(variable))
     return Layer(tree, origins), problems
 
 
@@ -91,6 +91,17 @@ def _put(tree: dict[str, Any], path: Path, given: Any) -> bool:
         return False
     tree[str(path[-1])] = given
     return True
+
+
+def _paths(given: Any, path: Path) -> Iterator[Path]:
+    """This path, and those of all that a variable says below it."""
+    yield path
+    if isinstance(given, dict):
+        for name, each in given.items():
+            yield from _paths(each, (*path, name))
+    elif isinstance(given, list):
+        for number, each in enumerate(given):
+            yield from _paths(each, (*path, number))
 
 
 def _read(text: str, place: Place) -> Any:

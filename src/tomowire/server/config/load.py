@@ -107,6 +107,7 @@ def _validated(layers: list[Layer], problems: list[Problem]) -> Loaded:
     *below, options = layers
     for layer in below:
         tree = _over(tree, layer.tree)
+        origins = {path: each for path, each in origins.items() if not _is_hidden(path, layer.tree)}
         origins |= layer.origins
     tree = _over(_without_nodes(tree, options.tree), _after_callers(tree, options.tree))
     origins |= options.origins
@@ -141,6 +142,18 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         before = merged.get(name)
         merged[name] = _over(before, given) if isinstance(before, dict) and isinstance(given, Mapping) else given
     return merged
+
+
+def _is_hidden(path: Path, above: Mapping[str, Any]) -> bool:
+    """Whether `path` is in a list, or a section, whose place something else takes."""
+    given: Any = above
+    for name in path:
+        if not isinstance(given, Mapping):
+            return True
+        if name not in given:
+            return False
+        given = given[name]
+    return False
 
 
 def _without_nodes(tree: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

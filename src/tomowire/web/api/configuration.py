@@ -31,8 +31,8 @@ _EXAMPLE: Final = {"dicom": {"ae_title": "ARCHIVE"}, "nodes": {"CT1": {"host": "
 _Reset = Annotated[
     list[str],
     Field(
-        description="The keys among them that the request left out: they go back to their defaults, or away. Empty where a "
-        "file was read.",
+        description="Of what changes, the keys that the request left out: they go back to their defaults, or away. Empty "
+        "where a file was read.",
         examples=[["nodes.CT2", "quota.bytes"]],
     ),
 ]
@@ -62,7 +62,10 @@ class Checked(Model):
     is_valid: bool
     problems: list[Mistake]
     changed: list[str] = Field(description="The keys that would change at once; some as a section.")
-    needs_restart: list[str] = Field(description="The keys that would change with the next start.")
+    needs_restart: list[str] = Field(
+        description="The keys that would stay as they are: a running archive cannot change them, and a restart reads its "
+        "file, so that they have to be written there."
+    )
     reset: _Reset
 
 
@@ -72,7 +75,10 @@ class Applied(Model):
     changed: list[str] = Field(
         description="The keys that are different from now on; some as a section.", examples=[["nodes"]]
     )
-    needs_restart: list[str] = Field(description="The keys that are not, before the next start.")
+    needs_restart: list[str] = Field(
+        description="The keys that stay as they are while the archive runs. A restart puts in force what the file says: "
+        "what was put, and is not written there, never is."
+    )
     reset: _Reset
     warnings: list[str] = Field(description="What needs a look: that a lower quota will take studies, for instance.")
 
@@ -102,7 +108,7 @@ async def check_configuration(here: Here, request: Configuration) -> Checked:
         problems=[] if foreseen is None else [_warning("quota", str(foreseen))],
         changed=list(account.changed),
         needs_restart=list(account.needs_restart),
-        reset=await asyncio.to_thread(reset_keys, before, settings, request.configuration),
+        reset=await asyncio.to_thread(reset_keys, before, taken, request.configuration),
     )
 
 
@@ -114,7 +120,8 @@ async def apply_configuration(here: Here, request: Configuration) -> Applied:
     callers away. To change a part, get the configuration, change that part of it, and put all of it; `reset` in the
     answer names what was left out and is another now.
 
-    It holds until the archive ends or its file is read again: the file stays as it is.
+    It holds until the archive ends or its file is read again: the file stays as it is. What needs a restart is
+    therefore never put in force by this: it has to be written in the file.
     """
     try:
         settings: Settings = await asyncio.to_thread(settings_from, request.configuration, _SOURCE)
@@ -124,10 +131,17 @@ async def apply_configuration(here: Here, request: Configuration) -> Applied:
         raise _refused(error) from None
     except UsageError as error:
         raise Problem(409, str(error)) from None
-    reset = await asyncio.to_thread(reset_keys, before, settings, request.configuration)
+    taken, _ = compare(before, settings)
+    reset = await asyncio.to_thread(reset_keys, before, taken, request.configuration)
+    left_out = await asyncio.to_thread(reset_keys, before, settings, request.configuration)
     if reset:
         logger.warning(
             "the configuration was put without these keys, which have their defaults now: %s", ", ".join(reset)
+        )
+    if kept := [key for key in left_out if key not in reset]:
+        logger.warning(
+            "the configuration was put without these keys, which stay as they are, as they need a restart: %s",
+            ", ".join(kept),
         )
     return _applied(here, account, reset)
 
